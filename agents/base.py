@@ -1,0 +1,21 @@
+"""The one interface of everything that chooses actions: Stable-Baselines3's ``predict``."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Agent(Protocol):
+    """Chooses actions for a batch of worlds; every SB3 model is one."""
+
+    def predict(
+        self,
+        observation: npt.NDArray[np.float32],
+        state: tuple[npt.NDArray[Any], ...] | None = None,
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[npt.NDArray[np.float32], Any]:
+        """Actions ``(N, k)`` in [-1, 1] for observations ``(N, d)``, and the next hidden state."""

@@ -1,0 +1,120 @@
+"""From an agent to an augmented data set."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from agents.base import Agent
+from detectors.errors import UserError
+from detectors.training import Samples
+from latent_env.artifacts import write_atomically
+from latent_env.dynamics import Dynamics
+from latent_env.rendering import Picture, contact_sheet
+from latent_env.shell import ANOMALY, UNDECIDED
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """What an agent made, sample by sample, on the CPU. Undecided samples are left out."""
+
+    images: Tensor
+    """``(N, C, H, W)`` uint8"""
+    masks: Tensor
+    """``(N, 1, H, W)`` bool: what a detector should mark; empty for normal samples."""
+    labels: Tensor
+    """``(N,)`` int64: 0 normal variation, 1 anomaly"""
+    source: Tensor
+    """``(N,)`` int64: which starting image each was made from."""
+    delta: Tensor
+    """``(N, *latent_shape)``: the whole change Δz since that image's latent."""
+    reward: Tensor
+    """``(N,)``: what the environment paid for the last step towards it."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def samples(self, device: torch.device) -> Samples:
+        """The part that a detector trains on."""
+        return Samples(self.images.to(device), self.masks.to(device), self.labels.to(device))
+
+    @classmethod
+    def joined(cls, parts: Iterable[Augmented]) -> Augmented:
+        """Several sets as one."""
+        parts = list(parts)
+        return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+
+def collect(
+    dynamics: Dynamics, agent: Agent, count: int, seed: int, bar: tqdm[Any] | None = None
+) -> Augmented:
+    """Let ``agent`` make ``count`` samples; those that are undecided don't come back.
+
+    Every step of every world is a sample. Learned agents act stochastically, as they did when they
+    learned: a policy's mean alone would give one stroke an image.
+    """
+    if count < 1:
+        raise UserError(f"samples={count} must be at least 1")
+    worlds = torch.arange(dynamics.num_worlds, device=dynamics.world.device)
+    observation = dynamics.reset_tensor(seeds=worlds + seed)
+    kept: list[Augmented] = []
+    made = 0
+    while made < count:
+        actions, _ = agent.predict(observation.cpu().numpy())
+        result = dynamics.step_tensor(torch.from_numpy(actions).to(observation))
+        step = result.transition
+        decided = step.label != UNDECIDED
+        decided[max(count - made, 0) :] = False  # the last batch may be more than was asked for
+        values = (
+            (step.image * 255).round().to(torch.uint8),
+            step.truth,
+            step.label,
+            dynamics.sources,
+            step.latent - step.start_latent,
+            result.rewards,
+        )
+        kept.append(Augmented(*(value[decided].cpu() for value in values)))
+        made += dynamics.num_worlds
+        if bar is not None:
+            bar.update(min(dynamics.num_worlds, count - made + dynamics.num_worlds))
+        observation = result.observations
+        if bool(result.terminated.any()):
+            observation = dynamics.reset_tensor(result.terminated)
+    return Augmented.joined(kept)
+
+
+def save_augmented(path: Path, augmented: Augmented) -> None:
+    """Write a set as ``.npz`` that opens with ``np.load(path)`` and needs no pickle."""
+    buffer = io.BytesIO()
+    arrays = {f.name: getattr(augmented, f.name).numpy() for f in fields(augmented)}
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_augmented(path: Path) -> Augmented:
+    """Read what :func:`save_augmented` wrote."""
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            return Augmented(*(torch.from_numpy(held[f.name]) for f in fields(Augmented)))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: `python train_ppo.py` makes it") from error
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged or no augmented data set ({error})") from error
+
+
+def sheet(augmented: Augmented, most: int = 24) -> Picture:
+    """A contact sheet of samples spread over the set, anomalies outlined."""
+    picks = torch.linspace(0, len(augmented) - 1, min(most, len(augmented))).long()
+    labels = ["normal" if label != ANOMALY else "anomaly" for label in augmented.labels[picks]]
+    rewards = [f"{float(reward):.2f}" for reward in augmented.reward[picks]]
+    captions = [f"{label} {reward}" for label, reward in zip(labels, rewards, strict=True)]
+    return contact_sheet(augmented.images[picks], augmented.masks[picks], captions)

@@ -1,0 +1,124 @@
+"""The batch of worlds as a Stable-Baselines3 ``VecEnv``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+from torch import Tensor
+
+from latent_env.dynamics import Dynamics
+from latent_env.env import LARGEST_SEED, make_spaces
+from latent_env.rendering import panel
+
+
+class LatentVecEnv(VecEnv):
+    """``dynamics.num_worlds`` worlds with SB3's habits.
+
+    A world that ends is reset in the same step, and the observation it ended with stands in its
+    ``info["terminal_observation"]``; the infos of other worlds are empty. Each of observations, rewards
+    and ends crosses from the device once a step, whatever the number of worlds.
+    """
+
+    def __init__(self, dynamics: Dynamics, seed: int | None = None) -> None:
+        observation_space, action_space = make_spaces(dynamics)
+        self.render_mode = "rgb_array"  # VecEnv asks for it through get_attr
+        self.dynamics = dynamics
+        super().__init__(dynamics.num_worlds, observation_space, action_space)
+        self.actions = np.zeros((self.num_envs, *(action_space.shape or ())), dtype=np.float32)
+        self.returns = np.zeros(self.num_envs)
+        self.seconds = 0.0
+        """Time spent in steps since :meth:`take_statistics`."""
+        self._terms: dict[str, Tensor] = {}
+        self._steps = 0
+        self.seed(seed)
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """World ``i`` will be seeded ``seed + i`` at the next reset."""
+        if seed is None:
+            seed = int(np.random.default_rng().integers(LARGEST_SEED - self.num_envs))
+        self._seeds = [seed + world for world in range(self.num_envs)]
+        return self._seeds
+
+    def reset(self) -> VecEnvObs:
+        """Start an episode everywhere; seeds given before are used once."""
+        seeds = None
+        if self._seeds[0] is not None:
+            seeds = torch.tensor(self._seeds, device=self.dynamics.world.device)
+        observations: np.ndarray[Any, Any] = self.dynamics.reset_tensor(seeds=seeds).cpu().numpy()
+        self._reset_seeds()
+        self.returns[:] = 0
+        return observations
+
+    def step_async(self, actions: np.ndarray[Any, Any]) -> None:
+        """Take note of ``actions (num_envs, k)``."""
+        self.actions = np.asarray(actions, dtype=np.float32)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Step all worlds, and reset those that ended."""
+        began = perf_counter()
+        dynamics = self.dynamics
+        actions = torch.from_numpy(self.actions).to(dynamics.world.device)
+        result = dynamics.step_tensor(actions)
+        for name, term in result.reward_terms.items():
+            self._terms[name] = self._terms.get(name, torch.zeros_like(term)) + term
+        self._steps += 1
+        rewards = result.rewards.cpu().numpy()
+        dones = result.terminated.cpu().numpy()
+        observations = result.observations.cpu().numpy()
+        self.returns += rewards
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        if dones.any():
+            last = observations
+            fresh = None if dones.all() else result.terminated
+            observations = dynamics.reset_tensor(fresh).cpu().numpy()
+            for world in np.flatnonzero(dones):
+                infos[world] = {
+                    "terminal_observation": last[world],
+                    "TimeLimit.truncated": False,
+                    "episode": {"r": float(self.returns[world]), "l": dynamics.horizon, "t": began},
+                }
+            self.returns[dones] = 0
+        self.seconds += perf_counter() - began
+        return observations, rewards, dones, infos
+
+    def take_statistics(self) -> tuple[dict[str, float], float]:
+        """The mean of every reward term and the seconds spent in steps, since this was last called."""
+        steps = max(self._steps, 1)
+        means = {name: float(total.mean()) / steps for name, total in self._terms.items()}
+        seconds = self.seconds
+        self._terms, self._steps, self.seconds = {}, 0, 0.0
+        return means, seconds
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def get_images(self) -> Sequence[np.ndarray[Any, Any] | None]:
+        """One picture a world."""
+        return [panel(self.dynamics.last, world) for world in range(self.num_envs)]
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """An attribute of this object, which stands for every world's."""
+        return [getattr(self, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:  # noqa: ARG002
+        """Set an attribute of this object; worlds have none of their own, so ``indices`` is all."""
+        setattr(self, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Call a method of this object once for every world named."""
+        method = getattr(self, method_name)
+        return [method(*method_args, **method_kwargs) for _ in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> list[bool]:
+        """No world is wrapped, but episodes are monitored as ``Monitor`` would."""
+        from stable_baselines3.common.monitor import Monitor
+
+        return [wrapper_class is Monitor for _ in self._get_indices(indices)]

@@ -1,0 +1,143 @@
+"""How a detector learns from normal images and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from detectors.base import Detection, Detector
+from detectors.synthesis import ImageSynthesis
+from detectors.training_state import Progress, Stopwatch, TrainingState
+
+Reconstruct = Callable[[Tensor], Tensor]
+
+
+class Samples(NamedTuple):
+    """Augmented images made by an agent; all lead with the sample."""
+
+    images: Tensor
+    """``(N, C, H, W)`` uint8"""
+    masks: Tensor
+    """``(N, 1, H, W)`` bool"""
+    labels: Tensor
+    """``(N,)`` int64: 0 normal, 1 anomaly"""
+
+    def of(self, label: int) -> Samples:
+        """The samples with one label."""
+        chosen = self.labels == label
+        return Samples(self.images[chosen], self.masks[chosen], self.labels[chosen])
+
+    def draw(self, count: int, generator: torch.Generator) -> Samples:
+        """``count`` samples, with replacement."""
+        index = torch.randint(len(self.labels), (count,), generator=generator)
+        index = index.to(self.labels.device)
+        return Samples(self.images[index], self.masks[index], self.labels[index])
+
+
+class Batch(NamedTuple):
+    """A training batch on the device."""
+
+    images: Tensor
+    """``(B, C, H, W)`` in [0, 1]"""
+    masks: Tensor
+    """``(B, 1, H, W)`` 0 or 1"""
+    labels: Tensor
+    """``(B,)`` 0 or 1"""
+
+
+@dataclass(frozen=True)
+class Diet:
+    """What a detector's batches are made of: half normal, half anomalous.
+
+    Of the anomalies, ``share`` are an agent's and the rest image-space synthesis. Half of that share
+    of the normals are samples that the agent changed too little to be anomalies.
+    """
+
+    images: Tensor
+    """``(N, C, H, W)`` uint8, normal, on the device."""
+    synthesis: ImageSynthesis
+    samples: Samples | None = None
+    share: float = 0.0
+
+    @cached_property
+    def samples_by_label(self) -> list[Samples]:
+        """The agent's normal samples and its anomalies, both possibly empty."""
+        samples = self.samples or Samples(self.images[:0], self.images[:0, :1] > 0, torch.zeros(0))
+        return [samples.of(label) for label in (0, 1)]
+
+    def batch(self, size: int, generator: torch.Generator) -> Batch:
+        """A batch of ``size`` images."""
+        half = size // 2
+        index = torch.randint(len(self.images), (2 * half,), generator=generator)
+        clean = self.images[index.to(self.images.device)].float() / 255
+        made = self.synthesis(clean[half:], generator)
+        images = torch.cat([clean[:half], made.images])
+        masks = torch.cat([torch.zeros_like(made.masks), made.masks])
+        borrowed = [(1, half, round(self.share * half)), (0, 0, round(self.share * half / 2))]
+        for label, first, count in borrowed:
+            kind = self.samples_by_label[label]
+            if count and len(kind.labels):
+                drawn = kind.draw(count, generator)
+                images[first : first + count] = drawn.images.float() / 255
+                masks[first : first + count] = drawn.masks.float()
+        labels = torch.zeros(2 * half, device=images.device)
+        labels[half:] = 1
+        return Batch(images, masks, labels)
+
+
+def detector_losses(detection: Detection, batch: Batch) -> dict[str, Tensor]:
+    """The losses of the map (focal and Dice) and of the image score (cross entropy)."""
+    logits, masks = detection.map, batch.masks
+    entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    probability = logits.sigmoid()
+    missed = (probability - masks).abs()
+    overlap = (probability * masks).flatten(1).sum(1)
+    either = (probability + masks).flatten(1).sum(1)
+    dice = 1 - (2 * overlap + 1) / (either + 1)
+    return {
+        # Anomalous pixels are few and most are easy: the focal factor turns to the hard ones.
+        "focal": 20 * (missed.square() * entropy).mean(),
+        "dice": dice[batch.labels > 0].mean(),
+        "score": functional.binary_cross_entropy_with_logits(detection.score, batch.labels),
+    }
+
+
+def train_detector(
+    state: TrainingState, detector: Detector, diet: Diet, reconstruct: Reconstruct, batch_size: int
+) -> Iterator[Progress]:
+    """Train ``state.model``, which is ``detector``, from where ``state`` stands; yields every step."""
+    state.model.train()
+    while state.step < state.total:
+        watch = Stopwatch()
+        batch = diet.batch(batch_size, state.generator)
+        with torch.no_grad():
+            reconstructions = reconstruct(batch.images)
+        watch.lap("env")
+        losses = detector_losses(detector(batch.images, reconstructions), batch)
+        total = torch.stack(list(losses.values())).sum()
+        watch.lap("policy")
+        rate = state.minimise(total)
+        watch.lap("update")
+        reported = {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
+        yield Progress(state.step, state.total, reported, rate, watch.seconds)
+    state.model.eval()
+
+
+@torch.inference_mode()
+def score_images(
+    detector: Detector, reconstruct: Reconstruct, images: Tensor, batch_size: int = 64
+) -> Detection:
+    """Scores ``(N,)`` and maps ``(N, 1, H, W)`` of ``images (N, C, H, W)`` uint8, on the CPU."""
+    scores, maps = [], []
+    for part in images.split(batch_size):
+        batch = part.float() / 255
+        detection = detector(batch, reconstruct(batch))
+        scores.append(detection.score.cpu())
+        maps.append(detection.map.cpu())
+    return Detection(torch.cat(scores), torch.cat(maps))

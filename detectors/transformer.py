@@ -1,0 +1,115 @@
+"""A transformer over patch tokens that compares an image with its reconstruction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from detectors.base import Detection
+from detectors.errors import UserError
+
+TOP_SHARE = 0.01
+"""The image score is the mean of this share of the highest pixel logits."""
+
+
+def default_patch(size: int) -> int:
+    """A patch that gives about 8 to 16 tokens a side: the largest power of two that fits."""
+    patch = 2
+    while patch < 16 and patch * 2 <= size // 8 and size % (patch * 2) == 0:
+        patch *= 2
+    return patch
+
+
+class TransformerDetector(nn.Module):
+    """Convolutions make tokens, a transformer relates them, convolutions draw the map.
+
+    Input are the image, its reconstruction and their absolute difference. The convolutional stem
+    halves the image ``log2(patch)`` times; what it saw at each size is joined again on the way up,
+    so that the map is pixel-exact although the tokens are coarse.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: int,
+        patch: int | None = None,
+        width: int = 64,
+        depth: int = 2,
+        heads: int = 4,
+    ) -> None:
+        super().__init__()
+        patch = patch or default_patch(size)
+        if patch < 2 or patch & (patch - 1) or size % patch:
+            raise UserError(
+                f"detector.patch={patch} must be a power of two of at least 2 that divides "
+                f"size={size}; null picks {default_patch(size)}"
+            )
+        if width % heads:
+            raise UserError(f"detector.heads={heads} must divide detector.width={width}")
+        self.channels, self.size, self.patch = channels, size, patch
+        self.width, self.depth, self.heads = width, depth, heads
+        halvings = patch.bit_length() - 1
+        widths = [max(width >> (halvings - 1 - level), 16) for level in range(halvings)]
+
+        self.down = nn.ModuleList()
+        before = 3 * channels
+        for wide in widths:
+            self.down.append(nn.Conv2d(before, wide, 4, stride=2, padding=1))
+            before = wide
+        self.into = nn.Conv2d(before, width, 1)
+        grid = size // patch
+        self.places = nn.Parameter(torch.randn(1, grid * grid, width) * 0.02)
+        layer = nn.TransformerEncoderLayer(
+            width,
+            heads,
+            2 * width,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.transformer = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
+        self.up = nn.ModuleList()
+        before = width + widths[-1]
+        for skip in [*reversed(widths[:-1]), 0]:
+            wide = max(skip, 16)
+            self.up.append(nn.Conv2d(before, 4 * wide, 3, padding=1))
+            before = wide + skip
+        self.out = nn.Conv2d(before + 3 * channels, 1, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        assert self.out.bias is not None
+        nn.init.constant_(self.out.bias, -2.0)  # most pixels are normal
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The arguments that build this architecture again."""
+        names = ("channels", "size", "patch", "width", "depth", "heads")
+        return {name: getattr(self, name) for name in names}
+
+    def forward(self, images: Tensor, reconstructions: Tensor) -> Detection:
+        """Judge images ``(B, C, H, W)`` in [0, 1], given their reconstructions of the same shape."""
+        difference = (images - reconstructions).abs()
+        # Differences are small numbers: without the factor they drown beside the images.
+        seen = torch.cat([images * 2 - 1, reconstructions * 2 - 1, difference * 4], dim=1)
+        features, skips = seen, []
+        for down in self.down:
+            features = functional.gelu(down(features))
+            skips.append(features)
+        tokens = self.into(features)
+        grid = tokens.shape[2:]
+        tokens = self.transformer(tokens.flatten(2).transpose(1, 2) + self.places)
+        features = tokens.transpose(1, 2).unflatten(2, grid)
+        for up in self.up:
+            features = torch.cat([features, skips.pop()], dim=1)
+            features = functional.gelu(functional.pixel_shuffle(up(features), 2))
+        logits = self.out(torch.cat([features, seen], dim=1))
+        return Detection(top_mean(logits), logits)
+
+
+def top_mean(logits: Tensor) -> Tensor:
+    """The mean of the highest ``TOP_SHARE`` of a map ``(B, 1, H, W)``, at least four pixels: ``(B,)``."""
+    pixels = logits.flatten(1)
+    count = max(4, round(TOP_SHARE * pixels.shape[1]))
+    return pixels.topk(count, dim=1, sorted=False).values.mean(1)

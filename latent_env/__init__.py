@@ -1,0 +1,70 @@
+"""LatentAug: a frozen autoencoder and an anomaly detector as a reinforcement-learning environment.
+
+``import latent_env`` registers ``LatentAug-v0`` and loads nothing heavy; PyTorch comes with the first
+environment.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from gymnasium.envs.registration import register, registry
+
+if TYPE_CHECKING:
+    from detectors.errors import UserError
+    from latent_env.dynamics import Dynamics
+    from latent_env.env import LatentAugEnv
+    from latent_env.rewards import RewardTerm
+    from latent_env.transition import Transition
+    from latent_env.vector_env import LatentAugVectorEnv
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Dynamics",
+    "LatentAugEnv",
+    "LatentAugVectorEnv",
+    "RewardTerm",
+    "Transition",
+    "UserError",
+    "register_perturbation",
+    "register_reward",
+]
+
+_HOMES = {
+    "Dynamics": "latent_env.dynamics",
+    "LatentAugEnv": "latent_env.env",
+    "LatentAugVectorEnv": "latent_env.vector_env",
+    "RewardTerm": "latent_env.rewards",
+    "Transition": "latent_env.transition",
+    "UserError": "detectors.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def register_reward(name: str) -> Any:
+    """A class decorator that makes a reward term known as ``name``: ``latent_env.rewards``."""
+    from latent_env.rewards import reward_terms
+
+    return reward_terms.register(name)
+
+
+def register_perturbation(name: str) -> Any:
+    """A class decorator that makes a perturbation known as ``name``: ``latent_env.perturbations``."""
+    from latent_env.perturbations import perturbations
+
+    return perturbations.register(name)
+
+
+if "LatentAug-v0" not in registry:
+    register(
+        id="LatentAug-v0",
+        entry_point="latent_env.env:LatentAugEnv",
+        vector_entry_point="latent_env.vector_env:LatentAugVectorEnv",
+    )

@@ -1,0 +1,108 @@
+"""A convolutional autoencoder with a flat or a spatial latent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detectors.errors import UserError
+
+LATENT_KINDS = ("flat", "spatial")
+
+
+def downsamplings(size: int) -> int:
+    """How often the encoder halves an image of ``size`` pixels: at most 3, down to a 4x4 grid."""
+    halvings = 0
+    while halvings < 3 and size // 2 ** (halvings + 1) >= 4:
+        halvings += 1
+    return halvings
+
+
+class _Residual(nn.Module):
+    """A 3x3 residual block. No normalisation layer: it would let a local change act globally."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.second(torch.nn.functional.silu(self.first(x)))
+        return out
+
+
+class ConvAutoencoder(nn.Module):
+    """Images ``(B, C, size, size)`` in [0, 1] to a latent and back.
+
+    ``latent="spatial"`` gives ``(B, latent_size, g, g)``, with ``g = size / 2**downsamplings(size)``;
+    ``latent="flat"`` gives ``(B, latent_size)``.
+    """
+
+    def __init__(self, channels: int, size: int, latent: str, latent_size: int, width: int = 32) -> None:
+        super().__init__()
+        if latent not in LATENT_KINDS:
+            raise UserError(
+                f"autoencoder.latent={latent} is unknown: choose one of {', '.join(LATENT_KINDS)}"
+            )
+        if size % 8 or not 8 <= size <= 256:
+            raise UserError(f"size={size} must be a multiple of 8 from 8 to 256")
+        if latent_size < 1 or width < 1:
+            raise UserError(
+                f"autoencoder.latent_size={latent_size} and autoencoder.width={width} must be at least 1"
+            )
+        self.channels, self.size = channels, size
+        self.latent, self.latent_size, self.width = latent, latent_size, width
+        depth = downsamplings(size)
+        grid = size // 2**depth
+        widths = [width * min(2**level, 2) for level in range(depth)]  # 32, 64, 64
+
+        down: list[nn.Module] = []
+        before = channels
+        for wide in widths:
+            down += [nn.Conv2d(before, wide, 4, stride=2, padding=1), nn.SiLU()]
+            before = wide
+        down.append(_Residual(before))
+        up: list[nn.Module] = [_Residual(before)]
+        for wide in [*reversed(widths[:-1]), width // 2 or 1]:
+            # Sub-pixel convolution: works at the small size, so it is the cheap way up on a CPU.
+            up += [nn.Conv2d(before, wide * 4, 3, padding=1), nn.PixelShuffle(2), nn.SiLU()]
+            before = wide
+        up.append(nn.Conv2d(before, channels, 3, padding=1))
+
+        inner = widths[-1]
+        if latent == "spatial":
+            self.latent_shape: tuple[int, ...] = (latent_size, grid, grid)
+            to_latent: list[nn.Module] = [nn.Conv2d(inner, latent_size, 1)]
+            from_latent: list[nn.Module] = [nn.Conv2d(latent_size, inner, 1), nn.SiLU()]
+        else:
+            self.latent_shape = (latent_size,)
+            cells = inner * grid * grid
+            to_latent = [nn.Flatten(), nn.Linear(cells, latent_size)]
+            from_latent = [
+                nn.Linear(latent_size, cells),
+                nn.Unflatten(1, (inner, grid, grid)),
+                nn.SiLU(),
+            ]
+        self.encoder = nn.Sequential(*down, *to_latent)
+        self.decoder = nn.Sequential(*from_latent, *up)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The arguments that build this architecture again."""
+        names = ("channels", "size", "latent", "latent_size", "width")
+        return {name: getattr(self, name) for name in names}
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [0, 1] to raw latents ``(B, *latent_shape)``."""
+        latent: Tensor = self.encoder(images * 2 - 1)
+        return latent
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Raw latents ``(B, *latent_shape)`` to images ``(B, C, H, W)`` in [0, 1]."""
+        images: Tensor = torch.sigmoid(self.decoder(latents))
+        return images
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The reconstruction of ``images``."""
+        return self.decode(self.encode(images))

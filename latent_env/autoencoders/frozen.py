@@ -1,0 +1,172 @@
+"""The frozen, whitened form of an autoencoder: what the environment, detectors and agents use."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+SPREAD_LEVELS = 101
+"""Quantiles 0, 1, …, 100 % of the distance between a normal token and its nearest neighbour."""
+
+LEAST_VARIANCE = 0.1
+"""No dimension is scaled as if its variance were below this share of the mean variance."""
+
+MAX_DIRECTIONS = 32
+MAX_TOKEN_DIRECTIONS = 16
+
+
+class Autoencoder(Protocol):
+    """What an autoencoder must offer to be frozen; it is an ``nn.Module`` as well."""
+
+    latent_shape: tuple[int, ...]
+    channels: int
+    size: int
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` to raw latents ``(B, *latent_shape)``."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Raw latents to images in [0, 1]."""
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The arguments that build the architecture again."""
+
+
+def as_tokens(latents: Tensor) -> Tensor:
+    """Latents ``(B, C, h, w)`` or ``(B, C)`` as tokens ``(B, T, C)``; a flat latent is one token."""
+    return latents.flatten(2).transpose(1, 2) if latents.ndim == 4 else latents.unsqueeze(1)
+
+
+class FrozenAutoencoder(nn.Module):
+    """An autoencoder that no longer learns, with statistics of the latents of its training images.
+
+    Its latents are whitened, so a change of 1 along any dimension means one standard deviation of
+    the normal images there. Besides mean and scale it keeps
+
+    - ``directions (P, d)`` and ``direction_scales (P,)``: the leading principal directions of the
+      flattened whitened latents, unit length, and the standard deviation along each;
+    - ``token_directions (K, C)``: the same for single tokens of a spatial latent;
+    - ``spread (101,)``: quantiles of the distance from a token to the nearest token at the same
+      place in another normal image, the yardstick of what is still a normal variation;
+    - ``cycle_error``: the mean of ``‖E(D(z)) − z‖`` (root mean square a dimension) on normals.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    directions: Tensor
+    direction_scales: Tensor
+    token_directions: Tensor
+    spread: Tensor
+    cycle_error: Tensor
+
+    def __init__(self, model: Autoencoder) -> None:
+        super().__init__()
+        assert isinstance(model, nn.Module)
+        self.model = model
+        shape = model.latent_shape
+        self.latent_shape, self.channels, self.size = shape, model.channels, model.size
+        flat = 1
+        for extent in shape:
+            flat *= extent
+        self.latent_dimensions = flat
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("scale", torch.ones(shape))
+        count = min(MAX_DIRECTIONS, flat)
+        self.register_buffer("directions", torch.zeros(count, flat))
+        self.register_buffer("direction_scales", torch.zeros(count))
+        tokens = min(MAX_TOKEN_DIRECTIONS, shape[0])
+        self.register_buffer("token_directions", torch.zeros(tokens, shape[0]))
+        self.register_buffer("spread", torch.zeros(SPREAD_LEVELS))
+        self.register_buffer("cycle_error", torch.zeros(()))
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def is_spatial(self) -> bool:
+        """Whether the latent is a grid of tokens."""
+        return len(self.latent_shape) == 3
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The arguments that build the wrapped architecture again."""
+        return self.model.hyperparameters()
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [0, 1] to whitened latents ``(B, *latent_shape)``."""
+        return (self.model.encode(images) - self.mean) / self.scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Whitened latents ``(B, *latent_shape)`` to images ``(B, C, H, W)`` in [0, 1]."""
+        return self.model.decode(latents * self.scale + self.mean)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The reconstruction of ``images``."""
+        return self.decode(self.encode(images))
+
+    def in_batches(self, images: Tensor, batch: int = 256) -> Tensor:
+        """Whitened latents of ``images`` ``(N, C, H, W)``, uint8 or float, on the model's device."""
+        with torch.inference_mode():
+            return torch.cat([self.encode(as_float(part, self.mean)) for part in images.split(batch)])
+
+    @torch.no_grad()
+    def calibrate(self, images: Tensor) -> FrozenAutoencoder:
+        """Measure the statistics above on the training images ``(N, C, H, W)``; returns itself."""
+        self.mean.zero_()
+        self.scale.fill_(1)
+        raw = self.in_batches(images).clone()
+        self.mean.copy_(raw.mean(0))
+        # A dimension that hardly varies (a token of plain background) must not count like one that
+        # does: at unit variance its rounding errors would look like changes of the image.
+        variance = raw.var(0, correction=0)
+        self.scale.copy_(variance.clamp_min(LEAST_VARIANCE * float(variance.mean()) + 1e-12).sqrt())
+        latents = (raw - self.mean) / self.scale
+        directions, scales = _principal(latents.flatten(1), len(self.directions))
+        self.directions.copy_(directions)
+        self.direction_scales.copy_(scales)
+        tokens = as_tokens(latents)
+        directions, _ = _principal(tokens.flatten(0, 1), len(self.token_directions))
+        self.token_directions.copy_(directions)
+        self.spread.copy_(_nearest_neighbour_quantiles(tokens))
+        errors = [
+            (self.encode(self.decode(part)) - part).square().flatten(1).mean(1).sqrt()
+            for part in latents.split(256)
+        ]
+        self.cycle_error.copy_(torch.cat(errors).mean())
+        return self
+
+
+def as_float(images: Tensor, like: Tensor) -> Tensor:
+    """Images as floats in [0, 1] on the device of ``like``; uint8 means 0 to 255."""
+    images = images.to(like.device)
+    return images.to(like.dtype) / 255 if images.dtype == torch.uint8 else images
+
+
+def _principal(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` leading principal directions of ``rows (N, d)`` and the deviation along each."""
+    centred = (rows - rows.mean(0)).double()
+    covariance = centred.T @ centred / max(len(rows) - 1, 1)
+    values, vectors = torch.linalg.eigh(covariance)
+    directions = vectors[:, -count:].flip(1).T
+    # An eigenvector's sign is arbitrary: fix it, so that the same data always give the same one.
+    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+    return (directions * largest.sign()).float(), values[-count:].flip(0).clamp_min(0).sqrt().float()
+
+
+def _nearest_neighbour_quantiles(tokens: Tensor, most: int = 1024) -> Tensor:
+    """Quantiles of the nearest-neighbour distance between images, place by place.
+
+    ``tokens (N, T, C)``; only the first ``most`` images are compared, which bounds the work.
+    """
+    tokens = tokens[:most]
+    if len(tokens) < 2:
+        return torch.ones(SPREAD_LEVELS)
+    nearest = []
+    for place in range(tokens.shape[1]):
+        distances = torch.cdist(tokens[:, place], tokens[:, place])
+        distances.fill_diagonal_(torch.inf)
+        nearest.append(distances.amin(1))
+    ordered = torch.stack(nearest).flatten().sort().values
+    # torch.quantile refuses more than 16 million values; picking from the sorted ones does not.
+    picks = torch.linspace(0, len(ordered) - 1, SPREAD_LEVELS).round().long()
+    return ordered[picks.to(ordered.device)]

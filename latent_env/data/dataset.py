@@ -1,0 +1,152 @@
+"""What every data set looks like once it is loaded: three splits of images, labels and masks."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.errors import UserError
+
+
+def check_size(size: int) -> int:
+    """Return ``size``, the side of an image in pixels, if the autoencoders can take it."""
+    if isinstance(size, bool) or not isinstance(size, int | np.integer):
+        raise UserError(f"size={size!r} is not a whole number of pixels: give for example 64.")
+    if not 8 <= size <= 256 or size % 8:
+        below = min(max(int(size) // 8 * 8, 8), 256)
+        raise UserError(
+            f"size={size} does not fit: images are square with a side that is a multiple of 8 "
+            f"from 8 to 256. The nearest below is {below}."
+        )
+    return int(size)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images with what is known about them.
+
+    :param images: ``(N, C, H, W)`` uint8, C is 1 (grey) or 3 (RGB).
+    :param labels: ``(N,)`` int64, 0 normal and 1 anomaly.
+    :param masks: ``(N, H, W)`` bool, true on anomalous pixels; None without pixel truth. Normal
+        images of a data set with pixel truth have empty masks.
+    :param names: N names, such as paths below the data set's folder.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    masks: NDArray[np.bool_] | None
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        shape = self.images.shape
+        if self.images.ndim != 4 or self.images.dtype != np.uint8 or shape[1] not in (1, 3):
+            raise UserError(
+                "images must be (N, C, H, W) uint8 with 1 or 3 channels, "
+                f"not {shape} {self.images.dtype}."
+            )
+        if self.labels.shape != shape[:1] or self.labels.dtype != np.int64:
+            raise UserError(
+                f"labels must be ({shape[0]},) int64, one an image, "
+                f"not {self.labels.shape} {self.labels.dtype}."
+            )
+        if not np.isin(self.labels, (0, 1)).all():
+            raise UserError("labels must be 0 (normal) or 1 (anomaly).")
+        if len(self.names) != shape[0]:
+            raise UserError(f"names must be {shape[0]}, one an image, not {len(self.names)}.")
+        if self.masks is None:
+            return
+        expected = (shape[0], *shape[2:])
+        if self.masks.shape != expected or self.masks.dtype != np.bool_:
+            raise UserError(
+                f"masks must be {expected} bool, one an image, not {self.masks.shape} {self.masks.dtype}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Sequence[int] | NDArray[np.integer]) -> "Split":
+        """The images at these positions, in this order."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return Split(
+            self.images[chosen],
+            self.labels[chosen],
+            None if self.masks is None else self.masks[chosen],
+            tuple(self.names[i] for i in chosen),
+        )
+
+    def normal(self) -> "Split":
+        """The normal images only."""
+        return self.subset(np.flatnonzero(self.labels == 0))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set ready for use: train is normal only, valid may be, test has both labels."""
+
+    name: str
+    train: Split
+    valid: Split
+    test: Split
+
+    def __post_init__(self) -> None:
+        for split, part in (("train", self.train), ("valid", self.valid), ("test", self.test)):
+            if not len(part):
+                raise UserError(f"{self.name}: the {split} split has no images.")
+            shape = part.images.shape[1:]
+            if shape != self.train.images.shape[1:] or shape[1] != shape[2]:
+                raise UserError(
+                    f"{self.name}: all images must be square and of one size and channel count, "
+                    f"but train is {self.train.images.shape[1:]} and {split} is {shape}."
+                )
+        if self.train.labels.any():
+            first = self.train.names[int(self.train.labels.argmax())]
+            raise UserError(
+                f"{self.name}: the train split must be normal only, but {first} is labelled an "
+                "anomaly. Move anomalies to valid or test."
+            )
+        if len(np.unique(self.test.labels)) < 2:
+            found = "anomalous" if self.test.labels.any() else "normal"
+            raise UserError(
+                f"{self.name}: the test split needs normal and anomalous images to measure "
+                f"anything, but all {len(self.test)} are {found}."
+            )
+
+    @property
+    def channels(self) -> int:
+        """1 for grey, 3 for RGB."""
+        return int(self.train.images.shape[1])
+
+    @property
+    def size(self) -> int:
+        """Side of the square images, in pixels."""
+        return int(self.train.images.shape[2])
+
+    def summary(self) -> str:
+        """One line with what is in it, for the head of a log."""
+        kind = "grey" if self.channels == 1 else "RGB"
+        normal, anomalous = _counts(self.valid)
+        valid = f"{normal} normal + {anomalous} anomalous" if anomalous else f"{normal} normal"
+        test = "{} + {}".format(*_counts(self.test))
+        masks = "no pixel masks" if self.test.masks is None else "pixel masks"
+        return (
+            f"{self.name}: train {len(self.train)} · valid {valid} · test {test} · "
+            f"{self.size}×{self.size} {kind} · {masks}"
+        )
+
+    def fingerprint(self) -> str:
+        """Short SHA-256 of all images, labels, masks and names: equal contents, equal print."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.valid, self.test):
+            masks = np.zeros(0, np.bool_) if part.masks is None else part.masks
+            for array in (part.images, part.labels, masks):
+                digest.update(repr((array.shape, array.dtype.str)).encode())
+                digest.update(np.ascontiguousarray(array).data)
+            digest.update(repr(part.names).encode())
+        return digest.hexdigest()[:12]
+
+
+def _counts(split: Split) -> tuple[int, int]:
+    anomalous = int(split.labels.sum())
+    return len(split) - anomalous, anomalous

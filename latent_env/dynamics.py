@@ -1,0 +1,134 @@
+"""The batched world in PyTorch: reset and step for N worlds at once.
+
+Nothing here knows of Gymnasium, NumPy or files, and nothing in a step waits for the device.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from latent_env.perturbations import Perturbation
+from latent_env.rewards import Reward
+from latent_env.shell import Shell
+from latent_env.streams import Streams
+from latent_env.transition import Transition, still
+from latent_env.worlds import World
+
+
+class StepResult(NamedTuple):
+    """What a step of N worlds leads to; no world is reset yet."""
+
+    observations: Tensor
+    """``(N, observation_size)``"""
+    rewards: Tensor
+    """``(N,)``"""
+    terminated: Tensor
+    """``(N,)`` bool: the horizon is reached."""
+    reward_terms: dict[str, Tensor]
+    """Every term before weighting, ``(N,)``."""
+    transition: Transition
+
+
+class Dynamics:
+    """N worlds that share frozen parts: an agent changes latents and is paid for it.
+
+    Episodes last ``horizon`` steps, always, and every step pays. That end is the task's own, so it is
+    ``terminated``.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        perturbation: Perturbation,
+        reward: Reward,
+        shell: Shell,
+        horizon: int,
+        num_worlds: int,
+        time_aware: bool = False,
+    ) -> None:
+        self.world, self.perturbation, self.reward, self.shell = world, perturbation, reward, shell
+        self.horizon, self.num_worlds, self.time_aware = horizon, num_worlds, time_aware
+        self.streams = Streams(num_worlds, world.device)
+        self.elapsed = torch.zeros(num_worlds, dtype=torch.int64, device=world.device)
+        self.sources = torch.zeros_like(self.elapsed)
+        """``(N,)``: which of the world's images the episode started from."""
+        self.last = still(world, shell, *world.start(self.sources))
+        """The last transition of every world, for pictures and rollouts."""
+
+    @property
+    def observation_size(self) -> int:
+        """The flattened latent, and the time left where the agent may see it."""
+        return self.world.autoencoder.latent_dimensions + int(self.time_aware)
+
+    @property
+    def observation_bound(self) -> float:
+        """No number of an observation is larger than this: the start's largest plus the shell."""
+        return float(self.world.latents.abs().max()) + self.shell.outer + 1e-3
+
+    @torch.inference_mode()
+    def reset_tensor(
+        self,
+        worlds: Tensor | None = None,
+        seeds: Tensor | None = None,
+        sources: Tensor | None = None,
+    ) -> Tensor:
+        """Start new episodes and return all observations ``(N, observation_size)``.
+
+        ``worlds (N,)`` bool says where (default: everywhere); ``seeds (N,)`` int64 begins the worlds'
+        random streams anew, without it they go on; ``sources (N,)`` names the starting images instead
+        of drawing them.
+        """
+        everywhere = worlds is None
+        if worlds is None:
+            worlds = torch.ones_like(self.elapsed, dtype=torch.bool)
+        streams = self.streams
+        if seeds is None:
+            streams.episodes = streams.episodes + worlds
+        else:
+            streams.seeds = torch.where(worlds, seeds, streams.seeds)
+            streams.episodes = streams.episodes.masked_fill(worlds, 0)
+            self.reward.forget(worlds)
+        streams.steps = streams.steps.masked_fill(worlds, 0)
+        self.elapsed = self.elapsed.masked_fill(worlds, 0)
+        drawn = streams.integers(len(self.world.images)) if sources is None else sources
+        self.sources = torch.where(worlds, drawn, self.sources)
+        fresh = still(self.world, self.shell, *self.world.start(self.sources))
+        self.last = fresh if everywhere else fresh.merge(worlds, self.last)
+        return self.observe()
+
+    def imagine(self, actions: Tensor) -> Transition:
+        """Where ``actions (N, action_size)`` would lead; changes nothing, differentiable if asked to."""
+        last = self.last
+        held = (last.start_latent, last.latent, last.start_image, last.start_decoded)
+        if torch.is_grad_enabled():  # tensors born in inference mode can't take part in a graph
+            held = tuple(tensor.clone() for tensor in held)  # type: ignore[assignment]
+        start, latent, image, decoded = held
+        moved = latent + self.perturbation(actions.clamp(-1, 1), self.streams)
+        moved = self.shell.project(moved, start)
+        return Transition(self.world, self.shell, start, latent, moved, image, decoded)
+
+    @torch.inference_mode()
+    def step_tensor(self, actions: Tensor, worlds: Tensor | None = None) -> StepResult:
+        """Take ``actions (N, action_size)`` in [-1, 1] in all worlds, or only in ``worlds (N,)`` bool.
+
+        What is returned of the other worlds means nothing, and their state doesn't change.
+        """
+        transition = self.imagine(actions)
+        rewards, terms = self.reward(transition)
+        self.last = transition if worlds is None else transition.merge(worlds, self.last)
+        stepped = torch.ones_like(self.elapsed, dtype=torch.bool) if worlds is None else worlds
+        self.reward.remember(transition, stepped)
+        self.elapsed = self.elapsed + stepped
+        self.streams.steps = self.streams.steps + stepped
+        return StepResult(self.observe(), rewards, self.elapsed >= self.horizon, terms, transition)
+
+    def observe(self) -> Tensor:
+        """The observations ``(N, observation_size)``."""
+        latent = self.last.latent.flatten(1)
+        if not self.time_aware:
+            return latent.clone()
+        left = 1 - self.elapsed[:, None].to(latent) / self.horizon
+        return torch.cat([latent, left], dim=1)

@@ -1,0 +1,214 @@
+"""One world as a Gymnasium environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+
+from detectors.errors import UserError
+from latent_env.dynamics import Dynamics
+from latent_env.rendering import Window, panel
+from latent_env.settings import Settings
+
+RENDER_MODES = ["rgb_array", "human"]
+RENDER_FPS = 4
+LARGEST_SEED = 2**63 - 1
+
+
+def make_spaces(dynamics: Dynamics) -> tuple[spaces.Box, spaces.Box]:
+    """The observation and the action space of one world."""
+    bound = dynamics.observation_bound
+    low = np.full(dynamics.observation_size, -bound, dtype=np.float32)
+    high = -low
+    if dynamics.time_aware:
+        low[-1], high[-1] = 0.0, 1.0
+    actions = spaces.Box(-1.0, 1.0, (dynamics.perturbation.action_size,), np.float32)
+    return spaces.Box(low, high, dtype=np.float32), actions
+
+
+def checked_source(options: Mapping[str, Any] | None, count: int) -> int | None:
+    """The starting image that ``reset(options={"source": i})`` asks for, if it does."""
+    source = (options or {}).get("source")
+    if source is None:
+        return None
+    if not isinstance(source, int | np.integer) or not 0 <= source < count:
+        raise UserError(f"options['source']={source!r} must be a whole number from 0 to {count - 1}")
+    return int(source)
+
+
+class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
+    """An agent changes the latent of a normal image and is paid for what a detector can learn from it.
+
+    ## Description
+    A frozen autoencoder holds the latents ``z`` of normal training images. An episode starts from one
+    of them. Each action becomes a change Δz; the new latent is pulled back into a shell around the
+    start, decoded, and the *difference* to the decoded start is blended into the real image. A
+    detector judges the outcome, and the reward says how much the image is worth as training material.
+
+    ## Action Space
+    ``Box(-1, 1, (k,))``. The perturbation turns it into Δz:
+
+    - ``dense``: one number a latent dimension, times ``max_delta`` (default 1 standard deviation).
+    - ``principal``: coefficients of the leading (up to 32) principal directions of normal latents,
+      times ``max_delta`` (default 1) standard deviations along each.
+    - ``brush`` (spatial latents): ``[row, column, radius, strength, roughness, direction…]`` of a soft
+      local stroke; up to 16 direction coefficients. ``max_delta`` is how far the token at the centre
+      moves at full strength (default 2.5 times the 95 % quantile of the distance between normals).
+    - ``auto``: ``brush`` where the latent is spatial, else ``dense``.
+
+    ## Observation Space
+    ``Box(-b, b, (d,))``, float32: the latent ``z``, flattened and whitened (a unit is one standard
+    deviation of the normal images); ``env.unwrapped.dynamics.world.autoencoder.latent_shape`` is its
+    shape before flattening. With ``time_aware=True`` the share of the episode left is appended.
+
+    ## Rewards
+    A weighted sum of named terms, each reported before weighting in ``info["reward_terms"]``:
+
+    - ``boundary`` (weight 1): ``4p(1-p)`` of the detector's anomaly probability ``p``: 1 where it is
+      undecided.
+    - ``novelty`` (0.5): ``1 - exp(-d / inner)``, with ``d`` the distance from the world's last 32
+      changes and ``inner`` the shell's inner radius.
+    - ``realism`` (0.5): near 1 where ``E(D(z))`` gives ``z`` back as well as on normal images.
+
+    Choose with ``reward={"boundary": 1.0, "realism": 0.2}``. A term of your own is a class registered
+    with ``latent_env.register_reward``; a name ``"my_module:my_term"`` imports ``my_module`` first.
+    The same holds for perturbations and ``latent_env.register_perturbation``.
+
+    ## Starting State
+    The latent of a normal image drawn uniformly; ``reset(options={"source": 3})`` names one. It is
+    reported as ``info["source"]``.
+
+    ## Episode End
+    ``terminated`` after ``horizon`` steps (default 4), always: the horizon is the task's own end.
+    Never truncated, unless ``max_episode_steps`` is set lower.
+
+    ## The shell
+    ``info["distance"]`` is the largest change of a token (the whole latent, if it is flat) since the
+    start. The inner radius is the ``shell_quantile`` quantile (default 0.5) of the distance between
+    neighbouring normals, the outer one ``shell_ratio`` times that (default 3); no latent leaves it.
+    Within the inner radius a sample counts as a normal variation, beyond it as an anomaly, and within
+    ``shell_band`` (default 0.2) on both sides of it as neither.
+
+    ## Arguments
+    ``gym.make("LatentAug-v0", artifacts="digits", perturbation="auto", max_delta=None, reward=None,
+    horizon=4, time_aware=False, shell_quantile=0.5, shell_ratio=3.0, shell_band=0.2, device="cpu",
+    render_mode=None)``
+
+    - ``artifacts``: ``"digits"`` (8×8 handwritten digits, flat latent), ``"phantom"`` (64×64 CT-like
+      slices, spatial latent), or a folder that ``train_detector.py`` or ``train_ppo.py`` filled.
+    - ``device``: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+
+    ``gym.make_vec("LatentAug-v0", num_envs=64)`` makes a batch that shares one forward pass a step.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    metadata = dict(render_modes=RENDER_MODES, render_fps=RENDER_FPS)  # noqa: C408, RUF012
+
+    def __init__(
+        self,
+        artifacts: str = "digits",
+        perturbation: str = "auto",
+        max_delta: float | None = None,
+        reward: Mapping[str, float] | None = None,
+        horizon: int = 4,
+        time_aware: bool = False,
+        shell_quantile: float = 0.5,
+        shell_ratio: float = 3.0,
+        shell_band: float = 0.2,
+        device: str = "cpu",
+        render_mode: str | None = None,
+    ) -> None:
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            raise UserError(f"render_mode={render_mode!r} must be None or one of {RENDER_MODES}")
+        settings = Settings(
+            perturbation,
+            max_delta,
+            reward,
+            horizon,
+            time_aware,
+            shell_quantile,
+            shell_ratio,
+            shell_band,
+        )
+        self.dynamics = settings.load(artifacts, device, num_worlds=1)
+        observation_space, action_space = make_spaces(self.dynamics)
+        self.observation_space = cast("spaces.Space[npt.NDArray[np.float32]]", observation_space)
+        self.action_space = cast("spaces.Space[npt.NDArray[np.float32]]", action_space)
+        self.render_mode = render_mode
+        self._seeded = False
+        self._window: Window | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+        """Start an episode; ``options={"source": i}`` starts it from image ``i``."""
+        super().reset(seed=seed)
+        dynamics = self.dynamics
+        source = checked_source(options, len(dynamics.world.images))
+        if seed is None and not self._seeded:
+            seed = int(self.np_random.integers(LARGEST_SEED))
+        self._seeded = True
+        like = dynamics.elapsed
+        observation = dynamics.reset_tensor(
+            seeds=None if seed is None else torch.full_like(like, seed & LARGEST_SEED),
+            sources=None if source is None else torch.full_like(like, source),
+        )
+        if self.render_mode == "human":
+            self.render()
+        return observation[0].cpu().numpy(), {"source": int(dynamics.sources[0])}
+
+    def step(
+        self, action: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """Change the latent by ``action (k,)``."""
+        dynamics = self.dynamics
+        if not self._seeded:
+            raise gym.error.ResetNeeded("call env.reset() before env.step()")
+        result = dynamics.step_tensor(as_actions(action, dynamics, (dynamics.perturbation.action_size,)))
+        info = {
+            "source": int(dynamics.sources[0]),
+            "distance": float(result.transition.distance[0]),
+            "reward_terms": {name: float(term[0]) for name, term in result.reward_terms.items()},
+        }
+        if self.render_mode == "human":
+            self.render()
+        observation = result.observations[0].cpu().numpy()
+        return observation, float(result.rewards[0]), bool(result.terminated[0]), False, info
+
+    def render(self) -> npt.NDArray[np.uint8] | None:
+        """Original, decoded, augmented, difference and heat map side by side, ``(H, W, 3)``."""
+        if self.render_mode is None:
+            gym.logger.warn("render() needs a render mode: gym.make(…, render_mode='rgb_array')")
+            return None
+        picture = panel(self.dynamics.last)
+        if self.render_mode == "rgb_array":
+            return picture
+        if self._window is None:
+            self._window = Window("LatentAug-v0")
+        self._window.show(picture)
+        return None
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+
+def as_actions(
+    actions: npt.NDArray[np.float32], dynamics: Dynamics, shape: tuple[int, ...]
+) -> torch.Tensor:
+    """NumPy actions of ``shape`` as a tensor ``(num_worlds, k)`` on the worlds' device."""
+    array = np.asarray(actions, dtype=np.float32)
+    if array.shape != shape:
+        raise UserError(f"an action of shape {array.shape} was given, {shape} was expected")
+    tensor = torch.from_numpy(np.ascontiguousarray(array)).to(dynamics.world.device)
+    return tensor.view(dynamics.num_worlds, -1)

@@ -1,0 +1,150 @@
+"""How an action becomes a change Δz of the latent.
+
+A perturbation is built with the frozen autoencoder and ``max_delta``, and turns actions
+``(N, action_size)`` in [-1, 1] into changes ``(N, *latent_shape)``. To add one, register a class of
+the same form under a name and pass that name to ``gym.make``::
+
+    from latent_env import register_perturbation
+
+    @register_perturbation("first_half")
+    class FirstHalf:
+        def __init__(self, autoencoder, max_delta):
+            self.action_size = autoencoder.latent_shape[0] // 2
+            self.null_action = torch.zeros(self.action_size)
+            self.shape, self.max_delta = autoencoder.latent_shape, max_delta or 1.0
+
+        def __call__(self, actions, streams):
+            delta = actions.new_zeros(len(actions), *self.shape)
+            delta[:, : self.action_size] = self.max_delta * actions
+            return delta
+
+    env = gym.make("LatentAug-v0", perturbation="my_module:first_half")
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from detectors.errors import UserError
+from latent_env.autoencoders.frozen import FrozenAutoencoder
+from latent_env.registry import Registry
+from latent_env.streams import Streams
+
+
+class Perturbation(Protocol):
+    """Turns actions into changes of the latent."""
+
+    action_size: int
+    null_action: Tensor
+    """``(action_size,)``: the action that changes nothing."""
+
+    def __call__(self, actions: Tensor, streams: Streams) -> Tensor:
+        """Changes ``(N, *latent_shape)`` for actions ``(N, action_size)`` in [-1, 1]."""
+
+
+class PerturbationFactory(Protocol):
+    """Builds a perturbation; ``max_delta=None`` means the perturbation's own default."""
+
+    def __call__(self, autoencoder: FrozenAutoencoder, max_delta: float | None) -> Perturbation:
+        """A perturbation for latents of ``autoencoder``, on its device."""
+
+
+perturbations: Registry[PerturbationFactory] = Registry("perturbation")
+
+
+def make_perturbation(name: str, autoencoder: FrozenAutoencoder, max_delta: float | None) -> Perturbation:
+    """The perturbation called ``name``; ``"auto"`` is ``brush`` on spatial latents, else ``dense``."""
+    if max_delta is not None and not max_delta > 0:
+        raise UserError(f"max_delta={max_delta:g} must be above 0")
+    if name == "auto":
+        name = "brush" if autoencoder.is_spatial else "dense"
+    return perturbations[name](autoencoder, max_delta)
+
+
+@perturbations.register("dense")
+class Dense:
+    """``Δz = max_delta · a``: one number a latent dimension (default ``max_delta`` 1 deviation)."""
+
+    def __init__(self, autoencoder: FrozenAutoencoder, max_delta: float | None) -> None:
+        self.action_size = autoencoder.latent_dimensions
+        self.null_action = torch.zeros_like(autoencoder.mean).flatten()
+        self.shape = autoencoder.latent_shape
+        self.max_delta = 1.0 if max_delta is None else max_delta
+
+    def __call__(self, actions: Tensor, streams: Streams) -> Tensor:  # noqa: ARG002
+        """Changes ``(N, *latent_shape)``."""
+        return self.max_delta * actions.view(-1, *self.shape)
+
+
+@perturbations.register("principal")
+class Principal:
+    """The action are coefficients of the leading principal directions of the normal latents.
+
+    1 means ``max_delta`` (default 1) standard deviations of the normals along that direction.
+    """
+
+    def __init__(self, autoencoder: FrozenAutoencoder, max_delta: float | None) -> None:
+        scale = 1.0 if max_delta is None else max_delta
+        self.basis = scale * autoencoder.direction_scales[:, None] * autoencoder.directions
+        self.action_size = len(self.basis)
+        self.null_action = self.basis.new_zeros(self.action_size)
+        self.shape = autoencoder.latent_shape
+
+    def __call__(self, actions: Tensor, streams: Streams) -> Tensor:  # noqa: ARG002
+        """Changes ``(N, *latent_shape)``."""
+        return (actions @ self.basis).view(-1, *self.shape)
+
+
+@perturbations.register("brush")
+class Brush:
+    """A soft local stroke on a spatial latent.
+
+    The action is ``[row, column, radius, strength, roughness, direction…]``: where the stroke lies
+    (-1 to 1 across the grid), how wide it is (0.5 tokens to a third of the grid), how far the token
+    at its centre moves (0 to ``max_delta``, by default 2.5 times the 95 % quantile of the distance
+    between normal tokens), whether every token moves in one direction (roughness -1) or each in one
+    of its own (1), and up to 16 coefficients of principal token directions.
+    """
+
+    PLACE = 5
+
+    def __init__(self, autoencoder: FrozenAutoencoder, max_delta: float | None) -> None:
+        if not autoencoder.is_spatial:
+            raise UserError(
+                "perturbation=brush needs a spatial latent, but this autoencoder's latent is flat: "
+                "choose perturbation=dense or principal, or train with autoencoder.latent=spatial"
+            )
+        self.channels, self.rows, self.columns = autoencoder.latent_shape
+        self.directions = autoencoder.token_directions
+        self.action_size = self.PLACE + len(self.directions)
+        self.null_action = self.directions.new_zeros(self.action_size)
+        self.null_action[3] = -1.0
+        usual = 2.5 * float(autoencoder.spread[95])
+        self.max_delta = usual if max_delta is None else max_delta
+        self.row = torch.arange(self.rows, device=self.directions.device)[None, :, None]
+        self.column = torch.arange(self.columns, device=self.directions.device)[None, None, :]
+
+    def __call__(self, actions: Tensor, streams: Streams) -> Tensor:
+        """Changes ``(N, C, h, w)``."""
+        row, column, radius, strength, roughness = (
+            ((actions[:, i] + 1) / 2)[:, None, None] for i in range(self.PLACE)
+        )
+        widest = max(self.rows, self.columns) / 3
+        radius = 0.5 + radius * (max(widest, 1.0) - 0.5)
+        squared = (self.row - row * (self.rows - 1)).square()
+        squared = squared + (self.column - column * (self.columns - 1)).square()
+        profile = self.max_delta * strength * torch.exp(-squared / (2 * radius.square()))
+
+        direction = (actions[:, self.PLACE :] @ self.directions)[:, :, None, None]
+        noise = streams.normal(self.channels, self.rows, self.columns)
+        rough = roughness.unsqueeze(1)
+        mixed = (1 - rough) * _unit(direction) + rough * _unit(noise)
+        return profile.unsqueeze(1) * _unit(mixed)
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Vectors along dimension 1 at unit length; zero stays zero."""
+    return vectors / (vectors.square().sum(1, keepdim=True) + 1e-12).sqrt()

@@ -1,0 +1,157 @@
+"""What a change Δz is worth: named terms and their weighted sum.
+
+A term looks at a :class:`~latent_env.transition.Transition` and returns one number a world, larger
+for better and of order 1. To add one, register a class and name it in ``reward``::
+
+    from latent_env import RewardTerm, register_reward
+
+    @register_reward("small")
+    class Small(RewardTerm):
+        def value(self, transition):
+            return -transition.mask.float().mean(dim=(1, 2, 3))
+
+    env = gym.make("LatentAug-v0", reward={"boundary": 1.0, "my_module:small": 0.5})
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from detectors.errors import UserError
+from latent_env.registry import Registry
+from latent_env.transition import Transition
+
+DEFAULT_REWARD: dict[str, float] = {"boundary": 1.0, "novelty": 0.5, "realism": 0.5}
+
+
+class RewardTerm(ABC):
+    """One reason to pay. Only ``value`` must be written; the rest is for terms with a memory."""
+
+    @abstractmethod
+    def value(self, transition: Transition) -> Tensor:
+        """The term, ``(N,)``; must not change the term's own state."""
+
+    def remember(  # noqa: B027 - most terms have no memory
+        self, transition: Transition, worlds: Tensor
+    ) -> None:
+        """Take note of a step that was really made in ``worlds (N,)`` bool."""
+
+    def forget(self, worlds: Tensor) -> None:  # noqa: B027
+        """Worlds ``(N,)`` bool start anew with a fresh seed: drop what is remembered of them."""
+
+
+reward_terms: Registry[Callable[[], RewardTerm]] = Registry("reward")
+
+
+@reward_terms.register("boundary")
+class Boundary(RewardTerm):
+    """1 where the detector is undecided, 0 where it is sure: ``4p(1 − p)``.
+
+    Not "lowest score": that pays for changes which are no anomalies at all.
+    """
+
+    def value(self, transition: Transition) -> Tensor:
+        """The term, ``(N,)`` in [0, 1]."""
+        probability = transition.detection.score.sigmoid()
+        return 4 * probability * (1 - probability)
+
+
+@reward_terms.register("novelty")
+class Novelty(RewardTerm):
+    """How far the change is from the world's last 32: 0 for a repetition, towards 1 for the new."""
+
+    MEMORY = 32
+    MOST_DIMENSIONS = 64
+
+    def __init__(self) -> None:
+        self._memory: Tensor | None = None  # (N, MEMORY, d), infinity where nothing is yet
+        self._next: Tensor | None = None  # (N,) where the next change goes
+        self._projection: Tensor | None = None
+
+    def value(self, transition: Transition) -> Tensor:
+        """The term, ``(N,)`` in [0, 1]."""
+        change = self._describe(transition)
+        if self._memory is None:
+            return torch.ones_like(change[:, 0])
+        nearest = (self._memory - change[:, None]).square().sum(2).amin(1).add(1e-12).sqrt()
+        return 1 - torch.exp(-nearest / transition.shell.inner)
+
+    def remember(self, transition: Transition, worlds: Tensor) -> None:
+        """Keep the change of ``worlds (N,)`` bool, in place of the oldest."""
+        change = self._describe(transition)
+        if self._memory is None or self._next is None:
+            shape = (len(change), self.MEMORY, change.shape[1])
+            self._memory = change.new_full(shape, math.inf)
+            self._next = torch.zeros(len(change), dtype=torch.int64, device=change.device)
+        place = self._next[:, None, None].expand(-1, 1, change.shape[1])
+        kept = torch.where(worlds[:, None, None], change[:, None], self._memory.gather(1, place))
+        self._memory.scatter_(1, place, kept)
+        self._next = (self._next + worlds) % self.MEMORY
+
+    def forget(self, worlds: Tensor) -> None:
+        """Empty the memory of ``worlds (N,)`` bool."""
+        if self._memory is not None and self._next is not None:
+            self._memory.masked_fill_(worlds[:, None, None], math.inf)
+            self._next = self._next.masked_fill(worlds, 0)
+
+    def _describe(self, transition: Transition) -> Tensor:
+        change = (transition.latent - transition.start_latent).flatten(1)
+        dimensions = change.shape[1]
+        if dimensions <= self.MOST_DIMENSIONS:
+            return change
+        if self._projection is None:
+            # A random projection keeps distances well enough and bounds the memory.
+            generator = torch.Generator().manual_seed(0)
+            shape = (dimensions, self.MOST_DIMENSIONS)
+            projection = torch.randn(shape, generator=generator) / math.sqrt(self.MOST_DIMENSIONS)
+            self._projection = projection.to(change)
+        return change @ self._projection
+
+
+@reward_terms.register("realism")
+class Realism(RewardTerm):
+    """1 where decoding and encoding again gives the latent back as well as on normals, 0 far off."""
+
+    def value(self, transition: Transition) -> Tensor:
+        """The term, ``(N,)`` in (0, 1]."""
+        usual = transition.world.autoencoder.cycle_error.clamp_min(1e-6)
+        return torch.exp(1 - (transition.cycle_error / usual).clamp_min(1))
+
+
+class Reward:
+    """The weighted sum of named terms."""
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        for name, weight in weights.items():
+            if isinstance(weight, bool) or not isinstance(weight, int | float):
+                raise UserError(f"reward {name}={weight!r} must be a number, the term's weight")
+            if not math.isfinite(weight):
+                raise UserError(f"reward {name}={weight} must be finite")
+        self.weights = {name: float(weight) for name, weight in weights.items() if weight}
+        if not self.weights:
+            raise UserError(
+                "the reward has no term with a weight other than 0: "
+                f"name some of {', '.join(reward_terms.names())}"
+            )
+        self.terms = {name: reward_terms[name]() for name in self.weights}
+
+    def __call__(self, transition: Transition) -> tuple[Tensor, dict[str, Tensor]]:
+        """The reward ``(N,)`` and every term ``(N,)`` before weighting."""
+        values = {name: term.value(transition) for name, term in self.terms.items()}
+        weighted = [self.weights[name] * value for name, value in values.items()]
+        return torch.stack(weighted).sum(0), values
+
+    def remember(self, transition: Transition, worlds: Tensor) -> None:
+        """Tell every term of a step that was made in ``worlds (N,)`` bool."""
+        for term in self.terms.values():
+            term.remember(transition, worlds)
+
+    def forget(self, worlds: Tensor) -> None:
+        """Tell every term which worlds ``(N,)`` bool start anew."""
+        for term in self.terms.values():
+            term.forget(worlds)

@@ -1,0 +1,190 @@
+"""The folder of a stage: its configuration, TensorBoard events, pictures, metrics, and progress."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+from torch import Tensor
+from tqdm import tqdm
+
+from detectors.errors import UserError
+from detectors.training_state import Progress, TrainingState
+from latent_env.artifacts import load_artifact, read_json, save_artifact, write_atomically, write_json
+from latent_env.rendering import Picture, save_picture
+from latent_env.worlds import COMPLETE
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+BAR = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left{postfix}]"
+LOG_EVERY = 10
+CHECKPOINT_SECONDS = 30.0
+VALIDATIONS = 5
+
+
+def progress_bar(label: str, total: int, initial: int = 0, unit: str = "step") -> tqdm[Any]:
+    """A progress bar with an ETA; in a log file it prints a line now and then instead."""
+    shown = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc=f"{label:<22}",
+        unit=unit,
+        dynamic_ncols=True,
+        mininterval=0.2 if shown else 15.0,
+        bar_format=BAR,
+    )
+
+
+class Run:
+    """``runs/<dataset>/<stage>/<name>-<hash of the settings>/``.
+
+    ``settings`` are all that decides the outcome, as plain values: the same settings are the same
+    folder. A folder with ``metrics.json`` is whole and is not made again.
+    """
+
+    def __init__(
+        self, root: Path, dataset: str, stage: str, name: str, settings: Mapping[str, Any]
+    ) -> None:
+        text = json.dumps(settings, sort_keys=True)
+        self.digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        self.path = root / dataset / stage / f"{name}-{self.digest}"
+        self.settings = dict(settings)
+        self.stage = stage
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stage was finished in an earlier run."""
+        return (self.path / COMPLETE).is_file()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of a finished stage."""
+        held: dict[str, float] = read_json(self.path / COMPLETE)
+        return held
+
+    def begin(self) -> None:
+        """Make the folder and write down the configuration."""
+        try:
+            (self.path / "pictures").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"runs: can't write to {self.path} ({error.strerror}): name another folder with runs=…"
+            ) from error
+        text = OmegaConf.to_yaml(OmegaConf.create(self.settings))
+        write_atomically(self.path / "config.yaml", text.encode())
+
+    def finish(self, metrics: Mapping[str, float]) -> None:
+        """Write the metrics, which declares the folder whole."""
+        self.log_hyperparameters(metrics)
+        self.writer.close()
+        write_json(self.path / COMPLETE, dict(metrics))
+
+    @cached_property
+    def writer(self) -> SummaryWriter:
+        """The TensorBoard writer of this folder."""
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        return SummaryWriter(str(self.path))
+
+    def log(self, scalars: Mapping[str, float | Tensor], step: int) -> None:
+        """Write scalars to TensorBoard."""
+        for tag, value in scalars.items():
+            self.writer.add_scalar(tag, float(value), step)
+
+    def picture(self, tag: str, picture: Picture, step: int = 0) -> Path:
+        """Keep a picture as PNG in ``pictures/`` and in TensorBoard."""
+        path = self.path / "pictures" / f"{tag.replace('/', '_')}.png"
+        save_picture(path, picture)
+        self.writer.add_image(tag, picture, step, dataformats="HWC")
+        return path
+
+    def log_hyperparameters(self, metrics: Mapping[str, float]) -> None:
+        """Settings and final metrics side by side in TensorBoard's HPARAMS tab."""
+        flat = {key: value for key, value in _flatten(self.settings) if not key.startswith("made_from")}
+        final = {f"final/{name}": float(value) for name, value in metrics.items()}
+        # A run name of "." keeps them in this run instead of a new one named after the clock.
+        self.writer.add_hparams(flat, final, run_name=".")
+
+    def follow(
+        self,
+        label: str,
+        training: Iterator[Progress],
+        state: TrainingState,
+        validate: Callable[[], Mapping[str, float]] | None = None,
+        offset: int = 0,
+    ) -> None:
+        """Run a training loop to its end: progress bar, TensorBoard, checkpoints, and Ctrl-C.
+
+        ``validate`` is asked for scalars about ``VALIDATIONS`` times on the way. ``offset`` moves the
+        steps in TensorBoard, for a second loop in the same folder.
+        """
+        self._go_on(label, state)
+        since = saved = time.perf_counter()
+        spent: dict[str, float] = {}
+        every = max(state.total // VALIDATIONS, 1)
+        with progress_bar(label, state.total, state.step) as bar:
+            try:
+                for progress in training:
+                    bar.update()
+                    for what, seconds in progress.seconds.items():
+                        spent[what] = spent.get(what, 0.0) + seconds
+                    step = progress.step + offset
+                    if progress.step % LOG_EVERY == 0 or progress.step == progress.total:
+                        self._report(bar, progress, step, spent, time.perf_counter() - since)
+                        since, spent = time.perf_counter(), {}
+                    if validate is not None and progress.step % every == 0:
+                        self.log(validate(), step)
+                    if time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                        self._keep(state)
+                        saved = time.perf_counter()
+            except KeyboardInterrupt:
+                self._keep(state)
+                self.writer.flush()
+                raise
+        for name in ("checkpoint.json", "checkpoint.safetensors"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def _report(
+        self,
+        bar: tqdm[Any],
+        progress: Progress,
+        step: int,
+        spent: Mapping[str, float],
+        elapsed: float,
+    ) -> None:
+        scalars: dict[str, float | Tensor] = {
+            f"losses/{name}": loss for name, loss in progress.losses.items()
+        }
+        scalars["charts/learning_rate"] = progress.learning_rate
+        scalars["charts/SPS"] = LOG_EVERY / max(elapsed, 1e-9)
+        whole = max(sum(spent.values()), 1e-9)
+        scalars |= {f"time/{what}": seconds / whole for what, seconds in spent.items()}
+        self.log(scalars, step)
+        bar.set_postfix_str(f"loss {float(progress.losses['total']):.3f}", refresh=False)
+
+    def _keep(self, state: TrainingState) -> None:
+        save_artifact(self.path, "checkpoint", "checkpoint", state.tensors(), {"step": state.step})
+
+    def _go_on(self, label: str, state: TrainingState) -> None:
+        if (self.path / "checkpoint.json").is_file():
+            tensors, _ = load_artifact(self.path, "checkpoint", "checkpoint")
+            state.restore(tensors)
+            print(f"{label}: going on from step {state.step} of {state.total}", file=sys.stderr)
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as ``a.b.c`` and a value that TensorBoard takes."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, bool | int | float | str) else str(value)

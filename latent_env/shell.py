@@ -1,0 +1,74 @@
+"""The shell: how far from its start a latent may go, and what it is called when it got there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from detectors.errors import UserError
+from latent_env.autoencoders.frozen import FrozenAutoencoder, as_tokens
+
+NORMAL, ANOMALY, UNDECIDED = 0, 1, -1
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A distance below ``inner`` is a normal variation, one above it an anomaly; none exceeds ``outer``.
+
+    A distance is the largest Euclidean change of any one token of the whitened latent (a flat latent
+    is one token): a lesion changes a few tokens much, and a norm over the whole image would drown it
+    in how much normal images differ everywhere. ``band`` is the share of ``inner`` on both sides of
+    it in which the label is undecided.
+    """
+
+    inner: float
+    outer: float
+    band: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.inner < self.outer:
+            raise UserError(
+                f"the shell needs 0 < inner < outer, not inner={self.inner:g} and outer={self.outer:g}"
+            )
+        if not 0 <= self.band < 1:
+            raise UserError(f"shell band={self.band:g} must be at least 0 and below 1")
+
+    @classmethod
+    def around_normals(
+        cls, autoencoder: FrozenAutoencoder, quantile: float, ratio: float, band: float
+    ) -> Shell:
+        """A shell whose inner radius is how far normals lie apart.
+
+        ``quantile`` (0 to 1) picks from the nearest-neighbour distances between normals, ``ratio`` is
+        outer over inner.
+        """
+        if not 0 <= quantile <= 1:
+            raise UserError(f"shell quantile={quantile:g} must lie from 0 to 1")
+        if ratio <= 1:
+            raise UserError(f"shell ratio={ratio:g} must be above 1: it is outer over inner radius")
+        level = round(quantile * (len(autoencoder.spread) - 1))
+        inner = max(float(autoencoder.spread[level]), 1e-3)
+        return cls(inner, ratio * inner, band)
+
+    def project(self, latent: Tensor, start: Tensor) -> Tensor:
+        """``latent (B, *latent_shape)`` with every token pulled back to within ``outer`` of ``start``."""
+        change = latent - start
+        length = change.norm(dim=1, keepdim=True)  # dimension 1 is the token's, flat or spatial
+        return start + change * (self.outer / length.clamp_min(self.outer))
+
+    def distance(self, latent: Tensor, start: Tensor) -> Tensor:
+        """The largest change of a token, ``(B,)``."""
+        return as_tokens(latent - start).norm(dim=2).amax(1)
+
+    def label(self, distance: Tensor, visible: Tensor) -> Tensor:
+        """Labels ``(B,)`` int64: 0 normal, 1 anomaly, -1 undecided.
+
+        An anomaly must be ``visible (B,)`` as well: a detector can't learn from a change that the
+        decoder doesn't show.
+        """
+        normal = distance <= self.inner * (1 - self.band)
+        anomaly = (distance >= self.inner * (1 + self.band)) & visible
+        labels = torch.full_like(distance, UNDECIDED, dtype=torch.int64)
+        return labels.masked_fill(normal, NORMAL).masked_fill(anomaly, ANOMALY)

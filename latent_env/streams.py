@@ -1,0 +1,61 @@
+"""Random numbers that belong to one world each, drawn for a whole batch at once.
+
+World ``i`` of a batch must draw what a single world with the same seed draws, on any device and in
+any company. So there is no generator with a hidden state: a number is a hash (SplitMix64) of the
+world's seed, its episode, its step and the place of the number in the draw.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_FIRST = _signed(0xBF58476D1CE4E5B9)
+_SECOND = _signed(0x94D049BB133111EB)
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64, which PyTorch only shifts arithmetically."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = x + _GOLDEN
+    x = (x ^ _shift(x, 30)) * _FIRST
+    x = (x ^ _shift(x, 27)) * _SECOND
+    return x ^ _shift(x, 31)
+
+
+class Streams:
+    """One stream of random numbers a world: seeds, episodes and steps, all ``(N,)`` int64."""
+
+    def __init__(self, num_worlds: int, device: torch.device) -> None:
+        self.seeds = torch.zeros(num_worlds, dtype=torch.int64, device=device)
+        self.episodes = torch.zeros_like(self.seeds)
+        self.steps = torch.zeros_like(self.seeds)
+
+    def _uniform(self, count: int, purpose: int) -> Tensor:
+        """``(N, count)`` numbers in (0, 1)."""
+        key = _mix(_mix(_mix(self.seeds) + self.episodes) + self.steps)
+        places = torch.arange(count, device=key.device) + (purpose << 32)
+        bits = _shift(_mix(_mix(key)[:, None] + _mix(places)[None]), 40)  # the upper 24 bits
+        return (bits.to(torch.float32) + 0.5) * 2.0**-24
+
+    def integers(self, upper: int) -> Tensor:
+        """One integer from 0 to ``upper - 1`` a world, ``(N,)``."""
+        return (self._uniform(1, purpose=1)[:, 0] * upper).long().clamp_max(upper - 1)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers ``(N, *shape)``."""
+        count = math.prod(shape)
+        uniform = self._uniform(2 * count, purpose=2)
+        radius = (-2 * uniform[:, :count].log()).sqrt()
+        return (radius * (2 * math.pi * uniform[:, count:]).cos()).view(-1, *shape)

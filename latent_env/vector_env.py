@@ -1,0 +1,246 @@
+"""A batch of worlds as a Gymnasium vector environment: one forward pass a step for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from detectors.errors import UserError
+from latent_env.env import (
+    LARGEST_SEED,
+    RENDER_FPS,
+    RENDER_MODES,
+    as_actions,
+    checked_source,
+    make_spaces,
+)
+from latent_env.rendering import panel
+from latent_env.settings import Settings
+
+Floats = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
+
+
+def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    choices = [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP]
+    try:
+        chosen = AutoresetMode(mode)
+    except ValueError:
+        chosen = None
+    if chosen not in choices:
+        names = " or ".join(repr(choice.value) for choice in choices)
+        raise UserError(f"autoreset_mode={mode!r} must be {names}")
+    assert chosen is not None
+    return chosen
+
+
+def batch_info(info: Mapping[str, Any], worlds: Flags) -> dict[str, Any]:
+    """Batched values as Gymnasium's vector infos: ``key`` with zeros elsewhere, ``_key`` says where."""
+    if not worlds.any():
+        return {}
+    out: dict[str, Any] = {}
+    for key, value in info.items():
+        if isinstance(value, Mapping):
+            out[key] = batch_info(value, worlds)
+        elif value.dtype == object:
+            out[key] = value
+        else:
+            out[key] = np.where(worlds, value, np.zeros((), value.dtype))
+        out[f"_{key}"] = worlds.copy()
+    return out
+
+
+class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
+    """``num_envs`` worlds of ``LatentAug-v0``; see :class:`latent_env.env.LatentAugEnv` for the manual.
+
+    World ``i`` of a batch that is reset with seed ``s`` equals a single world reset with ``s + i``.
+    ``autoreset_mode`` is ``"NextStep"`` (the step after an episode's end resets) or ``"SameStep"`` (the
+    last step resets, and what was there before stands in ``infos["final_obs"]`` and
+    ``infos["final_info"]``). ``reset(options={"reset_mask": mask})`` resets some worlds only. For
+    tensors without a copy, use ``env.dynamics.reset_tensor()`` and ``step_tensor(actions)``; those do
+    not reset by themselves.
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        artifacts: str = "digits",
+        perturbation: str = "auto",
+        max_delta: float | None = None,
+        reward: Mapping[str, float] | None = None,
+        horizon: int = 4,
+        time_aware: bool = False,
+        shell_quantile: float = 0.5,
+        shell_ratio: float = 3.0,
+        shell_band: float = 0.2,
+        device: str = "auto",
+        render_mode: str | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
+    ) -> None:
+        super().__init__()
+        if render_mode not in (None, "rgb_array"):
+            raise UserError(f"render_mode={render_mode!r} of a batch must be None or 'rgb_array'")
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise UserError(f"max_episode_steps={max_episode_steps} must be at least 1")
+        settings = Settings(
+            perturbation,
+            max_delta,
+            reward,
+            horizon,
+            time_aware,
+            shell_quantile,
+            shell_ratio,
+            shell_band,
+        )
+        self.dynamics = settings.load(artifacts, device, num_envs)
+        self.num_envs = num_envs
+        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        self.max_episode_steps = max_episode_steps
+        self.metadata = {
+            "render_modes": RENDER_MODES[:1],
+            "render_fps": RENDER_FPS,
+            "autoreset_mode": self.autoreset_mode,
+        }
+        self.render_mode = render_mode
+        self.single_observation_space, self.single_action_space = make_spaces(self.dynamics)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._seeded = False
+        self._ended: Flags = np.zeros(num_envs, dtype=np.bool_)
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Floats, dict[str, Any]]:
+        """Start an episode in every world, or in those of ``options["reset_mask"]``."""
+        mask = self._reset_mask(options)
+        seeds = self._seeds(seed)
+        source = checked_source(options, len(self.dynamics.world.images))
+        like = self.dynamics.elapsed
+        if seeds is not None:
+            # A list may hold None: that world's stream goes on, which is a reset of its own.
+            known = np.array([value is not None for value in seeds])
+            values = torch.tensor([(value or 0) & LARGEST_SEED for value in seeds]).to(like)
+            self._restart(mask & known, source, values)
+            self._restart(mask & ~known, source, None)
+        else:
+            self._restart(mask, source, None)
+        self._ended = self._ended & ~mask
+        sources = self.dynamics.sources.cpu().numpy()
+        return self.dynamics.observe().cpu().numpy(), batch_info({"source": sources}, mask)
+
+    def step(
+        self, actions: Floats
+    ) -> tuple[Floats, npt.NDArray[np.float64], Flags, Flags, dict[str, Any]]:
+        """Take ``actions (num_envs, k)``, and reset worlds as the autoreset mode says."""
+        dynamics = self.dynamics
+        if not self._seeded:
+            raise gym.error.ResetNeeded("call reset() before step()")
+        batch = as_actions(actions, dynamics, (self.num_envs, dynamics.perturbation.action_size))
+        ended = self._ended
+        stepped = ~ended  # only worlds in NEXT_STEP mode can have ended in an earlier step
+        if ended.all():
+            dynamics.reset_tensor()
+            sources = dynamics.sources.cpu().numpy()
+            self._ended = np.zeros_like(ended)
+            nothing = np.zeros_like(ended)
+            return (
+                dynamics.observe().cpu().numpy(),
+                np.zeros(self.num_envs),
+                nothing,
+                nothing.copy(),
+                batch_info({"source": sources}, ended),
+            )
+        result = dynamics.step_tensor(batch, None if stepped.all() else self._flags(stepped))
+        if ended.any():
+            dynamics.reset_tensor(self._flags(ended))
+        terminated = result.terminated.cpu().numpy() & stepped
+        truncated = np.zeros_like(terminated)
+        if self.max_episode_steps is not None:
+            truncated = (dynamics.elapsed >= self.max_episode_steps).cpu().numpy() & stepped
+        rewards = np.where(stepped, result.rewards.cpu().numpy(), 0).astype(np.float64)
+        info = {
+            "source": dynamics.sources.cpu().numpy(),
+            "distance": result.transition.distance.cpu().numpy().astype(np.float64),
+            "reward_terms": {
+                name: term.cpu().numpy().astype(np.float64) for name, term in result.reward_terms.items()
+            },
+        }
+        done = terminated | truncated
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            infos = self._reset_at_once(done, info)
+        else:
+            infos = batch_info(info, stepped)
+            if ended.any():
+                infos.update(batch_info({"source": info["source"]}, np.ones_like(ended)))
+            self._ended = done
+        return dynamics.observe().cpu().numpy(), rewards, terminated, truncated, infos
+
+    def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
+        """One picture a world, as a single world draws it."""
+        if self.render_mode is None:
+            gym.logger.warn("render() needs a render mode: gym.make_vec(…, render_mode='rgb_array')")
+            return None
+        return tuple(panel(self.dynamics.last, world) for world in range(self.num_envs))
+
+    def _reset_at_once(self, done: Flags, info: dict[str, Any]) -> dict[str, Any]:
+        infos: dict[str, Any] = {}
+        if done.any():
+            final = np.full(self.num_envs, None, dtype=object)
+            observations = self.dynamics.observe().cpu().numpy()
+            for world in np.flatnonzero(done):
+                final[world] = observations[world].copy()
+            infos = batch_info({"final_obs": final, "final_info": info}, done)
+            self.dynamics.reset_tensor(None if done.all() else self._flags(done))
+        infos.update(batch_info(info, ~done))
+        sources = self.dynamics.sources.cpu().numpy()
+        infos.update(batch_info({"source": sources}, np.ones_like(done)))
+        return infos
+
+    def _restart(self, worlds: Flags, source: int | None, seeds: torch.Tensor | None) -> None:
+        if not worlds.any():
+            return
+        like = self.dynamics.elapsed
+        if seeds is None and not self._seeded:
+            drawn = self.np_random.integers(LARGEST_SEED, size=self.num_envs)
+            seeds = torch.from_numpy(drawn).to(like)
+        self.dynamics.reset_tensor(
+            None if worlds.all() else self._flags(worlds),
+            seeds,
+            None if source is None else torch.full_like(like, source),
+        )
+        self._seeded = True
+
+    def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None] | None:
+        if seed is None:
+            return None
+        if isinstance(seed, int | np.integer):
+            return [int(seed) + world for world in range(self.num_envs)]
+        if len(seed) != self.num_envs:
+            raise UserError(f"{len(seed)} seeds were given for num_envs={self.num_envs} worlds")
+        return list(seed)
+
+    def _reset_mask(self, options: dict[str, Any] | None) -> Flags:
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            return np.ones(self.num_envs, dtype=np.bool_)
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
+            raise UserError("options['reset_mask'] must be a NumPy array of bool")
+        if mask.shape != (self.num_envs,) or not mask.any():
+            raise UserError(
+                f"options['reset_mask'] must have shape ({self.num_envs},) and be true somewhere"
+            )
+        return mask
+
+    def _flags(self, flags: Flags) -> torch.Tensor:
+        return torch.from_numpy(flags).to(self.dynamics.world.device)

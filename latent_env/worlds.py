@@ -1,0 +1,147 @@
+"""What a world is made of: a frozen autoencoder, a detector, and the images episodes start from."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from detectors.base import Detection, Detector
+from detectors.errors import UserError
+from latent_env.artifacts import (
+    load_artifact,
+    load_autoencoder,
+    load_detector,
+    save_artifact,
+)
+from latent_env.autoencoders import FrozenAutoencoder
+from latent_env.autoencoders.frozen import as_float
+
+BUILTIN = Path(__file__).parent / "builtin"
+COMPLETE = "metrics.json"
+"""The file that a stage writes last; its presence says that the folder is whole."""
+
+# Decoded starting images are kept when they fit here; otherwise a reset decodes its own.
+KEPT_BYTES = 512 * 2**20
+
+
+def builtin_names() -> list[str]:
+    """The worlds that ship inside the package."""
+    if not BUILTIN.is_dir():
+        return []
+    return sorted(folder.name for folder in BUILTIN.iterdir() if (folder / "detector.json").is_file())
+
+
+def resolve_device(device: str) -> torch.device:
+    """``"auto"`` is a GPU where there is one; a device that isn't there is an error."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"device={device} is unknown: choose cpu, cuda or auto") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device={device}, but PyTorch finds no CUDA GPU here: choose cpu or auto")
+    return resolved
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """The frozen parts that any number of episodes, worlds and agents share."""
+
+    autoencoder: FrozenAutoencoder
+    detector: Detector
+    images: Tensor
+    """``(N, C, H, W)`` uint8: normal images, the starting points of episodes."""
+    latents: Tensor
+    """``(N, *latent_shape)``: their whitened latents."""
+    decoded: Tensor | None
+    """``(N, C, H, W)``: what the decoder makes of the latents, unless that would fill the memory."""
+
+    @classmethod
+    def build(
+        cls,
+        autoencoder: FrozenAutoencoder,
+        detector: Detector,
+        images: Tensor,
+        device: torch.device,
+    ) -> World:
+        """Put the parts on the device and encode ``images (N, C, H, W)`` uint8 once and for all."""
+        autoencoder = autoencoder.to(device)
+        images = images.to(device)
+        latents = autoencoder.in_batches(images)
+        decoded = None
+        if images.numel() * latents.element_size() <= KEPT_BYTES:
+            with torch.inference_mode():
+                decoded = torch.cat([autoencoder.decode(part) for part in latents.split(256)])
+        assert isinstance(detector, torch.nn.Module)
+        return cls(autoencoder, detector.to(device), images, latents, decoded)
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything lives."""
+        return self.latents.device
+
+    def with_detector(self, detector: Detector) -> World:
+        """The same world, judged by another detector."""
+        assert isinstance(detector, torch.nn.Module)
+        return replace(self, detector=detector.to(self.device))
+
+    def start(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents, images (floats) and decoded images of the starting points ``index (K,)``."""
+        latents = self.latents[index]
+        decoded = self.autoencoder.decode(latents) if self.decoded is None else self.decoded[index]
+        return latents, as_float(self.images[index], latents), decoded
+
+    def detect(self, images: Tensor) -> Detection:
+        """The detector's word on images ``(B, C, H, W)`` in [0, 1]."""
+        return self.detector(images, self.autoencoder(images))
+
+
+def save_images(folder: Path, images: Tensor) -> None:
+    """Write starting images ``(N, C, H, W)`` uint8 as the artifact ``images``."""
+    save_artifact(folder, "images", "images", {"images": images}, {"count": len(images)})
+
+
+def find_world(artifacts: str) -> Path:
+    """The folder of a built-in world, of a stage, or the newest whole one below a folder of runs."""
+    if (BUILTIN / artifacts / "detector.json").is_file():
+        return BUILTIN / artifacts
+    folder = Path(artifacts)
+    if (folder / "detector.json").is_file():
+        return folder
+    if folder.is_dir():
+        if (folder / "autoencoder.json").is_file():
+            raise UserError(
+                f"artifacts={artifacts} holds an autoencoder but no detector yet: "
+                f"`python train_detector.py` makes a folder with both"
+            )
+        below = [path.parent for path in folder.glob("**/detector.json")]
+        whole = [path for path in below if (path / COMPLETE).is_file()]
+        if whole:
+            return max(whole, key=lambda path: (path / COMPLETE).stat().st_mtime)
+    raise UserError(
+        f"artifacts={artifacts} is neither a built-in world ({', '.join(builtin_names())}) nor a folder "
+        f"that a stage has filled: `python train_detector.py dataset=…` makes one below runs/"
+    )
+
+
+def load_world(artifacts: str, device: torch.device) -> World:
+    """The world called ``artifacts``, loaded once a process and device: frozen parts can be shared."""
+    folder = find_world(artifacts).resolve()
+    stamp = tuple((folder / f"{name}.json").stat().st_mtime_ns for name in ("autoencoder", "detector"))
+    return _load(folder, device, stamp)
+
+
+@functools.lru_cache(maxsize=8)
+def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World:  # noqa: ARG001
+    tensors, _ = load_artifact(folder, "images", "images")
+    autoencoder, detector = load_autoencoder(folder), load_detector(folder)
+    images = tensors.get("images")
+    expected = (autoencoder.channels, autoencoder.size, autoencoder.size)
+    if images is None or images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected:
+        raise UserError(f"{folder / 'images.safetensors'} doesn't hold uint8 images of {expected}")
+    return World.build(autoencoder, detector, images, device)

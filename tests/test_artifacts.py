@@ -1,0 +1,202 @@
+"""Saving, loading, and every way in which a file can be wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+import torch
+from conftest import make_world
+
+from agents.rollout import Augmented, load_augmented, save_augmented
+from detectors.errors import UserError
+from detectors.transformer import TransformerDetector
+from latent_env.artifacts import (
+    load_artifact,
+    load_autoencoder,
+    load_detector,
+    save_artifact,
+    save_autoencoder,
+    save_detector,
+    write_atomically,
+)
+from latent_env.worlds import World, find_world, load_world, save_images
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save(make_world("spatial"), tmp_path / "world")
+
+
+def save(world: World, folder: Path) -> Path:
+    save_autoencoder(folder, world.autoencoder)
+    assert isinstance(world.detector, TransformerDetector)
+    save_detector(folder, world.detector, world.detector.hyperparameters())
+    save_images(folder, world.images)
+    return folder
+
+
+def test_a_world_comes_back_as_it_was(folder: Path) -> None:
+    world, again = make_world("spatial"), load_world(str(folder), torch.device("cpu"))
+    assert torch.equal(world.images, again.images)
+    assert torch.equal(world.latents, again.latents)
+    image = world.images[:2].float() / 255
+    assert torch.equal(world.detect(image).map, again.detect(image).map)
+    gym.make("LatentAug-v0", artifacts=str(folder)).reset(seed=0)
+
+
+def test_only_safetensors_and_json(folder: Path) -> None:
+    assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json"}
+    facts = json.loads((folder / "autoencoder.json").read_text())
+    assert facts["kind"] == "autoencoder"
+    assert facts["facts"]["latent"] == "spatial"
+    assert "torch" in facts["versions"]
+
+
+def test_a_world_is_loaded_once(folder: Path) -> None:
+    cpu = torch.device("cpu")
+    assert load_world(str(folder), cpu) is load_world(str(folder), cpu)
+
+
+def test_a_changed_world_is_loaded_again(folder: Path) -> None:
+    cpu = torch.device("cpu")
+    first = load_world(str(folder), cpu)
+    save(make_world("flat"), folder)
+    assert load_world(str(folder), cpu).autoencoder.latent_shape != first.autoencoder.latent_shape
+
+
+def _damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "flipped":
+        path.write_bytes(content[:-3] + bytes([content[-3] ^ 255]) + content[-2:])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "pickle":
+        torch.save({"a": torch.zeros(1)}, path)
+    elif how == "missing":
+        path.unlink()
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "empty", "pickle", "missing"])
+@pytest.mark.parametrize("name", ["autoencoder", "detector", "images"])
+def test_damaged_tensors(folder: Path, name: str, how: str) -> None:
+    _damage(folder / f"{name}.safetensors", how)
+    with pytest.raises(UserError, match=rf"{name}.safetensors .*make it again"):
+        load_world(str(folder), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty"])
+def test_damaged_description(folder: Path, how: str) -> None:
+    _damage(folder / "detector.json", how)
+    with pytest.raises(UserError, match=r"detector.json is damaged"):
+        load_detector(folder)
+
+
+def test_foreign_descriptions(folder: Path) -> None:
+    path = folder / "detector.json"
+    good = json.loads(path.read_text())
+    for change, message in [
+        ({"kind": "sandwich"}, "describes 'sandwich'"),
+        ({"format": 99}, "format 99"),
+        ({"facts": {**good["facts"], "architecture": "oracle"}}, "architecture 'oracle'"),
+        ({"facts": {**good["facts"], "colour": "red"}}, "arguments that don't fit"),
+        ({"facts": {**good["facts"], "width": 32}}, "doesn't fit the architecture"),
+    ]:
+        path.write_text(json.dumps({**good, **change}))
+        with pytest.raises(UserError, match=message):
+            load_detector(folder)
+    path.write_text("[]")
+    with pytest.raises(UserError, match="describes 'list'"):
+        load_detector(folder)
+
+
+def test_a_file_that_only_claims_to_be_tensors(tmp_path: Path) -> None:
+    import hashlib
+
+    content = b"not tensors at all"
+    description = {"kind": "x", "format": 1, "facts": {}, "sha256": hashlib.sha256(content).hexdigest()}
+    (tmp_path / "x.safetensors").write_bytes(content)
+    (tmp_path / "x.json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match="no safetensors file"):
+        load_artifact(tmp_path, "x", "x")
+
+
+def test_images_that_dont_fit(folder: Path) -> None:
+    save_images(folder, torch.zeros(3, 1, 8, 8, dtype=torch.uint8))
+    with pytest.raises(UserError, match="doesn't hold uint8 images"):
+        load_world(str(folder), torch.device("cpu"))
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_finding_a_world(folder: Path, tmp_path: Path) -> None:
+    assert find_world("digits").name == "digits"
+    with pytest.raises(UserError, match="neither a built-in world"):
+        find_world(str(tmp_path))  # the world there has no metrics: it may be half made
+    (folder / "metrics.json").write_text("{}")
+    assert find_world(str(tmp_path)) == folder
+    newer = tmp_path / "newer"
+    shutil.copytree(folder, newer)
+    import os
+
+    os.utime(newer / "metrics.json", (2e9, 2e9))
+    assert find_world(str(tmp_path)) == newer
+    (newer / "detector.json").unlink()
+    with pytest.raises(UserError, match="no detector yet"):
+        find_world(str(newer))
+
+
+def test_artifacts_hold_any_tensor(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(6).view(2, 3).T, "b": torch.tensor(True), "c": torch.zeros(0, 3)}
+    save_artifact(tmp_path, "x", "thing", tensors, {"note": "Δz"})
+    loaded, facts = load_artifact(tmp_path, "x", "thing")
+    assert facts == {"note": "Δz"}
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+
+
+def test_autoencoder_keeps_its_statistics(tmp_path: Path) -> None:
+    frozen = make_world("flat").autoencoder
+    save_autoencoder(tmp_path, frozen)
+    again = load_autoencoder(tmp_path)
+    for (name, a), b in zip(frozen.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_augmented_data_sets(tmp_path: Path) -> None:
+    path = tmp_path / "augmented.npz"
+    with pytest.raises(UserError, match="is missing"):
+        load_augmented(path)
+    made = Augmented(
+        torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8),
+        torch.rand(5, 1, 8, 8) > 0.5,
+        torch.tensor([0, 1, 1, 0, 1]),
+        torch.arange(5),
+        torch.randn(5, 4),
+        torch.randn(5),
+    )
+    save_augmented(path, made)
+    again = load_augmented(path)
+    for name, value in vars(made).items():
+        assert torch.equal(value, getattr(again, name)), name
+    for how in ("truncated", "empty", "pickle"):
+        save_augmented(path, made)
+        _damage(path, how)
+        with pytest.raises(UserError, match="is damaged"):
+            load_augmented(path)

@@ -1,0 +1,189 @@
+"""One world, as Gymnasium and a stranger's code see it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from conftest import WORLDS
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as check_env_sb3
+
+from detectors.errors import UserError
+from latent_env.worlds import builtin_names
+
+SPECS = sorted(name for name in gym.registry if name.startswith("Latent"))
+VARIANTS: list[dict[str, Any]] = [
+    {"artifacts": "digits"},
+    {"artifacts": "digits", "perturbation": "principal", "time_aware": True},
+    {"artifacts": "phantom"},
+    {"artifacts": "phantom", "perturbation": "principal"},
+    {"artifacts": "phantom", "perturbation": "dense", "horizon": 2},
+]
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def test_both_worlds_ship_with_the_package() -> None:
+    assert builtin_names() == WORLDS
+    assert SPECS == ["LatentAug-v0"]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_gymnasium_checker(spec: str, variant: dict[str, Any]) -> None:
+    env = gym.make(spec, **variant, disable_env_checker=True)
+    # "human" opens a window; test_rendering tries that one where there is a screen.
+    check_env(env.unwrapped, skip_render_check=True)
+    env.close()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("render_mode", [None, "rgb_array"])
+def test_sb3_checker(spec: str, world: str, render_mode: str | None) -> None:
+    env = gym.make(spec, artifacts=world, render_mode=render_mode)
+    check_env_sb3(env.unwrapped, skip_render_check=render_mode is None)
+    env.close()
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_same_seed_same_trajectory(spec: str, variant: dict[str, Any]) -> None:
+    def play(seed: int) -> list[Any]:
+        env = gym.make(spec, **variant)
+        env.action_space.seed(seed)
+        seen: list[Any] = [env.reset(seed=seed)[0]]
+        for _ in range(9):
+            observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+            assert env.observation_space.contains(observation)
+            assert isinstance(reward, float)
+            seen += [observation, reward, info["distance"], *info["reward_terms"].values()]
+            if terminated or truncated:
+                seen.append(env.reset()[0])
+        return seen
+
+    first, again, other = play(3), play(3), play(4)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_spec_survives_json_and_pickle(variant: dict[str, Any]) -> None:
+    env = gym.make("LatentAug-v0", **variant, reward={"boundary": 1.0, "realism": 0.5})
+    assert env.spec is not None
+    text = env.spec.to_json()
+    json.loads(text)
+    twin = gym.make(gym.envs.registration.EnvSpec.from_json(text))
+    third = pickle.loads(pickle.dumps(env))
+    action = env.action_space.sample()
+    outcomes = []
+    for each in (env, twin, third):
+        each.reset(seed=7)
+        observation, reward, *_ = each.step(action)
+        outcomes.append((observation, reward))
+    for observation, reward in outcomes[1:]:
+        assert np.array_equal(observation, outcomes[0][0])
+        assert reward == outcomes[0][1]
+
+
+def test_id_with_module_name() -> None:
+    assert gym.make("latent_env:LatentAug-v0").reset(seed=0)[0].dtype == np.float32
+
+
+def test_horizon_terminates_and_never_truncates() -> None:
+    env = gym.make("LatentAug-v0", horizon=3)
+    env.reset(seed=0)
+    ends = [env.step(env.action_space.sample())[2:4] for _ in range(3)]
+    assert ends == [(False, False), (False, False), (True, False)]
+
+
+def test_time_limit_truncates() -> None:
+    env = gym.make("LatentAug-v0", horizon=5, max_episode_steps=2)
+    env.reset(seed=0)
+    ends = [env.step(env.action_space.sample())[2:4] for _ in range(2)]
+    assert ends == [(False, False), (False, True)]
+
+
+def test_time_aware_observation_counts_down() -> None:
+    env = gym.make("LatentAug-v0", time_aware=True, horizon=4)
+    left = [env.reset(seed=0)[0][-1]]
+    left += [env.step(env.action_space.sample())[0][-1] for _ in range(4)]
+    assert left == [1.0, 0.75, 0.5, 0.25, 0.0]
+    assert env.observation_space.shape == (gym.make("LatentAug-v0").observation_space.shape[0] + 1,)  # type: ignore[index]
+
+
+def test_reward_is_the_weighted_sum_of_its_terms() -> None:
+    weights = {"boundary": 2.0, "novelty": -0.5, "realism": 0.25}
+    env = gym.make("LatentAug-v0", reward=weights)
+    env.reset(seed=1)
+    for _ in range(4):
+        _, reward, _, _, info = env.step(env.action_space.sample())
+        terms = info["reward_terms"]
+        assert list(terms) == list(weights)
+        assert reward == pytest.approx(sum(weights[name] * terms[name] for name in weights), abs=1e-5)
+        assert all(0 <= value <= 1 for value in terms.values())
+
+
+def test_a_start_can_be_named() -> None:
+    env = gym.make("LatentAug-v0")
+    first, info = env.reset(seed=0, options={"source": 5})
+    assert info["source"] == 5
+    env.step(env.action_space.sample())
+    again, _ = env.reset(seed=99, options={"source": 5})
+    assert np.array_equal(first, again)
+
+
+def test_starts_cover_the_images() -> None:
+    env = gym.make("LatentAug-v0")
+    env.reset(seed=0)
+    sources = [env.reset()[1]["source"] for _ in range(300)]
+    count = len(env.unwrapped.dynamics.world.images)  # type: ignore[attr-defined]
+    assert 0 <= min(sources) < max(sources) < count
+    assert len(set(sources)) > min(count, 300) / 2
+
+
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"artifacts": "nowhere"}, "artifacts=nowhere.*digits, phantom.*train_detector.py"),
+    ({"artifacts": "digits", "perturbation": "brush"}, "brush needs a spatial latent"),
+    ({"perturbation": "paint"}, "perturbation=paint is unknown: choose one of brush, dense, principal"),
+    ({"reward": {"beauty": 1.0}}, "reward=beauty is unknown: choose one of boundary, novelty, realism"),
+    ({"reward": {}}, "no term with a weight"),
+    ({"reward": {"boundary": "much"}}, "must be a number"),
+    ({"reward": {"boundary": float("nan")}}, "must be finite"),
+    ({"reward": {"no_such_module:term": 1.0}}, "can't import 'no_such_module'"),
+    ({"horizon": 0}, "horizon=0"),
+    ({"max_delta": -1.0}, "max_delta=-1"),
+    ({"shell_ratio": 1.0}, "ratio=1"),
+    ({"shell_quantile": 2.0}, "quantile=2"),
+    ({"shell_band": 1.5}, "band=1.5"),
+    ({"device": "abacus"}, "device=abacus is unknown"),
+    ({"render_mode": "ascii"}, "render_mode='ascii'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_mistakes_are_explained(arguments: dict[str, Any], message: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Gymnasium warns of an unknown render mode before we see it
+        with pytest.raises(UserError, match=message):
+            gym.make("LatentAug-v0", **arguments)
+        if arguments.keys() != {"render_mode"}:
+            with pytest.raises(UserError, match=message):
+                gym.make_vec("LatentAug-v0", num_envs=2, **arguments)
+
+
+def test_wrong_actions_and_options() -> None:
+    env = gym.make("LatentAug-v0", disable_env_checker=True)
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(env.action_space.sample())
+    with pytest.raises(UserError, match="source"):
+        env.reset(options={"source": 10**6})
+    env.reset(seed=0)
+    with pytest.raises(UserError, match="shape"):
+        env.unwrapped.step(np.zeros(3, np.float32))

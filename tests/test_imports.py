@@ -1,0 +1,58 @@
+"""Imports point one way, and importing the package loads nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = ["detectors", "latent_env", "agents", "conf", "scripts"]
+SCRIPTS = ["train_ae", "train_detector", "train_ppo"]
+# A layer may import from those before it; `conf` describes the data sets, so it stands above them.
+OURS = {**{name: LAYERS.index(name) for name in LAYERS[:-1]}, **dict.fromkeys(SCRIPTS, 4)}
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level names that a module imports anywhere, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add((node.module or "").partition(".")[0])
+    return names
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = [(layer, path) for layer in LAYERS[:-1] for path in sorted((ROOT / layer).rglob("*.py"))]
+    return found + [("scripts", ROOT / f"{name}.py") for name in SCRIPTS]
+
+
+@pytest.mark.parametrize(("layer", "path"), modules(), ids=lambda value: getattr(value, "name", value))
+def test_imports_point_one_way(layer: str, path: Path) -> None:
+    for name in imported(path) & OURS.keys():
+        assert OURS[name] <= LAYERS.index(layer), f"{path} must not import {name}"
+        assert not (layer == "conf" and name == "agents"), f"{path} must not import {name}"
+
+
+@pytest.mark.parametrize(
+    ("module", "strangers"),
+    [
+        ("latent_env/dynamics.py", {"numpy", "gymnasium", "stable_baselines3", "pathlib", "json"}),
+        ("latent_env/rewards.py", {"numpy", "gymnasium", "stable_baselines3", "pathlib", "json"}),
+        ("latent_env/perturbations.py", {"numpy", "gymnasium", "stable_baselines3", "pathlib"}),
+    ],
+)
+def test_modules_know_their_own_room(module: str, strangers: set[str]) -> None:
+    assert not imported(ROOT / module) & strangers
+
+
+def test_import_is_light() -> None:
+    code = "import sys, latent_env; print(sorted({'torch', 'sklearn', 'matplotlib', 'hydra', 'PIL'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == "[]"

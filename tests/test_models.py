@@ -1,0 +1,151 @@
+"""Autoencoders, the detector, and their training."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detectors.errors import UserError
+from detectors.synthesis import ImageSynthesis
+from detectors.training import Diet, Samples, score_images, train_detector
+from detectors.training_state import TrainingState
+from detectors.transformer import TransformerDetector, default_patch
+from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder
+from latent_env.autoencoders.frozen import as_tokens
+from latent_env.autoencoders.training import train_autoencoder
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 32).map(lambda n: 8 * n), st.sampled_from([1, 3]), st.sampled_from(["flat", "spatial"]))
+def test_any_multiple_of_8(size: int, channels: int, latent: str) -> None:
+    model = ConvAutoencoder(channels, size, latent, latent_size=4, width=4)
+    detector = TransformerDetector(channels, size, width=16, depth=1, heads=2)
+    images = torch.rand(2, channels, size, size)
+    latents = model.encode(images)
+    assert latents.shape == (2, *model.latent_shape)
+    decoded = model.decode(latents)
+    assert decoded.shape == images.shape
+    assert 0 <= float(decoded.min()) <= float(decoded.max()) <= 1
+    score, heat = detector(images, decoded)
+    assert score.shape == (2,)
+    assert heat.shape == (2, 1, size, size)
+    assert size % default_patch(size) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((1, 60, "flat", 4), "size=60"),
+        ((1, 264, "flat", 4), "size=264"),
+        ((1, 64, "round", 4), "latent=round is unknown: choose one of flat, spatial"),
+        ((1, 64, "flat", 0), "latent_size=0"),
+    ],
+)
+def test_impossible_autoencoders(arguments: tuple[int, int, str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ConvAutoencoder(*arguments)
+
+
+def test_impossible_detectors() -> None:
+    for patch in (3, 1, 32):
+        with pytest.raises(UserError, match=f"patch={patch}"):
+            TransformerDetector(1, 16, patch=patch)
+    with pytest.raises(UserError, match="heads=3 must divide"):
+        TransformerDetector(1, 16, width=16, heads=3)
+
+
+@pytest.mark.parametrize("latent", ["flat", "spatial"])
+def test_frozen_latents_are_white_and_statistics_hold(latent: str) -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (40, 1, 16, 16), dtype=torch.uint8)
+    frozen = FrozenAutoencoder(ConvAutoencoder(1, 16, latent, 5, width=8)).calibrate(images)
+    latents = frozen.in_batches(images)
+    torch.testing.assert_close(latents.mean(0), torch.zeros(frozen.latent_shape), atol=1e-4, rtol=0)
+    torch.testing.assert_close(latents.std(0, correction=0), torch.ones(frozen.latent_shape), atol=1e-3, rtol=0)
+    decoded = frozen.decode(latents)
+    torch.testing.assert_close(frozen(images.float() / 255), decoded)
+    directions = frozen.directions
+    torch.testing.assert_close(directions @ directions.T, torch.eye(len(directions)), atol=1e-4, rtol=0)
+    along = latents.flatten(1) @ directions.T
+    torch.testing.assert_close(along.std(0), frozen.direction_scales, atol=1e-3, rtol=1e-3)
+    assert torch.all(frozen.direction_scales.diff() <= 1e-5)
+    tokens = as_tokens(latents)
+    slow = [
+        min(float((tokens[i, t] - tokens[j, t]).norm()) for j in range(40) if j != i)
+        for i in range(40)
+        for t in range(tokens.shape[1])
+    ]
+    assert float(frozen.spread[0]) == pytest.approx(min(slow), rel=1e-3)
+    assert float(frozen.spread[-1]) == pytest.approx(max(slow), rel=1e-3)
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
+def _stripes(count: int, size: int = 16) -> torch.Tensor:
+    """Easy normal images: vertical stripes of random phase."""
+    phase = torch.linspace(0, 6, count)[:, None, None, None]
+    x = torch.arange(size).float()[None, None, None, :]
+    return ((x + phase).sin().expand(count, 1, size, size) * 100 + 127).to(torch.uint8)
+
+
+def _autoencoder_state(seed: int = 0, steps: int = 12) -> tuple[ConvAutoencoder, TrainingState]:
+    torch.manual_seed(seed)
+    model = ConvAutoencoder(1, 16, "flat", 4, width=8)
+    return model, TrainingState(model, 3e-3, steps, seed)
+
+
+def test_training_goes_on_exactly_where_it_stopped() -> None:
+    images = _stripes(32)
+    model, state = _autoencoder_state()
+    for _ in train_autoencoder(state, model, images, 8):
+        pass
+    half, half_state = _autoencoder_state()
+    for progress in train_autoencoder(half_state, half, images, 8):
+        if progress.step == 5:
+            break
+    kept = {name: tensor.clone() for name, tensor in half_state.tensors().items()}
+    other, other_state = _autoencoder_state(seed=9)
+    other_state.restore(kept)
+    for _ in train_autoencoder(other_state, other, images, 8):
+        pass
+    for (name, a), b in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_autoencoder_learns_and_detector_finds_what_it_never_saw() -> None:
+    images = _stripes(64)
+    model, state = _autoencoder_state(steps=150)
+    losses = [float(p.losses["total"]) for p in train_autoencoder(state, model, images, 16)]
+    assert losses[-1] < losses[0] / 2
+    frozen = FrozenAutoencoder(model).calibrate(images)
+
+    torch.manual_seed(0)
+    detector = TransformerDetector(1, 16, width=16, depth=1, heads=2)
+    state = TrainingState(detector, 3e-3, 150, 0)
+    diet = Diet(images, ImageSynthesis({"perlin": 1.0}))
+    for _ in train_detector(state, detector, diet, frozen, 16):
+        pass
+    assert not detector.training
+    broken = images.clone()
+    broken[:, :, 5:9, 5:9] = 255  # no synthesis makes white squares
+    score, heat = score_images(detector, frozen, torch.cat([images, broken]))
+    assert float((score[64:, None] > score[None, :64]).float().mean()) > 0.9
+    inside, outside = heat[64:, 0, 5:9, 5:9].mean(), heat[64:, 0].mean()
+    assert inside > outside
+
+
+def test_diet_mixes_in_the_agents_samples() -> None:
+    images = torch.zeros(10, 1, 16, 16, dtype=torch.uint8)
+    made = torch.full((6, 1, 16, 16), 255, dtype=torch.uint8)
+    labels = torch.tensor([0, 0, 0, 1, 1, 1])
+    samples = Samples(made, (labels == 1)[:, None, None, None].expand(6, 1, 16, 16), labels)
+    diet = Diet(images, ImageSynthesis({"perlin": 1.0}), samples, share=0.5)
+    batch = diet.batch(16, torch.Generator().manual_seed(0))
+    white = batch.images.flatten(1).mean(1) == 1
+    assert white.tolist() == [True] * 2 + [False] * 6 + [True] * 4 + [False] * 4
+    assert batch.labels.tolist() == [0.0] * 8 + [1.0] * 8
+    assert torch.all(batch.masks[:8] == 0)
+    assert torch.all(batch.masks[8:12] == 1)
+    empty = Diet(images, ImageSynthesis({"perlin": 1.0}), samples.of(2), share=1.0)
+    assert float(empty.batch(8, torch.Generator().manual_seed(0)).images[:4].sum()) == 0

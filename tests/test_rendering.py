@@ -1,0 +1,82 @@
+"""Pictures, and the window of render mode "human"."""
+
+from __future__ import annotations
+
+import os
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from conftest import WORLDS
+
+from detectors.errors import UserError
+from latent_env.rendering import GAP, TILE, contact_sheet, heat, to_rgb
+
+try:
+    import tkinter
+
+    tkinter.Tk().destroy()
+    SCREEN = True
+except Exception:  # no tkinter or no display: both mean that there is nothing to open a window on
+    SCREEN = False
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_five_tiles_at_a_size_one_can_see(world: str) -> None:
+    env = gym.make("LatentAug-v0", artifacts=world, render_mode="rgb_array")
+    env.reset(seed=0)
+    start = env.render()
+    env.step(np.ones(env.action_space.shape, np.float32))  # type: ignore[arg-type]
+    moved = env.render()
+    assert isinstance(start, np.ndarray)
+    assert isinstance(moved, np.ndarray)
+    assert start.dtype == np.uint8
+    assert start.shape == moved.shape
+    assert start.shape[1] == 5 * (TILE + GAP) + GAP
+
+    def tile(picture: np.ndarray, index: int) -> np.ndarray:  # type: ignore[type-arg]
+        left = GAP + index * (TILE + GAP)
+        return picture[-TILE - GAP : -GAP, left : left + TILE]
+
+    assert np.array_equal(tile(start, 0), tile(moved, 0))  # the original stays
+    assert np.array_equal(tile(start, 0), tile(start, 2))  # nothing has been augmented yet
+    assert not np.array_equal(tile(start, 2), tile(moved, 2))
+    assert tile(start, 3).max() < tile(moved, 3).max()  # the difference lights up
+
+
+def test_colours() -> None:
+    colour = torch.zeros(3, 4, 4)
+    colour[0] = 1
+    assert to_rgb(colour)[0, 0].tolist() == [255, 0, 0]
+    assert to_rgb(torch.full((1, 2, 2), 128, dtype=torch.uint8))[1, 1].tolist() == [128] * 3
+    ramp = heat(torch.tensor([[0.0, 0.5, 1.0, 7.0]])).sum(2)[0]
+    assert ramp[0] < ramp[1] < ramp[2] == ramp[3]
+
+
+def test_contact_sheets_outline_the_mask() -> None:
+    masks = torch.zeros(5, 1, 16, 16, dtype=torch.bool)
+    masks[0, 0, 4:9, 4:9] = True
+    sheet = contact_sheet(torch.zeros(5, 1, 16, 16), masks, ["a"] * 5, columns=3, tile=64)
+    orange = (sheet == (255, 140, 0)).all(axis=2)
+    assert orange.any()
+    rows, columns = np.nonzero(orange)
+    assert columns.max() < 64 + 2 * GAP  # only in the first tile
+    assert rows.max() < 64 + 30
+
+
+@pytest.mark.skipif(not SCREEN, reason="needs a screen")
+def test_a_window_opens_where_there_is_a_screen() -> None:
+    env = gym.make("LatentAug-v0", render_mode="human")
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+    assert env.render() is None
+    env.close()
+    env.close()
+
+
+@pytest.mark.skipif(SCREEN or os.name == "nt", reason="there is a screen")
+def test_where_there_is_no_screen_it_says_so() -> None:
+    env = gym.make("LatentAug-v0", render_mode="human")
+    with pytest.raises(UserError, match="render_mode='human' needs .*rgb_array"):
+        env.reset(seed=0)

@@ -1,0 +1,116 @@
+"""Stage 2: train a detector on normal images and image-space pseudo-anomalies."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from conf.job import Job, say, start_job
+from conf.launch import run_script
+from conf.schema import DetectorRun
+from detectors.synthesis import ImageSynthesis
+from detectors.training import Diet, Samples, train_detector
+from detectors.training_state import TrainingState
+from detectors.transformer import TransformerDetector
+from latent_env.artifacts import load_detector, save_autoencoder, save_detector
+from latent_env.autoencoders import FrozenAutoencoder
+from latent_env.evaluation import evaluate, log_evaluations, validation_split
+from latent_env.runs import Run
+from latent_env.worlds import World, save_images
+from train_ae import autoencoder_settings, autoencoder_stage
+
+
+def detector_settings(job: Job[DetectorRun]) -> dict[str, Any]:
+    """All that decides what the detector becomes."""
+    config = job.config
+    own = {"detector": asdict(config.detector), "synthesis": asdict(config.synthesis)}
+    return {**autoencoder_settings(job), **own}
+
+
+def learn_to_detect(
+    job: Job[DetectorRun],
+    run: Run,
+    autoencoder: FrozenAutoencoder,
+    label: str,
+    samples: Samples | None = None,
+    share: float = 0.0,
+    offset: int = 0,
+) -> TransformerDetector:
+    """A detector trained from scratch, on an agent's ``samples`` too if there are any.
+
+    Whatever the samples, it begins with the same weights and takes the same number of steps.
+    """
+    config = job.config.detector
+    channels, size = job.dataset.channels, job.dataset.size
+    detector = job.build(
+        lambda: TransformerDetector(
+            channels, size, config.patch, config.width, config.depth, config.heads
+        )
+    ).to(job.device)
+    synthesis = ImageSynthesis(job.config.synthesis.weights)
+    diet = Diet(job.train_images, synthesis, samples, share)
+    state = TrainingState(detector, config.learning_rate, config.steps, job.config.seed)
+    world = World.build(autoencoder, detector, job.train_images[:1], job.device)
+    valid = validation_split(job.dataset.valid, synthesis, job.config.seed)
+
+    def validate() -> dict[str, float]:
+        detector.eval()
+        metrics = evaluate(world, valid).metrics
+        detector.train()
+        return {f"valid/{name}": value for name, value in metrics.items()}
+
+    training = train_detector(state, detector, diet, autoencoder, config.batch_size)
+    run.follow(label, training, state, validate, offset)
+    return detector.requires_grad_(False).eval()
+
+
+def save_world(folder: Path, world: World) -> None:
+    """Write all that ``gym.make("LatentAug-v0", artifacts=folder)`` needs."""
+    save_autoencoder(folder, world.autoencoder)
+    save_images(folder, world.images)
+    assert isinstance(world.detector, TransformerDetector)
+    save_detector(folder, world.detector, world.detector.hyperparameters())
+
+
+def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run]:
+    """The world with its detector: loaded if an earlier command made it, else trained now."""
+    run = job.run("detector", "transformer", detector_settings(job))
+    autoencoder, _ = autoencoder_stage(job)
+    starts = job.train_images[: job.config.detector.starts]
+    if run.complete:
+        say(f"detector: using {run.path}")
+        return World.build(autoencoder, load_detector(run.path), starts, job.device), run
+
+    run.begin()
+    detector = learn_to_detect(job, run, autoencoder, "detector")
+    world = World.build(autoencoder, detector, starts, job.device)
+    save_world(run.path, world)
+    evaluation = evaluate(world, job.dataset.test)
+    log_evaluations(run, {"test": evaluation}, world, job.config.detector.steps)
+    run.finish(evaluation.metrics)
+    return world, run
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="train_detector")
+def main(cfg: DictConfig) -> None:
+    """Train, or find, the detector and say how good it is."""
+    job = start_job(cfg, DetectorRun)
+    world, run = detector_stage(job)
+    for name, value in run.metrics.items():
+        print(f"{name:12} {value:.4f}")
+    if job.config.export:
+        save_world(Path(job.config.export), world)
+        print(f"exported:    {job.config.export}")
+    print(
+        f"pictures:    {run.path / 'pictures'}\n"
+        f"environment: gym.make('LatentAug-v0', artifacts='{run.path}')\n"
+        f"look further: tensorboard --logdir {cfg.runs}"
+    )
+
+
+if __name__ == "__main__":
+    run_script(main, "train_detector", __doc__ or "")

@@ -1,0 +1,237 @@
+"""All stages: train an agent to augment, retrain the detector, and compare before with after."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from stable_baselines3 import PPO
+from stable_baselines3.common.utils import set_random_seed
+
+from agents.base import Agent
+from agents.ppo import learn, load_policy, make_ppo, save_policy
+from agents.report import AFTER, BEFORE, compare, write_report
+from agents.rollout import Augmented, collect, load_augmented, save_augmented, sheet
+from agents.sb3_vec_env import LatentVecEnv
+from agents.scripted import GradientAgent, NoneAgent, RandomAgent
+from conf.job import Job, say, start_job
+from conf.launch import run_script
+from conf.schema import AgentRun, GradientConfig, PPOConfig
+from detectors.errors import UserError
+from latent_env.artifacts import load_detector, save_detector
+from latent_env.dynamics import Dynamics
+from latent_env.evaluation import evaluate, log_evaluations
+from latent_env.rendering import panel, stack
+from latent_env.runs import Run, progress_bar
+from latent_env.settings import Settings
+from latent_env.worlds import World
+from train_detector import detector_settings, detector_stage, learn_to_detect, save_world
+
+
+def agent_settings(job: Job[AgentRun]) -> dict[str, Any]:
+    """All that decides what the agent makes and what becomes of the detector."""
+    config = job.config
+    own = {
+        "env": asdict(config.env),
+        "reward": asdict(config.reward),
+        "agent": asdict(config.agent),
+        "loop": {"rounds": config.rounds, "samples": config.samples, "share": config.share},
+    }
+    return {**detector_settings(job), **own}
+
+
+def make_dynamics(job: Job[AgentRun], world: World) -> Dynamics:
+    """The batch of worlds that the configuration describes."""
+    env = asdict(job.config.env)
+    num_envs = env.pop("num_envs")
+    return Settings(reward=job.config.reward.terms, **env).dynamics(world, num_envs)
+
+
+def choose_agent(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) -> Agent:
+    """The agent of round ``number`` (from 1), trained if it is one that learns."""
+    config, seed = job.config.agent, job.config.seed + 1000 * number
+    if isinstance(config, PPOConfig):
+        return learned_agent(job, config, run, dynamics, number)
+    if isinstance(config, GradientConfig):
+        return GradientAgent(dynamics, seed, config.steps, config.step_size)
+    if config.name == "random":
+        return RandomAgent(dynamics, seed)
+    return NoneAgent(dynamics)
+
+
+def learned_agent(
+    job: Job[AgentRun], config: PPOConfig, run: Run, dynamics: Dynamics, number: int
+) -> PPO:
+    """PPO after its share of the steps, going on from the round before; kept also on Ctrl-C."""
+    vec_env = LatentVecEnv(dynamics, seed=job.config.seed + 1000 * number)
+    settings = asdict(config)
+    model = make_ppo(vec_env, settings, job.config.seed + number)
+    folder, before = round_folder(run, number), round_folder(run, number - 1)
+    for saved in (folder, before):
+        if (saved / "policy.json").is_file():
+            load_policy(saved, model)
+            break
+    goal = config.total_steps * number // job.config.rounds
+    if model.num_timesteps < goal:
+        with progress_bar(f"agent, round {number}", goal, model.num_timesteps) as bar:
+            try:
+                learn(model, run.path, goal, bar)
+            finally:
+                save_policy(folder, model, settings)
+    return model
+
+
+def round_folder(run: Run, number: int) -> Path:
+    """Where a round keeps what it made, so that an interrupted run goes on from there."""
+    return run.path / f"round_{number}"
+
+
+def augment(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) -> Augmented:
+    """What the agent of round ``number`` makes."""
+    path = round_folder(run, number) / "augmented.npz"
+    if path.is_file():
+        return load_augmented(path)
+    agent = choose_agent(job, run, dynamics, number)
+    seed = job.config.seed + 1_000_000 * number
+    set_random_seed(seed)
+    with progress_bar(f"samples, round {number}", job.config.samples, unit="image") as bar:
+        augmented = collect(dynamics, agent, job.config.samples, seed, bar)
+    show_samples(run, dynamics, augmented, number)
+    save_augmented(path, augmented)
+    return augmented
+
+
+def show_samples(run: Run, dynamics: Dynamics, augmented: Augmented, number: int) -> None:
+    """Pictures and histograms of what an agent made."""
+    rows = [panel(dynamics.last, world) for world in range(min(6, dynamics.num_worlds))]
+    run.picture("augmented/panels", stack(rows), number)
+    run.log(
+        {
+            "augmented/decided": len(augmented) / job_samples(run),
+            "augmented/anomalies": float((augmented.labels == 1).float().mean()),
+            "augmented/reward": float(augmented.reward.mean()),
+        },
+        number,
+    )
+    if len(augmented):
+        run.picture(f"augmented/round_{number}", sheet(augmented), number)
+        run.writer.add_histogram("augmented/delta", augmented.delta, number)
+        run.writer.add_histogram("augmented/reward", augmented.reward, number)
+
+
+def job_samples(run: Run) -> int:
+    """How many samples a round makes, undecided ones included."""
+    samples: int = run.settings["loop"]["samples"]
+    return samples
+
+
+def retrain(job: Job[AgentRun], run: Run, world: World, pool: Augmented, number: int) -> World:
+    """The world with a detector trained from scratch, on all samples so far as well."""
+    folder = round_folder(run, number)
+    if (folder / "detector.json").is_file():
+        return world.with_detector(load_detector(folder))
+    detector = learn_to_detect(
+        job,
+        run,
+        world.autoencoder,
+        f"detector, round {number}",
+        pool.samples(job.device),
+        job.config.share,
+        offset=(number - 1) * job.config.detector.steps,
+    )
+    save_detector(folder, detector, detector.hyperparameters())
+    return world.with_detector(detector)
+
+
+def agent_stage(job: Job[AgentRun]) -> Run:
+    """Rounds of *agent against detector* and *detector against all samples*, then the comparison."""
+    config = job.config
+    if not 0 <= config.share <= 1:
+        raise UserError(f"share={config.share} must lie from 0 to 1")
+    run = job.run("agent", config.agent.name, agent_settings(job))
+    if run.complete:
+        say(f"agent: using {run.path}")
+        return run
+    before, detector_run = detector_stage(job)
+    make_dynamics(job, before)  # impossible combinations show before anything is trained
+    run.begin()
+    world, pools = before, []
+    for number in range(1, config.rounds + 1):
+        pools.append(augment(job, run, make_dynamics(job, world), number))
+        world = retrain(job, run, world, Augmented.joined(pools), number)
+    pool = Augmented.joined(pools)
+    save_augmented(run.path / "augmented.npz", pool)
+    save_world(run.path, world)
+
+    evaluations = {BEFORE: evaluate(before, job.dataset.test), AFTER: evaluate(world, job.dataset.test)}
+    log_evaluations(run, evaluations, world, config.rounds * config.detector.steps)
+    show_embedding(job, run, world, pool)
+    rows = compare(evaluations[BEFORE], evaluations[AFTER])
+    headline = (
+        f"{job.dataset.summary()}\nagent {config.agent.name}, {config.rounds} rounds, seed {config.seed}; "
+        f"both detectors took {config.detector.steps} steps"
+    )
+    facts = {
+        "dataset": job.dataset.name,
+        "agent": config.agent.name,
+        "seed": config.seed,
+        "rounds": config.rounds,
+        "samples": len(pool),
+        "anomalous_samples": int(pool.labels.sum()),
+        "detector_steps": config.detector.steps,
+        "detector_before": str(detector_run.path),
+    }
+    write_report(run.path, rows, headline, facts)
+    gains = {f"gain_{row.metric}": row.difference for row in rows}
+    run.finish({row.metric: row.after for row in rows} | gains)
+    return run
+
+
+def show_embedding(job: Job[AgentRun], run: Run, world: World, pool: Augmented, most: int = 150) -> None:
+    """Latents of normal, augmented and anomalous images for TensorBoard's projector."""
+    test = job.dataset.test
+    anomalies = test.images[test.labels == 1]
+    groups = {
+        "normal": job.dataset.train.images,
+        "augmented": pool.images[pool.labels == 1].numpy(),
+        "anomalous": anomalies,
+    }
+    chosen = {
+        name: images[np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)]
+        for name, images in groups.items()
+        if len(images)
+    }
+    images = torch.from_numpy(np.concatenate(list(chosen.values())))
+    names = [name for name, part in chosen.items() for _ in part]
+    latents = world.autoencoder.in_batches(images.to(job.device)).flatten(1)
+    run.writer.add_embedding(latents.cpu(), names, images.float() / 255, tag="latents")
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="train_ppo")
+def main(cfg: DictConfig) -> None:
+    """Make what is missing and print the before/after table."""
+    job = start_job(cfg, AgentRun)
+    for plugin in job.config.plugins:
+        try:
+            importlib.import_module(plugin)
+        except ImportError as error:
+            raise UserError(f"plugins: can't import {plugin!r} ({error})") from error
+    run = agent_stage(job)
+    report = (run.path / "report.md").read_text(encoding="utf-8")
+    print(report.partition("\n\n")[2].partition("\n\n## ")[0])
+    print(
+        f"\npictures:    {run.path / 'pictures'}\n"
+        f"samples:     {run.path / 'augmented.npz'}\n"
+        f"environment: gym.make('LatentAug-v0', artifacts='{run.path}')\n"
+        f"look further: tensorboard --logdir {cfg.runs}"
+    )
+
+
+if __name__ == "__main__":
+    run_script(main, "train_ppo", __doc__ or "")
