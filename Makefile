@@ -25,7 +25,8 @@ pytest: $(VENV)/ready
 
 # Retrains the two small worlds that ship inside the package (a few minutes).
 builtin: $(VENV)/ready
-	$(BIN)/python -m latent_env.builtin
+	$(BIN)/python train_detector.py dataset=digits device=cpu detector.starts=256 export=latent_env/builtin/digits
+	$(BIN)/python train_detector.py dataset=phantom device=cpu detector.starts=128 export=latent_env/builtin/phantom
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import hydra
 import torch
 from omegaconf import DictConfig
 
@@ -25,6 +24,15 @@ def autoencoder_settings(job: Job[AutoencoderRun]) -> dict[str, Any]:
     return {**job.shared_settings(), "autoencoder": asdict(job.config.autoencoder)}
 
 
+def new_autoencoder(job: Job[AutoencoderRun]) -> ConvAutoencoder:
+    """The autoencoder before it has learned anything."""
+    config = job.config.autoencoder
+    channels, size = job.dataset.channels, job.dataset.size
+    return job.build(
+        lambda: ConvAutoencoder(channels, size, config.latent, config.latent_size, config.width)
+    ).to(job.device)
+
+
 def autoencoder_stage(job: Job[AutoencoderRun]) -> tuple[FrozenAutoencoder, Run]:
     """The frozen autoencoder: loaded if an earlier command made it, else trained now."""
     run = job.run("autoencoder", "conv", autoencoder_settings(job))
@@ -33,10 +41,7 @@ def autoencoder_stage(job: Job[AutoencoderRun]) -> tuple[FrozenAutoencoder, Run]
         return load_autoencoder(run.path).to(job.device), run
 
     config, images = job.config.autoencoder, job.train_images
-    channels, size = job.dataset.channels, job.dataset.size
-    model = job.build(
-        lambda: ConvAutoencoder(channels, size, config.latent, config.latent_size, config.width)
-    ).to(job.device)
+    model = new_autoencoder(job)
     run.begin()
     state = TrainingState(model, config.learning_rate, config.steps, job.config.seed)
     valid = job.tensor(job.dataset.valid.normal().images)
@@ -72,7 +77,6 @@ def show_reconstructions(
     run.picture("reconstructions", stack([row for row in rows if row.shape[1] == widest]))
 
 
-@hydra.main(version_base=None, config_path="conf", config_name="train_ae")
 def main(cfg: DictConfig) -> None:
     """Train, or find, the autoencoder and say how good it is."""
     frozen, run = autoencoder_stage(start_job(cfg, AutoencoderRun))
@@ -85,4 +89,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, "train_ae", __doc__ or "")
+    run_script(main, "train_ae", __doc__)

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
 from conf.job import Job, say, start_job
@@ -21,7 +20,7 @@ from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.evaluation import evaluate, log_evaluations, validation_split
 from latent_env.runs import Run
 from latent_env.worlds import World, save_images
-from train_ae import autoencoder_settings, autoencoder_stage
+from train_ae import autoencoder_settings, autoencoder_stage, new_autoencoder
 
 
 def detector_settings(job: Job[DetectorRun]) -> dict[str, Any]:
@@ -29,6 +28,23 @@ def detector_settings(job: Job[DetectorRun]) -> dict[str, Any]:
     config = job.config
     own = {"detector": asdict(config.detector), "synthesis": asdict(config.synthesis)}
     return {**autoencoder_settings(job), **own}
+
+
+def new_detector(job: Job[DetectorRun]) -> TransformerDetector:
+    """The detector before it has learned anything; the same weights for the same seed."""
+    config = job.config.detector
+    channels, size = job.dataset.channels, job.dataset.size
+    return job.build(
+        lambda: TransformerDetector(channels, size, config.patch, config.width, config.depth, config.heads)
+    ).to(job.device)
+
+
+def rehearse_detector(job: Job[DetectorRun]) -> World:
+    """An untrained world: whatever can't work together shows here, before anything is trained."""
+    ImageSynthesis(job.config.synthesis.weights)
+    images = job.train_images[:4]
+    frozen = FrozenAutoencoder(new_autoencoder(job)).calibrate(images)
+    return World.build(frozen, new_detector(job).eval(), images, job.device)
 
 
 def learn_to_detect(
@@ -45,12 +61,7 @@ def learn_to_detect(
     Whatever the samples, it begins with the same weights and takes the same number of steps.
     """
     config = job.config.detector
-    channels, size = job.dataset.channels, job.dataset.size
-    detector = job.build(
-        lambda: TransformerDetector(
-            channels, size, config.patch, config.width, config.depth, config.heads
-        )
-    ).to(job.device)
+    detector = new_detector(job)
     synthesis = ImageSynthesis(job.config.synthesis.weights)
     diet = Diet(job.train_images, synthesis, samples, share)
     state = TrainingState(detector, config.learning_rate, config.steps, job.config.seed)
@@ -78,6 +89,7 @@ def save_world(folder: Path, world: World) -> None:
 
 def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run]:
     """The world with its detector: loaded if an earlier command made it, else trained now."""
+    rehearse_detector(job)
     run = job.run("detector", "transformer", detector_settings(job))
     autoencoder, _ = autoencoder_stage(job)
     starts = job.train_images[: job.config.detector.starts]
@@ -95,7 +107,6 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run]:
     return world, run
 
 
-@hydra.main(version_base=None, config_path="conf", config_name="train_detector")
 def main(cfg: DictConfig) -> None:
     """Train, or find, the detector and say how good it is."""
     job = start_job(cfg, DetectorRun)
@@ -113,4 +124,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, "train_detector", __doc__ or "")
+    run_script(main, "train_detector", __doc__)

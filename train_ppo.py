@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import torch
 from omegaconf import DictConfig
@@ -31,7 +31,13 @@ from latent_env.rendering import panel, stack
 from latent_env.runs import Run, progress_bar
 from latent_env.settings import Settings
 from latent_env.worlds import World
-from train_detector import detector_settings, detector_stage, learn_to_detect, save_world
+from train_detector import (
+    detector_settings,
+    detector_stage,
+    learn_to_detect,
+    rehearse_detector,
+    save_world,
+)
 
 
 def agent_settings(job: Job[AgentRun]) -> dict[str, Any]:
@@ -65,9 +71,7 @@ def choose_agent(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) 
     return NoneAgent(dynamics)
 
 
-def learned_agent(
-    job: Job[AgentRun], config: PPOConfig, run: Run, dynamics: Dynamics, number: int
-) -> PPO:
+def learned_agent(job: Job[AgentRun], config: PPOConfig, run: Run, dynamics: Dynamics, number: int) -> PPO:
     """PPO after its share of the steps, going on from the round before; kept also on Ctrl-C."""
     vec_env = LatentVecEnv(dynamics, seed=job.config.seed + 1000 * number)
     settings = asdict(config)
@@ -149,17 +153,24 @@ def retrain(job: Job[AgentRun], run: Run, world: World, pool: Augmented, number:
     return world.with_detector(detector)
 
 
+def rehearse_agent(job: Job[AgentRun]) -> None:
+    """Put everything together untrained: what can't work shows before hours are spent on it."""
+    if not 0 <= job.config.share <= 1:
+        raise UserError(f"share={job.config.share} must lie from 0 to 1")
+    dynamics = make_dynamics(job, rehearse_detector(job))
+    if isinstance(job.config.agent, PPOConfig):
+        make_ppo(LatentVecEnv(dynamics), asdict(job.config.agent), job.config.seed)
+
+
 def agent_stage(job: Job[AgentRun]) -> Run:
     """Rounds of *agent against detector* and *detector against all samples*, then the comparison."""
     config = job.config
-    if not 0 <= config.share <= 1:
-        raise UserError(f"share={config.share} must lie from 0 to 1")
+    rehearse_agent(job)
     run = job.run("agent", config.agent.name, agent_settings(job))
     if run.complete:
         say(f"agent: using {run.path}")
         return run
     before, detector_run = detector_stage(job)
-    make_dynamics(job, before)  # impossible combinations show before anything is trained
     run.begin()
     world, pools = before, []
     for number in range(1, config.rounds + 1):
@@ -213,10 +224,10 @@ def show_embedding(job: Job[AgentRun], run: Run, world: World, pool: Augmented, 
     run.writer.add_embedding(latents.cpu(), names, images.float() / 255, tag="latents")
 
 
-@hydra.main(version_base=None, config_path="conf", config_name="train_ppo")
 def main(cfg: DictConfig) -> None:
     """Make what is missing and print the before/after table."""
     job = start_job(cfg, AgentRun)
+    sys.path.append(str(Path.cwd()))  # a script's path is its own folder, plugins lie in the user's
     for plugin in job.config.plugins:
         try:
             importlib.import_module(plugin)
@@ -234,4 +245,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, "train_ppo", __doc__ or "")
+    run_script(main, "train_ppo", __doc__)

@@ -105,9 +105,7 @@ def policy_tensors(model: PPO) -> dict[str, Tensor]:
 def restore_policy(model: PPO, tensors: Mapping[str, Tensor]) -> None:
     """Put what :func:`policy_tensors` returned back."""
     policy = {
-        name.removeprefix("policy."): tensor
-        for name, tensor in tensors.items()
-        if name.startswith("policy.")
+        name.removeprefix("policy."): tensor for name, tensor in tensors.items() if name.startswith("policy.")
     }
     try:
         model.policy.load_state_dict(policy)

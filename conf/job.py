@@ -81,10 +81,23 @@ def start_job(cfg: DictConfig, kind: type[C]) -> Job[C]:
     return Job(config, resolve_device(config.device))
 
 
-POSITIVE = frozenset(
-    ["steps", "total_steps", "batch_size", "learning_rate", "num_envs", "n_steps", "n_epochs"]
-    + ["starts", "samples", "rounds", "width", "depth", "heads", "step_size"]
-)
+POSITIVE = {
+    "steps",
+    "total_steps",
+    "batch_size",
+    "learning_rate",
+    "num_envs",
+    "n_steps",
+    "n_epochs",
+    "starts",
+    "samples",
+    "rounds",
+    "width",
+    "depth",
+    "heads",
+    "step_size",
+}
+"""Keys whose value must be above zero, in whatever group they stand."""
 
 
 def check_positive(cfg: DictConfig, above: str = "") -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import hydra
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.mistakes import explain
@@ -18,17 +21,33 @@ CONF = Path(__file__).parent
 MISTAKE, INTERRUPTED = 2, 130
 
 
-def run_script(main: Callable[[], None], script: str, purpose: str) -> None:
-    """Run a ``@hydra.main`` function: exit code 2 and one line for a mistake, 130 after Ctrl-C."""
+def run_script(main: Callable[[DictConfig], None], script: str, purpose: str | None) -> None:
+    """Let Hydra compose ``conf/<script>.yaml`` and call ``main`` with it.
+
+    A user's mistake is one line and exit code 2, Ctrl-C is exit code 130.
+    """
     arguments = sys.argv[1:]
     if any(argument in ("-h", "--help") for argument in arguments):
-        print(help_text(script, purpose))
+        print(help_text(script, purpose or ""))
         return
     register_schema()
     # Hydra would print its own message and leave with 1: this makes it pass the exception on.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+
+    def guarded(cfg: DictConfig) -> None:
+        # Leaving from in here keeps Hydra from announcing the failed job in lines of its own.
+        with mistakes_explained(script, arguments):
+            main(cfg)
+
+    with mistakes_explained(script, arguments):
+        hydra.main(version_base=None, config_path=str(CONF), config_name=script)(guarded)()
+
+
+@contextmanager
+def mistakes_explained(script: str, arguments: list[str]) -> Iterator[None]:
+    """Turn what a user can cause into a line and an exit code; anything else stays a traceback."""
     try:
-        main()
+        yield
     except UserError as error:
         _leave(str(error), script)
     except (HydraException, OmegaConfBaseException) as error:

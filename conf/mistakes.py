@@ -16,7 +16,6 @@ CONF = Path(__file__).parent
 EXPECTED = {
     "Integer": "a whole number",
     "Float": "a number",
-    "Boolean": "true or false",
     "str": "text",
 }
 
@@ -93,6 +92,11 @@ def _composed(script: str, arguments: list[str]) -> DictConfig:
 
 def _wrong_value(key: str, text: str, arguments: list[str]) -> str:
     given = _value_of(key, arguments)
+    for argument in arguments:
+        if argument.startswith(f"{key}.") and "of type 'dict'" in text:
+            return f"{argument}: {key} is a single value, it has no keys of its own"
+    if "is not a valid bool" in text:
+        return f"{given} must be true or false"
     if match := re.search(r"Value '(.*?)' .*could not be converted to (\w+)", text):
         if "=" not in given:
             given = f"{key}={match.group(1)}"

@@ -40,7 +40,7 @@ class DatasetConfig:
 class DigitsConfig(DatasetConfig):
     """scikit-learn's handwritten digits."""
 
-    normal: Any = 0
+    normal: Any = 0  # a digit or several
     seed: int = 0
 
     def load(self, data_root: Path) -> Dataset:  # noqa: ARG002 - they come with scikit-learn
@@ -120,7 +120,7 @@ class AutoencoderConfig:
 
     latent: str = MISSING
     latent_size: int = MISSING
-    width: int = 32
+    width: int = 24
     steps: int = MISSING
     batch_size: int = 32
     learning_rate: float = 2e-3
@@ -155,8 +155,8 @@ class EnvConfig:
     max_delta: float | None = None
     horizon: int = 4
     time_aware: bool = False
-    shell_quantile: float = 0.5
-    shell_ratio: float = 3.0
+    shell_quantile: float = 0.95
+    shell_ratio: float = 4.0
     shell_band: float = 0.2
     num_envs: int = 32
 

@@ -130,8 +130,7 @@ def paired_bootstrap(
     sizes = [min(block, repeats - start) for start in range(0, repeats, block)]
     resamples = (_resampled(labels, size, rng) for size in sizes)
     changes = [
-        _resampled_values(metric, labels, after, chosen)
-        - _resampled_values(metric, labels, before, chosen)
+        _resampled_values(metric, labels, after, chosen) - _resampled_values(metric, labels, before, chosen)
         for chosen in resamples
     ]
     low, high = np.quantile(np.concatenate(changes), [0.025, 0.975])

@@ -322,9 +322,7 @@ def _grain(batch: int, pool: Tensor, generator: torch.Generator) -> Tensor:
     return _enlarged_noise(batch, height // 2, width // 2, pool, generator)
 
 
-def _enlarged_noise(
-    batch: int, rows: int, columns: int, pool: Tensor, generator: torch.Generator
-) -> Tensor:
+def _enlarged_noise(batch: int, rows: int, columns: int, pool: Tensor, generator: torch.Generator) -> Tensor:
     """Noise of rows x columns values, enlarged to the size of the pool's images."""
     noise = _uniform((batch, pool.shape[1], rows, columns), generator, pool)
     return functional.interpolate(noise, pool.shape[2:], mode="bilinear", align_corners=False)

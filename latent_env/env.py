@@ -59,7 +59,7 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
       times ``max_delta`` (default 1) standard deviations along each.
     - ``brush`` (spatial latents): ``[row, column, radius, strength, roughness, direction…]`` of a soft
       local stroke; up to 16 direction coefficients. ``max_delta`` is how far the token at the centre
-      moves at full strength (default 2.5 times the 95 % quantile of the distance between normals).
+      moves at full strength (default 4 times the 95 % quantile of the distance between normals).
     - ``auto``: ``brush`` where the latent is spatial, else ``dense``.
 
     ## Observation Space
@@ -90,14 +90,14 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
 
     ## The shell
     ``info["distance"]`` is the largest change of a token (the whole latent, if it is flat) since the
-    start. The inner radius is the ``shell_quantile`` quantile (default 0.5) of the distance between
-    neighbouring normals, the outer one ``shell_ratio`` times that (default 3); no latent leaves it.
+    start. The inner radius is the ``shell_quantile`` quantile (default 0.95) of the distance between
+    neighbouring normals, the outer one ``shell_ratio`` times that (default 4); no latent leaves it.
     Within the inner radius a sample counts as a normal variation, beyond it as an anomaly, and within
     ``shell_band`` (default 0.2) on both sides of it as neither.
 
     ## Arguments
     ``gym.make("LatentAug-v0", artifacts="digits", perturbation="auto", max_delta=None, reward=None,
-    horizon=4, time_aware=False, shell_quantile=0.5, shell_ratio=3.0, shell_band=0.2, device="cpu",
+    horizon=4, time_aware=False, shell_quantile=0.95, shell_ratio=4.0, shell_band=0.2, device="cpu",
     render_mode=None)``
 
     - ``artifacts``: ``"digits"`` (8×8 handwritten digits, flat latent), ``"phantom"`` (64×64 CT-like
@@ -120,8 +120,8 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
         reward: Mapping[str, float] | None = None,
         horizon: int = 4,
         time_aware: bool = False,
-        shell_quantile: float = 0.5,
-        shell_ratio: float = 3.0,
+        shell_quantile: float = 0.95,
+        shell_ratio: float = 4.0,
         shell_band: float = 0.2,
         device: str = "cpu",
         render_mode: str | None = None,
@@ -203,9 +203,7 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
             self._window = None
 
 
-def as_actions(
-    actions: npt.NDArray[np.float32], dynamics: Dynamics, shape: tuple[int, ...]
-) -> torch.Tensor:
+def as_actions(actions: npt.NDArray[np.float32], dynamics: Dynamics, shape: tuple[int, ...]) -> torch.Tensor:
     """NumPy actions of ``shape`` as a tensor ``(num_worlds, k)`` on the worlds' device."""
     array = np.asarray(actions, dtype=np.float32)
     if array.shape != shape:

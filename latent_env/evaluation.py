@@ -74,9 +74,9 @@ def log_evaluations(run: Run, evaluations: Mapping[str, Evaluation], world: Worl
         labels = torch.from_numpy(evaluation.split.labels)
         run.writer.add_pr_curve(f"{tag}/precision_recall", labels, probability, step)
         run.picture(f"{tag}/detections", detections(world, evaluation), step)
-    labels = next(iter(evaluations.values())).split.labels
+    truth = next(iter(evaluations.values())).split.labels
     scores = {name: evaluation.scores for name, evaluation in evaluations.items()}
-    run.picture("curves", curves(labels, scores), step)
+    run.picture("curves", curves(truth, scores), step)
 
 
 @torch.inference_mode()

@@ -56,11 +56,9 @@ perturbations: Registry[PerturbationFactory] = Registry("perturbation")
 
 
 def make_perturbation(name: str, autoencoder: FrozenAutoencoder, max_delta: float | None) -> Perturbation:
-    """The perturbation called ``name``; ``"auto"`` is ``brush`` on spatial latents, else ``dense``."""
+    """The perturbation called ``name``, for latents of ``autoencoder``."""
     if max_delta is not None and not max_delta > 0:
         raise UserError(f"max_delta={max_delta:g} must be above 0")
-    if name == "auto":
-        name = "brush" if autoencoder.is_spatial else "dense"
     return perturbations[name](autoencoder, max_delta)
 
 
@@ -104,7 +102,7 @@ class Brush:
 
     The action is ``[row, column, radius, strength, roughness, direction…]``: where the stroke lies
     (-1 to 1 across the grid), how wide it is (0.5 tokens to a third of the grid), how far the token
-    at its centre moves (0 to ``max_delta``, by default 2.5 times the 95 % quantile of the distance
+    at its centre moves (0 to ``max_delta``, by default 4 times the 95 % quantile of the distance
     between normal tokens), whether every token moves in one direction (roughness -1) or each in one
     of its own (1), and up to 16 coefficients of principal token directions.
     """
@@ -122,7 +120,7 @@ class Brush:
         self.action_size = self.PLACE + len(self.directions)
         self.null_action = self.directions.new_zeros(self.action_size)
         self.null_action[3] = -1.0
-        usual = 2.5 * float(autoencoder.spread[95])
+        usual = 4 * float(autoencoder.spread[95])
         self.max_delta = usual if max_delta is None else max_delta
         self.row = torch.arange(self.rows, device=self.directions.device)[None, :, None]
         self.column = torch.arange(self.columns, device=self.directions.device)[None, None, :]
@@ -143,6 +141,12 @@ class Brush:
         rough = roughness.unsqueeze(1)
         mixed = (1 - rough) * _unit(direction) + rough * _unit(noise)
         return profile.unsqueeze(1) * _unit(mixed)
+
+
+@perturbations.register("auto")
+def _automatic(autoencoder: FrozenAutoencoder, max_delta: float | None) -> Perturbation:
+    """``brush`` where the latent is spatial, else ``dense``."""
+    return (Brush if autoencoder.is_spatial else Dense)(autoencoder, max_delta)
 
 
 def _unit(vectors: Tensor) -> Tensor:

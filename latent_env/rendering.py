@@ -132,8 +132,7 @@ class Window:
             self._root = tkinter.Tk()
         except tkinter.TclError as error:
             raise UserError(
-                f"render_mode='human' needs a screen and found none ({error}): "
-                "use render_mode='rgb_array'"
+                f"render_mode='human' needs a screen and found none ({error}): use render_mode='rgb_array'"
             ) from error
         self._root.title(title)
         self._label = tkinter.Label(self._root)

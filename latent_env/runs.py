@@ -51,9 +51,7 @@ class Run:
     folder. A folder with ``metrics.json`` is whole and is not made again.
     """
 
-    def __init__(
-        self, root: Path, dataset: str, stage: str, name: str, settings: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, root: Path, dataset: str, stage: str, name: str, settings: Mapping[str, Any]) -> None:
         text = json.dumps(settings, sort_keys=True)
         self.digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         self.path = root / dataset / stage / f"{name}-{self.digest}"

@@ -22,8 +22,8 @@ class Settings:
     reward: Mapping[str, float] | None = None
     horizon: int = 4
     time_aware: bool = False
-    shell_quantile: float = 0.5
-    shell_ratio: float = 3.0
+    shell_quantile: float = 0.95
+    shell_ratio: float = 4.0
     shell_band: float = 0.2
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from latent_env.worlds import World
 
 # A change of the decoded image fades in between these two intensities (of 1): below, it is what any
 # decoder does to a neighbouring pixel; above, one can see it.
-BARELY_VISIBLE, CLEARLY_VISIBLE = 0.02, 0.06
+BARELY_VISIBLE, CLEARLY_VISIBLE = 0.01, 0.04
 
 
 def visible_support(change: Tensor) -> Tensor:

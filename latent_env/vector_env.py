@@ -77,8 +77,8 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
         reward: Mapping[str, float] | None = None,
         horizon: int = 4,
         time_aware: bool = False,
-        shell_quantile: float = 0.5,
-        shell_ratio: float = 3.0,
+        shell_quantile: float = 0.95,
+        shell_ratio: float = 4.0,
         shell_band: float = 0.2,
         device: str = "auto",
         render_mode: str | None = None,
@@ -139,9 +139,7 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
         sources = self.dynamics.sources.cpu().numpy()
         return self.dynamics.observe().cpu().numpy(), batch_info({"source": sources}, mask)
 
-    def step(
-        self, actions: Floats
-    ) -> tuple[Floats, npt.NDArray[np.float64], Flags, Flags, dict[str, Any]]:
+    def step(self, actions: Floats) -> tuple[Floats, npt.NDArray[np.float64], Flags, Flags, dict[str, Any]]:
         """Take ``actions (num_envs, k)``, and reset worlds as the autoreset mode says."""
         dynamics = self.dynamics
         if not self._seeded:
@@ -237,9 +235,7 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_:
             raise UserError("options['reset_mask'] must be a NumPy array of bool")
         if mask.shape != (self.num_envs,) or not mask.any():
-            raise UserError(
-                f"options['reset_mask'] must have shape ({self.num_envs},) and be true somewhere"
-            )
+            raise UserError(f"options['reset_mask'] must have shape ({self.num_envs},) and be true somewhere")
         return mask
 
     def _flags(self, flags: Flags) -> torch.Tensor:

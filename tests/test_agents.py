@@ -42,7 +42,9 @@ def test_random_is_uniform_and_seeded() -> None:
     assert actions.dtype == np.float32
     assert abs(actions.mean()) < 0.02
     assert abs(actions.std() - 3**-0.5) < 0.02
-    assert np.array_equal(RandomAgent(world, 1).predict(observation)[0], RandomAgent(world, 1).predict(observation)[0])
+    assert np.array_equal(
+        RandomAgent(world, 1).predict(observation)[0], RandomAgent(world, 1).predict(observation)[0]
+    )
 
 
 @pytest.mark.parametrize("latent", ["flat", "spatial"])

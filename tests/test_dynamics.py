@@ -132,7 +132,7 @@ class FirstOnly:
         self.shape = autoencoder.latent_shape
         self.null_action = torch.zeros(1)
 
-    def __call__(self, actions: Tensor, streams: Streams) -> Tensor:
+    def __call__(self, actions: Tensor, streams: Streams) -> Tensor:  # noqa: ARG002
         delta = actions.new_zeros(len(actions), *self.shape)  # type: ignore[arg-type]
         delta.view(len(actions), -1)[:, :1] = self.max_delta * actions
         return delta
@@ -193,7 +193,7 @@ def test_a_step_computes_only_what_the_reward_needs(flat_world: World) -> None:
     assert "detection" not in vars(transition)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.sampled_from(["flat", "spatial"]))
 def test_transitions_keep_their_promises(seed: int, latent: str) -> None:
     world = make_world(latent)
@@ -207,7 +207,9 @@ def test_transitions_keep_their_promises(seed: int, latent: str) -> None:
         assert 0 <= float(step.image.min()) <= float(step.image.max()) <= 1
         outside = (step.support == 0).expand_as(step.image)
         torch.testing.assert_close(step.image[outside], step.start_image[outside])
-        assert torch.equal(step.truth.flatten(1).any(1), (step.label == ANOMALY) & step.mask.flatten(1).any(1))
+        assert torch.equal(
+            step.truth.flatten(1).any(1), (step.label == ANOMALY) & step.mask.flatten(1).any(1)
+        )
         assert dynamics.observe().abs().max() <= dynamics.observation_bound
 
 

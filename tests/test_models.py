@@ -17,7 +17,7 @@ from latent_env.autoencoders.frozen import as_tokens
 from latent_env.autoencoders.training import train_autoencoder
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 32).map(lambda n: 8 * n), st.sampled_from([1, 3]), st.sampled_from(["flat", "spatial"]))
 def test_any_multiple_of_8(size: int, channels: int, latent: str) -> None:
     model = ConvAutoencoder(channels, size, latent, latent_size=4, width=4)
@@ -25,7 +25,7 @@ def test_any_multiple_of_8(size: int, channels: int, latent: str) -> None:
     images = torch.rand(2, channels, size, size)
     latents = model.encode(images)
     assert latents.shape == (2, *model.latent_shape)
-    decoded = model.decode(latents)
+    decoded = model.decode(latents).detach()
     assert decoded.shape == images.shape
     assert 0 <= float(decoded.min()) <= float(decoded.max()) <= 1
     score, heat = detector(images, decoded)
@@ -63,7 +63,9 @@ def test_frozen_latents_are_white_and_statistics_hold(latent: str) -> None:
     frozen = FrozenAutoencoder(ConvAutoencoder(1, 16, latent, 5, width=8)).calibrate(images)
     latents = frozen.in_batches(images)
     torch.testing.assert_close(latents.mean(0), torch.zeros(frozen.latent_shape), atol=1e-4, rtol=0)
-    torch.testing.assert_close(latents.std(0, correction=0), torch.ones(frozen.latent_shape), atol=1e-3, rtol=0)
+    # A flat latent is white in every dimension, a spatial one in every channel over all places.
+    variance = latents.var(0, correction=0).view(5, -1).mean(1)
+    torch.testing.assert_close(variance, torch.ones(5), atol=2e-3, rtol=0)
     decoded = frozen.decode(latents)
     torch.testing.assert_close(frozen(images.float() / 255), decoded)
     directions = frozen.directions

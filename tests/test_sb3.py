@@ -35,7 +35,9 @@ def test_strangers_code(algorithm: type[BaseAlgorithm]) -> None:
     model = algorithm("MlpPolicy", "latent_env:LatentAug-v0", seed=0, **arguments)  # type: ignore[arg-type]
     before = [parameter.detach().clone() for parameter in model.policy.parameters()]
     model.learn(64)
-    changed = [not np.array_equal(a.detach(), b) for a, b in zip(model.policy.parameters(), before, strict=True)]
+    changed = [
+        not np.array_equal(a.detach(), b) for a, b in zip(model.policy.parameters(), before, strict=True)
+    ]
     assert any(changed)
     assert np.isfinite(evaluate_policy(model, gym.make("LatentAug-v0"), n_eval_episodes=2, warn=False)[0])
 
@@ -128,5 +130,5 @@ def test_a_policy_of_another_world_is_refused(tmp_path: Path) -> None:
 
 
 def test_batch_size_must_divide_the_rollout() -> None:
-    with pytest.raises(UserError, match="agent.batch_size=48 must divide"):
+    with pytest.raises(UserError, match=r"agent.batch_size=48 must divide"):
         make_ppo(vec_env(), {**PPO_SETTINGS, "batch_size": 48}, 0)

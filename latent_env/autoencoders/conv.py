@@ -87,6 +87,8 @@ class ConvAutoencoder(nn.Module):
             ]
         self.encoder = nn.Sequential(*down, *to_latent)
         self.decoder = nn.Sequential(*from_latent, *up)
+        # Convolutions are a quarter faster so; PyTorch's stubs forget this form of `to`.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build this architecture again."""

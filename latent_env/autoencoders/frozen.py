@@ -10,7 +10,7 @@ from torch import Tensor, nn
 SPREAD_LEVELS = 101
 """Quantiles 0, 1, …, 100 % of the distance between a normal token and its nearest neighbour."""
 
-LEAST_VARIANCE = 0.1
+LEAST_VARIANCE = 0.01
 """No dimension is scaled as if its variance were below this share of the mean variance."""
 
 MAX_DIRECTIONS = 32
@@ -116,10 +116,14 @@ class FrozenAutoencoder(nn.Module):
         self.scale.fill_(1)
         raw = self.in_batches(images).clone()
         self.mean.copy_(raw.mean(0))
-        # A dimension that hardly varies (a token of plain background) must not count like one that
-        # does: at unit variance its rounding errors would look like changes of the image.
         variance = raw.var(0, correction=0)
-        self.scale.copy_(variance.clamp_min(LEAST_VARIANCE * float(variance.mean()) + 1e-12).sqrt())
+        if self.is_spatial:
+            # One scale a channel: the decoder is the same at every place, so the same change should
+            # show as much in the liver as at the body's edge, where normal images differ most.
+            variance = variance.mean(dim=(1, 2), keepdim=True).expand_as(variance)
+        # A dimension that hardly varies must not be blown up until its rounding errors look large.
+        least = LEAST_VARIANCE * float(variance.mean()) + 1e-12
+        self.scale.copy_(variance.clamp_min(least).sqrt())
         latents = (raw - self.mean) / self.scale
         directions, scales = _principal(latents.flatten(1), len(self.directions))
         self.directions.copy_(directions)

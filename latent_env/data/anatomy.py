@@ -123,12 +123,8 @@ def _organs(rng: np.random.Generator, canvas: Canvas, image: Field, inside: Fiel
 
 def _liver(rng: np.random.Generator, canvas: Canvas, image: Field, inside: Field) -> Field:
     """Paint the liver, its vessels and perhaps a gall bladder; returns its coverage."""
-    right = canvas.ellipse(
-        _jitter(rng, -0.4, -0.06), _scaled(rng, 0.4, 0.4), 0.0, random_waves(rng, 0.05)
-    )
-    left = canvas.ellipse(
-        _jitter(rng, -0.08, -0.28, 0.03), _scaled(rng, 0.34, 0.16), rng.normal(0.1, 0.08)
-    )
+    right = canvas.ellipse(_jitter(rng, -0.4, -0.06), _scaled(rng, 0.4, 0.4), 0.0, random_waves(rng, 0.05))
+    left = canvas.ellipse(_jitter(rng, -0.08, -0.28, 0.03), _scaled(rng, 0.34, 0.16), rng.normal(0.1, 0.08))
     liver = np.maximum(right, left) * inside
     parenchyma = LIVER + rng.normal(0, 4) + 2 * smooth_noise(rng, image.shape[0], canvas.x.shape[0] / 24)
     paint(image, liver, parenchyma)

@@ -42,8 +42,10 @@ def load_bmad_dataset(
 
     Images of any shape are stretched to ``size`` × ``size`` pixels.
 
-    :param data_root: the folder that holds the data set's folder, or that folder itself.
-    :param name: what the data set is called; ``bmad_liver`` is looked for as Liver, liver, Liver_AD.
+    :param data_root: the folder that holds the data set's folder (perhaps in a folder bmad), or that
+        folder itself.
+    :param name: what the data set is called; ``bmad_liver`` is looked for as Liver or
+        Liver_AD, in any case.
     :param size: side in pixels, a multiple of 8 from 8 to 256.
     :param channels: 1 for grey, 3 for RGB, None for what the training images are.
     :param folders: folder names to look for instead.
@@ -65,9 +67,7 @@ def load_bmad_dataset(
         ("test/Ungood", test_bad),
     ):
         if not samples:
-            raise UserError(
-                f"{root} holds no images in {what}. Expected there:\n{LAYOUT}\n{WHERE_TO_GET_IT}"
-            )
+            raise UserError(f"{root} holds no images in {what}. Expected there:\n{LAYOUT}\n{WHERE_TO_GET_IT}")
     check_all_masked(valid_bad + test_bad, "Ungood/anomaly_mask/<same name>")
     masked = any(sample.mask for sample in test_bad)
     channels = decide_channels(train, channels)
@@ -83,31 +83,36 @@ def load_bmad_dataset(
 
 
 def folder_names(name: str) -> tuple[str, ...]:
-    """What the folder of ``name`` may be called: ``bmad_liver`` is Liver, liver or Liver_AD."""
-    bare = name.removeprefix("bmad_")
-    title = bare.capitalize()
-    names = (title, bare, f"{title}_AD", bare.upper(), f"{bare.upper()}_AD")
-    return tuple(dict.fromkeys(names))
+    """What the folder of ``name`` may be called, in any case: ``bmad_liver`` is Liver or Liver_AD."""
+    title = name.removeprefix("bmad_").capitalize()
+    return title, f"{title}_AD"
 
 
 def _find_root(data_root: Path, name: str, names: Sequence[str]) -> Path:
-    """The folder with ``train/good``: one of ``names`` below ``data_root``, or up to two deeper."""
-    places = [data_root / folder for folder in names] + [data_root]
-    for place in places:
-        # Copies in circulation nest the splits, for example in Liver/Train/hist_DIY. data_root
-        # itself is not searched deeper: that would find other data sets.
-        inner = [] if place == data_root else list_folders(place)
-        innermost = [deep for folder in inner for deep in list_folders(folder)]
-        for root in (place, *inner, *innermost):
-            train = find_folder(root, "train")
-            if train and find_folder(train, "good") and find_folder(root, "test"):
-                return root
-    looked = "\n".join(f"  {place.absolute()}" for place in places)
+    """The folder with ``train/good``: one of ``names``, or up to two levels below it, or data_root."""
+    # Copies in circulation nest the splits, for example in Liver/Train/hist_DIY.
+    for parent in (data_root, data_root / "bmad"):
+        for place in filter(None, (find_folder(parent, folder) for folder in names)):
+            inner = list_folders(place)
+            innermost = [deep for folder in inner for deep in list_folders(folder)]
+            for root in (place, *inner, *innermost):
+                if _holds_splits(root):
+                    return root
+    if _holds_splits(data_root):  # and no deeper, or it would find other data sets
+        return data_root
+    parents = (data_root.absolute(), data_root.absolute() / "bmad")
+    places = [*(parent / folder for parent in parents for folder in names), parents[0]]
+    looked = "\n".join(f"  {place}" for place in places)
     raise UserError(
-        f"The data set {name} is not there. Looked for train/good and test in\n{looked}\n"
-        f"Expected in one of them:\n{LAYOUT}\n{WHERE_TO_GET_IT}\n"
-        "If it lies elsewhere, name the place: dataset.data_root=/path."
+        f"The data set {name} is not there. Looked for train/good and test in (capitals don't matter)\n"
+        f"{looked}\nExpected in one of them:\n{LAYOUT}\n{WHERE_TO_GET_IT}\n"
+        "If it lies elsewhere, name the folder that holds it: data_root=/path."
     )
+
+
+def _holds_splits(root: Path) -> bool:
+    train = find_folder(root, "train")
+    return bool(train and find_folder(train, "good") and find_folder(root, "test"))
 
 
 def _read_folder(root: Path, label: int, *splits: str) -> list[Sample]:

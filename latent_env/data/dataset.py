@@ -43,8 +43,7 @@ class Split:
         shape = self.images.shape
         if self.images.ndim != 4 or self.images.dtype != np.uint8 or shape[1] not in (1, 3):
             raise UserError(
-                "images must be (N, C, H, W) uint8 with 1 or 3 channels, "
-                f"not {shape} {self.images.dtype}."
+                f"images must be (N, C, H, W) uint8 with 1 or 3 channels, not {shape} {self.images.dtype}."
             )
         if self.labels.shape != shape[:1] or self.labels.dtype != np.int64:
             raise UserError(

@@ -30,9 +30,7 @@ def load_digits_dataset(normal: Sequence[int], seed: int = 0) -> Dataset:
     normals = rng.permutation(np.flatnonzero(np.isin(digits, chosen)))
     first = round(TRAIN_SHARE * len(normals))
     second = first + round(VALID_SHARE * len(normals))
-    classes = [
-        rng.permutation(np.flatnonzero(digits == digit)) for digit in range(10) if digit not in chosen
-    ]
+    classes = [rng.permutation(np.flatnonzero(digits == digit)) for digit in range(10) if digit not in chosen]
     wanted = -(-(second - first) // len(classes))
     # Of a small rest (nine normal digits leave one) test keeps at least half.
     each = [min(wanted, len(part) // 2) for part in classes]

@@ -134,9 +134,7 @@ def _normal_samples(root: Path, split: str) -> list[Sample]:
         )
     images = list_images(folder)
     if not images:
-        raise UserError(
-            f"{folder} holds no images (png, jpg, bmp, tif or webp). Put normal images there."
-        )
+        raise UserError(f"{folder} holds no images (png, jpg, bmp, tif or webp). Put normal images there.")
     return [Sample(path, 0, _relative(path, root)) for path in images]
 
 
@@ -150,8 +148,7 @@ def _anomalous_samples(root: Path) -> list[Sample]:
         images = list_images(folder)
         mask_folder = find_folder(truth, folder.name) if truth else None
         pairs = pair_masks(images, list_images(mask_folder) if mask_folder else [])
-        for path in images:
-            samples.append(Sample(path, 1, _relative(path, root), pairs.get(path)))
+        samples += [Sample(path, 1, _relative(path, root), pairs.get(path)) for path in images]
     if not samples:
         raise UserError(
             f"{root / 'test'} holds no anomalous images: expected a folder a kind of defect beside "

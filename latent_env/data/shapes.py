@@ -24,7 +24,7 @@ class Canvas:
     @property
     def pixel(self) -> float:
         """Width of one pixel, in half canvas widths."""
-        return 2.0 / self.x.shape[0]
+        return 2.0 / len(self.x)
 
     def ellipse(
         self,
@@ -54,17 +54,15 @@ class Canvas:
             distance /= outline
         return soft((1 - distance) * np.float32(min(radii)), self.pixel * edge)
 
-    def tube(
-        self, start: tuple[float, float], end: tuple[float, float], width: tuple[float, float]
-    ) -> Field:
+    def tube(self, start: tuple[float, float], end: tuple[float, float], width: tuple[float, float]) -> Field:
         """Coverage of a vessel ``(H, W)`` whose radius goes from ``width[0]`` to ``width[1]``."""
         dx, dy = end[0] - start[0], end[1] - start[1]
         x, y = self.x - np.float32(start[0]), self.y - np.float32(start[1])
         along = (x * np.float32(dx) + y * np.float32(dy)) / np.float32(dx * dx + dy * dy + 1e-9)
         along = np.clip(along, 0, 1)
         gap = np.hypot(x - along * np.float32(dx), y - along * np.float32(dy))
-        radius = np.float32(width[0]) + along * np.float32(width[1] - width[0])
-        return soft(radius - gap, self.pixel)
+        depth = width[0] + along * (width[1] - width[0]) - gap
+        return soft(depth.astype(np.float32), self.pixel)
 
 
 def make_canvas(size: int, zoom: float, angle: float, shift: tuple[float, float]) -> Canvas:
@@ -78,7 +76,8 @@ def make_canvas(size: int, zoom: float, angle: float, shift: tuple[float, float]
 
 def soft(depth: Field, edge: float) -> Field:
     """Coverage ``(H, W)`` from the signed depth below the outline; ``edge`` is the ramp's width."""
-    return np.clip(depth / np.float32(edge) + np.float32(0.5), 0, 1).astype(np.float32)
+    coverage: Field = np.clip(depth / np.float32(edge) + np.float32(0.5), 0, 1, dtype=np.float32)
+    return coverage
 
 
 def paint(image: Field, coverage: Field, value: float | Field) -> None:

@@ -1,0 +1,205 @@
+"""The three scripts, called as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from conftest import ROOT, TINY, TINY_AGENT, TINY_PPO, run_script
+
+SCRIPTS = ["train_ae.py", "train_detector.py", "train_ppo.py"]
+
+
+def report(folder: Path) -> dict[str, object]:
+    (path,) = folder.glob("runs/digits/agent/*/report.json")
+    loaded: dict[str, object] = json.loads(path.read_text())
+    return loaded
+
+
+def test_everything_from_nothing_and_once_more(tmp_path: Path) -> None:
+    first = run_script("train_ppo.py", *TINY_PPO, cwd=tmp_path)
+    for metric in ("image_AUROC", "image_AP", "image_F1Max"):
+        assert metric in first.stdout
+    assert "tensorboard --logdir runs" in first.stdout
+    for stage in ("autoencoder", "detector", "agent"):
+        (folder,) = (tmp_path / "runs" / "digits" / stage).iterdir()
+        names = {path.name for path in folder.iterdir()}
+        assert {"config.yaml", "metrics.json", "pictures"} <= names
+        assert any(name.startswith("events.out.tfevents") for name in names)
+        assert list((folder / "pictures").glob("*.png"))
+    (folder,) = (tmp_path / "runs" / "digits" / "agent").iterdir()
+    assert {"report.json", "report.md", "augmented.npz", "policy.zip"} <= {p.name for p in folder.rglob("*")}
+    with np.load(folder / "augmented.npz") as made:
+        assert set(np.unique(made["labels"])) <= {0, 1}
+
+    env = gym.make("LatentAug-v0", artifacts=str(folder))
+    assert env.reset(seed=0)[0].shape == (16,)
+    env = gym.make("LatentAug-v0", artifacts=str(tmp_path / "runs"))
+    assert env.reset(seed=0)[0].shape == (16,)
+
+    began = time.monotonic()
+    again = run_script("train_ppo.py", *TINY_PPO, cwd=tmp_path)
+    assert "using" in again.stderr
+    assert again.stdout == first.stdout
+    assert time.monotonic() - began < 60
+
+    # The same seed in another folder: the same figures, to the last digit.
+    other = tmp_path / "other"
+    other.mkdir()
+    run_script("train_ppo.py", *TINY_PPO, cwd=other)
+    assert report(other)["metrics"] == report(tmp_path)["metrics"]
+
+
+@pytest.mark.parametrize("agent", ["random", "gradient", "none"])
+def test_other_agents(agent: str, tmp_path: Path) -> None:
+    done = run_script("train_ppo.py", *TINY_AGENT, f"agent={agent}", "env.horizon=2", cwd=tmp_path)
+    assert "image_AUROC" in done.stdout
+    assert report(tmp_path)["agent"] == agent
+
+
+def test_stages_on_their_own_export_and_multirun(tmp_path: Path) -> None:
+    tiny = TINY[:-3]
+    done = run_script("train_ae.py", *tiny, "seed=1,2", "-m", cwd=tmp_path)
+    assert done.stdout.count("dB on normal validation images") == 2
+    assert len(list((tmp_path / "runs/digits/autoencoder").iterdir())) == 2
+    done = run_script("train_detector.py", *TINY, "seed=1", "export=world", cwd=tmp_path)
+    assert "autoencoder: using" in done.stderr
+    assert gym.make("LatentAug-v0", artifacts=str(tmp_path / "world")).reset(seed=0)[0].shape == (16,)
+    assert not (tmp_path / "outputs").exists()  # Hydra's own folders would only confuse
+
+
+def test_images_of_ones_own(tmp_path: Path) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for folder, count in (
+        ("train/good", 8),
+        ("test/good", 4),
+        ("test/hole", 4),
+        ("ground_truth/hole", 4),
+    ):
+        (tmp_path / "mine" / folder).mkdir(parents=True)
+        for i in range(count):
+            image = rng.integers(100, 140, (20, 20), dtype=np.uint8)
+            name = f"{i:03}.png"
+            if folder.endswith("hole"):
+                image[5:9, 5:9] = 0
+            if folder.startswith("ground_truth"):
+                image, name = np.where(image == 0, 255, 0).astype(np.uint8), f"{i:03}_mask.png"
+            Image.fromarray(image).save(tmp_path / "mine" / folder / name)
+    tiny = ["dataset=folder", "dataset.root=mine", "data_root=.", "dataset.size=16", *TINY[1:]]
+    done = run_script("train_detector.py", *tiny, cwd=tmp_path)
+    assert "pixel_AUPRO" in done.stdout
+    assert list((tmp_path / "runs").glob("mine/detector/*/metrics.json"))
+
+
+def test_a_users_reward_and_perturbation(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import latent_env\n"
+        "@latent_env.register_reward('dark')\n"
+        "class Dark(latent_env.RewardTerm):\n"
+        "    def value(self, transition):\n"
+        "        return 1 - transition.image.mean(dim=(1, 2, 3))\n"
+    )
+    overrides = [*TINY_AGENT, "agent=random", "plugins=[mine]", "+reward.terms.dark=0.5"]
+    done = run_script("train_ppo.py", *overrides, cwd=tmp_path)
+    assert "image_AUROC" in done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_shows_every_choice_with_a_line(script: str, tmp_path: Path) -> None:
+    text = run_script(script, "--help", cwd=tmp_path).stdout
+    for choice in ("phantom", "digits", "folder", "bmad_liver", "conv"):
+        (line,) = [line for line in text.splitlines() if line.split()[:1] == [choice]]
+        assert len(line.split()) > 4
+    assert ("ppo" in text.split()) == (script == "train_ppo.py")
+    assert "seed: 0" in text
+    assert not list(tmp_path.iterdir())
+
+
+MISTAKES = [
+    (["datset=digits"], "datset=digits is an unknown key: train_ppo.py has agent, autoencoder"),
+    (["dataset=foo"], "dataset=foo is unknown: choose one of bmad_liver, digits, folder, phantom"),
+    (["agent=genius"], "agent=genius is unknown: choose one of gradient, none, ppo, random"),
+    (
+        ["autoencoder.widht=3"],
+        "autoencoder.widht=3 is an unknown key: autoencoder has batch_size, latent",
+    ),
+    (["seed.x=3"], "seed.x=3: seed is a single value"),
+    (["autoencoder.steps=many"], "autoencoder.steps=many must be a whole number"),
+    (["env.time_aware=perhaps"], "env.time_aware=perhaps must be true or false"),
+    (["reward.terms.boundary=high"], "reward.terms.boundary=high must be a number"),
+    (["autoencoder.steps=0"], "autoencoder.steps=0 must be above 0"),
+    (["share=2"], "share=2.0 must lie from 0 to 1"),
+    (["threads=-1"], "threads=-1 must be at least 1"),
+    (["device=abacus"], "device=abacus is unknown: choose cpu, cuda or auto"),
+    (["seed"], "seed: can't be read as key=value"),
+    (["autoencoder.latent=round"], "autoencoder.latent=round is unknown: choose one of flat, spatial"),
+    (["dataset=digits", "env.perturbation=brush"], "brush needs a spatial latent"),
+    (["env.perturbation=paint"], "perturbation=paint is unknown: choose one of auto, brush, dense"),
+    (["+reward.terms.beauty=1"], "reward=beauty is unknown: choose one of boundary, novelty, realism"),
+    (["synthesis.weights={cutpaste: 0, perlin: 0}"], "synthesis"),
+    (["dataset=digits", "dataset.normal=12"], "12"),
+    (["dataset.size=60"], "60"),
+    (["plugins=[no_such_module]"], "plugins: can't import 'no_such_module'"),
+    (["dataset=folder"], "dataset.root is missing"),
+    (["dataset=folder", "dataset.root=nowhere"], "nowhere"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_a_mistake_is_one_clear_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = run_script("train_ppo.py", *arguments, "autoencoder.batch_size=8", cwd=tmp_path, check=False)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("train_ppo.py: ")]
+    assert len(said) == 1
+    assert not list(tmp_path.glob("runs/**/metrics.json"))  # nothing was trained before it was noticed
+
+
+def test_missing_data_says_where_how_and_whence(tmp_path: Path) -> None:
+    done = run_script("train_ppo.py", "dataset=bmad_liver", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    for part in ("data/Liver", "train/good", "Ungood", "BMAD", "data_root="):
+        assert part in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "agent"])
+def test_ctrl_c_loses_nothing(stage: str, tmp_path: Path) -> None:
+    """Interrupted and taken up again, the stage ends where it would have ended anyway."""
+    if stage == "autoencoder":
+        arguments = ["train_ae.py", "dataset=digits", "threads=1", "autoencoder.steps=3000"]
+    else:
+        arguments = ["train_ppo.py", *TINY_PPO, "agent.total_steps=40960"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / arguments[0]), *arguments[1:]],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    waiting = f"runs/digits/{stage}/*/events*"
+    while not list(tmp_path.glob(waiting)) and process.poll() is None:
+        time.sleep(0.2)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "the same command goes on from there" in said
+    assert "Traceback" not in said
+    if stage == "autoencoder":
+        done = run_script(*arguments, cwd=tmp_path)
+        assert "going on from step" in done.stderr
+    else:
+        assert list(tmp_path.glob("runs/digits/agent/*/round_1/policy.safetensors"))
+        done = run_script(*arguments[:-1], "agent.total_steps=40960", cwd=tmp_path)
+        assert "image_AUROC" in done.stdout
