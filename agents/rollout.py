@@ -87,7 +87,7 @@ def collect(
         if bar is not None:
             bar.update(min(dynamics.num_worlds, count - made + dynamics.num_worlds))
         observation = result.observations
-        if bool(result.terminated.any()):
+        if made < count and bool(result.terminated.any()):
             observation = dynamics.reset_tensor(result.terminated)
     return Augmented.joined(kept)
 

@@ -1,0 +1,47 @@
+"""The worlds that ship inside the package still do what they were trained for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import WORLDS
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from conf.launch import CONF
+from conf.schema import register_schema
+from latent_env.autoencoders.training import peak_signal_to_noise
+from latent_env.data import Dataset
+from latent_env.evaluation import evaluate
+from latent_env.worlds import BUILTIN, load_world
+
+
+def dataset(name: str) -> Dataset:
+    """The data set as the scripts load it by default."""
+    register_schema()
+    with initialize_config_dir(config_dir=str(CONF), version_base=None):
+        config = compose("train_ae", [f"dataset={name}"])
+    loaded: Dataset = OmegaConf.to_object(config.dataset).load(CONF)  # type: ignore[union-attr]
+    return loaded
+
+
+@pytest.mark.parametrize(("name", "decibels", "auroc"), [("digits", 18.0, 0.75), ("phantom", 24.0, 0.58)])
+def test_builtin_worlds_reconstruct_and_detect_what_they_never_saw(
+    name: str, decibels: float, auroc: float
+) -> None:
+    data, world = dataset(name), load_world(name, torch.device("cpu"))
+    images = torch.from_numpy(data.test.normal().images).float() / 255
+    with torch.inference_mode():
+        psnr = float(peak_signal_to_noise(images, world.autoencoder(images)).mean())
+        flat = torch.from_numpy(data.train.images).float().mean(0, keepdim=True) / 255
+        trivial = float(peak_signal_to_noise(images, flat.expand_as(images)).mean())
+    assert psnr > decibels
+    assert psnr > trivial + 2  # better than answering every image with the mean image
+    assert evaluate(world, data.test).metrics["image_AUROC"] > auroc
+    starts = {image.numpy().tobytes() for image in world.images}
+    assert starts <= {image.tobytes() for image in data.train.images}  # not from a test split
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_builtin_worlds_are_small(name: str) -> None:
+    assert sum(path.stat().st_size for path in (BUILTIN / name).iterdir()) < 4 * 2**20
