@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 
 from conf.job import Job, say, start_job
@@ -17,10 +18,13 @@ from detectors.training_state import TrainingState
 from detectors.transformer import TransformerDetector
 from latent_env.artifacts import load_detector, save_autoencoder, save_detector
 from latent_env.autoencoders import FrozenAutoencoder
-from latent_env.evaluation import evaluate, log_evaluations, validation_split
+from latent_env.evaluation import evaluate, log_curves, log_evaluation, validation_split
 from latent_env.runs import Run
 from latent_env.worlds import World, save_images
 from train_ae import autoencoder_settings, autoencoder_stage, new_autoencoder
+
+CALIBRATION_IMAGES = 2048
+"""So many normal images say well enough what is usual, and they fit in memory as floats."""
 
 
 def detector_settings(job: Job[DetectorRun]) -> dict[str, Any]:
@@ -54,7 +58,6 @@ def learn_to_detect(
     label: str,
     samples: Samples | None = None,
     share: float = 0.0,
-    offset: int = 0,
 ) -> TransformerDetector:
     """A detector trained from scratch, on an agent's ``samples`` too if there are any.
 
@@ -62,6 +65,9 @@ def learn_to_detect(
     """
     config = job.config.detector
     detector = new_detector(job)
+    known = job.train_images[:CALIBRATION_IMAGES].float() / 255
+    with torch.inference_mode():
+        detector.calibrate(known, torch.cat([autoencoder(part) for part in known.split(256)]))
     synthesis = ImageSynthesis(job.config.synthesis.weights)
     diet = Diet(job.train_images, synthesis, samples, share)
     state = TrainingState(detector, config.learning_rate, config.steps, job.config.seed)
@@ -75,7 +81,7 @@ def learn_to_detect(
         return {f"valid/{name}": value for name, value in metrics.items()}
 
     training = train_detector(state, detector, diet, autoencoder, config.batch_size)
-    run.follow(label, training, state, validate, offset)
+    run.follow(label, training, state, validate)
     return detector.requires_grad_(False).eval()
 
 
@@ -102,7 +108,8 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run]:
     world = World.build(autoencoder, detector, starts, job.device)
     save_world(run.path, world)
     evaluation = evaluate(world, job.dataset.test)
-    log_evaluations(run, {"test": evaluation}, world, job.config.detector.steps)
+    log_evaluation(run, evaluation, world, job.config.detector.steps)
+    log_curves(run, {"transformer": evaluation}, job.config.detector.steps)
     run.finish(evaluation.metrics)
     return world, run
 

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from omegaconf import DictConfig
 from stable_baselines3 import PPO
 from stable_baselines3.common.utils import set_random_seed
@@ -17,17 +15,17 @@ from stable_baselines3.common.utils import set_random_seed
 from agents.base import Agent
 from agents.ppo import learn, load_policy, make_ppo, save_policy
 from agents.report import AFTER, BEFORE, compare, write_report
-from agents.rollout import Augmented, collect, load_augmented, save_augmented, sheet
+from agents.rollout import Augmented, collect, load_augmented, save_augmented
 from agents.sb3_vec_env import LatentVecEnv
 from agents.scripted import GradientAgent, NoneAgent, RandomAgent
+from agents.showing import show_embedding, show_samples
 from conf.job import Job, say, start_job
 from conf.launch import run_script
 from conf.schema import AgentRun, GradientConfig, PPOConfig
 from detectors.errors import UserError
 from latent_env.artifacts import load_detector, save_detector
 from latent_env.dynamics import Dynamics
-from latent_env.evaluation import evaluate, log_evaluations
-from latent_env.rendering import panel, stack
+from latent_env.evaluation import evaluate, log_curves, log_evaluation
 from latent_env.runs import Run, progress_bar
 from latent_env.settings import Settings
 from latent_env.worlds import World
@@ -76,7 +74,7 @@ def learned_agent(job: Job[AgentRun], config: PPOConfig, run: Run, dynamics: Dyn
     vec_env = LatentVecEnv(dynamics, seed=job.config.seed + 1000 * number)
     settings = asdict(config)
     model = make_ppo(vec_env, settings, job.config.seed + number)
-    folder, before = round_folder(run, number), round_folder(run, number - 1)
+    folder, before = (run.part(f"round_{i}").path for i in (number, number - 1))
     for saved in (folder, before):
         if (saved / "policy.json").is_file():
             load_policy(saved, model)
@@ -91,14 +89,9 @@ def learned_agent(job: Job[AgentRun], config: PPOConfig, run: Run, dynamics: Dyn
     return model
 
 
-def round_folder(run: Run, number: int) -> Path:
-    """Where a round keeps what it made, so that an interrupted run goes on from there."""
-    return run.path / f"round_{number}"
-
-
 def augment(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) -> Augmented:
     """What the agent of round ``number`` makes."""
-    path = round_folder(run, number) / "augmented.npz"
+    path = run.part(f"round_{number}").path / "augmented.npz"
     if path.is_file():
         return load_augmented(path)
     agent = choose_agent(job, run, dynamics, number)
@@ -106,50 +99,20 @@ def augment(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) -> Au
     set_random_seed(seed)
     with progress_bar(f"samples, round {number}", job.config.samples, unit="image") as bar:
         augmented = collect(dynamics, agent, job.config.samples, seed, bar)
-    show_samples(run, dynamics, augmented, number)
+    show_samples(run, dynamics, augmented, job.config.samples, number)
     save_augmented(path, augmented)
     return augmented
 
 
-def show_samples(run: Run, dynamics: Dynamics, augmented: Augmented, number: int) -> None:
-    """Pictures and histograms of what an agent made."""
-    rows = [panel(dynamics.last, world) for world in range(min(6, dynamics.num_worlds))]
-    run.picture("augmented/panels", stack(rows), number)
-    run.log(
-        {
-            "augmented/decided": len(augmented) / job_samples(run),
-            "augmented/anomalies": float((augmented.labels == 1).float().mean()),
-            "augmented/reward": float(augmented.reward.mean()),
-        },
-        number,
-    )
-    if len(augmented):
-        run.picture(f"augmented/round_{number}", sheet(augmented), number)
-        run.writer.add_histogram("augmented/delta", augmented.delta, number)
-        run.writer.add_histogram("augmented/reward", augmented.reward, number)
-
-
-def job_samples(run: Run) -> int:
-    """How many samples a round makes, undecided ones included."""
-    samples: int = run.settings["loop"]["samples"]
-    return samples
-
-
 def retrain(job: Job[AgentRun], run: Run, world: World, pool: Augmented, number: int) -> World:
     """The world with a detector trained from scratch, on all samples so far as well."""
-    folder = round_folder(run, number)
-    if (folder / "detector.json").is_file():
-        return world.with_detector(load_detector(folder))
-    detector = learn_to_detect(
-        job,
-        run,
-        world.autoencoder,
-        f"detector, round {number}",
-        pool.samples(job.device),
-        job.config.share,
-        offset=(number - 1) * job.config.detector.steps,
-    )
-    save_detector(folder, detector, detector.hyperparameters())
+    part = run.part(f"round_{number}")
+    if (part.path / "detector.json").is_file():
+        return world.with_detector(load_detector(part.path))
+    label, samples = f"detector, round {number}", pool.samples(job.device)
+    detector = learn_to_detect(job, part, world.autoencoder, label, samples, job.config.share)
+    part.writer.close()
+    save_detector(part.path, detector, detector.hyperparameters())
     return world.with_detector(detector)
 
 
@@ -180,13 +143,15 @@ def agent_stage(job: Job[AgentRun]) -> Run:
     save_augmented(run.path / "augmented.npz", pool)
     save_world(run.path, world)
 
-    evaluations = {BEFORE: evaluate(before, job.dataset.test), AFTER: evaluate(world, job.dataset.test)}
-    log_evaluations(run, evaluations, world, config.rounds * config.detector.steps)
-    show_embedding(job, run, world, pool)
+    test, steps = job.dataset.test, config.detector.steps
+    evaluations = {BEFORE: evaluate(before, test), AFTER: evaluate(world, test)}
+    log_evaluation(run, evaluations[AFTER], world, steps)
+    log_curves(run, evaluations, steps)
+    show_embedding(run, world, job.dataset, pool)
     rows = compare(evaluations[BEFORE], evaluations[AFTER])
     headline = (
         f"{job.dataset.summary()}\nagent {config.agent.name}, {config.rounds} rounds, seed {config.seed}; "
-        f"both detectors took {config.detector.steps} steps"
+        f"both detectors took {steps} steps"
     )
     facts = {
         "dataset": job.dataset.name,
@@ -202,26 +167,6 @@ def agent_stage(job: Job[AgentRun]) -> Run:
     gains = {f"gain_{row.metric}": row.difference for row in rows}
     run.finish({row.metric: row.after for row in rows} | gains)
     return run
-
-
-def show_embedding(job: Job[AgentRun], run: Run, world: World, pool: Augmented, most: int = 150) -> None:
-    """Latents of normal, augmented and anomalous images for TensorBoard's projector."""
-    test = job.dataset.test
-    anomalies = test.images[test.labels == 1]
-    groups = {
-        "normal": job.dataset.train.images,
-        "augmented": pool.images[pool.labels == 1].numpy(),
-        "anomalous": anomalies,
-    }
-    chosen = {
-        name: images[np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)]
-        for name, images in groups.items()
-        if len(images)
-    }
-    images = torch.from_numpy(np.concatenate(list(chosen.values())))
-    names = [name for name, part in chosen.items() for _ in part]
-    latents = world.autoencoder.in_batches(images.to(job.device)).flatten(1)
-    run.writer.add_embedding(latents.cpu(), names, images.float() / 255, tag="latents")
 
 
 def main(cfg: DictConfig) -> None:

@@ -19,8 +19,7 @@ from detectors.errors import UserError
 from detectors.training import Samples
 from latent_env.artifacts import write_atomically
 from latent_env.dynamics import Dynamics
-from latent_env.rendering import Picture, contact_sheet
-from latent_env.shell import ANOMALY, UNDECIDED
+from latent_env.shell import UNDECIDED
 
 
 @dataclass(frozen=True)
@@ -109,12 +108,3 @@ def load_augmented(path: Path) -> Augmented:
         raise UserError(f"{path} is missing: `python train_ppo.py` makes it") from error
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged or no augmented data set ({error})") from error
-
-
-def sheet(augmented: Augmented, most: int = 24) -> Picture:
-    """A contact sheet of samples spread over the set, anomalies outlined."""
-    picks = torch.linspace(0, len(augmented) - 1, min(most, len(augmented))).long()
-    labels = ["normal" if label != ANOMALY else "anomaly" for label in augmented.labels[picks]]
-    rewards = [f"{float(reward):.2f}" for reward in augmented.reward[picks]]
-    captions = [f"{label} {reward}" for label, reward in zip(labels, rewards, strict=True)]
-    return contact_sheet(augmented.images[picks], augmented.masks[picks], captions)

@@ -14,6 +14,9 @@ from detectors.errors import UserError
 TOP_SHARE = 0.01
 """The image score is the mean of this share of the highest pixel logits."""
 
+FLOOR = 0.02
+"""Added to deviations (of intensities in [0, 1]): below this, a difference is noise."""
+
 
 def default_patch(size: int) -> int:
     """A patch that gives about 8 to 16 tokens a side: the largest power of two that fits."""
@@ -26,10 +29,16 @@ def default_patch(size: int) -> int:
 class TransformerDetector(nn.Module):
     """Convolutions make tokens, a transformer relates them, convolutions draw the map.
 
-    Input are the image, its reconstruction and their absolute difference. The convolutional stem
-    halves the image ``log2(patch)`` times; what it saw at each size is joined again on the way up,
-    so that the map is pixel-exact although the tokens are coarse.
+    It sees the image, how unusual its intensities are, and how unusual the autoencoder's error is:
+    both against what :meth:`calibrate` found in normal images at the same place. (Where normals vary
+    or the autoencoder always errs, as at edges, a large value says little.) The convolutional stem
+    halves the image ``log2(patch)`` times; what it saw at each size is joined again on the way up, so
+    that the map is pixel-exact although the tokens are coarse.
     """
+
+    usual: Tensor
+    deviation: Tensor
+    usual_error: Tensor
 
     def __init__(
         self,
@@ -51,6 +60,10 @@ class TransformerDetector(nn.Module):
             raise UserError(f"detector.heads={heads} must divide detector.width={width}")
         self.channels, self.size, self.patch = channels, size, patch
         self.width, self.depth, self.heads = width, depth, heads
+        shape = (channels, size, size)
+        self.register_buffer("usual", torch.full(shape, 0.5))
+        self.register_buffer("deviation", torch.full(shape, 0.25))
+        self.register_buffer("usual_error", torch.full(shape, 0.05))
         halvings = patch.bit_length() - 1
         widths = [max(width >> (halvings - 1 - level), 16) for level in range(halvings)]
 
@@ -90,11 +103,18 @@ class TransformerDetector(nn.Module):
         names = ("channels", "size", "patch", "width", "depth", "heads")
         return {name: getattr(self, name) for name in names}
 
+    @torch.no_grad()
+    def calibrate(self, images: Tensor, reconstructions: Tensor) -> None:
+        """Learn what is usual from normal images ``(N, C, H, W)`` in [0, 1] and what becomes of them."""
+        self.usual.copy_(images.mean(0))
+        self.deviation.copy_(images.std(0, correction=0))
+        self.usual_error.copy_((images - reconstructions).abs().mean(0))
+
     def forward(self, images: Tensor, reconstructions: Tensor) -> Detection:
         """Judge images ``(B, C, H, W)`` in [0, 1], given their reconstructions of the same shape."""
-        difference = (images - reconstructions).abs()
-        # Differences are small numbers: without the factor they drown beside the images.
-        seen = torch.cat([images * 2 - 1, reconstructions * 2 - 1, difference * 4], dim=1)
+        unusual = (images - self.usual) / (self.deviation + FLOOR)
+        error = (images - reconstructions) / (self.usual_error + FLOOR)
+        seen = torch.cat([images * 2 - 1, unusual.clamp(-10, 10), error.clamp(-10, 10)], dim=1)
         features, skips = seen, []
         for down in self.down:
             features = functional.gelu(down(features))

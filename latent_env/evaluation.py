@@ -65,18 +65,20 @@ def validation_split(valid: Split, synthesis: ImageSynthesis, seed: int) -> Spli
     )
 
 
-def log_evaluations(run: Run, evaluations: Mapping[str, Evaluation], world: World, step: int) -> None:
-    """Metrics, ROC and PR curves and example pictures, to TensorBoard and ``pictures/``."""
-    for name, evaluation in evaluations.items():
-        tag = name.replace(" ", "_")
-        run.log({f"{tag}/{key}": value for key, value in evaluation.metrics.items()}, step)
-        probability = torch.from_numpy(evaluation.scores).sigmoid()
-        labels = torch.from_numpy(evaluation.split.labels)
-        run.writer.add_pr_curve(f"{tag}/precision_recall", labels, probability, step)
-        run.picture(f"{tag}/detections", detections(world, evaluation), step)
-    truth = next(iter(evaluations.values())).split.labels
+def log_evaluation(run: Run, evaluation: Evaluation, world: World, step: int) -> None:
+    """Test metrics, precision-recall curve and example pictures, to TensorBoard and ``pictures/``."""
+    run.log({f"test/{key}": value for key, value in evaluation.metrics.items()}, step)
+    probability = torch.from_numpy(evaluation.scores).sigmoid()
+    labels = torch.from_numpy(evaluation.split.labels)
+    run.writer.add_pr_curve("test/precision_recall", labels, probability, step)
+    run.picture("test/detections", detections(world, evaluation), step)
+
+
+def log_curves(run: Run, evaluations: Mapping[str, Evaluation], step: int) -> None:
+    """ROC and precision-recall curves of several detectors on the same split, in one picture."""
+    labels = next(iter(evaluations.values())).split.labels
     scores = {name: evaluation.scores for name, evaluation in evaluations.items()}
-    run.picture("curves", curves(truth, scores), step)
+    run.picture("test/curves", curves(labels, scores), step)
 
 
 @torch.inference_mode()

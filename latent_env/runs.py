@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import sys
@@ -69,6 +70,13 @@ class Run:
         held: dict[str, float] = read_json(self.path / COMPLETE)
         return held
 
+    def part(self, name: str) -> Run:
+        """A run inside this one, with its own events: shown beside it in TensorBoard, tag by tag."""
+        part = copy.copy(self)
+        part.__dict__.pop("writer", None)
+        part.path = self.path / name
+        return part
+
     def begin(self) -> None:
         """Make the folder and write down the configuration."""
         try:
@@ -98,9 +106,9 @@ class Run:
         for tag, value in scalars.items():
             self.writer.add_scalar(tag, float(value), step)
 
-    def picture(self, tag: str, picture: Picture, step: int = 0) -> Path:
-        """Keep a picture as PNG in ``pictures/`` and in TensorBoard."""
-        path = self.path / "pictures" / f"{tag.replace('/', '_')}.png"
+    def picture(self, tag: str, picture: Picture, step: int = 0, name: str | None = None) -> Path:
+        """Keep a picture in TensorBoard and as ``pictures/<name or tag>.png``."""
+        path = self.path / "pictures" / f"{(name or tag).replace('/', '_')}.png"
         save_picture(path, picture)
         self.writer.add_image(tag, picture, step, dataformats="HWC")
         return path
@@ -118,12 +126,10 @@ class Run:
         training: Iterator[Progress],
         state: TrainingState,
         validate: Callable[[], Mapping[str, float]] | None = None,
-        offset: int = 0,
     ) -> None:
         """Run a training loop to its end: progress bar, TensorBoard, checkpoints, and Ctrl-C.
 
-        ``validate`` is asked for scalars about ``VALIDATIONS`` times on the way. ``offset`` moves the
-        steps in TensorBoard, for a second loop in the same folder.
+        ``validate`` is asked for scalars about ``VALIDATIONS`` times on the way.
         """
         self._go_on(label, state)
         since = saved = time.perf_counter()
@@ -135,12 +141,11 @@ class Run:
                     bar.update()
                     for what, seconds in progress.seconds.items():
                         spent[what] = spent.get(what, 0.0) + seconds
-                    step = progress.step + offset
                     if progress.step % LOG_EVERY == 0 or progress.step == progress.total:
-                        self._report(bar, progress, step, spent, time.perf_counter() - since)
+                        self._report(bar, progress, spent, time.perf_counter() - since)
                         since, spent = time.perf_counter(), {}
                     if validate is not None and progress.step % every == 0:
-                        self.log(validate(), step)
+                        self.log(validate(), progress.step)
                     if time.perf_counter() - saved > CHECKPOINT_SECONDS:
                         self._keep(state)
                         saved = time.perf_counter()
@@ -155,7 +160,6 @@ class Run:
         self,
         bar: tqdm[Any],
         progress: Progress,
-        step: int,
         spent: Mapping[str, float],
         elapsed: float,
     ) -> None:
@@ -166,7 +170,7 @@ class Run:
         scalars["charts/SPS"] = LOG_EVERY / max(elapsed, 1e-9)
         whole = max(sum(spent.values()), 1e-9)
         scalars |= {f"time/{what}": seconds / whole for what, seconds in spent.items()}
-        self.log(scalars, step)
+        self.log(scalars, progress.step)
         bar.set_postfix_str(f"loss {float(progress.losses['total']):.3f}", refresh=False)
 
     def _keep(self, state: TrainingState) -> None:

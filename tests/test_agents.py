@@ -10,8 +10,9 @@ import torch
 from conftest import make_world
 
 from agents.report import Row, table, verdict
-from agents.rollout import collect, save_augmented, sheet
+from agents.rollout import collect, save_augmented
 from agents.scripted import GradientAgent, NoneAgent, RandomAgent
+from agents.showing import sheet
 from detectors.errors import UserError
 from latent_env.dynamics import Dynamics
 from latent_env.settings import Settings

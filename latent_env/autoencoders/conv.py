@@ -12,10 +12,15 @@ from detectors.errors import UserError
 LATENT_KINDS = ("flat", "spatial")
 
 
-def downsamplings(size: int) -> int:
-    """How often the encoder halves an image of ``size`` pixels: at most 3, down to a 4x4 grid."""
-    halvings = 0
-    while halvings < 3 and size // 2 ** (halvings + 1) >= 4:
+def downsamplings(size: int, latent: str) -> int:
+    """How often the encoder halves an image of ``size`` pixels: 1 to 3 times.
+
+    A spatial latent keeps a grid of about 16 tokens a side, where the image has them: on a coarser one
+    a single token already moves whole organs, and no stroke is as small as a lesion.
+    """
+    smallest = 12 if latent == "spatial" else 4
+    halvings = 1
+    while halvings < 3 and size // 2 ** (halvings + 1) >= smallest:
         halvings += 1
     return halvings
 
@@ -36,7 +41,7 @@ class _Residual(nn.Module):
 class ConvAutoencoder(nn.Module):
     """Images ``(B, C, size, size)`` in [0, 1] to a latent and back.
 
-    ``latent="spatial"`` gives ``(B, latent_size, g, g)``, with ``g = size / 2**downsamplings(size)``;
+    ``latent="spatial"`` gives ``(B, latent_size, g, g)`` with ``g = size / 2**downsamplings(size, latent)``,
     ``latent="flat"`` gives ``(B, latent_size)``.
     """
 
@@ -54,7 +59,7 @@ class ConvAutoencoder(nn.Module):
             )
         self.channels, self.size = channels, size
         self.latent, self.latent_size, self.width = latent, latent_size, width
-        depth = downsamplings(size)
+        depth = downsamplings(size, latent)
         grid = size // 2**depth
         widths = [width * min(2**level, 2) for level in range(depth)]  # 32, 64, 64
 
