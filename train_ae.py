@@ -17,6 +17,7 @@ from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder
 from latent_env.autoencoders.training import peak_signal_to_noise, train_autoencoder
 from latent_env.rendering import side_by_side, stack, to_rgb
 from latent_env.runs import Run
+from latent_env.supervision import follow
 
 
 def autoencoder_settings(job: Job[AutoencoderRun]) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def autoencoder_stage(job: Job[AutoencoderRun]) -> tuple[FrozenAutoencoder, Run]
         return {"valid/psnr": float(peak_signal_to_noise(batch, model(batch)).mean())}
 
     training = train_autoencoder(state, model, images, config.batch_size)
-    run.follow("autoencoder", training, state, validate)
+    follow(run, "autoencoder", training, state, validate)
     frozen = FrozenAutoencoder(model).calibrate(images)
     save_autoencoder(run.path, frozen)
     show_reconstructions(run, frozen, images, valid)

@@ -20,7 +20,8 @@ from latent_env.artifacts import load_detector, save_autoencoder, save_detector
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.evaluation import evaluate, log_curves, log_evaluation, validation_split
 from latent_env.runs import Run
-from latent_env.worlds import World, save_images
+from latent_env.supervision import follow
+from latent_env.worlds import World, check_writable, copy_world, save_images
 from train_ae import autoencoder_settings, autoencoder_stage, new_autoencoder
 
 CALIBRATION_IMAGES = 2048
@@ -45,6 +46,8 @@ def new_detector(job: Job[DetectorRun]) -> TransformerDetector:
 
 def rehearse_detector(job: Job[DetectorRun]) -> World:
     """An untrained world: whatever can't work together shows here, before anything is trained."""
+    if job.config.export:
+        check_writable(job.config.export, "export")
     ImageSynthesis(job.config.synthesis.weights)
     images = job.train_images[:4]
     frozen = FrozenAutoencoder(new_autoencoder(job)).calibrate(images)
@@ -81,7 +84,7 @@ def learn_to_detect(
         return {f"valid/{name}": value for name, value in metrics.items()}
 
     training = train_detector(state, detector, diet, autoencoder, config.batch_size)
-    run.follow(label, training, state, validate)
+    follow(run, label, training, state, validate)
     return detector.requires_grad_(False).eval()
 
 
@@ -90,7 +93,7 @@ def save_world(folder: Path, world: World) -> None:
     save_autoencoder(folder, world.autoencoder)
     save_images(folder, world.images)
     assert isinstance(world.detector, TransformerDetector)
-    save_detector(folder, world.detector, world.detector.hyperparameters())
+    save_detector(folder, world.detector)
 
 
 def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run]:
@@ -117,11 +120,11 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run]:
 def main(cfg: DictConfig) -> None:
     """Train, or find, the detector and say how good it is."""
     job = start_job(cfg, DetectorRun)
-    world, run = detector_stage(job)
+    _, run = detector_stage(job)
     for name, value in run.metrics.items():
         print(f"{name:12} {value:.4f}")
     if job.config.export:
-        save_world(Path(job.config.export), world)
+        copy_world(run.path, Path(job.config.export))
         print(f"exported:    {job.config.export}")
     print(
         f"pictures:    {run.path / 'pictures'}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 from dataclasses import asdict
@@ -19,16 +20,17 @@ from agents.rollout import Augmented, collect, load_augmented, save_augmented
 from agents.sb3_vec_env import LatentVecEnv
 from agents.scripted import GradientAgent, NoneAgent, RandomAgent
 from agents.showing import show_embedding, show_samples
-from conf.job import Job, say, start_job
+from conf.job import LARGEST_SEED, Job, derived_seed, say, start_job
 from conf.launch import run_script
 from conf.schema import AgentRun, GradientConfig, PPOConfig
 from detectors.errors import UserError
 from latent_env.artifacts import load_detector, save_detector
 from latent_env.dynamics import Dynamics
 from latent_env.evaluation import evaluate, log_curves, log_evaluation
-from latent_env.runs import Run, progress_bar
+from latent_env.runs import Run
 from latent_env.settings import Settings
-from latent_env.worlds import World
+from latent_env.supervision import progress_bar
+from latent_env.worlds import World, copy_world
 from train_detector import (
     detector_settings,
     detector_stage,
@@ -36,6 +38,9 @@ from train_detector import (
     rehearse_detector,
     save_world,
 )
+
+SAMPLING = 1
+"""Sets the random numbers of sampling apart from those of learning."""
 
 
 def agent_settings(job: Job[AgentRun]) -> dict[str, Any]:
@@ -46,8 +51,15 @@ def agent_settings(job: Job[AgentRun]) -> dict[str, Any]:
         "reward": asdict(config.reward),
         "agent": asdict(config.agent),
         "loop": {"rounds": config.rounds, "samples": config.samples, "share": config.share},
+        "plugins": {name: source_digest(name) for name in config.plugins},
     }
     return {**detector_settings(job), **own}
+
+
+def source_digest(plugin: str) -> str:
+    """A digest of a plugin's source: when it changes, what it made must be made again."""
+    file = sys.modules[plugin].__file__
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
 
 
 def make_dynamics(job: Job[AgentRun], world: World) -> Dynamics:
@@ -59,7 +71,7 @@ def make_dynamics(job: Job[AgentRun], world: World) -> Dynamics:
 
 def choose_agent(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) -> Agent:
     """The agent of round ``number`` (from 1), trained if it is one that learns."""
-    config, seed = job.config.agent, job.config.seed + 1000 * number
+    config, seed = job.config.agent, derived_seed(job.config.seed, number)
     if isinstance(config, PPOConfig):
         return learned_agent(job, config, run, dynamics, number)
     if isinstance(config, GradientConfig):
@@ -71,21 +83,18 @@ def choose_agent(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) 
 
 def learned_agent(job: Job[AgentRun], config: PPOConfig, run: Run, dynamics: Dynamics, number: int) -> PPO:
     """PPO after its share of the steps, going on from the round before; kept also on Ctrl-C."""
-    vec_env = LatentVecEnv(dynamics, seed=job.config.seed + 1000 * number)
-    settings = asdict(config)
-    model = make_ppo(vec_env, settings, job.config.seed + number)
+    vec_env, settings = LatentVecEnv(dynamics), asdict(config)
+    model = make_ppo(vec_env, settings, derived_seed(job.config.seed, number))
     folder, before = (run.part(f"round_{i}").path for i in (number, number - 1))
     for saved in (folder, before):
         if (saved / "policy.json").is_file():
             load_policy(saved, model)
             break
-    goal = config.total_steps * number // job.config.rounds
-    if model.num_timesteps < goal:
-        with progress_bar(f"agent, round {number}", goal, model.num_timesteps) as bar:
-            try:
-                learn(model, run.path, goal, bar)
-            finally:
-                save_policy(folder, model, settings)
+    done, goal = model.num_timesteps, config.total_steps * number // job.config.rounds
+    if done < goal:
+        vec_env.seed(derived_seed(job.config.seed, number, done))  # not the episodes of before a stop
+        with progress_bar(f"agent, round {number}", goal, done) as bar:
+            learn(model, run.path, goal, bar, lambda: save_policy(folder, model, settings))
     return model
 
 
@@ -95,9 +104,9 @@ def augment(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) -> Au
     if path.is_file():
         return load_augmented(path)
     agent = choose_agent(job, run, dynamics, number)
-    seed = job.config.seed + 1_000_000 * number
-    set_random_seed(seed)
-    with progress_bar(f"samples, round {number}", job.config.samples, unit="image") as bar:
+    seed = derived_seed(job.config.seed, number, SAMPLING)
+    set_random_seed(seed % LARGEST_SEED)
+    with progress_bar(f"samples, round {number}", job.config.samples) as bar:
         augmented = collect(dynamics, agent, job.config.samples, seed, bar)
     show_samples(run, dynamics, augmented, job.config.samples, number)
     save_augmented(path, augmented)
@@ -112,7 +121,7 @@ def retrain(job: Job[AgentRun], run: Run, world: World, pool: Augmented, number:
     label, samples = f"detector, round {number}", pool.samples(job.device)
     detector = learn_to_detect(job, part, world.autoencoder, label, samples, job.config.share)
     part.writer.close()
-    save_detector(part.path, detector, detector.hyperparameters())
+    save_detector(part.path, detector)
     return world.with_detector(detector)
 
 
@@ -179,6 +188,9 @@ def main(cfg: DictConfig) -> None:
         except ImportError as error:
             raise UserError(f"plugins: can't import {plugin!r} ({error})") from error
     run = agent_stage(job)
+    if job.config.export:
+        copy_world(run.path, Path(job.config.export))
+        say(f"exported to {job.config.export}")
     report = (run.path / "report.md").read_text(encoding="utf-8")
     print(report.partition("\n\n")[2].partition("\n\n## ")[0])
     print(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,18 +19,25 @@ from agents.sb3_vec_env import LatentVecEnv
 from detectors.errors import UserError
 from detectors.training_state import optimizer_tensors, restore_optimizer
 from latent_env.artifacts import load_artifact, save_artifact
+from latent_env.supervision import Interrupt, interrupt_deferred
+
+KEEP_SECONDS = 30.0
 
 
 def make_ppo(vec_env: LatentVecEnv, settings: Mapping[str, Any], seed: int) -> PPO:
     """An untrained PPO for ``vec_env``; ``settings`` are those of ``conf/agent/ppo.yaml``."""
     rollout = settings["n_steps"] * vec_env.num_envs
     batch = min(settings["batch_size"], rollout)
+    if rollout < 2:
+        raise UserError("agent.n_steps x env.num_envs must be at least 2 steps")
+    if any(units < 1 for units in settings["hidden"]):
+        raise UserError(f"agent.hidden={settings['hidden']} must name layers of at least 1 unit")
     if rollout % batch:
         raise UserError(f"agent.batch_size={batch} must divide agent.n_steps x env.num_envs = {rollout}")
     with warnings.catch_warnings():
         # SB3 says that PPO with an MLP is meant for the CPU; here the frozen models want the GPU.
         warnings.filterwarnings("ignore", message=".*PPO on the GPU.*")
-        return PPO(
+        model = PPO(
             "MlpPolicy",
             vec_env,
             learning_rate=settings["learning_rate"],
@@ -40,17 +47,26 @@ def make_ppo(vec_env: LatentVecEnv, settings: Mapping[str, Any], seed: int) -> P
             gamma=settings["gamma"],
             ent_coef=settings["ent_coef"],
             policy_kwargs={"net_arch": list(settings["hidden"])},
-            seed=seed,
+            seed=seed % 2**32,
             device=vec_env.dynamics.world.device,
         )
+    vec_env.seed(seed)  # PPO has just seeded the worlds with its own, shorter seed
+    return model
 
 
 class ProgressCallback(BaseCallback):
-    """Moves a progress bar and logs reward terms and where the time goes, once a rollout."""
+    """Moves a progress bar, logs once a rollout, and keeps the policy now and then.
 
-    def __init__(self, bar: tqdm[Any], vec_env: LatentVecEnv) -> None:
+    Between an update and the next rollout is the one place where nothing collected is lost: there it
+    calls ``keep`` every ``KEEP_SECONDS``, and there Ctrl-C takes effect.
+    """
+
+    def __init__(
+        self, bar: tqdm[Any], vec_env: LatentVecEnv, keep: Callable[[], None], interrupt: Interrupt
+    ) -> None:
         super().__init__()
-        self.bar, self.vec_env = bar, vec_env
+        self.bar, self.vec_env, self.keep, self.interrupt = bar, vec_env, keep, interrupt
+        self.kept = perf_counter()
         self.began, self.ended = perf_counter(), perf_counter()
         self.update_seconds = 0.0
 
@@ -61,6 +77,11 @@ class ProgressCallback(BaseCallback):
     def _on_rollout_start(self) -> None:
         self.began = perf_counter()
         self.update_seconds = self.began - self.ended
+        if self.interrupt.requested or self.began - self.kept > KEEP_SECONDS:
+            self.keep()
+            self.kept = perf_counter()
+        if self.interrupt.requested:
+            raise KeyboardInterrupt
 
     def _on_rollout_end(self) -> None:
         self.ended = perf_counter()
@@ -80,18 +101,25 @@ class ProgressCallback(BaseCallback):
         self.bar.set_postfix_str(f"reward {total:.3f}", refresh=False)
 
 
-def learn(model: PPO, folder: Path, total_steps: int, bar: tqdm[Any]) -> None:
-    """Learn until ``total_steps`` world steps are done, logging to TensorBoard in ``folder``."""
+def learn(model: PPO, folder: Path, total_steps: int, bar: tqdm[Any], keep: Callable[[], None]) -> None:
+    """Learn until ``total_steps`` world steps are done, logging to TensorBoard in ``folder``.
+
+    ``keep`` is called when the policy is worth saving, also on Ctrl-C.
+    """
     vec_env = model.get_env()
     assert isinstance(vec_env, LatentVecEnv)
     model.set_logger(Logger(None, [TensorBoardOutputFormat(str(folder))]))
     vec_env.take_statistics()
-    model.learn(
-        total_steps - model.num_timesteps,
-        callback=ProgressCallback(bar, vec_env),
-        reset_num_timesteps=False,
-    )
-    model.logger.close()
+    try:
+        with interrupt_deferred() as interrupt:
+            model.learn(
+                total_steps - model.num_timesteps,
+                callback=ProgressCallback(bar, vec_env, keep, interrupt),
+                reset_num_timesteps=False,
+            )
+    finally:
+        model.logger.close()
+    keep()
 
 
 def policy_tensors(model: PPO) -> dict[str, Tensor]:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
+import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from conf.schema import AutoencoderRun
 from detectors.errors import UserError
+from latent_env import __version__
 from latent_env.artifacts import FORMAT
 from latent_env.data import Dataset
 from latent_env.runs import Run
-from latent_env.worlds import resolve_device
+from latent_env.worlds import check_writable, resolve_device
 
 C = TypeVar("C", bound=AutoencoderRun, covariant=True)
 T = TypeVar("T")
+
+LARGEST_SEED = 2**32
+"""What NumPy's and SB3's older generators take."""
 
 MOST_THREADS = 8
 """The networks are small: more threads than this wait for each other longer than they compute."""
@@ -60,7 +65,8 @@ class Job(Generic[C]):
         config = asdict(self.config.dataset)
         config.pop("suits")  # only matters through the values of other groups
         config["fingerprint"] = self.dataset.fingerprint()
-        return {"dataset": config, "seed": self.config.seed, "format": FORMAT}
+        versions = {"format": FORMAT, "version": __version__}
+        return {"dataset": config, "seed": self.config.seed, **versions}
 
     def build(self, factory: Callable[[], T]) -> T:
         """What ``factory`` makes with random numbers that depend on the seed alone."""
@@ -73,7 +79,10 @@ def start_job(cfg: DictConfig, kind: type[C]) -> Job[C]:
     """Check the configuration and set up the machine."""
     config = cast("C", OmegaConf.to_object(cfg))
     assert isinstance(config, kind)
-    check_positive(cfg)
+    check_values(cfg)
+    for path in unknown_keys(OmegaConf.to_container(cfg), asdict(config)):
+        raise UserError(f"+{path}=… is an unknown key: nothing would read it")
+    check_writable(config.runs, "runs")
     threads = config.threads or min(_cores(), MOST_THREADS)
     if threads < 1:
         raise UserError(f"threads={threads} must be at least 1")
@@ -100,17 +109,33 @@ POSITIVE = {
 """Keys whose value must be above zero, in whatever group they stand."""
 
 
-def check_positive(cfg: DictConfig, above: str = "") -> None:
-    """Reject budgets and sizes that are not above zero, wherever they stand."""
+def check_values(cfg: DictConfig, above: str = "") -> None:
+    """Reject budgets and sizes that are not above zero and impossible seeds, wherever they stand."""
     for key in map(str, cfg):
         value = cfg[key]
         path = f"{above}{key}"
         if isinstance(value, DictConfig):
-            check_positive(value, f"{path}.")
+            check_values(value, f"{path}.")
         elif key in POSITIVE and isinstance(value, int | float) and not value > 0:
             raise UserError(f"{path}={value} must be above 0")
         elif key == "batch_size" and value < 2:
             raise UserError(f"{path}={value} must be at least 2")
+        elif key == "seed" and not 0 <= value < LARGEST_SEED:
+            raise UserError(f"{path}={value} must lie from 0 to {LARGEST_SEED - 1}")
+
+
+def unknown_keys(given: Any, known: Any, above: str = "") -> Iterator[str]:
+    """Keys of ``given`` that ``known`` doesn't have: ``+key=…`` gets past Hydra's own check."""
+    for key, value in given.items():
+        if key not in known:
+            yield f"{above}{key}"
+        elif isinstance(value, dict):
+            yield from unknown_keys(value, known[key], f"{above}{key}.")
+
+
+def derived_seed(seed: int, *purpose: int) -> int:
+    """A seed of 62 bits for one purpose: neighbouring seeds and purposes share nothing."""
+    return int(np.random.SeedSequence([seed, *purpose]).generate_state(1, np.uint64)[0] >> 2)
 
 
 def say(text: str) -> None:

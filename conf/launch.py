@@ -6,18 +6,17 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.choices import CONF, choices, groups, top_level
 from conf.mistakes import explain
 from conf.schema import register_schema
 from detectors.errors import UserError
 
-CONF = Path(__file__).parent
 MISTAKE, INTERRUPTED = 2, 130
 
 
@@ -52,38 +51,16 @@ def mistakes_explained(script: str, arguments: list[str]) -> Iterator[None]:
         _leave(str(error), script)
     except (HydraException, OmegaConfBaseException) as error:
         _leave(explain(error, script, arguments), script)
+    except OSError as error:
+        _leave(f"{error.filename}: {error.strerror}", script)
     except KeyboardInterrupt:
-        print(
-            "\nstopped; what was done so far is kept, and the same command goes on from there",
-            file=sys.stderr,
-        )
+        print("\nstopped: the same command goes on from what is kept", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
 def _leave(message: str, script: str) -> None:
     print(f"{script}.py: {message}", file=sys.stderr)
     sys.exit(MISTAKE)
-
-
-def groups(script: str) -> dict[str, dict[str, str]]:
-    """The config groups of a script, each with its choices and what the first comment says of them."""
-    text = (CONF / f"{script}.yaml").read_text(encoding="utf-8")
-    defaults = text.partition("\n\n")[0]
-    found = {}
-    for folder in sorted(path for path in CONF.iterdir() if path.is_dir()):
-        if f"- {folder.name}:" in defaults:
-            found[folder.name] = {
-                path.stem: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-                for path in sorted(folder.glob("*.yaml"))
-            }
-    return found
-
-
-def _top_level(script: str) -> list[str]:
-    """The lines of the script's own keys, comments included."""
-    text = (CONF / f"{script}.yaml").read_text(encoding="utf-8")
-    body = text.partition("\n\n")[2].partition("\nhydra:")[0]
-    return [line for line in body.splitlines() if line.strip()]
 
 
 def help_text(script: str, purpose: str) -> str:
@@ -95,12 +72,13 @@ def help_text(script: str, purpose: str) -> str:
         "",
         "Groups and their choices:",
     ]
-    for group, choices in groups(script).items():
+    for group in groups(script):
         lines.append(f"  {group}")
-        width = max(len(name) for name in choices)
-        lines += [f"    {name:{width}}  {about}" for name, about in choices.items()]
+        offered = choices(group)
+        width = max(len(name) for name in offered)
+        lines += [f"    {name:{width}}  {about}" for name, about in offered.items()]
     lines += ["", "Keys and their defaults:"]
-    lines += [f"  {line}" for line in _top_level(script)]
+    lines += [f"  {line}" for line in top_level(script)]
     lines += [
         "",
         "Examples:",

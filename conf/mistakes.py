@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -11,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig
 
-CONF = Path(__file__).parent
+from conf.choices import CONF, choices, groups
 
 EXPECTED = {
     "Integer": "a whole number",
@@ -27,7 +26,7 @@ def explain(error: Exception, script: str, arguments: list[str]) -> str:
         return f"{error.override}: can't be read as key=value (quote values with spaces or commas)"
     if match := re.search(r"Could not find '(\w+)/([^']*)'", text):
         group, choice = match.groups()
-        return f"{group}={choice} is unknown: choose one of {', '.join(_choices(group))}"
+        return f"{group}={choice} is unknown: choose one of {', '.join(choices(group))}"
     if match := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(match.group(1), script, arguments)
     if match := re.search(r"full_key: (\S+)", text):
@@ -52,14 +51,6 @@ def _value_of(key: str, arguments: list[str]) -> str:
     return key
 
 
-def _choices(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-
-
-def _is_group(name: str) -> bool:
-    return bool(_choices(name))
-
-
 def _unknown_key(key: str, script: str, arguments: list[str]) -> str:
     given = _value_of(key, arguments)
     config = _composed(script, arguments)
@@ -70,8 +61,8 @@ def _unknown_key(key: str, script: str, arguments: list[str]) -> str:
             break
         known = f"{known}.{part}" if known else part
         node = node[part]
-    if key in config and _is_group(key):
-        return f"{given}: choose one of {', '.join(_choices(key))}"
+    if choices(key) and key not in config:
+        return f"{given}: {script}.py has no {key}; its groups are {', '.join(groups(script))}"
     if not isinstance(node, DictConfig):
         return f"{given}: {known} is a single value, it has no keys of its own"
     where = f"{known} has" if known else f"{script}.py has"
@@ -83,7 +74,7 @@ def _composed(script: str, arguments: list[str]) -> DictConfig:
     selected = []
     for argument in arguments:
         group, _, choice = argument.partition("=")
-        if _is_group(group) and choice in _choices(group):
+        if group in groups(script) and choice in choices(group):
             selected.append(argument)
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=str(CONF), version_base=None):
@@ -103,5 +94,6 @@ def _wrong_value(key: str, text: str, arguments: list[str]) -> str:
         return f"{given} must be {EXPECTED.get(match.group(2), match.group(2))}"
     if "Missing mandatory value" in text:
         return f"{key} is missing: give it as {key}=…"
-    reason = next((line.strip() for line in text.splitlines() if line.strip()), "is not valid")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    reason = next((line for line in lines if not line.startswith("Error merging")), "is not valid")
     return f"{given}: {reason}"

@@ -47,7 +47,7 @@ class DigitsConfig(DatasetConfig):
         """Load the images into memory."""
         from latent_env.data import load_digits_dataset
 
-        normal = [self.normal] if isinstance(self.normal, int) else list(self.normal)
+        normal = self.normal if isinstance(self.normal, list) else [self.normal]
         return load_digits_dataset(normal, self.seed)
 
 

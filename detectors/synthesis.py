@@ -128,13 +128,14 @@ class ImageSynthesis:
         unknown = sorted(set(weights) - set(kinds))
         if unknown:
             raise UserError(f"unknown synthesis {unknown}: choose among {sorted(kinds)}")
-        values = torch.tensor(list(weights.values()), dtype=torch.float64)
+        names = sorted(weights)  # the order in which they are written must not matter
+        values = torch.tensor([weights[name] for name in names], dtype=torch.float64)
         if not (values.isfinite().all() and (values >= 0).all() and values.sum() > 0):
             raise UserError(
                 f"synthesis weights {dict(weights)} must be finite and not negative, with at least "
                 "one above 0"
             )
-        self._kinds = [kinds[name] for name in weights]
+        self._kinds = [kinds[name] for name in names]
         self._upper = (values / values.sum()).cumsum(0)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Synthetic:

@@ -73,6 +73,8 @@ def save_artifact(
         "sha256": hashlib.sha256(content).hexdigest(),
         "versions": {"torch": torch.__version__.split("+")[0]},
     }
+    # Without its description an artifact doesn't exist: so a stop between the two writes leaves none.
+    (folder / f"{name}.json").unlink(missing_ok=True)
     write_atomically(folder / f"{name}.safetensors", content)
     write_json(folder / f"{name}.json", description)
 
@@ -84,6 +86,8 @@ def load_artifact(folder: Path, name: str, kind: str) -> tuple[dict[str, Tensor]
     if not isinstance(description, dict) or description.get("kind") != kind:
         found = description.get("kind") if isinstance(description, dict) else type(description).__name__
         raise UserError(f"{path.with_suffix('.json')} describes {found!r}, not {kind!r}")
+    if not isinstance(description.get("facts"), dict):
+        raise UserError(f"{path.with_suffix('.json')} holds no facts to build the object from")
     if description.get("format") != FORMAT:
         raise UserError(
             f"{path.with_suffix('.json')} has format {description.get('format')}, this version reads "
@@ -127,9 +131,9 @@ def load_autoencoder(folder: Path) -> FrozenAutoencoder:
     return model
 
 
-def save_detector(folder: Path, detector: nn.Module, hyperparameters: Mapping[str, Any]) -> None:
+def save_detector(folder: Path, detector: TransformerDetector) -> None:
     """Write a detector as the artifact ``detector``."""
-    facts = {"architecture": "transformer", **hyperparameters}
+    facts = {"architecture": "transformer", **detector.hyperparameters()}
     save_artifact(folder, "detector", "detector", detector.state_dict(), facts)
 
 
@@ -152,5 +156,7 @@ def _build(architecture: Any, name: str, facts: Mapping[str, Any], path: Path) -
         )
     try:
         return architecture(**arguments)
-    except TypeError as error:
+    except UserError:
+        raise
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
         raise UserError(f"{path.with_suffix('.json')} has arguments that don't fit: {error}") from error

@@ -102,7 +102,7 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
 
     - ``artifacts``: ``"digits"`` (8×8 handwritten digits, flat latent), ``"phantom"`` (64×64 CT-like
       slices, spatial latent), or a folder that ``train_detector.py`` or ``train_ppo.py`` filled.
-    - ``device``: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+    - ``device``: ``"cpu"``, ``"cuda"`` or ``"auto"``, a GPU where there is one (a batch's default).
 
     ``gym.make_vec("LatentAug-v0", num_envs=64)`` makes a batch that shares one forward pass a step.
 
@@ -208,5 +208,7 @@ def as_actions(actions: npt.NDArray[np.float32], dynamics: Dynamics, shape: tupl
     array = np.asarray(actions, dtype=np.float32)
     if array.shape != shape:
         raise UserError(f"an action of shape {array.shape} was given, {shape} was expected")
+    if not np.isfinite(array).all():
+        raise UserError("an action holds NaN or infinity: every number must lie from -1 to 1")
     tensor = torch.from_numpy(np.ascontiguousarray(array)).to(dynamics.world.device)
     return tensor.view(dynamics.num_worlds, -1)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import precision_recall_curve
 
+from detectors.metrics import image_AP, image_AUROC, roc_points
 from latent_env.rendering import Picture
 
 
@@ -21,10 +22,10 @@ def curves(labels: npt.NDArray[Any], scores: Mapping[str, npt.NDArray[Any]]) -> 
     canvas = FigureCanvasAgg(figure)
     roc, precision = figure.subplots(1, 2)
     for name, values in scores.items():
-        false, true, _ = roc_curve(labels, values)
-        roc.plot(false, true, label=f"{name}: AUROC {roc_auc_score(labels, values):.3f}")
+        false, true = roc_points(values, labels)
+        roc.plot(false, true, label=f"{name}: AUROC {image_AUROC(values, labels):.3f}")
         correct, found, _ = precision_recall_curve(labels, values)
-        precision.plot(found, correct, label=f"{name}: AP {average_precision_score(labels, values):.3f}")
+        precision.plot(found, correct, label=f"{name}: AP {image_AP(values, labels):.3f}")
     roc.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, images")
     precision.set(xlabel="recall", ylabel="precision", title="precision and recall, images")

@@ -1,48 +1,25 @@
-"""The folder of a stage: its configuration, TensorBoard events, pictures, metrics, and progress."""
+"""The folder of a stage: its configuration, TensorBoard events, pictures and metrics."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import json
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from torch import Tensor
-from tqdm import tqdm
 
 from detectors.errors import UserError
-from detectors.training_state import Progress, TrainingState
-from latent_env.artifacts import load_artifact, read_json, save_artifact, write_atomically, write_json
+from latent_env.artifacts import read_json, write_atomically, write_json
 from latent_env.rendering import Picture, save_picture
 from latent_env.worlds import COMPLETE
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-
-BAR = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left{postfix}]"
-LOG_EVERY = 10
-CHECKPOINT_SECONDS = 30.0
-VALIDATIONS = 5
-
-
-def progress_bar(label: str, total: int, initial: int = 0, unit: str = "step") -> tqdm[Any]:
-    """A progress bar with an ETA; in a log file it prints a line now and then instead."""
-    shown = sys.stderr.isatty()
-    return tqdm(
-        total=total,
-        initial=initial,
-        desc=f"{label:<22}",
-        unit=unit,
-        dynamic_ncols=True,
-        mininterval=0.2 if shown else 15.0,
-        bar_format=BAR,
-    )
 
 
 class Run:
@@ -119,68 +96,6 @@ class Run:
         final = {f"final/{name}": float(value) for name, value in metrics.items()}
         # A run name of "." keeps them in this run instead of a new one named after the clock.
         self.writer.add_hparams(flat, final, run_name=".")
-
-    def follow(
-        self,
-        label: str,
-        training: Iterator[Progress],
-        state: TrainingState,
-        validate: Callable[[], Mapping[str, float]] | None = None,
-    ) -> None:
-        """Run a training loop to its end: progress bar, TensorBoard, checkpoints, and Ctrl-C.
-
-        ``validate`` is asked for scalars about ``VALIDATIONS`` times on the way.
-        """
-        self._go_on(label, state)
-        since = saved = time.perf_counter()
-        spent: dict[str, float] = {}
-        every = max(state.total // VALIDATIONS, 1)
-        with progress_bar(label, state.total, state.step) as bar:
-            try:
-                for progress in training:
-                    bar.update()
-                    for what, seconds in progress.seconds.items():
-                        spent[what] = spent.get(what, 0.0) + seconds
-                    if progress.step % LOG_EVERY == 0 or progress.step == progress.total:
-                        self._report(bar, progress, spent, time.perf_counter() - since)
-                        since, spent = time.perf_counter(), {}
-                    if validate is not None and progress.step % every == 0:
-                        self.log(validate(), progress.step)
-                    if time.perf_counter() - saved > CHECKPOINT_SECONDS:
-                        self._keep(state)
-                        saved = time.perf_counter()
-            except KeyboardInterrupt:
-                self._keep(state)
-                self.writer.flush()
-                raise
-        for name in ("checkpoint.json", "checkpoint.safetensors"):
-            (self.path / name).unlink(missing_ok=True)
-
-    def _report(
-        self,
-        bar: tqdm[Any],
-        progress: Progress,
-        spent: Mapping[str, float],
-        elapsed: float,
-    ) -> None:
-        scalars: dict[str, float | Tensor] = {
-            f"losses/{name}": loss for name, loss in progress.losses.items()
-        }
-        scalars["charts/learning_rate"] = progress.learning_rate
-        scalars["charts/SPS"] = LOG_EVERY / max(elapsed, 1e-9)
-        whole = max(sum(spent.values()), 1e-9)
-        scalars |= {f"time/{what}": seconds / whole for what, seconds in spent.items()}
-        self.log(scalars, progress.step)
-        bar.set_postfix_str(f"loss {float(progress.losses['total']):.3f}", refresh=False)
-
-    def _keep(self, state: TrainingState) -> None:
-        save_artifact(self.path, "checkpoint", "checkpoint", state.tensors(), {"step": state.step})
-
-    def _go_on(self, label: str, state: TrainingState) -> None:
-        if (self.path / "checkpoint.json").is_file():
-            tensors, _ = load_artifact(self.path, "checkpoint", "checkpoint")
-            state.restore(tensors)
-            print(f"{label}: going on from step {state.step} of {state.total}", file=sys.stderr)
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,18 @@ from latent_env.perturbations import make_perturbation
 from latent_env.rewards import DEFAULT_REWARD, Reward
 from latent_env.shell import Shell
 from latent_env.worlds import World, load_world, resolve_device
+
+
+def check_count(name: str, value: object) -> None:
+    """Complain unless ``value`` is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"{name}={value!r} must be a whole number of at least 1")
+
+
+def check_number(name: str, value: object) -> None:
+    """Complain unless ``value`` is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"{name}={value!r} must be a finite number")
 
 
 @dataclass(frozen=True)
@@ -27,13 +40,22 @@ class Settings:
     shell_band: float = 0.2
 
     def __post_init__(self) -> None:
-        if isinstance(self.horizon, bool) or not isinstance(self.horizon, int) or self.horizon < 1:
-            raise UserError(f"horizon={self.horizon!r} must be a whole number of at least 1")
+        check_count("horizon", self.horizon)
+        if not isinstance(self.perturbation, str):
+            raise UserError(f"perturbation={self.perturbation!r} must be a name")
+        if not isinstance(self.time_aware, bool):
+            raise UserError(f"time_aware={self.time_aware!r} must be True or False")
+        names = ("shell_quantile", "shell_ratio", "shell_band")
+        for name in (*names, *(["max_delta"] if self.max_delta is not None else [])):
+            check_number(name, getattr(self, name))
+        named = isinstance(self.reward, Mapping) and all(isinstance(key, str) for key in self.reward)
+        if self.reward is not None and not named:
+            raise UserError(
+                f"reward={self.reward!r} must map names of terms to weights, for example {{'boundary': 1.0}}"
+            )
 
     def dynamics(self, world: World, num_worlds: int) -> Dynamics:
         """The batched dynamics of ``num_worlds`` worlds made of the parts in ``world``."""
-        if num_worlds < 1:
-            raise UserError(f"the number of worlds must be at least 1, not {num_worlds}")
         autoencoder = world.autoencoder
         return Dynamics(
             world,

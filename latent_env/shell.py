@@ -33,7 +33,7 @@ class Shell:
                 f"the shell needs 0 < inner < outer, not inner={self.inner:g} and outer={self.outer:g}"
             )
         if not 0 <= self.band < 1:
-            raise UserError(f"shell band={self.band:g} must be at least 0 and below 1")
+            raise UserError(f"shell_band={self.band:g} must be at least 0 and below 1")
 
     @classmethod
     def around_normals(
@@ -45,9 +45,9 @@ class Shell:
         outer over inner.
         """
         if not 0 <= quantile <= 1:
-            raise UserError(f"shell quantile={quantile:g} must lie from 0 to 1")
+            raise UserError(f"shell_quantile={quantile:g} must lie from 0 to 1")
         if ratio <= 1:
-            raise UserError(f"shell ratio={ratio:g} must be above 1: it is outer over inner radius")
+            raise UserError(f"shell_ratio={ratio:g} must be above 1: it is outer over inner radius")
         level = round(quantile * (len(autoencoder.spread) - 1))
         inner = max(float(autoencoder.spread[level]), 1e-3)
         return cls(inner, ratio * inner, band)

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 import torch
+from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
@@ -22,7 +23,7 @@ from latent_env.env import (
     make_spaces,
 )
 from latent_env.rendering import panel
-from latent_env.settings import Settings
+from latent_env.settings import Settings, check_count
 
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
@@ -88,8 +89,9 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
         super().__init__()
         if render_mode not in (None, "rgb_array"):
             raise UserError(f"render_mode={render_mode!r} of a batch must be None or 'rgb_array'")
-        if max_episode_steps is not None and max_episode_steps < 1:
-            raise UserError(f"max_episode_steps={max_episode_steps} must be at least 1")
+        check_count("num_envs", num_envs)
+        if max_episode_steps is not None:
+            check_count("max_episode_steps", max_episode_steps)
         settings = Settings(
             perturbation,
             max_delta,
@@ -127,6 +129,11 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
         seeds = self._seeds(seed)
         source = checked_source(options, len(self.dynamics.world.images))
         like = self.dynamics.elapsed
+        if not self._seeded:
+            # Worlds that nobody seeds now or later still must not all be the same one.
+            drawn = self.np_random.integers(LARGEST_SEED, size=self.num_envs)
+            self.dynamics.reset_tensor(seeds=torch.from_numpy(drawn).to(like))
+            self._seeded = True
         if seeds is not None:
             # A list may hold None: that world's stream goes on, which is a reset of its own.
             known = np.array([value is not None for value in seeds])
@@ -209,20 +216,20 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
         if not worlds.any():
             return
         like = self.dynamics.elapsed
-        if seeds is None and not self._seeded:
-            drawn = self.np_random.integers(LARGEST_SEED, size=self.num_envs)
-            seeds = torch.from_numpy(drawn).to(like)
         self.dynamics.reset_tensor(
             None if worlds.all() else self._flags(worlds),
             seeds,
             None if source is None else torch.full_like(like, source),
         )
-        self._seeded = True
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None] | None:
         if seed is None:
             return None
         if isinstance(seed, int | np.integer):
+            if seed < 0:
+                raise UserError(f"seed={seed} must be at least 0")
+            # The batch's own generator, for whoever asks for batch.np_random_seed.
+            self._np_random, self._np_random_seed = np_random(int(seed))
             return [int(seed) + world for world in range(self.num_envs)]
         if len(seed) != self.num_envs:
             raise UserError(f"{len(seed)} seeds were given for num_envs={self.num_envs} worlds")

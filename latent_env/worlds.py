@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import re
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from latent_env.artifacts import (
     load_autoencoder,
     load_detector,
     save_artifact,
+    write_atomically,
 )
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.autoencoders.frozen import as_float
@@ -39,12 +42,12 @@ def resolve_device(device: str) -> torch.device:
     """``"auto"`` is a GPU where there is one; a device that isn't there is an error."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise UserError(f"device={device} is unknown: choose cpu, cuda or auto") from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device={device}, but PyTorch finds no CUDA GPU here: choose cpu or auto")
+    if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise UserError(f"device={device} is unknown: choose cpu, cuda or auto")
+    resolved = torch.device(device)
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise UserError(f"device={device}, but PyTorch finds {found} CUDA GPUs here: choose cpu or auto")
     return resolved
 
 
@@ -101,17 +104,41 @@ class World:
         return self.detector(images, self.autoencoder(images))
 
 
+PARTS = ("autoencoder", "detector", "images")
+
+
+def copy_world(folder: Path, target: Path) -> None:
+    """Copy the world in ``folder`` to ``target``, and nothing else that lies there."""
+    for name in PARTS:
+        for suffix in (".safetensors", ".json"):  # the JSON last: it declares the tensors whole
+            write_atomically(target / (name + suffix), (folder / (name + suffix)).read_bytes())
+
+
+def check_writable(folder: str, key: str) -> None:
+    """Complain now about a folder that can't be written to later."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{key}={folder}: can't write there ({error.strerror})") from error
+
+
 def save_images(folder: Path, images: Tensor) -> None:
     """Write starting images ``(N, C, H, W)`` uint8 as the artifact ``images``."""
     save_artifact(folder, "images", "images", {"images": images}, {"count": len(images)})
 
 
+def _has_all_parts(folder: Path) -> bool:
+    return all((folder / f"{name}.json").is_file() for name in PARTS)
+
+
 def find_world(artifacts: str) -> Path:
     """The folder of a built-in world, of a stage, or the newest whole one below a folder of runs."""
-    if (BUILTIN / artifacts / "detector.json").is_file():
+    if artifacts in builtin_names():
         return BUILTIN / artifacts
     folder = Path(artifacts)
-    if (folder / "detector.json").is_file():
+    if _has_all_parts(folder):
         return folder
     if folder.is_dir():
         if (folder / "autoencoder.json").is_file():
@@ -119,8 +146,10 @@ def find_world(artifacts: str) -> Path:
                 f"artifacts={artifacts} holds an autoencoder but no detector yet: "
                 f"`python train_detector.py` makes a folder with both"
             )
-        below = [path.parent for path in folder.glob("**/detector.json")]
-        whole = [path for path in below if (path / COMPLETE).is_file()]
+        # A folder of runs, of one data set, or of one stage: no deeper, the disk is large.
+        depths = ("*", "*/*", "*/*/*")
+        below = [path.parent for depth in depths for path in folder.glob(f"{depth}/{COMPLETE}")]
+        whole = [path for path in below if _has_all_parts(path)]
         if whole:
             return max(whole, key=lambda path: (path / COMPLETE).stat().st_mtime)
     raise UserError(
@@ -131,8 +160,10 @@ def find_world(artifacts: str) -> Path:
 
 def load_world(artifacts: str, device: torch.device) -> World:
     """The world called ``artifacts``, loaded once a process and device: frozen parts can be shared."""
+    if not isinstance(artifacts, str) or not artifacts:
+        raise UserError(f"artifacts={artifacts!r} must be a built-in name or a folder")
     folder = find_world(artifacts).resolve()
-    stamp = tuple((folder / f"{name}.json").stat().st_mtime_ns for name in ("autoencoder", "detector"))
+    stamp = tuple((folder / f"{name}.json").stat().st_mtime_ns for name in PARTS)
     return _load(folder, device, stamp)
 
 
@@ -141,6 +172,12 @@ def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World: 
     tensors, _ = load_artifact(folder, "images", "images")
     autoencoder, detector = load_autoencoder(folder), load_detector(folder)
     images = tensors.get("images")
+    judged = (detector.channels, detector.size)
+    if judged != (autoencoder.channels, autoencoder.size):
+        raise UserError(
+            f"{folder}: the detector is for images of {judged} (channels, size), the autoencoder for "
+            f"{(autoencoder.channels, autoencoder.size)}: they come from different worlds"
+        )
     expected = (autoencoder.channels, autoencoder.size, autoencoder.size)
     if images is None or images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected:
         raise UserError(f"{folder / 'images.safetensors'} doesn't hold uint8 images of {expected}")

@@ -19,6 +19,14 @@ from latent_env.worlds import World
 ROOT = Path(__file__).parents[1]
 WORLDS = ["digits", "phantom"]
 
+try:
+    import tkinter
+
+    tkinter.Tk().destroy()
+    SCREEN = True
+except Exception:  # no tkinter or no display: both mean that there is nothing to open a window on
+    SCREEN = False
+
 hypothesis.settings.register_profile("ours", deadline=None)  # the machine may be busy
 hypothesis.settings.load_profile("ours")
 torch.set_num_threads(1)  # pytest-xdist brings its own parallelism

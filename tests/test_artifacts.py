@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 def save(world: World, folder: Path) -> Path:
     save_autoencoder(folder, world.autoencoder)
     assert isinstance(world.detector, TransformerDetector)
-    save_detector(folder, world.detector, world.detector.hyperparameters())
+    save_detector(folder, world.detector)
     save_images(folder, world.images)
     return folder
 
@@ -106,6 +107,9 @@ def test_foreign_descriptions(folder: Path) -> None:
         ({"facts": {**good["facts"], "architecture": "oracle"}}, "architecture 'oracle'"),
         ({"facts": {**good["facts"], "colour": "red"}}, "arguments that don't fit"),
         ({"facts": {**good["facts"], "width": 32}}, "doesn't fit the architecture"),
+        ({"facts": {**good["facts"], "width": -4}}, "arguments that don't fit"),
+        ({"facts": {**good["facts"], "heads": 0}}, "arguments that don't fit"),
+        ({"facts": [1]}, "no facts"),
     ]:
         path.write_text(json.dumps({**good, **change}))
         with pytest.raises(UserError, match=message):
@@ -124,6 +128,30 @@ def test_a_file_that_only_claims_to_be_tensors(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps(description))
     with pytest.raises(UserError, match="no safetensors file"):
         load_artifact(tmp_path, "x", "x")
+
+
+def test_a_detector_of_another_world(folder: Path, tmp_path: Path) -> None:
+    other = make_world("spatial", size=16)
+    assert isinstance(other.detector, TransformerDetector)
+    save_detector(folder, other.detector)
+    with pytest.raises(UserError, match="different worlds"):
+        load_world(str(folder), torch.device("cpu"))
+
+
+def test_an_interrupted_overwrite_leaves_no_mixture(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace, calls = os.replace, []
+
+    def once(*arguments: Path) -> None:
+        calls.append(arguments)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        replace(*arguments)
+
+    monkeypatch.setattr("os.replace", once)
+    with pytest.raises(KeyboardInterrupt):
+        save_artifact(folder, "detector", "detector", {"a": torch.zeros(1)}, {})
+    with pytest.raises(UserError, match="is missing"):
+        load_detector(folder)
 
 
 def test_images_that_dont_fit(folder: Path) -> None:
@@ -154,10 +182,10 @@ def test_finding_a_world(folder: Path, tmp_path: Path) -> None:
     assert find_world(str(tmp_path)) == folder
     newer = tmp_path / "newer"
     shutil.copytree(folder, newer)
-    import os
-
     os.utime(newer / "metrics.json", (2e9, 2e9))
     assert find_world(str(tmp_path)) == newer
+    (newer / "images.json").unlink()
+    assert find_world(str(tmp_path)) == folder  # a world without starting images is none
     (newer / "detector.json").unlink()
     with pytest.raises(UserError, match="no detector yet"):
         find_world(str(newer))

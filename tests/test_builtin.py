@@ -8,7 +8,7 @@ from conftest import WORLDS
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from conf.launch import CONF
+from conf.choices import CONF
 from conf.schema import register_schema
 from latent_env.autoencoders.training import peak_signal_to_noise
 from latent_env.data import Dataset

@@ -8,18 +8,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from conftest import WORLDS
+from conftest import SCREEN, WORLDS
 
 from detectors.errors import UserError
 from latent_env.rendering import GAP, TILE, contact_sheet, heat, to_rgb
-
-try:
-    import tkinter
-
-    tkinter.Tk().destroy()
-    SCREEN = True
-except Exception:  # no tkinter or no display: both mean that there is nothing to open a window on
-    SCREEN = False
 
 
 @pytest.mark.parametrize("world", WORLDS)

@@ -15,8 +15,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from agents.ppo import learn, load_policy, make_ppo, save_policy
 from agents.sb3_vec_env import LatentVecEnv
 from detectors.errors import UserError
-from latent_env.runs import progress_bar
 from latent_env.settings import Settings
+from latent_env.supervision import progress_bar
 
 PPO_SETTINGS = {
     "n_steps": 16,
@@ -33,13 +33,21 @@ PPO_SETTINGS = {
 def test_strangers_code(algorithm: type[BaseAlgorithm]) -> None:
     arguments = {"n_steps": 32, "batch_size": 32} if algorithm is PPO else {"learning_starts": 16}
     model = algorithm("MlpPolicy", "latent_env:LatentAug-v0", seed=0, **arguments)  # type: ignore[arg-type]
-    before = [parameter.detach().clone() for parameter in model.policy.parameters()]
+    before = {name: value.clone() for name, value in model.policy.state_dict().items()}
     model.learn(64)
-    changed = [
-        not np.array_equal(a.detach(), b) for a, b in zip(model.policy.parameters(), before, strict=True)
-    ]
-    assert any(changed)
+    assert model.num_timesteps == 64
+    changed = {n for n, value in model.policy.state_dict().items() if not value.equal(before[n])}
+    # Actor and critic both, whatever the algorithm calls them.
+    assert any("action_net" in name or "actor" in name for name in changed)
+    assert any("value_net" in name or "critic" in name for name in changed)
     assert np.isfinite(evaluate_policy(model, gym.make("LatentAug-v0"), n_eval_episodes=2, warn=False)[0])
+
+
+def test_neighbouring_seeds_share_no_world() -> None:
+    seeds = [make_ppo(vec_env(), PPO_SETTINGS, seed).get_env() for seed in (10**15, 2 * 10**15)]
+    first, second = ({env.dynamics.streams.seeds.tolist()[0] for _ in [env.reset()]} for env in seeds)  # type: ignore[union-attr]
+    assert first == {10**15}
+    assert second == {2 * 10**15}
 
 
 def vec_env(count: int = 4, seed: int | None = 0, horizon: int = 3) -> LatentVecEnv:
@@ -106,11 +114,10 @@ def test_ppo_learns_on_the_batch(tmp_path: Path) -> None:
 
     before = mean_reward()
     with progress_bar("test", 12288) as bar:
-        learn(model, tmp_path, 12288, bar)
+        learn(model, tmp_path, 12288, bar, lambda: save_policy(tmp_path, model, PPO_SETTINGS))
     assert model.num_timesteps >= 12288
     assert mean_reward() > before + 0.05
 
-    save_policy(tmp_path, model, PPO_SETTINGS)
     twin = make_ppo(env, PPO_SETTINGS, seed=1)
     load_policy(tmp_path, twin)
     observation = env.reset()

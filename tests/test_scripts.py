@@ -24,9 +24,10 @@ def report(folder: Path) -> dict[str, object]:
 
 
 def test_everything_from_nothing_and_once_more(tmp_path: Path) -> None:
-    first = run_script("train_ppo.py", *TINY_PPO, cwd=tmp_path)
+    first = run_script("train_ppo.py", *TINY_PPO, "export=out", cwd=tmp_path)
     for metric in ("image_AUROC", "image_AP", "image_F1Max"):
         assert metric in first.stdout
+    assert gym.make("LatentAug-v0", artifacts=str(tmp_path / "out")).reset(seed=0)[0].shape == (16,)
     assert "tensorboard --logdir runs" in first.stdout
     for stage in ("autoencoder", "detector", "agent"):
         (folder,) = (tmp_path / "runs" / "digits" / stage).iterdir()
@@ -141,6 +142,15 @@ MISTAKES = [
     (["threads=-1"], "threads=-1 must be at least 1"),
     (["device=abacus"], "device=abacus is unknown: choose cpu, cuda or auto"),
     (["seed"], "seed: can't be read as key=value"),
+    (["seed=-5"], "seed=-5 must lie from 0"),
+    (["dataset.seed=-1"], "dataset.seed=-1 must lie from 0"),
+    (["+foo=1"], "+foo=… is an unknown key"),
+    (["dataset=digits", "dataset.normal=1.5"], "1.5"),
+    (["agent.hidden=[-1]"], "agent.hidden=[-1]"),
+    (["agent.n_steps=1", "env.num_envs=1"], "at least 2"),
+    (["export=/proc/nowhere"], "export=/proc/nowhere: can't write there"),
+    (["runs=/proc/nowhere"], "runs=/proc/nowhere: can't write there"),
+    (["dataset=foo", "-m"], "dataset=foo is unknown"),
     (["autoencoder.latent=round"], "autoencoder.latent=round is unknown: choose one of flat, spatial"),
     (["dataset=digits", "env.perturbation=brush"], "brush needs a spatial latent"),
     (["env.perturbation=paint"], "perturbation=paint is unknown: choose one of auto, brush, dense"),
@@ -163,6 +173,25 @@ def test_a_mistake_is_one_clear_line(arguments: list[str], message: str, tmp_pat
     said = [line for line in done.stderr.splitlines() if line.startswith("train_ppo.py: ")]
     assert len(said) == 1
     assert not list(tmp_path.glob("runs/**/metrics.json"))  # nothing was trained before it was noticed
+
+
+def test_a_group_of_another_script(tmp_path: Path) -> None:
+    done = run_script("train_ae.py", "agent=ppo", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "train_ae.py: agent=ppo: train_ae.py has no agent; its groups are autoencoder, dataset\n"
+    )
+
+
+def test_a_changed_plugin_is_not_the_same_run(tmp_path: Path) -> None:
+    source = "import latent_env\n@latent_env.register_reward('x')\nclass X(latent_env.RewardTerm):\n"
+    source += "    def value(self, transition):\n        return {} * transition.distance\n"
+    for factor in ("1", "-1"):
+        (tmp_path / "mine.py").write_text(source.format(factor))
+        arguments = [*TINY_AGENT, "agent=none", "plugins=[mine]", "+reward.terms.x=1"]
+        run_script("train_ppo.py", *arguments, cwd=tmp_path)
+    assert len(list((tmp_path / "runs/digits/agent").iterdir())) == 2
 
 
 def test_missing_data_says_where_how_and_whence(tmp_path: Path) -> None:
@@ -196,10 +225,15 @@ def test_ctrl_c_loses_nothing(stage: str, tmp_path: Path) -> None:
     assert process.returncode == 130, said
     assert "the same command goes on from there" in said
     assert "Traceback" not in said
-    if stage == "autoencoder":
-        done = run_script(*arguments, cwd=tmp_path)
-        assert "going on from step" in done.stderr
-    else:
+    if stage == "agent":
         assert list(tmp_path.glob("runs/digits/agent/*/round_1/policy.safetensors"))
-        done = run_script(*arguments[:-1], "agent.total_steps=40960", cwd=tmp_path)
-        assert "image_AUROC" in done.stdout
+        assert "image_AUROC" in run_script(*arguments, cwd=tmp_path).stdout
+        return
+    done = run_script(*arguments, cwd=tmp_path)
+    assert "going on from step" in done.stderr
+    other = tmp_path / "uninterrupted"
+    other.mkdir()
+    run_script(*arguments, cwd=other)
+    pattern = "runs/digits/autoencoder/*/autoencoder.safetensors"
+    (resumed,), (whole,) = tmp_path.glob(pattern), other.glob(pattern)
+    assert resumed.read_bytes() == whole.read_bytes()

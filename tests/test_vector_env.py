@@ -100,6 +100,11 @@ def test_list_of_seeds_and_unseeded_batches() -> None:
     assert not np.array_equal(listed[0], listed[1])
     kept, _ = batch.reset(seed=[None, 9, None])
     assert np.array_equal(kept[1], listed[1])
+    first, _ = LatentAugVectorEnv(3, device="cpu").reset(seed=[None, 9, None])
+    assert np.array_equal(first[1], listed[1])
+    partly = LatentAugVectorEnv(64, device="cpu")
+    partly.reset(options={"reset_mask": np.arange(64) == 0})
+    assert len(set(partly.reset()[1]["source"])) > 16  # worlds without a seed are worlds of their own
     fresh = [gym.make_vec("LatentAug-v0", num_envs=64, device="cpu").reset()[1]["source"] for _ in range(2)]
     assert not np.array_equal(*fresh)
 
@@ -122,6 +127,14 @@ def test_observations_are_the_callers_own() -> None:
     assert not np.array_equal(batch.reset(seed=0)[0], first)
 
 
+def test_spec_of_a_batch_survives_json() -> None:
+    batch = gym.make_vec("LatentAug-v0", num_envs=2, device="cpu", horizon=3)
+    assert batch.spec is not None
+    twin = gym.make_vec(gym.envs.registration.EnvSpec.from_json(batch.spec.to_json()))
+    assert twin.num_envs == 2
+    assert np.array_equal(batch.reset(seed=1)[0], twin.reset(seed=1)[0])
+
+
 def test_pictures_of_every_world() -> None:
     batch = gym.make_vec("LatentAug-v0", num_envs=3, render_mode="rgb_array", device="cpu")
     batch.reset(seed=0)
@@ -140,6 +153,9 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"num_envs": 2, "autoreset_mode": "Disabled"}, "autoreset_mode='Disabled'"),
     ({"num_envs": 2, "render_mode": "human"}, "render_mode='human'"),
     ({"num_envs": 2, "max_episode_steps": 0}, "max_episode_steps=0"),
+    ({"num_envs": 2, "max_episode_steps": 1.5}, "max_episode_steps=1.5"),
+    ({"num_envs": 2.5}, "num_envs=2.5"),
+    ({"num_envs": "8"}, "num_envs='8'"),
 ]
 
 
@@ -153,6 +169,8 @@ def test_wrong_seeds_masks_and_order() -> None:
     batch = LatentAugVectorEnv(2, device="cpu")
     with pytest.raises(gym.error.ResetNeeded):
         batch.step(batch.action_space.sample())
+    with pytest.raises(UserError, match="seed=-1"):
+        batch.reset(seed=-1)
     with pytest.raises(UserError, match="3 seeds"):
         batch.reset(seed=[1, 2, 3])
     for mask in ([True, False], np.array([1, 0]), np.array([True]), np.array([False, False])):

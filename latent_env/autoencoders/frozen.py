@@ -7,6 +7,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+MOST_ROWS = 2048
+"""Principal directions are found from at most so many latents (or tokens), evenly spread."""
+
 SPREAD_LEVELS = 101
 """Quantiles 0, 1, …, 100 % of the distance between a normal token and its nearest neighbour."""
 
@@ -148,13 +151,22 @@ def as_float(images: Tensor, like: Tensor) -> Tensor:
 
 def _principal(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` leading principal directions of ``rows (N, d)`` and the deviation along each."""
-    centred = (rows - rows.mean(0)).double()
-    covariance = centred.T @ centred / max(len(rows) - 1, 1)
-    values, vectors = torch.linalg.eigh(covariance)
-    directions = vectors[:, -count:].flip(1).T
+    picks = torch.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS)).long().to(rows.device)
+    centred = rows[picks] - rows[picks].mean(0)
+    # Rows and columns give Gram matrices of the same eigenvalues: take the smaller one.
+    dual = len(centred) < centred.shape[1]
+    wide = (centred if dual else centred.T).double()
+    values, vectors = torch.linalg.eigh(wide @ wide.T / max(len(centred) - 1, 1))
+    if dual:
+        vectors = centred.T.double() @ vectors
+        vectors = vectors / vectors.norm(dim=0).clamp_min(1e-12)
+    values, vectors = values[-count:], vectors[:, -count:]
+    missing = count - len(values)  # fewer images than directions: the rest have no spread at all
+    values = torch.nn.functional.pad(values, (missing, 0))
+    directions = torch.nn.functional.pad(vectors, (missing, 0)).flip(1).T
     # An eigenvector's sign is arbitrary: fix it, so that the same data always give the same one.
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
-    return (directions * largest.sign()).float(), values[-count:].flip(0).clamp_min(0).sqrt().float()
+    return (directions * largest.sign()).float(), values.flip(0).clamp_min(0).sqrt().float()
 
 
 def _nearest_neighbour_quantiles(tokens: Tensor, most: int = 1024) -> Tensor:
