@@ -150,7 +150,7 @@ MISTAKES = [
     (["agent.n_steps=1", "env.num_envs=1"], "at least 2"),
     (["export=/proc/nowhere"], "export=/proc/nowhere: can't write there"),
     (["runs=/proc/nowhere"], "runs=/proc/nowhere: can't write there"),
-    (["dataset=foo", "-m"], "dataset=foo is unknown"),
+    (["-m", "dataset=foo"], "dataset=foo is unknown"),
     (["autoencoder.latent=round"], "autoencoder.latent=round is unknown: choose one of flat, spatial"),
     (["dataset=digits", "env.perturbation=brush"], "brush needs a spatial latent"),
     (["env.perturbation=paint"], "perturbation=paint is unknown: choose one of auto, brush, dense"),
@@ -223,7 +223,7 @@ def test_ctrl_c_loses_nothing(stage: str, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "the same command goes on from there" in said
+    assert "the same command goes on from what is kept" in said
     assert "Traceback" not in said
     if stage == "agent":
         assert list(tmp_path.glob("runs/digits/agent/*/round_1/policy.safetensors"))
