@@ -16,8 +16,7 @@ from latent_env.worlds import World
 
 def show_samples(run: Run, dynamics: Dynamics, augmented: Augmented, asked_for: int, number: int) -> None:
     """Panels of the last step, a contact sheet, histograms and shares, for round ``number``."""
-    rows = [panel(dynamics.last, world) for world in range(min(6, dynamics.num_worlds))]
-    run.picture("augmented/panels", stack(rows), number, f"panels_round_{number}")
+    run.picture("augmented/panels", panels(dynamics), number, f"panels_round_{number}")
     run.log({"augmented/decided": len(augmented) / asked_for}, number)
     if not len(augmented):
         return
@@ -26,6 +25,13 @@ def show_samples(run: Run, dynamics: Dynamics, augmented: Augmented, asked_for: 
     run.picture("augmented/samples", sheet(augmented), number, f"samples_round_{number}")
     run.writer.add_histogram("augmented/delta", augmented.delta, number)
     run.writer.add_histogram("augmented/reward", augmented.reward, number)
+
+
+def panels(dynamics: Dynamics, most: int = 6) -> Picture:
+    """The last step of some worlds, from the largest visible change to the smallest."""
+    changed = dynamics.last.mask.flatten(1).sum(1).argsort(descending=True, stable=True).tolist()
+    picks = np.linspace(0, len(changed) - 1, min(most, len(changed))).astype(int)
+    return stack([panel(dynamics.last, changed[pick]) for pick in picks])
 
 
 def sheet(augmented: Augmented, most: int = 24) -> Picture:

@@ -78,7 +78,7 @@ def panel(transition: Transition, world: int = 0, tile: int = TILE) -> Picture:
         to_rgb(step.start_image[0]),
         to_rgb(step.decoded[0]),
         to_rgb(step.image[0]),
-        heat(change * 4),  # a change of a quarter of the range is as bright as it gets
+        heat(change * 8),  # an eighth of the range is as bright as it gets: lesions are faint
         heat(detection.map[0, 0].sigmoid()),
     ]
     score = float(detection.score[0].sigmoid())
