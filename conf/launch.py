@@ -52,7 +52,7 @@ def mistakes_explained(script: str, arguments: list[str]) -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         _leave(explain(error, script, arguments), script)
     except OSError as error:
-        _leave(f"{error.filename}: {error.strerror}", script)
+        _leave(f"the system refused: {error}", script)
     except KeyboardInterrupt:
         print("\nstopped: the same command goes on from what is kept", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -31,10 +31,9 @@ class Run:
 
     def __init__(self, root: Path, dataset: str, stage: str, name: str, settings: Mapping[str, Any]) -> None:
         text = json.dumps(settings, sort_keys=True)
-        self.digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        self.path = root / dataset / stage / f"{name}-{self.digest}"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        self.path = root / dataset / stage / f"{name}-{digest}"
         self.settings = dict(settings)
-        self.stage = stage
 
     @property
     def complete(self) -> bool:
@@ -92,10 +91,9 @@ class Run:
 
     def log_hyperparameters(self, metrics: Mapping[str, float]) -> None:
         """Settings and final metrics side by side in TensorBoard's HPARAMS tab."""
-        flat = {key: value for key, value in _flatten(self.settings) if not key.startswith("made_from")}
         final = {f"final/{name}": float(value) for name, value in metrics.items()}
         # A run name of "." keeps them in this run instead of a new one named after the clock.
-        self.writer.add_hparams(flat, final, run_name=".")
+        self.writer.add_hparams(dict(_flatten(self.settings)), final, run_name=".")
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
