@@ -19,13 +19,21 @@ from latent_env.worlds import World
 ROOT = Path(__file__).parents[1]
 WORLDS = ["digits", "phantom"]
 
-try:
-    import tkinter
 
-    tkinter.Tk().destroy()
-    SCREEN = True
-except Exception:  # no tkinter or no display: both mean that there is nothing to open a window on
-    SCREEN = False
+def _screen() -> bool:
+    """Whether a window could be opened."""
+    try:
+        import tkinter
+    except ImportError:
+        return False
+    try:
+        tkinter.Tk().destroy()
+    except tkinter.TclError:
+        return False
+    return True
+
+
+SCREEN = _screen()
 
 hypothesis.settings.register_profile("ours", deadline=None)  # the machine may be busy
 hypothesis.settings.load_profile("ours")
