@@ -98,7 +98,6 @@ def save_world(folder: Path, world: World) -> None:
 
 def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run]:
     """The world with its detector: loaded if an earlier command made it, else trained now."""
-    rehearse_detector(job)
     run = job.run("detector", "transformer", detector_settings(job))
     autoencoder, _ = autoencoder_stage(job)
     starts = job.train_images[: job.config.detector.starts]
@@ -120,6 +119,7 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run]:
 def main(cfg: DictConfig) -> None:
     """Train, or find, the detector and say how good it is."""
     job = start_job(cfg, DetectorRun)
+    rehearse_detector(job)
     _, run = detector_stage(job)
     for name, value in run.metrics.items():
         print(f"{name:12} {value:.4f}")

@@ -90,8 +90,8 @@ def write_report(
     rows: list[Row],
     headline: str,
     facts: Mapping[str, Any],
-) -> str:
-    """Write ``report.md`` and ``report.json``; returns the text."""
+) -> None:
+    """Write ``report.md`` and ``report.json``."""
     text = f"{headline}\n\n{table(rows)}\n\n{verdict(rows)}"
     listed = "\n".join(f"- {name}: {value}" for name, value in facts.items())
     write_atomically(
@@ -113,4 +113,3 @@ def write_report(
             **facts,
         },
     )
-    return text

@@ -22,7 +22,8 @@ class LatentVecEnv(VecEnv):
 
     A world that ends is reset in the same step, and the observation it ended with stands in its
     ``info["terminal_observation"]``; the infos of other worlds are empty. Each of observations, rewards
-    and ends crosses from the device once a step, whatever the number of worlds.
+    and ends crosses from the device once a step, whatever the number of worlds; where episodes ended, the
+    observations of the new ones cross as well.
     """
 
     def __init__(self, dynamics: Dynamics, seed: int | None = None) -> None:
