@@ -29,7 +29,7 @@ builtin: $(VENV)/ready
 	$(BIN)/python train_detector.py dataset=phantom device=cpu detector.starts=128 export=latent_env/builtin/phantom
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) runs prepared build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \

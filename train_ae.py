@@ -5,19 +5,30 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from conf.job import Job, say, start_job
 from conf.launch import run_script
 from conf.schema import AutoencoderRun
+from detectors.images import ImageSource
 from detectors.training_state import TrainingState
 from latent_env.artifacts import load_autoencoder, save_autoencoder
 from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder
 from latent_env.autoencoders.training import peak_signal_to_noise, train_autoencoder
+from latent_env.data import Split
 from latent_env.rendering import side_by_side, stack, to_rgb
 from latent_env.runs import Run
 from latent_env.supervision import follow
+
+VALIDATION_IMAGES = 256
+
+
+def first_normal(split: Split, most: int) -> NDArray[np.uint8]:
+    """The first normal images of a split, ``(N, C, H, W)`` uint8, in memory."""
+    return split.subset(np.flatnonzero(split.labels == 0)[:most]).images
 
 
 def autoencoder_settings(job: Job[AutoencoderRun]) -> dict[str, Any]:
@@ -45,14 +56,14 @@ def autoencoder_stage(job: Job[AutoencoderRun]) -> tuple[FrozenAutoencoder, Run]
     model = new_autoencoder(job)
     run.begin()
     state = TrainingState(model, config.learning_rate, config.steps, job.config.seed)
-    valid = job.tensor(job.dataset.valid.normal().images)
+    valid = job.tensor(first_normal(job.dataset.valid, VALIDATION_IMAGES))
 
     @torch.inference_mode()
     def validate() -> dict[str, float]:
-        batch = valid[:256].float() / 255
+        batch = valid.float() / 255
         return {"valid/psnr": float(peak_signal_to_noise(batch, model(batch)).mean())}
 
-    training = train_autoencoder(state, model, images, config.batch_size)
+    training = train_autoencoder(state, model, images, config.batch_size, job.augmentation)
     follow(run, "autoencoder", training, state, validate)
     frozen = FrozenAutoencoder(model).calibrate(images)
     save_autoencoder(run.path, frozen)
@@ -63,7 +74,7 @@ def autoencoder_stage(job: Job[AutoencoderRun]) -> tuple[FrozenAutoencoder, Run]
 
 @torch.inference_mode()
 def show_reconstructions(
-    run: Run, frozen: FrozenAutoencoder, train: torch.Tensor, valid: torch.Tensor
+    run: Run, frozen: FrozenAutoencoder, train: ImageSource, valid: torch.Tensor
 ) -> None:
     """Normal images, known and unknown, above what the autoencoder makes of them."""
     rows = []

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from conf.job import Job, say, start_job
 from conf.launch import run_script
 from conf.schema import DetectorRun
+from detectors.images import at_once, spread_over
 from detectors.synthesis import ImageSynthesis
 from detectors.training import Diet, Samples, train_detector
 from detectors.training_state import TrainingState
@@ -24,14 +25,16 @@ from latent_env.supervision import follow
 from latent_env.worlds import World, check_writable, copy_world, save_images
 from train_ae import autoencoder_settings, autoencoder_stage, new_autoencoder
 
-CALIBRATION_IMAGES = 2048
+CALIBRATION_IMAGES, CALIBRATION_BYTES = 2048, 2**28
 """So many normal images say well enough what is usual, and they fit in memory as floats."""
 
 
 def detector_settings(job: Job[DetectorRun]) -> dict[str, Any]:
     """All that decides what the detector becomes."""
     config = job.config
-    own = {"detector": asdict(config.detector), "synthesis": asdict(config.synthesis)}
+    own: dict[str, Any] = {"detector": asdict(config.detector), "synthesis": asdict(config.synthesis)}
+    if job.textures is not None:
+        own["textures"] = job.textures.facts["digest"]
     return {**autoencoder_settings(job), **own}
 
 
@@ -48,10 +51,15 @@ def rehearse_detector(job: Job[DetectorRun]) -> World:
     """An untrained world: whatever can't work together shows here, before anything is trained."""
     if job.config.export:
         check_writable(job.config.export, "export")
-    ImageSynthesis(job.config.synthesis.weights)
+    make_synthesis(job)
     images = job.train_images[:4]
     frozen = FrozenAutoencoder(new_autoencoder(job)).calibrate(images)
     return World.build(frozen, new_detector(job).eval(), images, job.device)
+
+
+def make_synthesis(job: Job[DetectorRun]) -> ImageSynthesis:
+    """Image-space pseudo-anomalies, with the user's textures if there are any."""
+    return ImageSynthesis(job.config.synthesis.weights, job.texture_images)
 
 
 def learn_to_detect(
@@ -68,11 +76,14 @@ def learn_to_detect(
     """
     config = job.config.detector
     detector = new_detector(job)
-    known = job.train_images[:CALIBRATION_IMAGES].float() / 255
+    channels, size = job.dataset.channels, job.dataset.size
+    fitting = CALIBRATION_BYTES // (channels * size**2 * 4)
+    known = spread_over(job.train_images, min(CALIBRATION_IMAGES, fitting)).float() / 255
     with torch.inference_mode():
-        detector.calibrate(known, torch.cat([autoencoder(part) for part in known.split(256)]))
-    synthesis = ImageSynthesis(job.config.synthesis.weights)
-    diet = Diet(job.train_images, synthesis, samples, share)
+        parts = known.split(at_once(size))
+        detector.calibrate(known, torch.cat([autoencoder(part) for part in parts]))
+    synthesis = make_synthesis(job)
+    diet = Diet(job.train_images, synthesis, samples, share, job.augmentation.with_masks)
     state = TrainingState(detector, config.learning_rate, config.steps, job.config.seed)
     world = World.build(autoencoder, detector, job.train_images[:1], job.device)
     valid = validation_split(job.dataset.valid, synthesis, job.config.seed)
@@ -100,7 +111,7 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run]:
     """The world with its detector: loaded if an earlier command made it, else trained now."""
     run = job.run("detector", "transformer", detector_settings(job))
     autoencoder, _ = autoencoder_stage(job)
-    starts = job.train_images[: job.config.detector.starts]
+    starts = spread_over(job.train_images, job.config.detector.starts)
     if run.complete:
         say(f"detector: using {run.path}")
         return World.build(autoencoder, load_detector(run.path), starts, job.device), run

@@ -27,9 +27,9 @@ from detectors.errors import UserError
 from latent_env.artifacts import load_detector, save_detector
 from latent_env.dynamics import Dynamics
 from latent_env.evaluation import evaluate, log_curves, log_evaluation
+from latent_env.progress import progress_bar
 from latent_env.runs import Run
 from latent_env.settings import Settings
-from latent_env.supervision import progress_bar
 from latent_env.worlds import World, copy_world
 from train_detector import (
     detector_settings,
@@ -162,6 +162,11 @@ def agent_stage(job: Job[AgentRun]) -> Run:
         f"{job.dataset.summary()}\nagent {config.agent.name}, {config.rounds} rounds, seed {config.seed}; "
         f"both detectors took {steps} steps"
     )
+    if not len(pool):
+        headline += (
+            f"\nNone of the {config.rounds * config.samples} samples was decided: all lay between normal and "
+            "anomaly, so nothing was added. Try another env.max_delta or env.shell_quantile."
+        )
     facts = {
         "dataset": job.dataset.name,
         "agent": config.agent.name,

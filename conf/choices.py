@@ -7,6 +7,20 @@ from pathlib import Path
 CONF = Path(__file__).parent
 
 
+COMMANDS = {"prepare": "python -m latent_env.data"}
+"""How a script is called, where that isn't ``python <script>.py``."""
+
+
+def command(script: str) -> str:
+    """How a user calls a script."""
+    return COMMANDS.get(script, f"python {script}.py")
+
+
+def title(script: str) -> str:
+    """What a script is called in its messages."""
+    return command(script).split()[-1]
+
+
 def choices(group: str) -> dict[str, str]:
     """The choices of a group, each with what the first comment of its file says."""
     return {

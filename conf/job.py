@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -12,14 +11,21 @@ from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from conf.schema import AutoencoderRun
+from conf.datasets import Place
+from conf.schema import AutoencoderRun, DetectorRun
 from detectors.errors import UserError
+from detectors.images import ImageSource
 from latent_env import __version__
 from latent_env.artifacts import FORMAT
-from latent_env.data import Dataset
+from latent_env.data import Dataset, Problems, check_track, prepare_textures
+from latent_env.data.augmentation import Augmentation
+from latent_env.data.preparation import Prepared
+from latent_env.data.residence import StreamedImages, settle
+from latent_env.machine import cores
 from latent_env.runs import Run
 from latent_env.worlds import check_writable, resolve_device
 
@@ -43,14 +49,53 @@ class Job(Generic[C]):
     @cached_property
     def dataset(self) -> Dataset:
         """The images; loading them says in one line what was found."""
-        dataset = self.config.dataset.load(Path(self.config.data_root))
+        config = self.config
+        dataset = config.dataset.load(Place.of(config.data_root, config.prepared, config.track))
         say(dataset.summary())
+        for remark in dataset.remarks:
+            say(f"{dataset.name}: {remark}")
         return dataset
 
     @cached_property
-    def train_images(self) -> Tensor:
-        """``(N, C, H, W)`` uint8: the normal training images, on the device."""
-        return self.tensor(self.dataset.train.images)
+    def train_images(self) -> ImageSource:
+        """``(N, C, H, W)`` uint8: the normal training images, on the device if they fit there."""
+        images = self.settle(self.dataset.train.images)
+        if isinstance(images, StreamedImages):
+            say(
+                f"{self.dataset.name}: the training images are more than fits in memory (memory=): they are "
+                "read as needed"
+            )
+        return images
+
+    @cached_property
+    def augmentation(self) -> Augmentation:
+        """The random changes of training images that suit the data set."""
+        return self.config.dataset.augmentation()
+
+    @cached_property
+    def textures(self) -> Prepared | None:
+        """The user's textures for anomalies, prepared like the images."""
+        root = self.config.texture_root if isinstance(self.config, DetectorRun) else None
+        if root is None:
+            return None
+        problems, dataset = Problems(getattr(self.config.dataset, "on_error", "stop")), self.dataset
+        prepared = Path(self.config.prepared)
+        textures = prepare_textures(
+            Path(root).expanduser(), dataset.size, dataset.channels, prepared, problems
+        )
+        say(f"textures: {len(textures.splits['textures'])} from {root}")
+        for remark in problems.remarks():
+            say(f"textures: {remark}")
+        return textures
+
+    @cached_property
+    def texture_images(self) -> ImageSource | None:
+        """``(K, C, H, W)`` uint8: the user's textures, kept like the training images."""
+        return None if self.textures is None else self.settle(self.textures.splits["textures"].images)
+
+    def settle(self, images: NDArray[np.uint8]) -> ImageSource:
+        """Images ``(N, C, H, W)`` on the device if they fit there, else read from disk as needed."""
+        return settle(images, self.device, self.config.memory)
 
     def tensor(self, array: Any) -> Tensor:
         """A NumPy array on the device."""
@@ -62,11 +107,9 @@ class Job(Generic[C]):
 
     def shared_settings(self) -> dict[str, Any]:
         """What every stage's outcome depends on."""
-        config = asdict(self.config.dataset)
-        config.pop("suits")  # only matters through the values of other groups
-        config["fingerprint"] = self.dataset.fingerprint()
+        dataset = {**self.config.dataset.settings(), "fingerprint": self.dataset.fingerprint()}
         versions = {"format": FORMAT, "version": __version__}
-        return {"dataset": config, "seed": self.config.seed, **versions}
+        return {"dataset": dataset, "seed": self.config.seed, **versions}
 
     def build(self, factory: Callable[[], T]) -> T:
         """What ``factory`` makes with random numbers that depend on the seed alone."""
@@ -80,10 +123,11 @@ def start_job(cfg: DictConfig, kind: type[C]) -> Job[C]:
     config = cast("C", OmegaConf.to_object(cfg))
     assert isinstance(config, kind)
     check_values(cfg)
+    check_track(config.track)
     for path in unknown_keys(OmegaConf.to_container(cfg), asdict(config)):
         raise UserError(f"+{path}=… is an unknown key: nothing would read it")
     check_writable(config.runs, "runs")
-    threads = config.threads or min(_cores(), MOST_THREADS)
+    threads = config.threads or min(cores(), MOST_THREADS)
     if threads < 1:
         raise UserError(f"threads={threads} must be at least 1")
     torch.set_num_threads(threads)
@@ -141,9 +185,3 @@ def derived_seed(seed: int, *purpose: int) -> int:
 def say(text: str) -> None:
     """A line for the person at the terminal; results alone go to standard output."""
     print(text, file=sys.stderr)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

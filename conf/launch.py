@@ -12,12 +12,28 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.choices import CONF, choices, groups, top_level
+from conf.choices import CONF, choices, command, groups, title, top_level
 from conf.mistakes import explain
 from conf.schema import register_schema
 from detectors.errors import UserError
 
 MISTAKE, INTERRUPTED = 2, 130
+
+STAGE_EXAMPLES = [
+    "dataset=digits seed=3 device=cpu",
+    "dataset=mvtec dataset.category=bottle data_root=/data dataset.size=128",
+    "dataset=digits seed=0,1,2 -m    (one run after the other)",
+    "--cfg job                       (the whole configuration, then stop)",
+]
+EXAMPLES = {
+    "prepare": [
+        "bmad_liver data_root=/data",
+        "mvtec dataset.category=bottle dataset.size=128",
+        "folder dataset.root=mine dataset.on_error=skip",
+        "mvtec --cfg job                 (all keys of a data set, then stop)",
+    ]
+}
+KEPT = {"prepare": "What is prepared is used again; a changed source, size or split is prepared anew."}
 
 
 def run_script(main: Callable[[DictConfig], None], script: str, purpose: str | None) -> None:
@@ -59,7 +75,7 @@ def mistakes_explained(script: str, arguments: list[str]) -> Iterator[None]:
 
 
 def _leave(message: str, script: str) -> None:
-    print(f"{script}.py: {message}", file=sys.stderr)
+    print(f"{title(script)}: {message}", file=sys.stderr)
     sys.exit(MISTAKE)
 
 
@@ -68,7 +84,7 @@ def help_text(script: str, purpose: str) -> str:
     lines = [
         purpose.strip(),
         "",
-        f"usage: python {script}.py [group=choice ...] [key=value ...] [-m]",
+        f"usage: {command(script)} [group=choice ...] [key=value ...] [-m]",
         "",
         "Groups and their choices:",
     ]
@@ -82,11 +98,11 @@ def help_text(script: str, purpose: str) -> str:
     lines += [
         "",
         "Examples:",
-        f"  python {script}.py dataset=digits seed=3 device=cpu",
-        f"  python {script}.py dataset=folder dataset.root=/data/mvtec/bottle dataset.size=128",
-        f"  python {script}.py dataset=digits seed=0,1,2 -m    (one run after the other)",
-        f"  python {script}.py --cfg job                       (the whole configuration, then stop)",
+        *(f"  {command(script)} {example}" for example in EXAMPLES.get(script, STAGE_EXAMPLES)),
         "",
-        "A finished stage with the same configuration is used again; delete its folder to remake it.",
+        KEPT.get(
+            script,
+            "A finished stage with the same configuration is used again; delete its folder to remake it.",
+        ),
     ]
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig
 
-from conf.choices import CONF, choices, groups
+from conf.choices import CONF, choices, groups, title
 
 EXPECTED = {
     "Integer": "a whole number",
@@ -62,10 +62,10 @@ def _unknown_key(key: str, script: str, arguments: list[str]) -> str:
         known = f"{known}.{part}" if known else part
         node = node[part]
     if choices(key) and key not in config:
-        return f"{given}: {script}.py has no {key}; its groups are {', '.join(groups(script))}"
+        return f"{given}: {title(script)} has no {key}; its groups are {', '.join(groups(script))}"
     if not isinstance(node, DictConfig):
         return f"{given}: {known} is a single value, it has no keys of its own"
-    where = f"{known} has" if known else f"{script}.py has"
+    where = f"{known} has" if known else f"{title(script)} has"
     return f"{given} is an unknown key: {where} {', '.join(sorted(map(str, node)))}"
 
 

@@ -3,115 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-if TYPE_CHECKING:
-    from latent_env.data import Dataset
-
-
-@dataclass
-class Suits:
-    """What suits a data set on a machine without a GPU; other groups refer to it."""
-
-    latent: str = "spatial"
-    latent_size: int = 8
-    autoencoder_steps: int = 1000
-    detector_steps: int = 800
-    agent_steps: int = 16000
-
-
-@dataclass
-class DatasetConfig:
-    """A data set: how to load it, and what suits it."""
-
-    name: str = MISSING
-    suits: Suits = field(default_factory=Suits)
-
-    def load(self, data_root: Path) -> Dataset:
-        """Load the images into memory."""
-        raise TypeError(f"{type(self).__name__} doesn't say how to load {self.name} from {data_root}")
-
-
-@dataclass
-class DigitsConfig(DatasetConfig):
-    """scikit-learn's handwritten digits."""
-
-    normal: Any = 0  # a digit or several
-    seed: int = 0
-
-    def load(self, data_root: Path) -> Dataset:  # noqa: ARG002 - they come with scikit-learn
-        """Load the images into memory."""
-        from latent_env.data import load_digits_dataset
-
-        normal = self.normal if isinstance(self.normal, list) else [self.normal]
-        return load_digits_dataset(normal, self.seed)
-
-
-@dataclass
-class PhantomConfig(DatasetConfig):
-    """Procedural CT-like slices."""
-
-    size: int = 64
-    train: int = 600
-    valid: int = 120
-    test: int = 300
-    seed: int = 0
-
-    def load(self, data_root: Path) -> Dataset:  # noqa: ARG002 - they are drawn, not read
-        """Draw the images."""
-        from latent_env.data import make_phantom_dataset
-
-        return make_phantom_dataset(self.size, self.train, self.valid, self.test, self.seed)
-
-
-@dataclass
-class FolderConfig(DatasetConfig):
-    """Any folder in MVTec's layout."""
-
-    root: str = MISSING
-    size: int = 64
-    channels: int | None = None
-    valid_fraction: float = 0.15
-    limit: int | None = None
-    seed: int = 0
-
-    def load(self, data_root: Path) -> Dataset:
-        """Read the images."""
-        from detectors.errors import UserError
-        from latent_env.data import load_folder_dataset
-
-        if not self.root:
-            raise UserError(
-                "dataset.root is missing: name the folder that holds train/good and test/…, "
-                "for example `dataset=folder dataset.root=/data/mvtec/bottle`"
-            )
-        return load_folder_dataset(
-            data_root / self.root,  # an absolute root replaces data_root
-            self.size,
-            channels=self.channels,
-            name=self.name or None,
-            valid_fraction=self.valid_fraction,
-            seed=self.seed,
-            limit=self.limit,
-        )
-
-
-@dataclass
-class BmadConfig(DatasetConfig):
-    """A data set of the BMAD benchmark."""
-
-    size: int = 64
-    limit: int | None = None
-
-    def load(self, data_root: Path) -> Dataset:
-        """Read the images."""
-        from latent_env.data import load_bmad_dataset
-
-        return load_bmad_dataset(data_root, self.name, self.size, limit=self.limit)
+from conf.datasets import (
+    BmadConfig,
+    CategoryConfig,
+    DatasetConfig,
+    DigitsConfig,
+    FolderConfig,
+    NpzConfig,
+    OneClassConfig,
+    PhantomConfig,
+)
 
 
 @dataclass
@@ -198,15 +104,24 @@ class PPOConfig(AgentConfig):
 
 
 @dataclass
-class AutoencoderRun:
-    """`train_ae.py`: what all stages share, and the autoencoder."""
+class DataRun:
+    """`python -m latent_env.data`: a data set, where it is found, and where it is kept."""
 
     dataset: DatasetConfig = MISSING
+    track: str = "auto"
+    data_root: str = "data"
+    prepared: str = "prepared"
+
+
+@dataclass
+class AutoencoderRun(DataRun):
+    """`train_ae.py`: what all stages share, and the autoencoder."""
+
     autoencoder: AutoencoderConfig = MISSING
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
-    data_root: str = "data"
+    memory: float | None = None
     runs: str = "runs"
 
 
@@ -216,6 +131,7 @@ class DetectorRun(AutoencoderRun):
 
     detector: DetectorConfig = MISSING
     synthesis: SynthesisConfig = MISSING
+    texture_root: str | None = None
     export: str | None = None
 
 
@@ -236,7 +152,10 @@ SCHEMA: dict[str, type[Any]] = {
     "dataset/digits": DigitsConfig,
     "dataset/phantom": PhantomConfig,
     "dataset/folder": FolderConfig,
+    "dataset/npz": NpzConfig,
     "dataset/bmad": BmadConfig,
+    "dataset/category": CategoryConfig,
+    "dataset/one_class": OneClassConfig,
     "autoencoder/conv": AutoencoderConfig,
     "detector/transformer": DetectorConfig,
     "synthesis/image": SynthesisConfig,
@@ -245,6 +164,7 @@ SCHEMA: dict[str, type[Any]] = {
     "agent/plain": AgentConfig,
     "agent/gradient": GradientConfig,
     "agent/ppo": PPOConfig,
+    "prepare": DataRun,
     "train_ae": AutoencoderRun,
     "train_detector": DetectorRun,
     "train_ppo": AgentRun,

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from detectors.errors import UserError
+from detectors.images import ImageSource
 
 VISIBLE = 0.02
 """A pixel has changed if some channel moved by more than this, of the range [0, 1]."""
@@ -60,15 +61,15 @@ def cutpaste(images: Tensor, generator: torch.Generator, pool: Tensor | None = N
 def perlin(
     images: Tensor,
     generator: torch.Generator,
-    textures: Tensor | None = None,
+    textures: ImageSource | None = None,
     pool: Tensor | None = None,
 ) -> Synthetic:
     """Blend a texture T into the shape M of thresholded Perlin noise.
 
     I' = (1 - M) I + M ((1 - β) T + β I) with β ~ U(0, .8). The noise has 2^0 to 2^5 periods an
     axis, at most one every 4 pixels, and is turned by an angle of U(-90°, 90°); M is where it
-    reaches .5, or three quarters of its peak if that is less. T is one of `textures` (K, C, H, W),
-    mirrored at random, or procedural: an image of `pool` (K, C, H, W; the batch if not given)
+    reaches .5, or three quarters of its peak if that is less. T is one of `textures` (K, C, H, W)
+    uint8, mirrored at random, or procedural: an image of `pool` (K, C, H, W; the batch if not given)
     shuffled in bands, smooth coloured noise, grain, or stripes. Contrast and brightness of T are
     changed, half of the time inverted.
     """
@@ -76,8 +77,8 @@ def perlin(
     batch, channels, height, width = images.shape
     if textures is None:
         texture = _procedural_textures(images, pool, generator)
-    elif textures.shape[1:] == images.shape[1:]:
-        texture = _mirrored(textures, batch, generator).to(images)
+    elif tuple(textures.shape[1:]) == tuple(images.shape[1:]):
+        texture = _mirrored(textures, images, generator)
     else:
         raise UserError(
             f"textures are {tuple(textures.shape[1:])} (C, H, W), the images "
@@ -116,11 +117,11 @@ def perlin_noise(
 class ImageSynthesis:
     """A mix of pseudo-anomalies: each sample gets one kind, as often as its weight says.
 
-    `weights` names the kinds, e.g. `{"cutpaste": 1.0, "perlin": 1.0}`; `textures` (K, C, H, W) in
-    [0, 1] are for `perlin`, which makes its own without them.
+    `weights` names the kinds, e.g. `{"cutpaste": 1.0, "perlin": 1.0}`; `textures` (K, C, H, W)
+    uint8 are for `perlin`, which makes its own without them.
     """
 
-    def __init__(self, weights: Mapping[str, float], textures: Tensor | None = None) -> None:
+    def __init__(self, weights: Mapping[str, float], textures: ImageSource | None = None) -> None:
         kinds: dict[str, Callable[[Tensor, torch.Generator, Tensor], Synthetic]] = {
             "cutpaste": cutpaste,
             "perlin": lambda images, generator, pool: perlin(images, generator, textures, pool),
@@ -269,11 +270,13 @@ def _turned(noise: Tensor, generator: torch.Generator) -> Tensor:
     return functional.grid_sample(noise, grid, padding_mode="reflection", align_corners=False)
 
 
-def _mirrored(textures: Tensor, batch: int, generator: torch.Generator) -> Tensor:
-    """Textures (B, C, H, W) chosen at random, mirrored along either axis half of the time."""
-    chosen = textures[_choices(batch, len(textures), generator, textures)]
+def _mirrored(textures: ImageSource, images: Tensor, generator: torch.Generator) -> Tensor:
+    """A texture for each of the images, chosen at random, mirrored along either axis half of the time."""
+    batch = len(images)
+    index = torch.randint(len(textures), (batch,), generator=generator)
+    chosen = textures[index.to(textures.device)].to(images) / 255
     for axis in (2, 3):
-        flip = _uniform((batch, 1, 1, 1), generator, textures) < 0.5
+        flip = _uniform((batch, 1, 1, 1), generator, images) < 0.5
         chosen = torch.where(flip, chosen.flip(axis), chosen)
     return chosen
 

@@ -12,10 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from detectors.base import Detection, Detector
+from detectors.images import ImageSource
 from detectors.synthesis import ImageSynthesis
 from detectors.training_state import Progress, Stopwatch, TrainingState
 
 Reconstruct = Callable[[Tensor], Tensor]
+Augment = Callable[[Tensor, torch.Generator, Tensor], tuple[Tensor, Tensor]]
+"""Changes images ``(B, C, H, W)`` in [0, 1] at random, and their masks ``(B, 1, H, W)`` with them."""
 
 
 class Samples(NamedTuple):
@@ -56,19 +59,22 @@ class Diet:
     """What a detector's batches are made of: half normal, half anomalous.
 
     Of the anomalies, ``share`` are an agent's and the rest image-space synthesis. Half of that share
-    of the normals are samples that the agent changed too little to be anomalies.
+    of the normals are samples that the agent changed too little to be anomalies. All of them are
+    augmented alike.
     """
 
-    images: Tensor
-    """``(N, C, H, W)`` uint8, normal, on the device."""
+    images: ImageSource
+    """``(N, C, H, W)`` uint8, normal."""
     synthesis: ImageSynthesis
     samples: Samples | None = None
     share: float = 0.0
+    augment: Augment | None = None
 
     @cached_property
     def samples_by_label(self) -> list[Samples]:
         """The agent's normal samples and its anomalies, both possibly empty."""
-        samples = self.samples or Samples(self.images[:0], self.images[:0, :1] > 0, torch.zeros(0))
+        none = self.images[:0]
+        samples = self.samples or Samples(none, none[:, :1] > 0, torch.zeros(0))
         return [samples.of(label) for label in (0, 1)]
 
     def batch(self, size: int, generator: torch.Generator) -> Batch:
@@ -86,6 +92,8 @@ class Diet:
                 drawn = kind.draw(count, generator)
                 images[first : first + count] = drawn.images.float() / 255
                 masks[first : first + count] = drawn.masks.float()
+        if self.augment is not None:
+            images, masks = self.augment(images, generator, masks)
         labels = torch.zeros(2 * half, device=images.device)
         labels[half:] = 1
         return Batch(images, masks, labels)
@@ -131,13 +139,22 @@ def train_detector(
 
 @torch.inference_mode()
 def score_images(
-    detector: Detector, reconstruct: Reconstruct, images: Tensor, batch_size: int = 64
+    detector: Detector,
+    reconstruct: Reconstruct,
+    images: ImageSource,
+    batch_size: int = 64,
+    keep_maps: bool = True,
 ) -> Detection:
-    """Scores ``(N,)`` and maps ``(N, 1, H, W)`` of ``images (N, C, H, W)`` uint8, on the CPU."""
-    scores, maps = [], []
+    """Scores ``(N,)`` and maps ``(N, 1, H, W)`` of ``images (N, C, H, W)`` uint8, on the CPU.
+
+    Maps are as large as floats of all images: without ``keep_maps`` there are none, ``(0, 1, H, W)``.
+    """
+    scores: list[Tensor] = []
+    maps = [torch.zeros(0, 1, *images.shape[2:])]
     for part in images.split(batch_size):
         batch = part.float() / 255
         detection = detector(batch, reconstruct(batch))
         scores.append(detection.score.cpu())
-        maps.append(detection.map.cpu())
+        if keep_maps:
+            maps.append(detection.map.cpu())
     return Detection(torch.cat(scores), torch.cat(maps))

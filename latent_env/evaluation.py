@@ -9,18 +9,21 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from detectors.metrics import all_metrics
 from detectors.synthesis import ImageSynthesis
 from detectors.training import score_images
 from latent_env.data import Split
+from latent_env.data.residence import StreamedImages
 from latent_env.plots import curves
 from latent_env.rendering import Picture, heat, side_by_side, stack, to_rgb
 from latent_env.runs import Run
 from latent_env.worlds import World
 
 Floats = npt.NDArray[np.float32]
+
+MOST_SYNTHETIC = 512
+"""Of more normal validation images, so many evenly spaced ones get a synthetic anomaly beside them."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ class Evaluation:
     split: Split
     scores: Floats
     """``(N,)``"""
-    maps: Floats
-    """``(N, H, W)``"""
+    maps: Floats | None
+    """``(N, H, W)``, kept where the split has masks to compare them with."""
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -41,9 +44,9 @@ class Evaluation:
 
 def evaluate(world: World, split: Split) -> Evaluation:
     """Score every image of ``split``."""
-    images = torch.from_numpy(split.images).to(world.device)
-    detection = score_images(world.detector, world.autoencoder, images)
-    return Evaluation(split, detection.score.numpy(), detection.map[:, 0].numpy())
+    images, masked = StreamedImages(split.images, world.device), split.masks is not None
+    detection = score_images(world.detector, world.autoencoder, images, keep_maps=masked)
+    return Evaluation(split, detection.score.numpy(), detection.map[:, 0].numpy() if masked else None)
 
 
 def validation_split(valid: Split, synthesis: ImageSynthesis, seed: int) -> Split:
@@ -53,7 +56,8 @@ def validation_split(valid: Split, synthesis: ImageSynthesis, seed: int) -> Spli
     """
     if valid.labels.any():
         return valid
-    normal = torch.from_numpy(valid.images).float() / 255
+    valid = valid.subset(np.linspace(0, len(valid) - 1, min(len(valid), MOST_SYNTHETIC)).round().astype(int))
+    normal = torch.from_numpy(np.array(valid.images)).float() / 255
     made = synthesis(normal, torch.Generator().manual_seed(seed))
     images = (made.images * 255).round().to(torch.uint8).numpy()
     none = np.zeros((len(valid), *valid.images.shape[2:]), dtype=np.bool_)
@@ -96,15 +100,15 @@ def detections(world: World, evaluation: Evaluation, anomalies: int = 5, normals
 
 def _detection_row(world: World, evaluation: Evaluation, index: int) -> Picture:
     split = evaluation.split
-    image: Tensor = torch.from_numpy(split.images[index]).to(world.device)
-    decoded = world.autoencoder(image[None].float() / 255)[0]
-    difference = (decoded - image.float() / 255).abs().mean(0)
-    probability = torch.from_numpy(evaluation.maps[index]).sigmoid()
+    image = StreamedImages(split.images, world.device)[index : index + 1].float() / 255
+    decoded = world.autoencoder(image)
+    difference = (decoded - image).abs().mean(1)[0]
+    probability = world.detector(image, decoded).map[0, 0].sigmoid()
     score = 1 / (1 + np.exp(-float(evaluation.scores[index])))
     label = "anomaly" if split.labels[index] else "normal"
-    tiles = [to_rgb(image), to_rgb(decoded), heat(difference * 4), heat(probability)]
+    tiles = [to_rgb(image[0]), to_rgb(decoded[0]), heat(difference * 4), heat(probability)]
     captions = [f"original ({label})", "decoded", "difference", f"heat map, p={score:.2f}"]
     if split.masks is not None:
-        tiles.append(heat(torch.from_numpy(split.masks[index]).float()))
+        tiles.append(heat(torch.from_numpy(np.array(split.masks[index])).float()))
         captions.append("true mask")
     return side_by_side(tiles, captions)

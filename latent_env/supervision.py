@@ -17,24 +17,12 @@ from tqdm import tqdm
 from detectors.errors import UserError
 from detectors.training_state import Progress, TrainingState
 from latent_env.artifacts import load_artifact, save_artifact
+from latent_env.progress import progress_bar
 from latent_env.runs import Run
 
-BAR = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left{postfix}]"
 LOG_EVERY = 10
 VALIDATIONS = 5
 CHECKPOINT_SECONDS = 30.0
-
-
-def progress_bar(label: str, total: int, initial: int = 0) -> tqdm[Any]:
-    """A progress bar with an ETA; in a log file it prints a line now and then instead."""
-    return tqdm(
-        total=total,
-        initial=initial,
-        desc=f"{label:<22}",
-        dynamic_ncols=True,
-        mininterval=0.2 if sys.stderr.isatty() else 15.0,
-        bar_format=BAR,
-    )
 
 
 class Interrupt:

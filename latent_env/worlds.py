@@ -13,6 +13,7 @@ from torch import Tensor
 
 from detectors.base import Detection, Detector
 from detectors.errors import UserError
+from detectors.images import at_once
 from latent_env.artifacts import (
     load_artifact,
     load_autoencoder,
@@ -79,7 +80,8 @@ class World:
         decoded = None
         if images.numel() * latents.element_size() <= KEPT_BYTES:
             with torch.inference_mode():
-                decoded = torch.cat([autoencoder.decode(part) for part in latents.split(256)])
+                parts = latents.split(at_once(autoencoder.size))
+                decoded = torch.cat([autoencoder.decode(part) for part in parts])
         assert isinstance(detector, torch.nn.Module)
         return cls(autoencoder, detector.to(device), images, latents, decoded)
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import hypothesis
 import pytest
 import torch
+from miniatures import Miniature, make_mvtec
+from omegaconf import DictConfig
 
 import latent_env  # noqa: F401 - registers the environments
+from conf import launch
 from detectors.transformer import TransformerDetector
 from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder
 from latent_env.worlds import World
@@ -68,6 +73,21 @@ def flat_world() -> World:
     return make_world("flat")
 
 
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The folder that holds all data sets, with others in it that are none of our business."""
+    root = tmp_path / "data"
+    (root / "other" / "train" / "good").mkdir(parents=True)
+    (root / "notes.txt").write_text("no data set")
+    return root
+
+
+@pytest.fixture
+def widget(tmp_path: Path) -> Miniature:
+    """A small category in MVTec AD's layout."""
+    return make_mvtec(tmp_path / "widget")
+
+
 def run_script(
     *arguments: str, cwd: Path, check: bool = True, timeout: float = 240
 ) -> subprocess.CompletedProcess[str]:
@@ -87,6 +107,35 @@ def run_script(
     if check:
         assert done.returncode == 0, done.stderr
     return done
+
+
+class RunHere(Protocol):
+    """A script in this process: a new one takes seconds to start, which is too long for every mistake."""
+
+    def __call__(
+        self, main: Callable[[DictConfig], None], script: str, *arguments: str, cwd: Path
+    ) -> tuple[int, str, str]:
+        """Exit code, standard output and standard error."""
+
+
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[RunHere]:
+    def run(
+        main: Callable[[DictConfig], None], script: str, *arguments: str, cwd: Path
+    ) -> tuple[int, str, str]:
+        monkeypatch.chdir(cwd)
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # which a script sets
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        code = 0
+        try:
+            launch.run_script(main, script, None)
+        except SystemExit as stopped:
+            code = stopped.code if isinstance(stopped.code, int) else 1
+        return code, *capsys.readouterr()
+
+    yield run
+    torch.set_num_threads(1)  # a script picks its own
 
 
 TINY = [

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from conf.choices import CONF
+from conf.datasets import Place
 from conf.schema import register_schema
 from latent_env.autoencoders.training import peak_signal_to_noise
 from latent_env.data import Dataset
@@ -21,7 +22,8 @@ def dataset(name: str) -> Dataset:
     register_schema()
     with initialize_config_dir(config_dir=str(CONF), version_base=None):
         config = compose("train_ae", [f"dataset={name}"])
-    loaded: Dataset = OmegaConf.to_object(config.dataset).load(CONF)  # type: ignore[union-attr]
+    place = Place(data_root=CONF, prepared=CONF)  # neither is needed for what is drawn or bundled
+    loaded: Dataset = OmegaConf.to_object(config.dataset).load(place)  # type: ignore[union-attr]
     return loaded
 
 

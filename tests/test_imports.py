@@ -29,7 +29,12 @@ def imported(path: Path) -> set[str]:
 
 
 def modules() -> list[tuple[str, Path]]:
-    found = [(layer, path) for layer in LAYERS[:-1] for path in sorted((ROOT / layer).rglob("*.py"))]
+    found = [
+        # What is run with `python -m` is a script, wherever it lies.
+        ("scripts" if path.name == "__main__.py" else layer, path)
+        for layer in LAYERS[:-1]
+        for path in sorted((ROOT / layer).rglob("*.py"))
+    ]
     return found + [("scripts", ROOT / f"{name}.py") for name in SCRIPTS]
 
 

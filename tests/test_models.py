@@ -14,7 +14,7 @@ from detectors.training_state import TrainingState
 from detectors.transformer import TransformerDetector, default_patch
 from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder
 from latent_env.autoencoders.frozen import as_tokens
-from latent_env.autoencoders.training import train_autoencoder
+from latent_env.autoencoders.training import peak_signal_to_noise, train_autoencoder
 
 
 @settings(max_examples=15)
@@ -95,6 +95,38 @@ def _autoencoder_state(seed: int = 0, steps: int = 12) -> tuple[ConvAutoencoder,
     torch.manual_seed(seed)
     model = ConvAutoencoder(1, 16, "flat", 4, width=8)
     return model, TrainingState(model, 3e-3, steps, seed)
+
+
+@pytest.mark.parametrize("latent", ["flat", "spatial"])
+def test_an_autoencoder_starts_from_its_images(latent: str) -> None:
+    torch.manual_seed(0)
+    model = ConvAutoencoder(3, 32, latent, 6, width=8)
+    images = torch.rand(20, 3, 32, 32) * torch.tensor([0.1, 0.5, 1.0]).view(3, 1, 1)
+    model.start_from(images)
+    with torch.no_grad():
+        latents = model.encode(images).transpose(0, 1).flatten(1)
+        mean = model.decode(model.encode(images)).mean((0, 2, 3))
+    torch.testing.assert_close(latents.std(1, correction=0), torch.ones(6), atol=1e-3, rtol=0)
+    torch.testing.assert_close(latents.mean(1), torch.zeros(6), atol=1e-3, rtol=0)
+    torch.testing.assert_close(mean, images.mean((0, 2, 3)), atol=0.1, rtol=0)
+
+
+def test_a_flat_latent_learns_bright_marks_on_black() -> None:
+    # Black is the median of every pixel: an autoencoder that starts too faint answers it for ever.
+    generator = torch.Generator().manual_seed(0)
+    images = torch.zeros(200, 1, 32, 32, dtype=torch.uint8)
+    for image, place in zip(images, torch.randint(0, 24, (200, 2), generator=generator), strict=True):
+        image[0, place[0] : place[0] + 8, place[1] : place[1] + 8] = 255
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ConvAutoencoder(1, 32, "flat", 16, width=8)
+    for _ in train_autoencoder(TrainingState(model, 2e-3, 150, 0), model, images, 32):
+        pass
+    floats = images.float() / 255
+    with torch.inference_mode():
+        learned = peak_signal_to_noise(floats, model(floats)).mean()
+    black = peak_signal_to_noise(floats, torch.zeros_like(floats)).mean()
+    assert learned > black + 2
 
 
 def test_training_goes_on_exactly_where_it_stopped() -> None:

@@ -15,8 +15,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from agents.ppo import learn, load_policy, make_ppo, save_policy
 from agents.sb3_vec_env import LatentVecEnv
 from detectors.errors import UserError
+from latent_env.progress import progress_bar
 from latent_env.settings import Settings
-from latent_env.supervision import progress_bar
 
 PPO_SETTINGS = {
     "n_steps": 16,

@@ -102,8 +102,8 @@ def test_cutpaste_takes_from_the_pool():
 
 def test_perlin_uses_the_textures():
     # A red and a blue texture on grey: an anomaly is never green.
-    textures = torch.zeros(2, 3, 16, 16)
-    textures[0, 0] = textures[1, 2] = 1
+    textures = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    textures[0, 0] = textures[1, 2] = 255
     made = perlin(torch.full((40, 3, 16, 16), 0.5), _seed(), textures)
     red, green, blue = made.images.movedim(1, 0)[:, made.masks[:, 0] == 1]
     assert not torch.equal(red, blue)
@@ -115,7 +115,7 @@ def test_perlin_uses_the_textures():
 
 def test_textures_of_another_shape_are_refused():
     with pytest.raises(UserError, match="resize the textures"):
-        perlin(_images(2), _seed(), torch.zeros(2, 3, 16, 16))
+        perlin(_images(2), _seed(), torch.zeros(2, 3, 16, 16, dtype=torch.uint8))
 
 
 def test_perlin_shapes_are_mostly_small():

@@ -95,6 +95,24 @@ class ConvAutoencoder(nn.Module):
         # Convolutions are a quarter faster so; PyTorch's stubs forget this form of `to`.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    @torch.no_grad()
+    def start_from(self, images: Tensor) -> None:
+        """Begin with latents of unit spread and pictures of the mean colour of ``images (B, C, H, W)``.
+
+        As PyTorch makes it, a deep encoder starts with latents so faint that the decoder first learns to
+        do without them: on digits it then answers black for ever, on slices it loses 4 dB.
+        """
+        last, picture = self.encoder[-1], self.decoder[-1]
+        assert isinstance(last, nn.Linear | nn.Conv2d)
+        assert isinstance(picture, nn.Conv2d)
+        assert last.bias is not None
+        assert picture.bias is not None
+        latents = self.encode(images).transpose(0, 1).flatten(1)  # (latent_size, numbers)
+        scale = latents.std(1, correction=0).clamp_min(1e-8)
+        last.bias.copy_((last.bias - latents.mean(1)) / scale)
+        last.weight.div_(scale.view(-1, *[1] * (last.weight.ndim - 1)))
+        picture.bias.copy_(images.mean((0, 2, 3)).clamp(0.01, 0.99).logit())
+
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build this architecture again."""
         names = ("channels", "size", "latent", "latent_size", "width")

@@ -7,6 +7,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from detectors.images import ImageSource, at_once, spread_over
+
+MOST_IMAGES = 8192
+"""Statistics are taken from at most so many training images, evenly spread."""
+
 MOST_ROWS = 2048
 """Principal directions are found from at most so many latents (or tokens), evenly spread."""
 
@@ -107,14 +112,19 @@ class FrozenAutoencoder(nn.Module):
         """The reconstruction of ``images``."""
         return self.decode(self.encode(images))
 
-    def in_batches(self, images: Tensor, batch: int = 256) -> Tensor:
+    def in_batches(self, images: ImageSource) -> Tensor:
         """Whitened latents of ``images`` ``(N, C, H, W)``, uint8 or float, on the model's device."""
         with torch.inference_mode():
-            return torch.cat([self.encode(as_float(part, self.mean)) for part in images.split(batch)])
+            parts = images.split(at_once(self.size))
+            return torch.cat([self.encode(as_float(part, self.mean)) for part in parts])
 
     @torch.no_grad()
-    def calibrate(self, images: Tensor) -> FrozenAutoencoder:
-        """Measure the statistics above on the training images ``(N, C, H, W)``; returns itself."""
+    def calibrate(self, images: ImageSource) -> FrozenAutoencoder:
+        """Measure the statistics above on the training images ``(N, C, H, W)``; returns itself.
+
+        Of very many images some thousand, evenly spaced, say the same.
+        """
+        images = spread_over(images, MOST_IMAGES)
         self.mean.zero_()
         self.scale.fill_(1)
         raw = self.in_batches(images).clone()
@@ -137,7 +147,7 @@ class FrozenAutoencoder(nn.Module):
         self.spread.copy_(_nearest_neighbour_quantiles(tokens))
         errors = [
             (self.encode(self.decode(part)) - part).square().flatten(1).mean(1).sqrt()
-            for part in latents.split(256)
+            for part in latents.split(at_once(self.size))
         ]
         self.cycle_error.copy_(torch.cat(errors).mean())
         return self

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from detectors.images import ImageSource, spread_over
 from detectors.training_state import Progress, Stopwatch, TrainingState
 from latent_env.autoencoders.conv import ConvAutoencoder
+
+START_IMAGES = 128
+"""So many show a new autoencoder what images look like."""
 
 LATENT_NOISE = 0.1
 """Noise on the latent while training, in its standard deviations: what lies near a latent must decode
@@ -25,14 +29,25 @@ def reconstruction_losses(images: Tensor, decoded: Tensor) -> dict[str, Tensor]:
 
 
 def train_autoencoder(
-    state: TrainingState, model: ConvAutoencoder, images: Tensor, batch_size: int
+    state: TrainingState,
+    model: ConvAutoencoder,
+    images: ImageSource,
+    batch_size: int,
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
 ) -> Iterator[Progress]:
-    """Train ``state.model``, which is ``model``, on ``images (N, C, H, W)`` uint8 on the device."""
+    """Train ``state.model``, which is ``model``, on ``images (N, C, H, W)`` uint8.
+
+    :param augment: changes batches ``(B, C, H, W)`` in [0, 1] at random.
+    """
+    if state.step == 0:
+        model.start_from(spread_over(images, START_IMAGES).float() / 255)
     model.train()
     while state.step < state.total:
         watch = Stopwatch()
         index = torch.randint(len(images), (batch_size,), generator=state.generator)
         batch = images[index.to(images.device)].float() / 255
+        if augment is not None:
+            batch = augment(batch, state.generator)
         watch.lap("env")
         latents = model.encode(batch)
         noise = torch.randn(latents.shape, generator=state.generator).to(latents)

@@ -1,8 +1,10 @@
 """What every data set looks like once it is loaded: three splits of images, labels and masks."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +34,8 @@ class Split:
     :param masks: ``(N, H, W)`` bool, true on anomalous pixels; None without pixel truth. Normal
         images of a data set with pixel truth have empty masks.
     :param names: N names, such as paths below the data set's folder.
+
+    Images and masks may be mapped from a file: indexing then reads only what is asked for.
     """
 
     images: NDArray[np.uint8]
@@ -80,14 +84,36 @@ class Split:
         return self.subset(np.flatnonzero(self.labels == 0))
 
 
+Size = tuple[int, int]
+"""Width and height, in pixels."""
+
+TRACKS = ("auto", "labelled_validation", "normal_only")
+
+
+def check_track(track: str) -> None:
+    """Raise a ``UserError`` unless ``track`` is one of :data:`TRACKS`."""
+    if track not in TRACKS:
+        raise UserError(f"track={track} is unknown: choose one of {', '.join(TRACKS)}")
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """A data set ready for use: train is normal only, valid may be, test has both labels."""
+    """A data set ready for use: train is normal only, valid may be, test has both labels.
+
+    :param native: the smallest and the largest native size, where images were resized.
+    :param remarks: lines that a user should read.
+    :param digest: the contents' digest, if it is known already.
+    :param folder: where it lies prepared.
+    """
 
     name: str
     train: Split
     valid: Split
     test: Split
+    native: tuple[Size, Size] | None = None
+    remarks: tuple[str, ...] = ()
+    digest: str | None = None
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         for split, part in (("train", self.train), ("valid", self.valid), ("test", self.test)):
@@ -122,6 +148,15 @@ class Dataset:
         """Side of the square images, in pixels."""
         return int(self.train.images.shape[2])
 
+    def on_track(self, track: str) -> "Dataset":
+        """The data set without labelled anomalies in valid, if ``track`` is ``normal_only``."""
+        check_track(track)
+        if track != "normal_only" or not self.valid.labels.any():
+            return self
+        return replace(
+            self, valid=self.valid.normal(), digest=None if self.digest is None else f"{self.digest}n"
+        )
+
     def summary(self) -> str:
         """One line with what is in it, for the head of a log."""
         kind = "grey" if self.channels == 1 else "RGB"
@@ -131,19 +166,39 @@ class Dataset:
         masks = "no pixel masks" if self.test.masks is None else "pixel masks"
         return (
             f"{self.name}: train {len(self.train)} · valid {valid} · test {test} · "
-            f"{self.size}×{self.size} {kind} · {masks}"
+            f"{self.size}×{self.size} {kind}{self._origin()} · {masks}"
         )
+
+    def _origin(self) -> str:
+        if self.native is None:
+            return ""
+        smallest, largest = (f"{width}×{height}" for width, height in self.native)
+        return f" from {smallest}" if smallest == largest else f" from {smallest} to {largest}"
 
     def fingerprint(self) -> str:
         """Short SHA-256 of all images, labels, masks and names: equal contents, equal print."""
+        if self.digest is not None:
+            return self.digest
         digest = hashlib.sha256()
         for part in (self.train, self.valid, self.test):
             masks = np.zeros(0, np.bool_) if part.masks is None else part.masks
-            for array in (part.images, part.labels, masks):
-                digest.update(repr((array.shape, array.dtype.str)).encode())
-                digest.update(np.ascontiguousarray(array).data)
-            digest.update(repr(part.names).encode())
+            digest_into(digest, (part.images, part.labels, masks))
+            digest.update(repr(part.names).encode("utf-8", "backslashreplace"))
         return digest.hexdigest()[:12]
+
+
+def digest_into(digest: Any, arrays: Iterable[NDArray[Any]]) -> None:
+    """Feed arrays into a hashlib digest, with their shapes and types."""
+    for array in arrays:
+        digest.update(repr((array.shape, array.dtype.str)).encode())
+        for part in in_parts(array):
+            digest.update(part.data)
+
+
+def in_parts(array: NDArray[Any], rows: int = 64) -> Iterator[NDArray[Any]]:
+    """An array some rows at a time, so that a mapped one never is in memory whole."""
+    for first in range(0, len(array), rows):
+        yield np.ascontiguousarray(array[first : first + rows])
 
 
 def _counts(split: Split) -> tuple[int, int]:

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from detectors.errors import UserError
 from latent_env.data.dataset import Dataset, Split
+from latent_env.data.layouts.one_class import check_normal
 
 TRAIN_SHARE, VALID_SHARE = 0.6, 0.15
 
@@ -21,7 +21,7 @@ def load_digits_dataset(normal: Sequence[int], seed: int = 0) -> Dataset:
     :param normal: the digits that count as normal, for example ``[3]`` or ``[0, 6, 8, 9]``.
     :param seed: which images go to which split.
     """
-    chosen = _check_normal(normal)
+    chosen = check_normal(normal, "[3]", "digit", alone=False)
     bunch = load_digits()
     pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]  # (N, 1, 8, 8)
     digits = np.asarray(bunch.target)
@@ -49,25 +49,3 @@ def load_digits_dataset(normal: Sequence[int], seed: int = 0) -> Dataset:
         valid=split(normals[first:second], valid),
         test=split(normals[second:], test),
     )
-
-
-def _check_normal(normal: Sequence[int]) -> list[int]:
-    choices = "give one to nine different digits from 0 to 9, for example [3]"
-    if isinstance(normal, str | bytes) or not isinstance(normal, Sequence):
-        raise UserError(f"normal={normal!r} is not a list of digits: {choices}.")
-    wrong = [
-        digit
-        for digit in normal
-        if isinstance(digit, bool) or not isinstance(digit, int | np.integer) or not 0 <= digit <= 9
-    ]
-    if wrong:
-        raise UserError(f"normal={list(normal)} holds {wrong[0]!r}, which is no digit: {choices}.")
-    digits = [int(digit) for digit in normal]
-    if not digits:
-        raise UserError(f"normal=[] names no digit: {choices}.")
-    if len(set(digits)) < len(digits):
-        twice = next(digit for digit in digits if digits.count(digit) > 1)
-        raise UserError(f"normal={digits} names {twice} twice: {choices}.")
-    if len(digits) == 10:
-        raise UserError(f"normal={digits} leaves no digit to be the anomaly: {choices}.")
-    return digits

@@ -1,171 +1,108 @@
-"""From image files to a split: finding, decoding, resizing, and errors that name the file."""
+"""Decoding image files: every mode that Pillow knows becomes grey or RGB, and errors name the file."""
 
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
-from tqdm import tqdm
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from detectors.errors import UserError
-from latent_env.data.dataset import Split
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 80_000_000  # below Pillow's own limit, so that ours is the message one reads
-MANY_FILES = 50  # from here on reading takes long enough for a progress bar
-GREY_PROBES = 8  # training images that decide between grey and RGB
+SMALLEST_DRAFT = 3  # a JPEG is decoded at a fraction of its size down to this multiple of the target
+ORIENTATION = 0x0112  # the EXIF tag
+MOST_CLASSES = 32
+"""A mask whose brightest value is below holds numbers of classes, of which 0 is the background."""
 
 
-@dataclass(frozen=True)
-class Sample:
-    """One image file: its label (0 normal, 1 anomaly), its mask file if any, and its name."""
+def open_image(path: Path, size: int) -> tuple[Image.Image, tuple[int, int]]:
+    """Decode a file upright as mode L or RGB, and tell its native (width, height) in pixels.
 
-    path: Path
-    label: int
-    name: str
-    mask: Path | None = None
-
-
-def list_images(folder: Path) -> list[Path]:
-    """The image files directly in ``folder``, sorted by name; none if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    found = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
-    ]
-    return sorted(found, key=lambda path: path.name)
-
-
-def list_folders(folder: Path) -> list[Path]:
-    """The folders directly in ``folder``, sorted by name, without hidden ones."""
-    if not folder.is_dir():
-        return []
-    found = [path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"]
-    return sorted(found, key=lambda path: path.name)
-
-
-def find_folder(parent: Path, *names: str) -> Path | None:
-    """The folder in ``parent`` with the first of these names that is there, in any case."""
-    folders = {path.name.lower(): path for path in reversed(list_folders(parent))}
-    return next((folders[name.lower()] for name in names if name.lower() in folders), None)
-
-
-def spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
-    """At most ``limit`` of the samples, evenly spaced so that every kind keeps its share."""
-    if limit is None or len(samples) <= limit:
-        return list(samples)
-    return [samples[i] for i in np.linspace(0, len(samples) - 1, limit).round().astype(int)]
-
-
-def check_limit(limit: int | None) -> None:
-    """Raise a ``UserError`` unless ``limit`` is None or leaves something to train on."""
-    if limit is not None and limit < 2:
-        raise UserError(f"limit={limit} leaves too few images: give 2 or more, or null for all of them.")
-
-
-def decide_channels(samples: Sequence[Sample], channels: int | None) -> int:
-    """Return ``channels``, or for None: 1 if the first of the samples are all grey, else 3."""
-    if channels is not None:
-        if channels not in (1, 3):
-            raise UserError(
-                f"channels={channels} is not possible: give 1 (grey), 3 (RGB) or null (as the "
-                "training images are)."
-            )
-        return channels
-    return 1 if all(_is_grey(sample.path) for sample in samples[:GREY_PROBES]) else 3
-
-
-def read_split(
-    samples: Sequence[Sample],
-    size: int,
-    channels: int,
-    with_masks: bool,
-    progress: bool,
-    title: str,
-) -> Split:
-    """Read the samples' files in parallel.
-
-    :param size: side in pixels to which images and masks are stretched.
-    :param channels: 1 for grey, 3 for RGB.
-    :param with_masks: whether the data set has pixel truth; samples without a mask file then get
-        an empty mask.
-    :param progress: show a progress bar when there are many files.
-    :param title: what the progress bar is called.
+    A JPEG of several times ``size`` pixels a side comes already reduced, which is much faster.
     """
-    images = np.empty((len(samples), channels, size, size), np.uint8)
-    masks = np.zeros((len(samples), size, size), np.bool_) if with_masks else None
-
-    def read(index: int) -> None:
-        sample = samples[index]
-        images[index], native = read_image(sample.path, size, channels)
-        if masks is not None and sample.mask is not None:
-            masks[index] = read_mask(sample.mask, size, sample.path, native)
-
-    # Pillow decodes and resizes outside of Python's lock, so threads are enough.
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        hide = not progress or len(samples) < MANY_FILES
-        done = pool.map(read, range(len(samples)))
-        for _ in tqdm(done, title, len(samples), unit="image", disable=hide):
-            pass
-    labels = np.array([sample.label for sample in samples], np.int64)
-    return Split(images, labels, masks, tuple(sample.name for sample in samples))
+    return _open(path, _as_uint8, size)
 
 
-def read_image(path: Path, size: int, channels: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """Read one image as ``(C, size, size)`` uint8, and its native (width, height) in pixels."""
-    image = _open(path)
-    resized = image.convert("L" if channels == 1 else "RGB").resize(
-        (size, size), Image.Resampling.LANCZOS, reducing_gap=3.0
-    )
-    pixels = np.asarray(resized)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1), image.size
+def open_mask(path: Path, image_path: Path, image_size: tuple[int, int]) -> Image.Image:
+    """Decode a mask as mode L: 255 where it is set, 0 elsewhere.
 
-
-def read_mask(path: Path, size: int, image_path: Path, image_size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Read one mask as ``(size, size)`` bool: true where it is above half of its maximum."""
-    mask = _open(path).convert("L")
-    if mask.size != image_size:
+    Grey edges, as resizing and JPEG leave them, are cut at half of the mask's brightest value; a mask
+    of small numbers or of colours holds classes, and all but 0 or black count.
+    """
+    mask, native = _open(path, _as_mask)
+    if native != image_size:
         raise UserError(
-            f"{path}: the mask is {mask.width}×{mask.height} pixels, but its image {image_path} is "
+            f"{path}: the mask is {native[0]}×{native[1]} pixels, but its image {image_path} is "
             f"{image_size[0]}×{image_size[1]}. A mask must be of its image's size."
         )
-    # Half of its own maximum, as masks hold 0 and 255 or 0 and 1.
     pixels = np.asarray(mask)
-    marked = Image.fromarray(np.where(pixels > pixels.max() / 2, 255, 0).astype(np.uint8))
-    small = np.asarray(marked.resize((size, size), Image.Resampling.NEAREST)) > 0
-    if marked.getbbox() is not None and not small.any():
+    if not is_grey(mask):
+        pixels, least = pixels.max(2), MOST_CLASSES  # above the colour noise of a JPEG
+    else:
+        pixels = pixels if pixels.ndim == 2 else pixels[:, :, 0]
+        brightest = int(pixels.max())
+        least = 1 if brightest < MOST_CLASSES else brightest // 2 + 1
+    return Image.fromarray(np.where(pixels >= least, 255, 0).astype(np.uint8))
+
+
+def shrink_image(image: Image.Image, size: int, channels: int) -> NDArray[np.uint8]:
+    """Stretch an image to ``(C, size, size)`` uint8, antialiased."""
+    converted = image.convert("L" if channels == 1 else "RGB")
+    if converted.size != (size, size):
+        converted = converted.resize((size, size), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    pixels = np.asarray(converted)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def shrink_mask(mask: Image.Image, size: int) -> NDArray[np.bool_]:
+    """Bring a mask of 0 and 255 to ``(size, size)`` bool, nearest; no defect gets lost."""
+    small: NDArray[np.bool_] = np.asarray(mask.resize((size, size), Image.Resampling.NEAREST)) > 0
+    if mask.getbbox() is not None and not small.any():
         # A defect that falls between the grid points stays, where most of it lies.
-        cover = np.asarray(marked.convert("F").resize((size, size), Image.Resampling.BOX))
+        cover = np.asarray(mask.convert("F").resize((size, size), Image.Resampling.BOX))
         small = cover == cover.max()
     return small
 
 
-def _is_grey(path: Path) -> bool:
-    image = _open(path)
+def is_grey(image: Image.Image) -> bool:
+    """Whether an image of mode L or RGB has no colour."""
     if image.mode == "L":
         return True
     red, green, blue = np.asarray(image, np.uint8).transpose(2, 0, 1)
     return bool((red == green).all() and (green == blue).all())
 
 
-def _open(path: Path) -> Image.Image:
-    """Decode a file upright, as mode L or RGB."""
-    if not path.stat().st_size:
-        raise UserError(f"{path} is empty (0 bytes). Copy it again or delete it.")
+Convert = Callable[[Image.Image, Path], Image.Image]
+
+
+def _open(path: Path, convert: Convert, size: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
     try:
-        with Image.open(path) as image:
+        if not path.stat().st_size:
+            raise UserError(f"{path} is empty (0 bytes). Copy it again or delete it.")
+        # Given a path, Pillow maps uncompressed TIFFs, and scrambles those that are turned.
+        with path.open("rb") as file, Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(
                     f"{path} claims {image.width}×{image.height} pixels, more than the "
                     f"{MAX_PIXELS:,} that are read. Shrink or delete it."
                 )
-            return _as_uint8(ImageOps.exif_transpose(image), path)
+            # Phones add small previews to a JPEG, which makes it an MPO of several images.
+            if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
+                raise UserError(
+                    f"{path} holds {frames} images (an animation, or pages), but which of them "
+                    "is meant is unknown. Save one of them, or delete it."
+                )
+            full, turned = image.size, image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+            if size is not None:
+                image.draft(None, (SMALLEST_DRAFT * size, SMALLEST_DRAFT * size))
+            reduced = image.size != full
+            upright = ImageOps.exif_transpose(image)
+            if not reduced:  # a TIFF may have been turned while it was opened
+                return convert(upright, path), upright.size
+            return convert(upright, path), full[::-1] if turned else full
     except UserError:
         raise
     except Image.DecompressionBombError as error:
@@ -173,11 +110,23 @@ def _open(path: Path) -> Image.Image:
             f"{path} claims to be larger than the {MAX_PIXELS:,} pixels that are read. "
             f"Shrink or delete it. ({error})"
         ) from error
+    except FileNotFoundError as error:
+        what = "is a link that leads nowhere" if path.is_symlink() else "is not there"
+        raise UserError(f"{path} {what}. Copy the file there, or delete what points to it.") from error
+    except OSError as error:
+        if error.errno is not None:  # the system's, not a decoder's
+            raise UserError(f"{path} can't be opened ({error.strerror}).") from error
+        raise _broken(path, error) from error
     except Exception as error:  # Pillow's decoders raise anything, from SyntaxError to IndexError
-        raise UserError(
-            f"{path} can't be read as an image: it is broken, cut short or of another kind than "
-            f"its name says. Copy it again or delete it. ({error})"
-        ) from error
+        raise _broken(path, error) from error
+
+
+def _broken(path: Path, error: Exception) -> UserError:
+    detail = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+    return UserError(
+        f"{path} can't be read as an image: it is broken, cut short or of another kind than "
+        f"its name says. Copy it again or delete it.{detail}"
+    )
 
 
 def _as_uint8(image: Image.Image, path: Path) -> Image.Image:
@@ -201,3 +150,12 @@ def _as_uint8(image: Image.Image, path: Path) -> Image.Image:
         flat = Image.alpha_composite(black, opaque).convert("RGB")
         return flat.convert("L") if image.mode in ("1", "L", "LA", "La") else flat
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _as_mask(image: Image.Image, path: Path) -> Image.Image:
+    """As :func:`_as_uint8`, but small numbers in deep pixels stay what they are."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() >= 0 and values.max() < 256:
+            return Image.fromarray(values.astype(np.uint8))
+    return _as_uint8(image, path)

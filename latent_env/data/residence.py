@@ -1,0 +1,72 @@
+"""Where a split's images are while a model trains on them: on the device, or on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detectors.errors import UserError
+from detectors.images import ImageSource
+from latent_env.machine import free_bytes
+
+SHARE = 0.25
+"""Of the memory that is free, for one split, where a user gives no number."""
+
+MEGABYTE = 2**20
+
+
+class StreamedImages:
+    """Images ``(N, C, H, W)`` uint8 that stay in a file; what is asked for comes to the device.
+
+    It answers to what :class:`~detectors.images.ImageSource` needs of a tensor.
+    """
+
+    def __init__(self, pixels: NDArray[np.uint8], device: torch.device) -> None:
+        self._pixels = pixels
+        self.device = device
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Which is ``(N, C, H, W)``."""
+        return self._pixels.shape
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """The images at a slice, or at positions ``(B,)`` in any order and with repetitions."""
+        if isinstance(index, slice):
+            return self._moved(self._pixels[index])
+        rows = index.cpu().numpy()
+        order = np.argsort(rows, kind="stable")  # a disk reads forwards best
+        picked = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        picked[order] = self._pixels[rows[order]]
+        return self._moved(picked)
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """All images in their order, ``size`` at a time."""
+        return (self[first : first + size] for first in range(0, len(self), size))
+
+    def _moved(self, pixels: NDArray[np.uint8]) -> Tensor:
+        tensor = torch.from_numpy(np.array(pixels))
+        if self.device.type == "cuda":
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor
+
+
+def settle(pixels: NDArray[np.uint8], device: torch.device, megabytes: float | None = None) -> ImageSource:
+    """Images ``(N, C, H, W)`` as one uint8 tensor on the device if they fit there, else streamed.
+
+    :param megabytes: the most that they may take up; None is a quarter of what is free.
+    """
+    if megabytes is not None and not megabytes > 0:
+        raise UserError(f"memory={megabytes} must be above 0 (MB), or null")
+    most = free_bytes(device) * SHARE if megabytes is None else megabytes * MEGABYTE
+    if pixels.nbytes > most:
+        return StreamedImages(pixels, device)
+    return torch.from_numpy(np.array(pixels)).to(device)
