@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,15 +9,23 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from conf.eyes import PLACELESS, pretrained_eyes, unfitted_encoder
 from conf.job import Job, say, start_job
 from conf.launch import run_script
-from conf.schema import AutoencoderRun
-from detectors.images import ImageSource
+from conf.schema import AutoencoderRun, ConvConfig, PretrainedConfig
+from detectors.images import ImageSource, at_once
 from detectors.training_state import TrainingState
 from latent_env.artifacts import load_autoencoder, save_autoencoder
-from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder
-from latent_env.autoencoders.training import peak_signal_to_noise, train_autoencoder
+from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder, PretrainedAutoencoder
+from latent_env.autoencoders.pretrained import PretrainedEncoder
+from latent_env.autoencoders.training import (
+    peak_signal_to_noise,
+    structural_similarity,
+    train_autoencoder,
+    train_decoder,
+)
 from latent_env.data import Split
+from latent_env.latents import Eyes
 from latent_env.rendering import side_by_side, stack, to_rgb
 from latent_env.runs import Run
 from latent_env.supervision import follow
@@ -33,12 +40,19 @@ def first_normal(split: Split, most: int) -> NDArray[np.uint8]:
 
 def autoencoder_settings(job: Job[AutoencoderRun]) -> dict[str, Any]:
     """All that decides what the autoencoder becomes."""
-    return {**job.shared_settings(), "autoencoder": asdict(job.config.autoencoder)}
+    shared, config = job.shared_settings(), job.config.autoencoder
+    if isinstance(config, PretrainedConfig):
+        shared["eyes"] = {"weights": job.backbone.digest()}
+    return {**shared, "autoencoder": {**config.settings(), **PLACELESS}}
 
 
-def new_autoencoder(job: Job[AutoencoderRun]) -> ConvAutoencoder:
+def new_autoencoder(job: Job[AutoencoderRun]) -> ConvAutoencoder | PretrainedAutoencoder:
     """The autoencoder before it has learned anything."""
     config = job.config.autoencoder
+    if isinstance(config, PretrainedConfig):
+        encoder = unfitted_encoder(job, config)
+        return job.build(lambda: PretrainedAutoencoder(encoder, config.width)).to(job.device)
+    assert isinstance(config, ConvConfig)
     channels, size = job.dataset.channels, job.dataset.size
     return job.build(
         lambda: ConvAutoencoder(channels, size, config.latent, config.latent_size, config.width)
@@ -47,29 +61,50 @@ def new_autoencoder(job: Job[AutoencoderRun]) -> ConvAutoencoder:
 
 def autoencoder_stage(job: Job[AutoencoderRun]) -> tuple[FrozenAutoencoder, Run]:
     """The frozen autoencoder: loaded if an earlier command made it, else trained now."""
-    run = job.run("autoencoder", "conv", autoencoder_settings(job))
+    config, images = job.config.autoencoder, job.train_images
+    run = job.run("autoencoder", config.name, autoencoder_settings(job))
     if run.complete:
         say(f"autoencoder: using {run.path}")
         return load_autoencoder(run.path).to(job.device), run
 
-    config, images = job.config.autoencoder, job.train_images
-    model = new_autoencoder(job)
+    latents = None
+    if isinstance(config, PretrainedConfig):
+        eyes = pretrained_eyes(job, config)
+        encoder, latents = eyes.encoder, eyes.latents("train")
+        assert isinstance(encoder, PretrainedEncoder)
+        decoding = job.build(lambda: PretrainedAutoencoder(encoder, config.width)).to(job.device)
+        state = TrainingState(decoding.decoder, config.learning_rate, config.steps, job.config.seed)
+        training = train_decoder(state, decoding, images, latents, config.batch_size)
+        model: ConvAutoencoder | PretrainedAutoencoder = decoding
+    else:
+        model = new_autoencoder(job)
+        assert isinstance(model, ConvAutoencoder)
+        state = TrainingState(model, config.learning_rate, config.steps, job.config.seed)
+        training = train_autoencoder(state, model, images, config.batch_size, job.augmentation)
     run.begin()
-    state = TrainingState(model, config.learning_rate, config.steps, job.config.seed)
     valid = job.tensor(first_normal(job.dataset.valid, VALIDATION_IMAGES))
 
     @torch.inference_mode()
     def validate() -> dict[str, float]:
-        batch = valid.float() / 255
-        return {"valid/psnr": float(peak_signal_to_noise(batch, model(batch)).mean())}
+        pairs = [(part.float() / 255, model(part.float() / 255)) for part in valid.split(at_once(model.size))]
+        psnr = torch.cat([peak_signal_to_noise(*pair) for pair in pairs])
+        ssim = torch.cat([structural_similarity(*pair) for pair in pairs])
+        return {"valid/psnr": float(psnr.mean()), "valid/ssim": float(ssim.mean())}
 
-    training = train_autoencoder(state, model, images, config.batch_size, job.augmentation)
     follow(run, "autoencoder", training, state, validate)
-    frozen = FrozenAutoencoder(model).calibrate(images)
+    frozen = FrozenAutoencoder(model).calibrate(images, latents)
     save_autoencoder(run.path, frozen)
     show_reconstructions(run, frozen, images, valid)
-    run.finish({"valid_psnr": validate()["valid/psnr"]})
+    run.finish({name.replace("/", "_"): value for name, value in validate().items()})
     return frozen, run
+
+
+def eyes_stage(job: Job[AutoencoderRun]) -> Eyes:
+    """What makes latents of images: a pretrained encoder, or that of the trained autoencoder."""
+    if isinstance(job.config.autoencoder, PretrainedConfig):
+        return pretrained_eyes(job, job.config.autoencoder)
+    frozen, run = autoencoder_stage(job)
+    return job.eyes(frozen, run)
 
 
 @torch.inference_mode()
@@ -93,8 +128,8 @@ def main(cfg: DictConfig) -> None:
     """Train, or find, the autoencoder and say how good it is."""
     frozen, run = autoencoder_stage(start_job(cfg, AutoencoderRun))
     print(
-        f"autoencoder: {run.metrics['valid_psnr']:.1f} dB on normal validation images, "
-        f"latent {'x'.join(map(str, frozen.latent_shape))}\n"
+        f"autoencoder: {run.metrics['valid_psnr']:.1f} dB, SSIM {run.metrics['valid_ssim']:.2f} on normal "
+        f"validation images, latent {'x'.join(map(str, frozen.latent_shape))}\n"
         f"pictures:    {run.path / 'pictures'}\n"
         f"look further: tensorboard --logdir {cfg.runs}"
     )

@@ -8,22 +8,42 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
+from conf.eyes import eyes_settings, unfitted_encoder
 from conf.job import Job, say, start_job
 from conf.launch import run_script
-from conf.schema import DetectorRun
+from conf.schema import DetectorConfig, DetectorRun, KnnConfig, PretrainedConfig, TransformerConfig
+from detectors.base import IMAGE, LATENT, Detection
+from detectors.distance import DistanceDetector
+from detectors.errors import UserError
+from detectors.gaussian import GaussianDetector
 from detectors.images import at_once, spread_over
+from detectors.knn import KnnDetector
+from detectors.latent_synthesis import LatentSynthesis
+from detectors.latent_transformer import LatentTransformer
 from detectors.synthesis import ImageSynthesis
-from detectors.training import Diet, Samples, train_detector
+from detectors.training import Diet, Look, Samples, train_detector
 from detectors.training_state import TrainingState
 from detectors.transformer import TransformerDetector
 from latent_env.artifacts import load_detector, save_autoencoder, save_detector
 from latent_env.autoencoders import FrozenAutoencoder
-from latent_env.evaluation import evaluate, log_curves, log_evaluation, validation_split
+from latent_env.evaluation import (
+    Evaluation,
+    evaluate,
+    evaluate_latents,
+    log_curves,
+    log_evaluation,
+    opinions_table,
+    validation_latents,
+    validation_split,
+)
+from latent_env.latents import Encoder, Eyes
+from latent_env.rivals import check_rivals, fit_distances, judge_rivals
 from latent_env.runs import Run
 from latent_env.supervision import follow
 from latent_env.worlds import World, check_writable, copy_world, save_images
-from train_ae import autoencoder_settings, autoencoder_stage, new_autoencoder
+from train_ae import autoencoder_settings, autoencoder_stage, eyes_stage, new_autoencoder
 
 CALIBRATION_IMAGES, CALIBRATION_BYTES = 2048, 2**28
 """So many normal images say well enough what is usual, and they fit in memory as floats."""
@@ -38,9 +58,14 @@ def detector_settings(job: Job[DetectorRun]) -> dict[str, Any]:
     return {**autoencoder_settings(job), **own}
 
 
-def new_detector(job: Job[DetectorRun]) -> TransformerDetector:
+def new_detector(job: Job[DetectorRun], eyes: Encoder) -> TransformerDetector | LatentTransformer:
     """The detector before it has learned anything; the same weights for the same seed."""
     config = job.config.detector
+    assert isinstance(config, TransformerConfig)
+    if config.input == LATENT:
+        return job.build(
+            lambda: LatentTransformer(eyes.latent_shape, config.width, config.depth, config.heads)
+        ).to(job.device)
     channels, size = job.dataset.channels, job.dataset.size
     return job.build(
         lambda: TransformerDetector(channels, size, config.patch, config.width, config.depth, config.heads)
@@ -49,12 +74,29 @@ def new_detector(job: Job[DetectorRun]) -> TransformerDetector:
 
 def rehearse_detector(job: Job[DetectorRun]) -> World:
     """An untrained world: whatever can't work together shows here, before anything is trained."""
+    config = job.config.detector
     if job.config.export:
         check_writable(job.config.export, "export")
-    make_synthesis(job)
+    if isinstance(config, TransformerConfig):
+        if config.input not in (IMAGE, LATENT):
+            raise UserError(f"detector.input={config.input} is unknown: choose one of {IMAGE}, {LATENT}")
+        check_rivals(config.rivals)
     images = job.train_images[:4]
     frozen = FrozenAutoencoder(new_autoencoder(job)).calibrate(images)
-    return World.build(frozen, new_detector(job).eval(), images, job.device)
+    return World.build(frozen, new_detector(job, frozen).eval(), images, job.device)
+
+
+def rehearse_distances(job: Job[DetectorRun]) -> None:
+    """The same for a detector that is not trained; it makes no world."""
+    if job.config.export:
+        raise UserError(
+            f"export={job.config.export}: detector={job.config.detector.name} comes without a decoder, so "
+            "there is no environment to export; leave it out, or choose detector=transformer"
+        )
+    if isinstance(job.config.autoencoder, PretrainedConfig):
+        unfitted_encoder(job, job.config.autoencoder)
+    else:
+        new_autoencoder(job)
 
 
 def make_synthesis(job: Job[DetectorRun]) -> ImageSynthesis:
@@ -66,82 +108,167 @@ def learn_to_detect(
     job: Job[DetectorRun],
     run: Run,
     autoencoder: FrozenAutoencoder,
+    eyes: Eyes,
     label: str,
     samples: Samples | None = None,
     share: float = 0.0,
-) -> TransformerDetector:
+) -> TransformerDetector | LatentTransformer:
     """A detector trained from scratch, on an agent's ``samples`` too if there are any.
 
     Whatever the samples, it begins with the same weights and takes the same number of steps.
     """
     config = job.config.detector
-    detector = new_detector(job)
+    assert isinstance(config, TransformerConfig)
+    detector = new_detector(job, autoencoder)
+    world = World.build(autoencoder, detector, job.train_images[:1], job.device)
+    if isinstance(detector, LatentTransformer):
+        latents = eyes.latents("train")
+        synthesis = LatentSynthesis(job.config.synthesis.latent)
+        diet = Diet(latents, synthesis, samples, share)
+        valid, seen = validation_latents(eyes, synthesis, job.config.seed)
+        look: Look = as_they_are
+    else:
+        calibrate(job, detector, autoencoder)
+        made = make_synthesis(job)
+        diet = Diet(job.train_images, made, samples, share, job.augmentation.with_masks)
+        valid, seen = validation_split(job.dataset.valid, made, job.config.seed), None
+        look = world.look
+    state = TrainingState(detector, config.learning_rate, config.steps, job.config.seed)
+
+    def validate() -> dict[str, float]:
+        detector.eval()
+        metrics = evaluate(world, valid, seen).metrics
+        detector.train()
+        return {f"valid/{name}": value for name, value in metrics.items()}
+
+    training = train_detector(state, detector, diet, look, config.batch_size)
+    follow(run, label, training, state, validate)
+    return detector.requires_grad_(False).eval()
+
+
+def as_they_are(latents: Tensor) -> tuple[Tensor, ...]:
+    """What a detector of latents reads of latents."""
+    return (latents,)
+
+
+def calibrate(job: Job[DetectorRun], detector: TransformerDetector, autoencoder: FrozenAutoencoder) -> None:
+    """Show the detector what is usual in normal images and in their reconstructions."""
     channels, size = job.dataset.channels, job.dataset.size
     fitting = CALIBRATION_BYTES // (channels * size**2 * 4)
     known = spread_over(job.train_images, min(CALIBRATION_IMAGES, fitting)).float() / 255
     with torch.inference_mode():
         parts = known.split(at_once(size))
         detector.calibrate(known, torch.cat([autoencoder(part) for part in parts]))
-    synthesis = make_synthesis(job)
-    diet = Diet(job.train_images, synthesis, samples, share, job.augmentation.with_masks)
-    state = TrainingState(detector, config.learning_rate, config.steps, job.config.seed)
-    world = World.build(autoencoder, detector, job.train_images[:1], job.device)
-    valid = validation_split(job.dataset.valid, synthesis, job.config.seed)
-
-    def validate() -> dict[str, float]:
-        detector.eval()
-        metrics = evaluate(world, valid).metrics
-        detector.train()
-        return {f"valid/{name}": value for name, value in metrics.items()}
-
-    training = train_detector(state, detector, diet, autoencoder, config.batch_size)
-    follow(run, label, training, state, validate)
-    return detector.requires_grad_(False).eval()
 
 
 def save_world(folder: Path, world: World) -> None:
     """Write all that ``gym.make("LatentAug-v0", artifacts=folder)`` needs."""
     save_autoencoder(folder, world.autoencoder)
-    save_images(folder, world.images)
-    assert isinstance(world.detector, TransformerDetector)
+    slow_to_encode = world.autoencoder.whitens_itself
+    save_images(folder, world.images, world.latents if slow_to_encode else None)
     save_detector(folder, world.detector)
 
 
-def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run]:
+def starting_points(
+    job: Job[DetectorRun], autoencoder: FrozenAutoencoder, eyes: Eyes
+) -> tuple[Tensor, Tensor | None]:
+    """Normal images that episodes start from, and their latents where these are known already."""
+    most = job.config.detector.starts
+    known = spread_over(eyes.latents("train"), most) if autoencoder.whitens_itself else None
+    return spread_over(job.train_images, most), known
+
+
+def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, Eyes]:
     """The world with its detector: loaded if an earlier command made it, else trained now."""
-    run = job.run("detector", "transformer", detector_settings(job))
-    autoencoder, _ = autoencoder_stage(job)
-    starts = spread_over(job.train_images, job.config.detector.starts)
+    config = job.config.detector
+    assert isinstance(config, TransformerConfig)
+    run = job.run("detector", config.name, detector_settings(job))
+    autoencoder, made = autoencoder_stage(job)
+    eyes = job.known_eyes or job.keep_eyes(job.eyes(autoencoder, made))
+    starts, latents = starting_points(job, autoencoder, eyes)
     if run.complete:
         say(f"detector: using {run.path}")
-        return World.build(autoencoder, load_detector(run.path), starts, job.device), run
+        return World.build(autoencoder, load_detector(run.path), starts, job.device, latents), run, eyes
 
     run.begin()
-    detector = learn_to_detect(job, run, autoencoder, "detector")
-    world = World.build(autoencoder, detector, starts, job.device)
+    detector = learn_to_detect(job, run, autoencoder, eyes, "detector")
+    world = World.build(autoencoder, detector, starts, job.device, latents)
     save_world(run.path, world)
-    evaluation = evaluate(world, job.dataset.test)
-    log_evaluation(run, evaluation, world, job.config.detector.steps)
-    log_curves(run, {"transformer": evaluation}, job.config.detector.steps)
+    evaluation = evaluate_test(world, eyes)
+    rivals = {}
+    if world.judges_latents:
+        rivals = judge_rivals(config.rivals, eyes, autoencoder.natural_scales, job.config.seed)
+    log_evaluation(run, evaluation, world.show, job.device, config.steps)
+    log_curves(run, {config.name: evaluation, **rivals}, config.steps)
+    opinions = {f"{name}_{key}": value for name, e in rivals.items() for key, value in e.metrics.items()}
+    run.finish(evaluation.metrics | opinions)
+    return world, run, eyes
+
+
+def evaluate_test(world: World, eyes: Eyes) -> Evaluation:
+    """The world's detector on the test split; latents that it reads are encoded once."""
+    return evaluate(world, eyes.dataset.test, eyes.latents("test") if world.judges_latents else None)
+
+
+def distance_settings(job: Job[DetectorRun]) -> dict[str, Any]:
+    """All that decides what such a detector becomes: with pretrained eyes, nothing of a decoder."""
+    config = job.config.autoencoder
+    if isinstance(config, PretrainedConfig):
+        before = {**eyes_settings(job, config), "seed": job.config.seed}
+    else:
+        before = autoencoder_settings(job)
+    return {**before, "detector": asdict(job.config.detector)}
+
+
+def new_distances(config: DetectorConfig, eyes: Eyes) -> DistanceDetector:
+    """The detector before it has seen anything."""
+    shape = eyes.encoder.latent_shape
+    if isinstance(config, KnnConfig):
+        return KnnDetector(shape, config.bank, config.whitened, config.coreset, config.candidates)
+    return GaussianDetector(shape)
+
+
+def distance_stage(job: Job[DetectorRun]) -> Run:
+    """A detector that needs no training and no decoder, on the latents of the eyes alone."""
+    config = job.config.detector
+    eyes = eyes_stage(job)
+    scales = eyes.encoder.natural_scales
+    run = job.run("detector", config.name, distance_settings(job))
+    if run.complete:
+        say(f"detector: using {run.path}")
+        return run
+    run.begin()
+    detector = fit_distances(new_distances(config, eyes), eyes, scales, job.config.seed)
+    save_detector(run.path, detector)
+    evaluation = evaluate_latents(detector, eyes.latents("test"), job.dataset.test)
+
+    def show(images: Tensor) -> tuple[Detection, None]:
+        return detector(eyes.encoder.encode(images)), None
+
+    log_evaluation(run, evaluation, show, job.device, 0)
+    log_curves(run, {config.name: evaluation}, 0)
     run.finish(evaluation.metrics)
-    return world, run
+    return run
 
 
 def main(cfg: DictConfig) -> None:
     """Train, or find, the detector and say how good it is."""
     job = start_job(cfg, DetectorRun)
-    rehearse_detector(job)
-    _, run = detector_stage(job)
-    for name, value in run.metrics.items():
-        print(f"{name:12} {value:.4f}")
+    trained = isinstance(job.config.detector, TransformerConfig)
+    if trained:
+        rehearse_detector(job)
+        _, run, _ = detector_stage(job)
+    else:
+        rehearse_distances(job)
+        run = distance_stage(job)
+    print(opinions_table(job.config.detector.name, run.metrics))
     if job.config.export:
         copy_world(run.path, Path(job.config.export))
         print(f"exported:    {job.config.export}")
-    print(
-        f"pictures:    {run.path / 'pictures'}\n"
-        f"environment: gym.make('LatentAug-v0', artifacts='{run.path}')\n"
-        f"look further: tensorboard --logdir {cfg.runs}"
-    )
+    print(f"pictures:    {run.path / 'pictures'}")
+    if trained:
+        print(f"environment: gym.make('LatentAug-v0', artifacts='{run.path}')")
+    print(f"look further: tensorboard --logdir {cfg.runs}")
 
 
 if __name__ == "__main__":

@@ -18,15 +18,23 @@ from agents.ppo import learn, load_policy, make_ppo, save_policy
 from agents.report import AFTER, BEFORE, compare, write_report
 from agents.rollout import Augmented, collect, load_augmented, save_augmented
 from agents.sb3_vec_env import LatentVecEnv
-from agents.scripted import GradientAgent, NoneAgent, RandomAgent
+from agents.scripted import FeatureNoiseAgent, GlassAgent, GradientAgent, NoneAgent, RandomAgent
 from agents.showing import show_embedding, show_samples
 from conf.job import LARGEST_SEED, Job, derived_seed, say, start_job
 from conf.launch import run_script
-from conf.schema import AgentRun, GradientConfig, PPOConfig
+from conf.schema import (
+    AgentRun,
+    FeatureNoiseConfig,
+    GlassConfig,
+    GradientConfig,
+    PPOConfig,
+    TransformerConfig,
+)
 from detectors.errors import UserError
 from latent_env.artifacts import load_detector, save_detector
 from latent_env.dynamics import Dynamics
-from latent_env.evaluation import evaluate, log_curves, log_evaluation
+from latent_env.evaluation import log_curves, log_evaluation
+from latent_env.latents import Eyes
 from latent_env.progress import progress_bar
 from latent_env.runs import Run
 from latent_env.settings import Settings
@@ -34,6 +42,7 @@ from latent_env.worlds import World, copy_world
 from train_detector import (
     detector_settings,
     detector_stage,
+    evaluate_test,
     learn_to_detect,
     rehearse_detector,
     save_world,
@@ -76,6 +85,11 @@ def choose_agent(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) 
         return learned_agent(job, config, run, dynamics, number)
     if isinstance(config, GradientConfig):
         return GradientAgent(dynamics, seed, config.steps, config.step_size)
+    if isinstance(config, GlassConfig):
+        ascent = (config.steps, config.step_size, config.project_every)
+        return GlassAgent(dynamics, seed, config.strength, *ascent)
+    if isinstance(config, FeatureNoiseConfig):
+        return FeatureNoiseAgent(dynamics, seed, config.strength)
     if config.name == "random":
         return RandomAgent(dynamics, seed)
     return NoneAgent(dynamics)
@@ -113,25 +127,39 @@ def augment(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) -> Au
     return augmented
 
 
-def retrain(job: Job[AgentRun], run: Run, world: World, pool: Augmented, number: int) -> World:
+def retrain(job: Job[AgentRun], run: Run, world: World, eyes: Eyes, pool: Augmented, number: int) -> World:
     """The world with a detector trained from scratch, on all samples so far as well."""
     part = run.part(f"round_{number}")
     if (part.path / "detector.json").is_file():
         return world.with_detector(load_detector(part.path))
-    label, samples = f"detector, round {number}", pool.samples(job.device)
-    detector = learn_to_detect(job, part, world.autoencoder, label, samples, job.config.share)
+    samples = pool.latent_samples(world) if world.judges_latents else pool.samples(job.device)
+    label, share = f"detector, round {number}", job.config.share
+    detector = learn_to_detect(job, part, world.autoencoder, eyes, label, samples, share)
     part.writer.close()
     save_detector(part.path, detector)
     return world.with_detector(detector)
+
+
+def trained_steps(job: Job[AgentRun]) -> int:
+    """How many steps each detector takes."""
+    assert isinstance(job.config.detector, TransformerConfig)
+    return job.config.detector.steps
 
 
 def rehearse_agent(job: Job[AgentRun]) -> None:
     """Put everything together untrained: what can't work shows before hours are spent on it."""
     if not 0 <= job.config.share <= 1:
         raise UserError(f"share={job.config.share} must lie from 0 to 1")
+    if not isinstance(job.config.detector, TransformerConfig):
+        raise UserError(
+            f"detector={job.config.detector.name} learns from normal images alone, so no sample can change "
+            "it: use it with train_detector.py, or choose detector=transformer"
+        )
     dynamics = make_dynamics(job, rehearse_detector(job))
     if isinstance(job.config.agent, PPOConfig):
         make_ppo(LatentVecEnv(dynamics), asdict(job.config.agent), job.config.seed)
+    elif isinstance(job.config.agent, FeatureNoiseConfig):
+        FeatureNoiseAgent(dynamics, job.config.seed, job.config.agent.strength)
 
 
 def agent_stage(job: Job[AgentRun]) -> Run:
@@ -142,19 +170,19 @@ def agent_stage(job: Job[AgentRun]) -> Run:
     if run.complete:
         say(f"agent: using {run.path}")
         return run
-    before, detector_run = detector_stage(job)
+    before, detector_run, eyes = detector_stage(job)
     run.begin()
     world, pools = before, []
     for number in range(1, config.rounds + 1):
         pools.append(augment(job, run, make_dynamics(job, world), number))
-        world = retrain(job, run, world, Augmented.joined(pools), number)
+        world = retrain(job, run, world, eyes, Augmented.joined(pools), number)
     pool = Augmented.joined(pools)
     save_augmented(run.path / "augmented.npz", pool)
     save_world(run.path, world)
 
-    test, steps = job.dataset.test, config.detector.steps
-    evaluations = {BEFORE: evaluate(before, test), AFTER: evaluate(world, test)}
-    log_evaluation(run, evaluations[AFTER], world, steps)
+    steps = trained_steps(job)
+    evaluations = {BEFORE: evaluate_test(before, eyes), AFTER: evaluate_test(world, eyes)}
+    log_evaluation(run, evaluations[AFTER], world.show, job.device, steps)
     log_curves(run, evaluations, steps)
     show_embedding(run, world, job.dataset, pool)
     rows = compare(evaluations[BEFORE], evaluations[AFTER])
@@ -174,10 +202,12 @@ def agent_stage(job: Job[AgentRun]) -> Run:
         "rounds": config.rounds,
         "samples": len(pool),
         "anomalous_samples": int(pool.labels.sum()),
-        "detector_steps": config.detector.steps,
+        "detector_steps": steps,
         "detector_before": str(detector_run.path),
     }
-    write_report(run.path, rows, headline, facts)
+    others = [key for key in detector_run.metrics if not key.startswith(("image_", "pixel_"))]
+    opinions = {key: detector_run.metrics[key] for key in others}
+    write_report(run.path, rows, headline, facts, opinions)
     gains = {f"gain_{row.metric}": row.difference for row in rows}
     run.finish({row.metric: row.after for row in rows} | gains)
     return run

@@ -90,9 +90,20 @@ def write_report(
     rows: list[Row],
     headline: str,
     facts: Mapping[str, Any],
+    opinions: Mapping[str, float],
 ) -> None:
-    """Write ``report.md`` and ``report.json``."""
+    """Write ``report.md`` and ``report.json``.
+
+    ``opinions`` are metrics of other detectors on the same images, ``<detector>_<metric>``.
+    """
     text = f"{headline}\n\n{table(rows)}\n\n{verdict(rows)}"
+    if opinions:
+        text += "\n\nNormal images alone, on the same latents: " + ", ".join(
+            f"{name.partition('_')[0]} {value:.4f}"
+            for name, value in opinions.items()
+            if name.endswith("_image_AUROC")
+        )
+        text += " image_AUROC."
     listed = "\n".join(f"- {name}: {value}" for name, value in facts.items())
     write_atomically(
         folder / "report.md", f"# Before and after\n\n{text}\n\n## This run\n\n{listed}\n".encode()
@@ -110,6 +121,7 @@ def write_report(
                 for row in rows
             },
             "verdict": verdict(rows),
+            "rivals": dict(opinions),
             **facts,
         },
     )

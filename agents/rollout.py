@@ -19,7 +19,8 @@ from detectors.errors import UserError
 from detectors.training import Samples
 from latent_env.artifacts import write_atomically
 from latent_env.dynamics import Dynamics
-from latent_env.shell import UNDECIDED
+from latent_env.shell import ANOMALY, UNDECIDED
+from latent_env.worlds import World
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Augmented:
     """``(N, C, H, W)`` uint8"""
     masks: Tensor
     """``(N, 1, H, W)`` bool: what a detector should mark; empty for normal samples."""
+    tokens: Tensor
+    """``(N, 1, h, w)`` bool: tokens that moved beyond what is normal; empty for normal samples."""
     labels: Tensor
     """``(N,)`` int64: 0 normal variation, 1 anomaly"""
     source: Tensor
@@ -45,6 +48,11 @@ class Augmented:
     def samples(self, device: torch.device) -> Samples:
         """The part that a detector trains on."""
         return Samples(self.images.to(device), self.masks.to(device), self.labels.to(device))
+
+    def latent_samples(self, world: World) -> Samples:
+        """The same for a detector that reads latents of ``world``, masked token by token."""
+        latents = world.latents[self.source.to(world.device)] + self.delta.to(world.device)
+        return Samples(latents, self.tokens.to(world.device), self.labels.to(world.device))
 
     @classmethod
     def joined(cls, parts: Iterable[Augmented]) -> Augmented:
@@ -71,11 +79,12 @@ def collect(
         actions, _ = agent.predict(observation.cpu().numpy())
         result = dynamics.step_tensor(torch.from_numpy(actions).to(observation))
         step = result.transition
-        decided = step.label != UNDECIDED
+        decided, anomalous = step.label != UNDECIDED, (step.label == ANOMALY)[:, None, None, None]
         decided[max(count - made, 0) :] = False  # the last batch may be more than was asked for
         values = (
             (step.image * 255).round().to(torch.uint8),
-            step.truth,
+            step.mask & anomalous,
+            step.tokens & anomalous,
             step.label,
             dynamics.sources,
             step.latent - step.start_latent,

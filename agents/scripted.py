@@ -9,7 +9,10 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from detectors.errors import UserError
+from detectors.tokens import as_tokens
 from latent_env.dynamics import Dynamics
+from latent_env.perturbations import Dense
 
 Actions = npt.NDArray[np.float32]
 
@@ -64,3 +67,76 @@ class GradientAgent:
             direction = gradient / gradient.abs().amax(1, keepdim=True).clamp_min(1e-12)
             actions = (actions + self.step_size * direction).clamp(-1, 1)
         return actions.cpu().numpy(), None
+
+
+class FeatureNoiseAgent:
+    """Adds Gaussian noise to every token, as SimpleNet makes its anomalies.
+
+    :param strength: the usual length of a token's change, in inner radii of the shell.
+    """
+
+    def __init__(self, dynamics: Dynamics, seed: int, strength: float) -> None:
+        if not isinstance(dynamics.perturbation, Dense):
+            raise UserError(
+                "agent=feature_noise and agent=glass change every token by itself: they need "
+                "env.perturbation=dense, which is their default"
+            )
+        self.dynamics, self.strength = dynamics, strength
+        self.max_delta = dynamics.perturbation.max_delta
+        self.shape = dynamics.world.autoencoder.latent_shape
+        self.rng = np.random.default_rng(seed)
+
+    def predict(self, observation: npt.NDArray[np.float32], *_: Any, **__: Any) -> tuple[Actions, None]:
+        """Actions ``(N, d)``, one number a latent dimension."""
+        return self._actions(self._noise(len(observation))), None
+
+    def _noise(self, count: int) -> torch.Tensor:
+        """Changes ``(N, *latent_shape)``."""
+        drawn = torch.from_numpy(self.rng.standard_normal((count, *self.shape), dtype=np.float32))
+        length = self.strength * self.dynamics.shell.inner
+        return drawn.to(self.dynamics.world.device) * (length / self.shape[0] ** 0.5)
+
+    def _actions(self, change: torch.Tensor) -> Actions:
+        return (change.flatten(1) / self.max_delta).clamp(-1, 1).cpu().numpy()
+
+
+class GlassAgent(FeatureNoiseAgent):
+    """Climbs the detector's loss from noise and is pulled back into a shell, as GLASS does.
+
+    Each of ``steps`` moves every token by ``step_size`` inner radii along the gradient; after every
+    ``project_every`` of them, each token's change is brought to between one and two times ``strength``.
+    """
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        seed: int,
+        strength: float,
+        steps: int,
+        step_size: float,
+        project_every: int,
+    ) -> None:
+        super().__init__(dynamics, seed, strength)
+        self.steps, self.step_size, self.project_every = steps, step_size, project_every
+
+    def predict(self, observation: npt.NDArray[np.float32], *_: Any, **__: Any) -> tuple[Actions, None]:
+        """Actions ``(N, d)``, one number a latent dimension."""
+        change = self._noise(len(observation))
+        for step in range(self.steps):
+            with torch.enable_grad():
+                moving = change.clone().requires_grad_()
+                score = self.dynamics.imagine(moving.flatten(1) / self.max_delta).detection.score
+                (gradient,) = torch.autograd.grad(functional.softplus(-score).sum(), moving)
+            length = as_tokens(gradient).flatten(1).norm(dim=1).clamp_min(1e-12)
+            # As long a step for the whole latent as if every token moved by step_size radii.
+            tokens = as_tokens(gradient).shape[1]
+            reach = self.step_size * self.dynamics.shell.inner * tokens**0.5
+            change = change + gradient * (reach / length).view(-1, *[1] * (gradient.ndim - 1))
+            if (step + 1) % self.project_every == 0:
+                change = self._project(change)
+        return self._actions(self._project(change)), None
+
+    def _project(self, change: torch.Tensor) -> torch.Tensor:
+        length = change.norm(dim=1, keepdim=True).clamp_min(1e-12)  # dimension 1 is the token's
+        least = self.strength * self.dynamics.shell.inner
+        return change * (length.clamp(least, 2 * least) / length)

@@ -16,15 +16,17 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from conf.datasets import Place
-from conf.schema import AutoencoderRun, DetectorRun
+from conf.schema import AutoencoderRun, DetectorRun, PretrainedConfig
 from detectors.errors import UserError
 from detectors.images import ImageSource
 from latent_env import __version__
 from latent_env.artifacts import FORMAT
+from latent_env.autoencoders.backbone import Backbone, load_backbone
 from latent_env.data import Dataset, Problems, check_track, prepare_textures
 from latent_env.data.augmentation import Augmentation
 from latent_env.data.preparation import Prepared
 from latent_env.data.residence import StreamedImages, settle
+from latent_env.latents import Encoder, Eyes
 from latent_env.machine import cores
 from latent_env.runs import Run
 from latent_env.worlds import check_writable, resolve_device
@@ -45,6 +47,7 @@ class Job(Generic[C]):
 
     config: C
     device: torch.device
+    known_eyes: Eyes | None = None
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -66,6 +69,22 @@ class Job(Generic[C]):
                 "read as needed"
             )
         return images
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The pretrained network that the configuration names."""
+        config = self.config.autoencoder
+        assert isinstance(config, PretrainedConfig)
+        return load_backbone(config.backbone, self.dataset.size, config.layers, config.grid).to(self.device)
+
+    def eyes(self, encoder: Encoder, run: Run) -> Eyes:
+        """An encoder with the latents that it makes, which are kept in the folder of its run."""
+        return Eyes(encoder, self.dataset, run.path, self.device, self.config.memory)
+
+    def keep_eyes(self, eyes: Eyes) -> Eyes:
+        """Remember pretrained eyes for the other stages of this command."""
+        self.known_eyes = eyes
+        return eyes
 
     @cached_property
     def augmentation(self) -> Augmentation:

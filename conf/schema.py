@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -21,21 +21,60 @@ from conf.datasets import (
 
 
 @dataclass
-class AutoencoderConfig:
-    """A convolutional autoencoder and its training."""
+class EyesSuit:
+    """What suits an autoencoder; other groups refer to it."""
 
-    latent: str = MISSING
-    latent_size: int = MISSING
+    input: str = "image"
+    realism: float = 0.5
+
+
+@dataclass
+class AutoencoderConfig:
+    """An autoencoder and its training."""
+
+    name: str = MISSING
     width: int = 24
     steps: int = MISSING
     batch_size: int = 32
     learning_rate: float = 2e-3
+    suits: EyesSuit = field(default_factory=EyesSuit)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides what it becomes: ``suits`` only matters through the values of other groups."""
+        return {key: value for key, value in asdict(self).items() if key != "suits"}
+
+
+@dataclass
+class ConvConfig(AutoencoderConfig):
+    """A convolutional autoencoder, trained from scratch."""
+
+    latent: str = MISSING
+    latent_size: int = MISSING
+
+
+@dataclass
+class PretrainedConfig(AutoencoderConfig):
+    """A frozen pretrained backbone, and a decoder."""
+
+    backbone: str = ""
+    layers: list[int] | None = None
+    grid: int | None = None
+    components: float = 64
 
 
 @dataclass
 class DetectorConfig:
+    """A detector."""
+
+    name: str = MISSING
+    starts: int = 2048
+
+
+@dataclass
+class TransformerConfig(DetectorConfig):
     """A transformer detector and its training."""
 
+    input: str = MISSING
     patch: int | None = None
     width: int = 64
     depth: int = 2
@@ -43,14 +82,30 @@ class DetectorConfig:
     steps: int = MISSING
     batch_size: int = 32
     learning_rate: float = 1e-3
-    starts: int = 2048
+    rivals: list[str] = field(default_factory=list)
+
+
+@dataclass
+class KnnConfig(DetectorConfig):
+    """Nearest neighbours."""
+
+    bank: int = 8000
+    whitened: bool = True
+    coreset: bool = True
+    candidates: int = 40_000
+
+
+@dataclass
+class GaussianConfig(DetectorConfig):
+    """A Gaussian a place."""
 
 
 @dataclass
 class SynthesisConfig:
-    """Image-space pseudo-anomalies, by weight."""
+    """Pseudo-anomalies, by weight: of images, and of latents."""
 
     weights: dict[str, float] = field(default_factory=dict)
+    latent: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -79,6 +134,7 @@ class AgentConfig:
     """What chooses Δz."""
 
     name: str = MISSING
+    perturbation: str = "auto"
 
 
 @dataclass
@@ -87,6 +143,22 @@ class GradientConfig(AgentConfig):
 
     steps: int = 5
     step_size: float = 0.3
+
+
+@dataclass
+class FeatureNoiseConfig(AgentConfig):
+    """Noise on every token."""
+
+    strength: float = 1.5
+
+
+@dataclass
+class GlassConfig(FeatureNoiseConfig):
+    """Gradient ascent from noise, projected to a shell."""
+
+    steps: int = 20
+    step_size: float = 0.1
+    project_every: int = 5
 
 
 @dataclass
@@ -156,13 +228,18 @@ SCHEMA: dict[str, type[Any]] = {
     "dataset/bmad": BmadConfig,
     "dataset/category": CategoryConfig,
     "dataset/one_class": OneClassConfig,
-    "autoencoder/conv": AutoencoderConfig,
-    "detector/transformer": DetectorConfig,
+    "autoencoder/conv": ConvConfig,
+    "autoencoder/pretrained": PretrainedConfig,
+    "detector/transformer": TransformerConfig,
+    "detector/knn": KnnConfig,
+    "detector/gaussian": GaussianConfig,
     "synthesis/image": SynthesisConfig,
     "env/latent_aug": EnvConfig,
     "reward/terms": RewardConfig,
     "agent/plain": AgentConfig,
     "agent/gradient": GradientConfig,
+    "agent/feature_noise": FeatureNoiseConfig,
+    "agent/glass": GlassConfig,
     "agent/ppo": PPOConfig,
     "prepare": DataRun,
     "train_ae": AutoencoderRun,

@@ -13,14 +13,26 @@ class Detection(NamedTuple):
     score: Tensor
     """``(B,)``: the image's anomaly score as a logit; above 0 means more likely abnormal."""
     map: Tensor
-    """``(B, 1, H, W)``: the anomaly logit of every pixel."""
+    """``(B, 1, h, w)``: the anomaly logit of every pixel, or of every token of a latent."""
+
+
+IMAGE, LATENT = "image", "latent"
+"""What a detector reads: images ``(B, C, H, W)`` in [0, 1] and what the autoencoder makes of them, or
+whitened latents ``(B, *latent_shape)``."""
 
 
 class Detector(Protocol):
     """An anomaly detector; it is an ``nn.Module`` as well."""
 
-    def __call__(self, images: Tensor, reconstructions: Tensor) -> Detection:
-        """Judge images ``(B, C, H, W)`` in [0, 1], given what the autoencoder makes of them."""
+    input: str
+    """:data:`IMAGE` or :data:`LATENT`."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one image, or of one latent."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Detection:
+        """Judge a batch: of images and their reconstructions, or of latents."""
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build the architecture again."""

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from detectors.errors import UserError
 from detectors.images import ImageSource
+from detectors.mixing import Mix
 
 VISIBLE = 0.02
 """A pixel has changed if some channel moved by more than this, of the range [0, 1]."""
@@ -126,30 +127,15 @@ class ImageSynthesis:
             "cutpaste": cutpaste,
             "perlin": lambda images, generator, pool: perlin(images, generator, textures, pool),
         }
-        unknown = sorted(set(weights) - set(kinds))
-        if unknown:
-            raise UserError(f"unknown synthesis {unknown}: choose among {sorted(kinds)}")
-        names = sorted(weights)  # the order in which they are written must not matter
-        values = torch.tensor([weights[name] for name in names], dtype=torch.float64)
-        if not (values.isfinite().all() and (values >= 0).all() and values.sum() > 0):
-            raise UserError(
-                f"synthesis weights {dict(weights)} must be finite and not negative, with at least "
-                "one above 0"
-            )
-        self._kinds = [kinds[name] for name in names]
-        self._upper = (values / values.sum()).cumsum(0)
+        self._mix = Mix(weights, kinds, "synthesis")
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Synthetic:
         """Images (B, C, H, W) in [0, 1] to their anomalous versions, each with its mask."""
-        draws = torch.rand(len(images), generator=generator, dtype=torch.float64)
-        # The sum of the weights may round to just below 1, and a kind of weight 0 must stay out.
-        kinds = torch.searchsorted(self._upper[:-1].contiguous(), draws, right=True)
         altered, masks = images.clone(), torch.zeros_like(images[:, :1])
-        for index, kind in enumerate(self._kinds):
-            rows = (kinds == index).nonzero().flatten().to(images.device)
-            if len(rows):
-                synthetic = kind(images[rows], generator, images)
-                altered[rows], masks[rows] = synthetic.images, synthetic.masks
+        for kind, rows in self._mix.draw(len(images), generator):
+            rows = rows.to(images.device)
+            synthetic = kind(images[rows], generator, images)
+            altered[rows], masks[rows] = synthetic.images, synthetic.masks
         return Synthetic(altered, masks)
 
 

@@ -13,21 +13,27 @@ from torch.nn import functional
 
 from detectors.base import Detection, Detector
 from detectors.images import ImageSource
-from detectors.synthesis import ImageSynthesis
+from detectors.synthesis import Synthetic
+from detectors.tokens import at_size
 from detectors.training_state import Progress, Stopwatch, TrainingState
 
-Reconstruct = Callable[[Tensor], Tensor]
+Look = Callable[[Tensor], tuple[Tensor, ...]]
+"""From a batch to what the detector reads: images and their reconstructions, or latents."""
+
+Synthesis = Callable[[Tensor, torch.Generator], Synthetic]
+"""Makes anomalies of normal images, or of normal latents."""
+
 Augment = Callable[[Tensor, torch.Generator, Tensor], tuple[Tensor, Tensor]]
 """Changes images ``(B, C, H, W)`` in [0, 1] at random, and their masks ``(B, 1, H, W)`` with them."""
 
 
 class Samples(NamedTuple):
-    """Augmented images made by an agent; all lead with the sample."""
+    """Augmented images, or latents, made by an agent; all lead with the sample."""
 
     images: Tensor
-    """``(N, C, H, W)`` uint8"""
+    """``(N, C, H, W)`` uint8, or latents ``(N, *latent_shape)``"""
     masks: Tensor
-    """``(N, 1, H, W)`` bool"""
+    """``(N, 1, H, W)`` bool, of pixels or of tokens"""
     labels: Tensor
     """``(N,)`` int64: 0 normal, 1 anomaly"""
 
@@ -47,9 +53,9 @@ class Batch(NamedTuple):
     """A training batch on the device."""
 
     images: Tensor
-    """``(B, C, H, W)`` in [0, 1]"""
+    """``(B, C, H, W)`` in [0, 1], or latents ``(B, *latent_shape)``"""
     masks: Tensor
-    """``(B, 1, H, W)`` 0 or 1"""
+    """``(B, 1, H, W)`` 0 or 1, of pixels or of tokens"""
     labels: Tensor
     """``(B,)`` 0 or 1"""
 
@@ -64,8 +70,8 @@ class Diet:
     """
 
     images: ImageSource
-    """``(N, C, H, W)`` uint8, normal."""
-    synthesis: ImageSynthesis
+    """``(N, C, H, W)`` uint8, normal; or the latents of such images, ``(N, *latent_shape)``."""
+    synthesis: Synthesis
     samples: Samples | None = None
     share: float = 0.0
     augment: Augment | None = None
@@ -73,30 +79,35 @@ class Diet:
     @cached_property
     def samples_by_label(self) -> list[Samples]:
         """The agent's normal samples and its anomalies, both possibly empty."""
-        none = self.images[:0]
-        samples = self.samples or Samples(none, none[:, :1] > 0, torch.zeros(0))
-        return [samples.of(label) for label in (0, 1)]
+        if self.samples is None:
+            return []
+        return [self.samples.of(label) for label in (0, 1)]
 
     def batch(self, size: int, generator: torch.Generator) -> Batch:
         """A batch of ``size`` images."""
         half = size // 2
         index = torch.randint(len(self.images), (2 * half,), generator=generator)
-        clean = self.images[index.to(self.images.device)].float() / 255
+        clean = as_numbers(self.images[index.to(self.images.device)])
         made = self.synthesis(clean[half:], generator)
         images = torch.cat([clean[:half], made.images])
         masks = torch.cat([torch.zeros_like(made.masks), made.masks])
         borrowed = [(1, half, round(self.share * half)), (0, 0, round(self.share * half / 2))]
-        for label, first, count in borrowed:
+        for label, first, count in borrowed if self.samples_by_label else ():
             kind = self.samples_by_label[label]
             if count and len(kind.labels):
                 drawn = kind.draw(count, generator)
-                images[first : first + count] = drawn.images.float() / 255
+                images[first : first + count] = as_numbers(drawn.images)
                 masks[first : first + count] = drawn.masks.float()
         if self.augment is not None:
             images, masks = self.augment(images, generator, masks)
         labels = torch.zeros(2 * half, device=images.device)
         labels[half:] = 1
         return Batch(images, masks, labels)
+
+
+def as_numbers(batch: Tensor) -> Tensor:
+    """Floats: images of uint8 in [0, 1], latents as they are."""
+    return batch.float() / 255 if batch.dtype == torch.uint8 else batch.float()
 
 
 def detector_losses(detection: Detection, batch: Batch) -> dict[str, Tensor]:
@@ -117,7 +128,7 @@ def detector_losses(detection: Detection, batch: Batch) -> dict[str, Tensor]:
 
 
 def train_detector(
-    state: TrainingState, detector: Detector, diet: Diet, reconstruct: Reconstruct, batch_size: int
+    state: TrainingState, detector: Detector, diet: Diet, look: Look, batch_size: int
 ) -> Iterator[Progress]:
     """Train ``state.model``, which is ``detector``, from where ``state`` stands; yields every step."""
     state.model.train()
@@ -125,9 +136,9 @@ def train_detector(
         watch = Stopwatch()
         batch = diet.batch(batch_size, state.generator)
         with torch.no_grad():
-            reconstructions = reconstruct(batch.images)
+            seen = look(batch.images)
         watch.lap("env")
-        losses = detector_losses(detector(batch.images, reconstructions), batch)
+        losses = detector_losses(detector(*seen), batch)
         total = torch.stack(list(losses.values())).sum()
         watch.lap("policy")
         rate = state.minimise(total)
@@ -138,23 +149,24 @@ def train_detector(
 
 
 @torch.inference_mode()
-def score_images(
+def score(
     detector: Detector,
-    reconstruct: Reconstruct,
-    images: ImageSource,
+    look: Look,
+    source: ImageSource,
+    size: int,
     batch_size: int = 64,
     keep_maps: bool = True,
 ) -> Detection:
-    """Scores ``(N,)`` and maps ``(N, 1, H, W)`` of ``images (N, C, H, W)`` uint8, on the CPU.
+    """Scores ``(N,)`` and maps ``(N, 1, size, size)`` on the CPU.
 
-    Maps are as large as floats of all images: without ``keep_maps`` there are none, ``(0, 1, H, W)``.
+    ``source`` holds images ``(N, C, H, W)`` uint8, or latents ``(N, *latent_shape)``. Maps are as large as
+    floats of all images: without ``keep_maps`` there are none, ``(0, 1, size, size)``.
     """
     scores: list[Tensor] = []
-    maps = [torch.zeros(0, 1, *images.shape[2:])]
-    for part in images.split(batch_size):
-        batch = part.float() / 255
-        detection = detector(batch, reconstruct(batch))
+    maps = [torch.zeros(0, 1, size, size)]
+    for part in source.split(batch_size):
+        detection = detector(*look(as_numbers(part)))
         scores.append(detection.score.cpu())
         if keep_maps:
-            maps.append(detection.map.cpu())
+            maps.append(at_size(detection.map, size).cpu())
     return Detection(torch.cat(scores), torch.cat(maps))

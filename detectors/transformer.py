@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from detectors.base import Detection
+from detectors.base import IMAGE, Detection
 from detectors.errors import UserError
 
 TOP_SHARE = 0.01
@@ -36,6 +36,7 @@ class TransformerDetector(nn.Module):
     that the map is pixel-exact although the tokens are coarse.
     """
 
+    input = IMAGE
     usual: Tensor
     deviation: Tensor
     usual_error: Tensor
@@ -97,6 +98,11 @@ class TransformerDetector(nn.Module):
         nn.init.constant_(self.out.bias, -2.0)  # most pixels are normal
         # Convolutions are a quarter faster so; PyTorch's stubs forget this form of `to`.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of an image, ``(C, H, W)``."""
+        return (self.channels, self.size, self.size)
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build this architecture again."""

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,13 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
 
+from detectors.base import Detector
 from detectors.errors import UserError
+from detectors.gaussian import GaussianDetector
+from detectors.knn import KnnDetector
+from detectors.latent_transformer import LatentTransformer
 from detectors.transformer import TransformerDetector
-from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder
+from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder, PretrainedAutoencoder
 
 FORMAT = 1
 
@@ -116,9 +120,29 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
         raise UserError(f"{path} doesn't fit the architecture it describes: {first}") from error
 
 
+ARCHITECTURES: dict[str, dict[str, tuple[type[nn.Module], Callable[..., nn.Module]]]] = {
+    "autoencoder": {
+        "conv": (ConvAutoencoder, ConvAutoencoder),
+        "pretrained": (PretrainedAutoencoder, PretrainedAutoencoder.build),
+    },
+    "detector": {
+        "transformer": (TransformerDetector, TransformerDetector),
+        "latent_transformer": (LatentTransformer, LatentTransformer),
+        "knn": (KnnDetector, KnnDetector),
+        "gaussian": (GaussianDetector, GaussianDetector),
+    },
+}
+"""Of every kind of artifact, the architectures by name: the class, and what builds it from stored facts."""
+
+
+def _name_of(kind: str, module: object) -> str:
+    return next(name for name, (known, _) in ARCHITECTURES[kind].items() if isinstance(module, known))
+
+
 def save_autoencoder(folder: Path, autoencoder: FrozenAutoencoder) -> None:
     """Write the frozen autoencoder as the artifact ``autoencoder``."""
-    facts = {"architecture": "conv", **autoencoder.hyperparameters()}
+    name = _name_of("autoencoder", autoencoder.model)
+    facts = {"architecture": name, **autoencoder.hyperparameters()}
     save_artifact(folder, "autoencoder", "autoencoder", autoencoder.state_dict(), facts)
 
 
@@ -126,36 +150,37 @@ def load_autoencoder(folder: Path) -> FrozenAutoencoder:
     """Read the artifact ``autoencoder``; ready to use, on the CPU."""
     tensors, facts = load_artifact(folder, "autoencoder", "autoencoder")
     path = folder / "autoencoder.safetensors"
-    model = FrozenAutoencoder(_build(ConvAutoencoder, "conv", facts, path))
+    model = FrozenAutoencoder(_build("autoencoder", facts, path))
     _fill(model, tensors, path)
     return model
 
 
-def save_detector(folder: Path, detector: TransformerDetector) -> None:
+def save_detector(folder: Path, detector: Detector) -> None:
     """Write a detector as the artifact ``detector``."""
-    facts = {"architecture": "transformer", **detector.hyperparameters()}
+    assert isinstance(detector, nn.Module)
+    facts = {"architecture": _name_of("detector", detector), **detector.hyperparameters()}
     save_artifact(folder, "detector", "detector", detector.state_dict(), facts)
 
 
-def load_detector(folder: Path) -> TransformerDetector:
+def load_detector(folder: Path) -> Detector:
     """Read the artifact ``detector``; in evaluation mode, frozen, on the CPU."""
     tensors, facts = load_artifact(folder, "detector", "detector")
     path = folder / "detector.safetensors"
-    model = _build(TransformerDetector, "transformer", facts, path)
+    model = _build("detector", facts, path)
     _fill(model, tensors, path)
-    model.requires_grad_(False).eval()
-    return model
+    return model.requires_grad_(False).eval()
 
 
-def _build(architecture: Any, name: str, facts: Mapping[str, Any], path: Path) -> Any:
+def _build(kind: str, facts: Mapping[str, Any], path: Path) -> Any:
     arguments = {key: value for key, value in facts.items() if key != "architecture"}
-    if facts.get("architecture") != name:
+    known = ARCHITECTURES[kind]
+    if facts.get("architecture") not in known:
         raise UserError(
             f"{path.with_suffix('.json')} names the architecture {facts.get('architecture')!r}, "
-            f"but this version knows {name!r}"
+            f"but this version knows {', '.join(known)}"
         )
     try:
-        return architecture(**arguments)
+        return known[facts["architecture"]][1](**arguments)
     except UserError:
         raise
     except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:

@@ -53,10 +53,13 @@ class Dynamics:
         self.horizon, self.num_worlds, self.time_aware = horizon, num_worlds, time_aware
         self.streams = Streams(num_worlds, world.device)
         self.elapsed = torch.zeros(num_worlds, dtype=torch.int64, device=world.device)
-        self.sources = torch.zeros_like(self.elapsed)
-        """``(N,)``: which of the world's images the episode started from."""
-        self.last = still(world, shell, *world.start(self.sources))
+        self.last = still(world, shell, torch.zeros_like(self.elapsed))
         """The last transition of every world, for pictures and rollouts."""
+
+    @property
+    def sources(self) -> Tensor:
+        """``(N,)``: which of the world's images the episode started from."""
+        return self.last.sources
 
     @property
     def observation_size(self) -> int:
@@ -94,21 +97,19 @@ class Dynamics:
         streams.steps = streams.steps.masked_fill(worlds, 0)
         self.elapsed = self.elapsed.masked_fill(worlds, 0)
         drawn = streams.integers(len(self.world.images)) if sources is None else sources
-        self.sources = torch.where(worlds, drawn, self.sources)
-        fresh = still(self.world, self.shell, *self.world.start(self.sources))
+        fresh = still(self.world, self.shell, drawn)
         self.last = fresh if everywhere else fresh.merge(worlds, self.last)
         return self.observe()
 
     def imagine(self, actions: Tensor) -> Transition:
         """Where ``actions (N, action_size)`` would lead; changes nothing, differentiable if asked to."""
         last = self.last
-        held = (last.start_latent, last.latent, last.start_image, last.start_decoded)
+        sources, latent = last.sources, last.latent
         if torch.is_grad_enabled():  # tensors born in inference mode can't take part in a graph
-            held = tuple(tensor.clone() for tensor in held)  # type: ignore[assignment]
-        start, latent, image, decoded = held
+            sources, latent = sources.clone(), latent.clone()
         moved = latent + self.perturbation(actions.clamp(-1, 1), self.streams)
-        moved = self.shell.project(moved, start)
-        return Transition(self.world, self.shell, start, latent, moved, image, decoded)
+        moved = self.shell.project(moved, self.world.latents[sources])
+        return Transition(self.world, self.shell, sources, latent, moved)
 
     @torch.inference_mode()
     def step_tensor(self, actions: Tensor, worlds: Tensor | None = None) -> StepResult:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
+from detectors.base import Detection, Detector
+from detectors.images import ImageSource, spread_over
+from detectors.latent_synthesis import LatentSynthesis
 from detectors.metrics import all_metrics
 from detectors.synthesis import ImageSynthesis
-from detectors.training import score_images
+from detectors.tokens import at_size
+from detectors.training import Look, score
 from latent_env.data import Split
 from latent_env.data.residence import StreamedImages
+from latent_env.latents import Eyes
 from latent_env.plots import curves
 from latent_env.rendering import Picture, heat, side_by_side, stack, to_rgb
 from latent_env.runs import Run
@@ -42,11 +48,22 @@ class Evaluation:
         return all_metrics(self.scores, self.split.labels, self.maps, self.split.masks)
 
 
-def evaluate(world: World, split: Split) -> Evaluation:
-    """Score every image of ``split``."""
-    images, masked = StreamedImages(split.images, world.device), split.masks is not None
-    detection = score_images(world.detector, world.autoencoder, images, keep_maps=masked)
-    return Evaluation(split, detection.score.numpy(), detection.map[:, 0].numpy() if masked else None)
+def evaluate(world: World, split: Split, latents: ImageSource | None = None) -> Evaluation:
+    """Score every image of ``split``; where the detector reads latents, known ones aren't encoded again."""
+    if world.judges_latents and latents is not None:
+        return evaluate_latents(world.detector, latents, split)
+    return _evaluate(world.detector, world.look, StreamedImages(split.images, world.device), split)
+
+
+def evaluate_latents(detector: Detector, latents: ImageSource, split: Split) -> Evaluation:
+    """Score the latents ``(N, *latent_shape)`` of every image of ``split``."""
+    return _evaluate(detector, lambda batch: (batch,), latents, split)
+
+
+def _evaluate(detector: Detector, look: Look, source: ImageSource, split: Split) -> Evaluation:
+    masked = split.masks is not None
+    found = score(detector, look, source, split.images.shape[-1], keep_maps=masked)
+    return Evaluation(split, found.score.numpy(), found.map[:, 0].numpy() if masked else None)
 
 
 def validation_split(valid: Split, synthesis: ImageSynthesis, seed: int) -> Split:
@@ -69,13 +86,46 @@ def validation_split(valid: Split, synthesis: ImageSynthesis, seed: int) -> Spli
     )
 
 
-def log_evaluation(run: Run, evaluation: Evaluation, world: World, step: int) -> None:
+def validation_latents(eyes: Eyes, synthesis: LatentSynthesis, seed: int) -> tuple[Split, ImageSource]:
+    """The same for a detector that reads latents: the split, and the latents of its images."""
+    valid, latents = eyes.dataset.valid, eyes.latents("valid")
+    if valid.labels.any():
+        return valid, latents
+    normal = spread_over(latents, MOST_SYNTHETIC).float()
+    made = synthesis(normal, torch.Generator().manual_seed(seed))
+    count, size = len(normal), valid.images.shape[-1]
+    masks = torch.nn.functional.interpolate(made.masks.cpu(), size)[:, 0].numpy() > 0.5
+    images = np.broadcast_to(valid.images[:1], (2 * count, *valid.images.shape[1:]))  # nobody looks at them
+    labels = np.repeat(np.array([0, 1], np.int64), count)
+    names = tuple(f"{number}" for number in range(2 * count))
+    split = Split(images, labels, np.concatenate([np.zeros_like(masks), masks]), names)
+    return split, torch.cat([normal, made.images])
+
+
+def opinions_table(name: str, metrics: Mapping[str, float]) -> str:
+    """A detector's metrics as a table; rivals' ones, ``<rival>_<metric>``, stand beside them."""
+    own = [key for key in metrics if key.startswith(("image_", "pixel_"))]
+    others = list(dict.fromkeys(key.partition("_")[0] for key in metrics if key not in own))
+    if not others:
+        return "\n".join(f"{key:12} {metrics[key]:.4f}" for key in own)
+    lines = [f"{'':12} {name:>12}" + "".join(f" {other:>12}" for other in others)]
+    for key in own:
+        values = [metrics[key], *(metrics[f"{other}_{key}"] for other in others)]
+        lines.append(f"{key:12}" + "".join(f" {value:12.4f}" for value in values))
+    return "\n".join(lines)
+
+
+Show = Callable[[Tensor], tuple[Detection, Tensor | None]]
+"""What a detector says of images ``(B, C, H, W)``, and their reconstructions where a decoder was trained."""
+
+
+def log_evaluation(run: Run, evaluation: Evaluation, show: Show, device: torch.device, step: int) -> None:
     """Test metrics, precision-recall curve and example pictures, to TensorBoard and ``pictures/``."""
     run.log({f"test/{key}": value for key, value in evaluation.metrics.items()}, step)
     probability = torch.from_numpy(evaluation.scores).sigmoid()
     labels = torch.from_numpy(evaluation.split.labels)
     run.writer.add_pr_curve("test/precision_recall", labels, probability, step)
-    run.picture("test/detections", detections(world, evaluation), step)
+    run.picture("test/detections", detections(evaluation, show, device), step)
 
 
 def log_curves(run: Run, evaluations: Mapping[str, Evaluation], step: int) -> None:
@@ -86,7 +136,9 @@ def log_curves(run: Run, evaluations: Mapping[str, Evaluation], step: int) -> No
 
 
 @torch.inference_mode()
-def detections(world: World, evaluation: Evaluation, anomalies: int = 5, normals: int = 2) -> Picture:
+def detections(
+    evaluation: Evaluation, show: Show, device: torch.device, anomalies: int = 5, normals: int = 2
+) -> Picture:
     """Rows of original, decoded, difference, heat map and truth, from sure to missed."""
     split = evaluation.split
     by_score = np.argsort(-evaluation.scores, kind="stable")
@@ -94,20 +146,22 @@ def detections(world: World, evaluation: Evaluation, anomalies: int = 5, normals
     for label, count in ((1, anomalies), (0, normals)):
         chosen = by_score[split.labels[by_score] == label]
         spread = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).astype(int)
-        rows += [_detection_row(world, evaluation, int(index)) for index in chosen[spread]]
+        rows += [_detection_row(evaluation, show, device, int(index)) for index in chosen[spread]]
     return stack(rows)
 
 
-def _detection_row(world: World, evaluation: Evaluation, index: int) -> Picture:
+def _detection_row(evaluation: Evaluation, show: Show, device: torch.device, index: int) -> Picture:
     split = evaluation.split
-    image = StreamedImages(split.images, world.device)[index : index + 1].float() / 255
-    decoded = world.autoencoder(image)
-    difference = (decoded - image).abs().mean(1)[0]
-    probability = world.detector(image, decoded).map[0, 0].sigmoid()
-    score = 1 / (1 + np.exp(-float(evaluation.scores[index])))
+    image = StreamedImages(split.images, device)[index : index + 1].float() / 255
+    detection, decoded = show(image)
     label = "anomaly" if split.labels[index] else "normal"
-    tiles = [to_rgb(image[0]), to_rgb(decoded[0]), heat(difference * 4), heat(probability)]
-    captions = [f"original ({label})", "decoded", "difference", f"heat map, p={score:.2f}"]
+    tiles, captions = [to_rgb(image[0])], [f"original ({label})"]
+    if decoded is not None:
+        difference = (decoded - image).abs().mean(1)[0]
+        tiles += [to_rgb(decoded[0]), heat(difference * 4)]
+        captions += ["decoded", "difference"]
+    tiles.append(heat(at_size(detection.map, image.shape[-1])[0, 0].sigmoid()))
+    captions.append(f"heat map, p={1 / (1 + np.exp(-float(evaluation.scores[index]))):.2f}")
     if split.masks is not None:
         tiles.append(heat(torch.from_numpy(np.array(split.masks[index])).float()))
         captions.append("true mask")

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from detectors.errors import UserError
+from detectors.tokens import at_size
 from latent_env.transition import Transition
 
 Picture = npt.NDArray[np.uint8]
@@ -79,7 +80,7 @@ def panel(transition: Transition, world: int = 0, tile: int = TILE) -> Picture:
         to_rgb(step.decoded[0]),
         to_rgb(step.image[0]),
         heat(change * 8),  # an eighth of the range is as bright as it gets: lesions are faint
-        heat(detection.map[0, 0].sigmoid()),
+        heat(at_size(detection.map, step.image.shape[-1])[0, 0].sigmoid()),
     ]
     score = float(detection.score[0].sigmoid())
     captions = [*CAPTIONS[:-1], f"heat map, p={score:.2f}"]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from detectors.errors import UserError
-from latent_env.autoencoders.frozen import FrozenAutoencoder, as_tokens
+from detectors.tokens import as_tokens
+from latent_env.autoencoders.frozen import FrozenAutoencoder
 
 NORMAL, ANOMALY, UNDECIDED = 0, 1, -1
 

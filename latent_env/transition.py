@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from detectors.base import Detection
+from detectors.tokens import as_map, as_tokens
 from latent_env.shell import ANOMALY, Shell
 from latent_env.worlds import World
 
@@ -32,27 +33,29 @@ class Transition:
     picture or a rollout first asks for them, so a step does no more than its reward needs.
     """
 
-    def __init__(
-        self,
-        world: World,
-        shell: Shell,
-        start_latent: Tensor,
-        previous: Tensor,
-        latent: Tensor,
-        start_image: Tensor,
-        start_decoded: Tensor,
-    ) -> None:
+    def __init__(self, world: World, shell: Shell, sources: Tensor, previous: Tensor, latent: Tensor) -> None:
         self.world, self.shell = world, shell
-        self.start_latent = start_latent
-        """``(N, *latent_shape)``: the episode's first latent."""
+        self.sources = sources
+        """``(N,)``: which of the world's images the episode started from."""
         self.previous = previous
         """``(N, *latent_shape)``: the latent before this step."""
         self.latent = latent
         """``(N, *latent_shape)``: the latent after it, inside the shell."""
-        self.start_image = start_image
+
+    @cached_property
+    def start_latent(self) -> Tensor:
+        """``(N, *latent_shape)``: the episode's first latent."""
+        return self.world.latents[self.sources]
+
+    @cached_property
+    def start_image(self) -> Tensor:
         """``(N, C, H, W)``: the real image the episode started from."""
-        self.start_decoded = start_decoded
+        return self.world.start_images(self.sources)
+
+    @cached_property
+    def start_decoded(self) -> Tensor:
         """``(N, C, H, W)``: what the decoder makes of the first latent."""
+        return self.world.start_decoded(self.sources)
 
     @property
     def delta(self) -> Tensor:
@@ -86,19 +89,33 @@ class Transition:
         return self.support >= 0.5
 
     @cached_property
+    def tokens(self) -> Tensor:
+        """``(N, 1, h, w)`` bool: tokens that moved further than normal ones lie apart."""
+        lengths = as_tokens(self.latent - self.start_latent).norm(dim=2)
+        return as_map(lengths >= self.shell.inner, self.latent.shape[1:])
+
+    @cached_property
     def label(self) -> Tensor:
         """``(N,)`` int64: 0 normal, 1 anomaly, -1 undecided."""
+        if self.world.judges_latents:  # such a detector sees what no picture shows
+            return self.shell.label(self.distance, torch.ones_like(self.distance, dtype=torch.bool))
         pixels = self.mask.flatten(1).sum(1)
         return self.shell.label(self.distance, pixels * 1000 >= self.mask[0].numel())
 
     @cached_property
     def truth(self) -> Tensor:
-        """``(N, 1, H, W)`` bool: the mask a detector learns, empty unless the label is anomaly."""
-        return self.mask & (self.label == ANOMALY)[:, None, None, None]
+        """The mask a detector learns, bool, empty unless the label is anomaly.
+
+        ``(N, 1, H, W)`` pixels, or ``(N, 1, h, w)`` tokens for a detector that reads latents.
+        """
+        marked = self.tokens if self.world.judges_latents else self.mask
+        return marked & (self.label == ANOMALY)[:, None, None, None]
 
     @cached_property
     def detection(self) -> Detection:
-        """What the detector says of the augmented image."""
+        """What the detector says of the new latent, or of the augmented image."""
+        if self.world.judges_latents:
+            return self.world.detector(self.latent)
         return self.world.detect(self.image)
 
     @cached_property
@@ -120,16 +137,11 @@ class Transition:
             *(torch.where(worlds.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs),
         )
 
-    def _parts(self) -> tuple[Tensor, ...]:
-        return (
-            self.start_latent,
-            self.previous,
-            self.latent,
-            self.start_image,
-            self.start_decoded,
-        )
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.sources, self.previous, self.latent
 
 
-def still(world: World, shell: Shell, latent: Tensor, image: Tensor, decoded: Tensor) -> Transition:
-    """The transition of worlds in which nothing has happened yet."""
-    return Transition(world, shell, latent, latent, latent, image, decoded)
+def still(world: World, shell: Shell, sources: Tensor) -> Transition:
+    """The transition of worlds in which nothing has happened yet since they started from ``sources (N,)``."""
+    latent = world.latents[sources]
+    return Transition(world, shell, sources, latent, latent)

@@ -6,12 +6,13 @@ import functools
 import re
 import tempfile
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from detectors.base import Detection, Detector
+from detectors.base import LATENT, Detection, Detector
 from detectors.errors import UserError
 from detectors.images import at_once
 from latent_env.artifacts import (
@@ -62,8 +63,6 @@ class World:
     """``(N, C, H, W)`` uint8: normal images, the starting points of episodes."""
     latents: Tensor
     """``(N, *latent_shape)``: their whitened latents."""
-    decoded: Tensor | None
-    """``(N, C, H, W)``: what the decoder makes of the latents, unless that would fill the memory."""
 
     @classmethod
     def build(
@@ -72,38 +71,65 @@ class World:
         detector: Detector,
         images: Tensor,
         device: torch.device,
+        latents: Tensor | None = None,
     ) -> World:
-        """Put the parts on the device and encode ``images (N, C, H, W)`` uint8 once and for all."""
+        """Put the parts on the device.
+
+        ``images (N, C, H, W)`` uint8 are encoded once and for all, unless their ``latents`` are known.
+        """
         autoencoder = autoencoder.to(device)
         images = images.to(device)
-        latents = autoencoder.in_batches(images)
-        decoded = None
-        if images.numel() * latents.element_size() <= KEPT_BYTES:
-            with torch.inference_mode():
-                parts = latents.split(at_once(autoencoder.size))
-                decoded = torch.cat([autoencoder.decode(part) for part in parts])
+        if latents is None:
+            latents = autoencoder.in_batches(images)
         assert isinstance(detector, torch.nn.Module)
-        return cls(autoencoder, detector.to(device), images, latents, decoded)
+        return cls(autoencoder, detector.to(device), images, latents.to(device).float())
 
     @property
     def device(self) -> torch.device:
         """Where everything lives."""
         return self.latents.device
 
+    @property
+    def judges_latents(self) -> bool:
+        """Whether the detector reads latents, so that nothing needs to be decoded to be judged."""
+        return self.detector.input == LATENT
+
     def with_detector(self, detector: Detector) -> World:
         """The same world, judged by another detector."""
         assert isinstance(detector, torch.nn.Module)
         return replace(self, detector=detector.to(self.device))
 
-    def start(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents, images (floats) and decoded images of the starting points ``index (K,)``."""
-        latents = self.latents[index]
-        decoded = self.autoencoder.decode(latents) if self.decoded is None else self.decoded[index]
-        return latents, as_float(self.images[index], latents), decoded
+    def start_images(self, index: Tensor) -> Tensor:
+        """The starting images ``index (K,)`` as floats, ``(K, C, H, W)``."""
+        return as_float(self.images[index], self.latents)
+
+    def start_decoded(self, index: Tensor) -> Tensor:
+        """What the decoder makes of the starting latents ``index (K,)``, ``(K, C, H, W)``."""
+        kept = self._decoded
+        return self.autoencoder.decode(self.latents[index]) if kept is None else kept[index]
+
+    @cached_property
+    def _decoded(self) -> Tensor | None:
+        """All starting latents decoded, where every step asks for some of them and memory allows it."""
+        if self.judges_latents or self.images.numel() * self.latents.element_size() > KEPT_BYTES:
+            return None
+        with torch.no_grad():
+            parts = self.latents.split(at_once(self.autoencoder.size))
+            return torch.cat([self.autoencoder.decode(part) for part in parts])
 
     def detect(self, images: Tensor) -> Detection:
         """The detector's word on images ``(B, C, H, W)`` in [0, 1]."""
-        return self.detector(images, self.autoencoder(images))
+        return self.detector(*self.look(images))
+
+    def show(self, images: Tensor) -> tuple[Detection, Tensor]:
+        """The detector's word on images ``(B, C, H, W)`` in [0, 1], and their reconstructions."""
+        return self.detect(images), self.autoencoder(images)
+
+    def look(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What the detector reads of images ``(B, C, H, W)`` in [0, 1]."""
+        if self.judges_latents:
+            return (self.autoencoder.encode(images),)
+        return images, self.autoencoder(images)
 
 
 PARTS = ("autoencoder", "detector", "images")
@@ -126,9 +152,13 @@ def check_writable(folder: str, key: str) -> None:
         raise UserError(f"{key}={folder}: can't write there ({error.strerror})") from error
 
 
-def save_images(folder: Path, images: Tensor) -> None:
-    """Write starting images ``(N, C, H, W)`` uint8 as the artifact ``images``."""
-    save_artifact(folder, "images", "images", {"images": images}, {"count": len(images)})
+def save_images(folder: Path, images: Tensor, latents: Tensor | None = None) -> None:
+    """Write starting images ``(N, C, H, W)`` uint8 as the artifact ``images``.
+
+    Their ``latents`` are kept beside them where encoding them again would take long.
+    """
+    tensors = {"images": images} if latents is None else {"images": images, "latents": latents.half()}
+    save_artifact(folder, "images", "images", tensors, {"count": len(images)})
 
 
 def _has_all_parts(folder: Path) -> bool:
@@ -173,14 +203,16 @@ def load_world(artifacts: str, device: torch.device) -> World:
 def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World:  # noqa: ARG001
     tensors, _ = load_artifact(folder, "images", "images")
     autoencoder, detector = load_autoencoder(folder), load_detector(folder)
-    images = tensors.get("images")
-    judged = (detector.channels, detector.size)
-    if judged != (autoencoder.channels, autoencoder.size):
+    images, latents = tensors.get("images"), tensors.get("latents")
+    shape = (autoencoder.channels, autoencoder.size, autoencoder.size)
+    expected = tuple(autoencoder.latent_shape) if detector.input == LATENT else shape
+    if tuple(detector.input_shape) != expected:
         raise UserError(
-            f"{folder}: the detector is for images of {judged} (channels, size), the autoencoder for "
-            f"{(autoencoder.channels, autoencoder.size)}: they come from different worlds"
+            f"{folder}: the detector reads {detector.input}s of {tuple(detector.input_shape)}, the "
+            f"autoencoder has {expected}: they come from different worlds"
         )
-    expected = (autoencoder.channels, autoencoder.size, autoencoder.size)
-    if images is None or images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected:
-        raise UserError(f"{folder / 'images.safetensors'} doesn't hold uint8 images of {expected}")
-    return World.build(autoencoder, detector, images, device)
+    if images is None or images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape:
+        raise UserError(f"{folder / 'images.safetensors'} doesn't hold uint8 images of {shape}")
+    if latents is not None and tuple(latents.shape) != (len(images), *autoencoder.latent_shape):
+        raise UserError(f"{folder / 'images.safetensors'} holds latents of another autoencoder")
+    return World.build(autoencoder, detector, images, device, latents)

@@ -77,7 +77,7 @@ def test_a_rollout_is_a_labelled_data_set(tmp_path: Path) -> None:
 
     save_augmented(tmp_path / "augmented.npz", made)
     with np.load(tmp_path / "augmented.npz") as held:  # allow_pickle is off by default
-        assert sorted(held) == ["delta", "images", "labels", "masks", "reward", "source"]
+        assert sorted(held) == ["delta", "images", "labels", "masks", "reward", "source", "tokens"]
         assert held["images"].shape == made.images.shape
     assert sheet(made).ndim == 3
 

@@ -214,6 +214,7 @@ def test_augmented_data_sets(tmp_path: Path) -> None:
     made = Augmented(
         torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8),
         torch.rand(5, 1, 8, 8) > 0.5,
+        torch.rand(5, 1, 1, 1) > 0.5,
         torch.tensor([0, 1, 1, 0, 1]),
         torch.arange(5),
         torch.randn(5, 4),

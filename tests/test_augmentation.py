@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from detectors.errors import UserError
 from detectors.images import ImageSource, spread_over
 from detectors.synthesis import ImageSynthesis
-from detectors.training import Diet, Samples, score_images, train_detector
+from detectors.training import Diet, Samples, score, train_detector
 from detectors.training_state import TrainingState
 from detectors.transformer import TransformerDetector
 from latent_env.autoencoders import ConvAutoencoder
@@ -342,7 +342,7 @@ def test_the_autoencoder_learns_the_same(mapped: NDArray[np.uint8], augment: Aug
 
 
 def test_the_detector_learns_the_same_and_scores_the_same(mapped: NDArray[np.uint8]) -> None:
-    reconstruct = make_world("spatial").autoencoder
+    look = make_world("spatial").look
     scores = []
     made = (noise(6, size=32) * 255).byte()
     samples = Samples(made, made > 128, torch.tensor([0, 1] * 3))
@@ -353,10 +353,10 @@ def test_the_detector_learns_the_same_and_scores_the_same(mapped: NDArray[np.uin
         before = weights(model)
         synthesis = ImageSynthesis({"cutpaste": 1.0, "perlin": 1.0}, textures=images)
         diet = Diet(images, synthesis, samples, 0.5, ALL.with_masks)
-        for _ in train_detector(TrainingState(model, 1e-3, 4, seed=1), model, diet, reconstruct, 8):
+        for _ in train_detector(TrainingState(model, 1e-3, 4, seed=1), model, diet, look, 8):
             pass
         assert not torch.equal(weights(model), before)
-        scores.append(score_images(model, reconstruct, images, batch_size=8))
+        scores.append(score(model, look, images, 32, batch_size=8))
         return model
 
     resident, streamed = both_ways(mapped, train)

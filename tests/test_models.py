@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from detectors.errors import UserError
 from detectors.synthesis import ImageSynthesis
-from detectors.training import Diet, Samples, score_images, train_detector
+from detectors.training import Diet, Samples, score, train_detector
 from detectors.training_state import TrainingState
 from detectors.transformer import TransformerDetector, default_patch
 from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder
@@ -158,13 +158,13 @@ def test_autoencoder_learns_and_detector_finds_what_it_never_saw() -> None:
     detector = TransformerDetector(1, 16, width=16, depth=1, heads=2)
     state = TrainingState(detector, 3e-3, 150, 0)
     diet = Diet(images, ImageSynthesis({"perlin": 1.0}))
-    for _ in train_detector(state, detector, diet, frozen, 16):
+    for _ in train_detector(state, detector, diet, lambda x: (x, frozen(x)), 16):
         pass
     assert not detector.training
     broken = images.clone()
     broken[:, :, 5:9, 5:9] = 255  # no synthesis makes white squares
-    score, heat = score_images(detector, frozen, torch.cat([images, broken]))
-    assert float((score[64:, None] > score[None, :64]).float().mean()) > 0.9
+    scores, heat = score(detector, lambda x: (x, frozen(x)), torch.cat([images, broken]), 16)
+    assert float((scores[64:, None] > scores[None, :64]).float().mean()) > 0.9
     inside, outside = heat[64:, 0, 5:9, 5:9].mean(), heat[64:, 0].mean()
     assert inside > outside
 

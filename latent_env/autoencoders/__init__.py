@@ -2,5 +2,6 @@
 
 from latent_env.autoencoders.conv import ConvAutoencoder
 from latent_env.autoencoders.frozen import FrozenAutoencoder
+from latent_env.autoencoders.pretrained import PretrainedAutoencoder
 
-__all__ = ["ConvAutoencoder", "FrozenAutoencoder"]
+__all__ = ["ConvAutoencoder", "FrozenAutoencoder", "PretrainedAutoencoder"]

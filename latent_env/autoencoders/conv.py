@@ -25,8 +25,8 @@ def downsamplings(size: int, latent: str) -> int:
     return halvings
 
 
-class _Residual(nn.Module):
-    """A 3x3 residual block. No normalisation layer: it would let a local change act globally."""
+class Residual(nn.Module):
+    """A 3×3 residual block. No normalisation layer: it would let a local change act globally."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -34,6 +34,7 @@ class _Residual(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, h, w)`` to the same shape."""
         out: Tensor = x + self.second(torch.nn.functional.silu(self.first(x)))
         return out
 
@@ -68,8 +69,8 @@ class ConvAutoencoder(nn.Module):
         for wide in widths:
             down += [nn.Conv2d(before, wide, 4, stride=2, padding=1), nn.SiLU()]
             before = wide
-        down.append(_Residual(before))
-        up: list[nn.Module] = [_Residual(before)]
+        down.append(Residual(before))
+        up: list[nn.Module] = [Residual(before)]
         for wide in [*reversed(widths[:-1]), width // 2 or 1]:
             # Sub-pixel convolution: works at the small size, so it is the cheap way up on a CPU.
             up += [nn.Conv2d(before, wide * 4, 3, padding=1), nn.PixelShuffle(2), nn.SiLU()]

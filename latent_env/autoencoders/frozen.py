@@ -8,9 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from detectors.images import ImageSource, at_once, spread_over
+from detectors.tokens import as_tokens
 
-MOST_IMAGES = 8192
-"""Statistics are taken from at most so many training images, evenly spread."""
+MOST_IMAGES, MOST_NUMBERS = 8192, 2**27
+"""Statistics are taken from at most so many training images, evenly spread, and so many numbers in them."""
+
+MOST_CYCLES = 256
+"""So many images say what decoding and encoding again usually costs."""
 
 MOST_ROWS = 2048
 """Principal directions are found from at most so many latents (or tokens), evenly spread."""
@@ -42,11 +46,6 @@ class Autoencoder(Protocol):
         """The arguments that build the architecture again."""
 
 
-def as_tokens(latents: Tensor) -> Tensor:
-    """Latents ``(B, C, h, w)`` or ``(B, C)`` as tokens ``(B, T, C)``; a flat latent is one token."""
-    return latents.flatten(2).transpose(1, 2) if latents.ndim == 4 else latents.unsqueeze(1)
-
-
 class FrozenAutoencoder(nn.Module):
     """An autoencoder that no longer learns, with statistics of the latents of its training images.
 
@@ -57,7 +56,8 @@ class FrozenAutoencoder(nn.Module):
       flattened whitened latents, unit length, and the standard deviation along each;
     - ``token_directions (K, C)``: the same for single tokens of a spatial latent;
     - ``spread (101,)``: quantiles of the distance from a token to the nearest token at the same
-      place in another normal image, the yardstick of what is still a normal variation;
+      place in another normal image (at any place, where the model whitens its tokens itself), the
+      yardstick of what is still a normal variation;
     - ``cycle_error``: the mean of ``‖E(D(z)) − z‖`` (root mean square a dimension) on normals.
     """
 
@@ -114,20 +114,57 @@ class FrozenAutoencoder(nn.Module):
 
     def in_batches(self, images: ImageSource) -> Tensor:
         """Whitened latents of ``images`` ``(N, C, H, W)``, uint8 or float, on the model's device."""
-        with torch.inference_mode():
+        with torch.no_grad():
             parts = images.split(at_once(self.size))
             return torch.cat([self.encode(as_float(part, self.mean)) for part in parts])
 
+    @property
+    def natural_scales(self) -> Tensor:
+        """``(C,)``: how far normal latents spread along each channel before they were whitened."""
+        if self.whitens_itself:
+            scales: Tensor = getattr(self.model, "encoder").natural_scales  # noqa: B009
+            return scales
+        return self.scale.flatten(1).mean(1) if self.is_spatial else self.scale
+
+    @property
+    def whitens_itself(self) -> bool:
+        """Whether the model's own latents are white already, each token by the same measure."""
+        return getattr(self.model, "whitened", False)
+
     @torch.no_grad()
-    def calibrate(self, images: ImageSource) -> FrozenAutoencoder:
+    def calibrate(self, images: ImageSource, latents: ImageSource | None = None) -> FrozenAutoencoder:
         """Measure the statistics above on the training images ``(N, C, H, W)``; returns itself.
 
-        Of very many images some thousand, evenly spaced, say the same.
+        Of very many images some thousand, evenly spaced, say the same. The ``latents`` of a model that
+        whitens them itself need not be computed again.
         """
-        images = spread_over(images, MOST_IMAGES)
         self.mean.zero_()
         self.scale.fill_(1)
-        raw = self.in_batches(images).clone()
+        most = max(min(MOST_IMAGES, MOST_NUMBERS // self.latent_dimensions), 2)
+        if latents is not None and self.whitens_itself:
+            white = spread_over(latents, most).to(self.mean)
+        else:
+            white = self.in_batches(spread_over(images, most)).clone()
+        if not self.whitens_itself:
+            self._whiten(white)
+            white = (white - self.mean) / self.scale
+        directions, scales = _principal(white.flatten(1), len(self.directions))
+        self.directions.copy_(directions)
+        self.direction_scales.copy_(scales)
+        tokens = as_tokens(white)
+        directions, _ = _principal(tokens.flatten(0, 1), len(self.token_directions))
+        self.token_directions.copy_(directions)
+        measure = _quantiles_anywhere if self.whitens_itself else _quantiles_by_place
+        self.spread.copy_(measure(tokens))
+        errors = [
+            (self.encode(self.decode(part)) - part).square().flatten(1).mean(1).sqrt()
+            for part in spread_over(white, MOST_CYCLES).split(at_once(self.size))
+        ]
+        self.cycle_error.copy_(torch.cat(errors).mean())
+        return self
+
+    def _whiten(self, raw: Tensor) -> None:
+        """Take mean and scale from raw latents ``(N, *latent_shape)``."""
         self.mean.copy_(raw.mean(0))
         variance = raw.var(0, correction=0)
         if self.is_spatial:
@@ -137,20 +174,6 @@ class FrozenAutoencoder(nn.Module):
         # A dimension that hardly varies must not be blown up until its rounding errors look large.
         least = LEAST_VARIANCE * float(variance.mean()) + 1e-12
         self.scale.copy_(variance.clamp_min(least).sqrt())
-        latents = (raw - self.mean) / self.scale
-        directions, scales = _principal(latents.flatten(1), len(self.directions))
-        self.directions.copy_(directions)
-        self.direction_scales.copy_(scales)
-        tokens = as_tokens(latents)
-        directions, _ = _principal(tokens.flatten(0, 1), len(self.token_directions))
-        self.token_directions.copy_(directions)
-        self.spread.copy_(_nearest_neighbour_quantiles(tokens))
-        errors = [
-            (self.encode(self.decode(part)) - part).square().flatten(1).mean(1).sqrt()
-            for part in latents.split(at_once(self.size))
-        ]
-        self.cycle_error.copy_(torch.cat(errors).mean())
-        return self
 
 
 def as_float(images: Tensor, like: Tensor) -> Tensor:
@@ -179,7 +202,7 @@ def _principal(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return (directions * largest.sign()).float(), values.flip(0).clamp_min(0).sqrt().float()
 
 
-def _nearest_neighbour_quantiles(tokens: Tensor, most: int = 1024) -> Tensor:
+def _quantiles_by_place(tokens: Tensor, most: int = 1024) -> Tensor:
     """Quantiles of the nearest-neighbour distance between images, place by place.
 
     ``tokens (N, T, C)``; only the first ``most`` images are compared, which bounds the work.
@@ -192,7 +215,28 @@ def _nearest_neighbour_quantiles(tokens: Tensor, most: int = 1024) -> Tensor:
         distances = torch.cdist(tokens[:, place], tokens[:, place])
         distances.fill_diagonal_(torch.inf)
         nearest.append(distances.amin(1))
-    ordered = torch.stack(nearest).flatten().sort().values
+    return _levels(torch.stack(nearest).flatten())
+
+
+def _quantiles_anywhere(tokens: Tensor, most: int = 8192) -> Tensor:
+    """Quantiles of the distance from a token to the nearest one, at any place, in other images.
+
+    ``tokens (N, T, C)``; only about ``most`` of all tokens are compared, evenly spread.
+    """
+    if len(tokens) < 2:
+        return torch.ones(SPREAD_LEVELS)
+    picks = torch.linspace(0, tokens.shape[0] * tokens.shape[1] - 1, most).long().unique().to(tokens.device)
+    chosen, image = tokens.flatten(0, 1)[picks], picks // tokens.shape[1]
+    nearest = []
+    for part, own in zip(chosen.split(1024), image.split(1024), strict=True):
+        distances = torch.cdist(part, chosen)
+        nearest.append(distances.masked_fill(own[:, None] == image[None], torch.inf).amin(1))
+    return _levels(torch.cat(nearest))
+
+
+def _levels(distances: Tensor) -> Tensor:
+    """``SPREAD_LEVELS`` quantiles of ``distances (n,)``."""
+    ordered = distances.sort().values
     # torch.quantile refuses more than 16 million values; picking from the sorted ones does not.
     picks = torch.linspace(0, len(ordered) - 1, SPREAD_LEVELS).round().long()
     return ordered[picks.to(ordered.device)]

@@ -11,6 +11,7 @@ from torch.nn import functional
 from detectors.images import ImageSource, spread_over
 from detectors.training_state import Progress, Stopwatch, TrainingState
 from latent_env.autoencoders.conv import ConvAutoencoder
+from latent_env.autoencoders.pretrained import PretrainedAutoencoder
 
 START_IMAGES = 128
 """So many show a new autoencoder what images look like."""
@@ -50,18 +51,71 @@ def train_autoencoder(
             batch = augment(batch, state.generator)
         watch.lap("env")
         latents = model.encode(batch)
-        noise = torch.randn(latents.shape, generator=state.generator).to(latents)
         spread = latents.detach().std(0, correction=0)
-        losses = reconstruction_losses(batch, model.decode(latents + LATENT_NOISE * spread * noise))
-        total = torch.stack(list(losses.values())).sum()
-        watch.lap("policy")
-        rate = state.minimise(total)
-        watch.lap("update")
-        reported = {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
-        yield Progress(state.step, state.total, reported, rate, watch.seconds)
+        decoded = model.decode(latents + spread * _noise(latents, state.generator))
+        yield _learn(state, batch, decoded, watch)
     model.eval()
+
+
+def train_decoder(
+    state: TrainingState,
+    model: PretrainedAutoencoder,
+    images: ImageSource,
+    latents: ImageSource,
+    batch_size: int,
+) -> Iterator[Progress]:
+    """Train ``state.model``, the decoder of ``model``, to make ``images (N, C, H, W)`` of ``latents``."""
+    state.model.train()
+    while state.step < state.total:
+        watch = Stopwatch()
+        index = torch.randint(len(images), (batch_size,), generator=state.generator)
+        batch = images[index.to(images.device)].float() / 255
+        seen = latents[index.to(latents.device)].float()
+        watch.lap("env")
+        decoded = model.decode(seen + _noise(seen, state.generator))
+        yield _learn(state, batch, decoded, watch)
+    state.model.eval()
+
+
+def _noise(latents: Tensor, generator: torch.Generator) -> Tensor:
+    return LATENT_NOISE * torch.randn(latents.shape, generator=generator).to(latents)
+
+
+def _learn(state: TrainingState, batch: Tensor, decoded: Tensor, watch: Stopwatch) -> Progress:
+    """One step towards reconstructing ``batch``."""
+    losses = reconstruction_losses(batch, decoded)
+    total = torch.stack(list(losses.values())).sum()
+    watch.lap("policy")
+    rate = state.minimise(total)
+    watch.lap("update")
+    reported = {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
+    return Progress(state.step, state.total, reported, rate, watch.seconds)
 
 
 def peak_signal_to_noise(images: Tensor, decoded: Tensor) -> Tensor:
     """PSNR in dB of every image, ``(B,)``, for images ``(B, C, H, W)`` in [0, 1]."""
     return -10 * functional.mse_loss(decoded, images, reduction="none").flatten(1).mean(1).log10()
+
+
+def structural_similarity(images: Tensor, decoded: Tensor) -> Tensor:
+    """SSIM of every image, ``(B,)``, for images ``(B, C, H, W)`` in [0, 1]: windows of 11 pixels or fewer.
+
+    (Wang et al. 2004: Gaussian windows of deviation 1.5, constants .01² and .03².)
+    """
+    reach = min(5, (images.shape[-1] - 1) // 2)
+    offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    weights = torch.exp(-(offsets**2) / (2 * 1.5**2))
+    weights = weights / weights.sum()
+
+    def smooth(x: Tensor) -> Tensor:
+        channels = x.shape[1]
+        down = functional.conv2d(x, weights.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+        return functional.conv2d(down, weights.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+
+    mean, other = smooth(images), smooth(decoded)
+    variance = smooth(images * images) - mean**2
+    other_variance = smooth(decoded * decoded) - other**2
+    shared = smooth(images * decoded) - mean * other
+    likeness = (2 * mean * other + 0.01**2) * (2 * shared + 0.03**2)
+    likeness = likeness / ((mean**2 + other**2 + 0.01**2) * (variance + other_variance + 0.03**2))
+    return likeness.flatten(1).mean(1)

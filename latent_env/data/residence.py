@@ -21,12 +21,12 @@ MEGABYTE = 2**20
 
 
 class StreamedImages:
-    """Images ``(N, C, H, W)`` uint8 that stay in a file; what is asked for comes to the device.
+    """Images ``(N, C, H, W)`` uint8, or latents, that stay in a file; what is asked for comes to the device.
 
     It answers to what :class:`~detectors.images.ImageSource` needs of a tensor.
     """
 
-    def __init__(self, pixels: NDArray[np.uint8], device: torch.device) -> None:
+    def __init__(self, pixels: NDArray[Any], device: torch.device) -> None:
         self._pixels = pixels
         self.device = device
 
@@ -44,7 +44,7 @@ class StreamedImages:
             return self._moved(self._pixels[index])
         rows = index.cpu().numpy()
         order = np.argsort(rows, kind="stable")  # a disk reads forwards best
-        picked = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        picked = np.empty((len(rows), *self.shape[1:]), self._pixels.dtype)
         picked[order] = self._pixels[rows[order]]
         return self._moved(picked)
 
@@ -52,15 +52,15 @@ class StreamedImages:
         """All images in their order, ``size`` at a time."""
         return (self[first : first + size] for first in range(0, len(self), size))
 
-    def _moved(self, pixels: NDArray[np.uint8]) -> Tensor:
+    def _moved(self, pixels: NDArray[Any]) -> Tensor:
         tensor = torch.from_numpy(np.array(pixels))
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor
 
 
-def settle(pixels: NDArray[np.uint8], device: torch.device, megabytes: float | None = None) -> ImageSource:
-    """Images ``(N, C, H, W)`` as one uint8 tensor on the device if they fit there, else streamed.
+def settle(pixels: NDArray[Any], device: torch.device, megabytes: float | None = None) -> ImageSource:
+    """Images ``(N, C, H, W)`` uint8, or latents, as a tensor on the device if they fit there, else streamed.
 
     :param megabytes: the most that they may take up; None is a quarter of what is free.
     """

@@ -1,0 +1,80 @@
+"""The pretrained eyes of a command: the backbone that its configuration names, fitted to its images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from conf.job import Job, say
+from conf.schema import AutoencoderRun, PretrainedConfig
+from latent_env.artifacts import load_artifact, save_artifact
+from latent_env.autoencoders.pretrained import PretrainedEncoder, fit_encoder
+from latent_env.latents import Eyes
+from latent_env.rendering import side_by_side, stack, to_rgb
+
+SMALLEST = 112
+"""Backbones have learned from about 224 pixels: on images below this side they see little."""
+
+PLACELESS = {"backbone": None}
+"""The same weights from elsewhere are the same: a digest of them stands in the settings instead."""
+
+SHOWN = 6
+KIND = "encoder"
+
+
+def eyes_settings(job: Job[AutoencoderRun], config: PretrainedConfig) -> dict[str, Any]:
+    """All that decides what the latents are: no seed, no variation of images, nothing of the decoder."""
+    shared, backbone = job.shared_settings(), job.backbone
+    shared.pop("seed")
+    shared["dataset"].pop("augment")
+    choice = {"layers": list(backbone.layers), "grid": backbone.grid, "components": config.components}
+    return {**shared, "eyes": {"weights": backbone.digest(), **choice}}
+
+
+def pretrained_eyes(job: Job[AutoencoderRun], config: PretrainedConfig) -> Eyes:
+    """The encoder, fitted to the training images unless an earlier command did that, and its latents."""
+    if job.known_eyes is not None:
+        return job.known_eyes
+    backbone, dataset = job.backbone, job.dataset
+    run = job.run("eyes", "pretrained", eyes_settings(job, config))
+    if run.complete:
+        tensors, _ = load_artifact(run.path, KIND, KIND)
+        encoder = PretrainedEncoder(backbone, dataset.channels, len(tensors["components"])).to(job.device)
+        encoder.load_state_dict(tensors, strict=False)
+        encoder.requires_grad_(False)
+        say(f"eyes: using {run.path}")
+    else:
+        if dataset.size < SMALLEST:
+            say(
+                f"eyes: pretrained networks see little in images of {dataset.size} pixels: "
+                "dataset.size=224 is what most have learned from"
+            )
+        run.begin()
+        encoder, latents = fit_encoder(backbone, job.train_images, dataset.channels, config.components)
+        own = {name: tensor for name, tensor in encoder.state_dict().items() if "." not in name}
+        save_artifact(run.path, KIND, KIND, own, {"layers": list(backbone.layers), "grid": backbone.grid})
+    eyes = job.keep_eyes(job.eyes(encoder, run))
+    if not run.complete:
+        if latents is not None:
+            eyes.keep("train", latents)
+        pictures = job.train_images[:SHOWN]
+        seen = encoder.encode(pictures.float() / 255)[:, :3]
+        low, high = seen.amin((0, 2, 3), keepdim=True), seen.amax((0, 2, 3), keepdim=True)
+        colours = torch.nn.functional.pad((seen - low) / (high - low), (0, 0, 0, 0, 0, 3 - seen.shape[1]))
+        captions = ["image"] * len(pictures), ["components 1 to 3"] * len(pictures)
+        rows = [[to_rgb(image) for image in row] for row in (pictures, colours)]
+        run.picture("eyes", stack([side_by_side(*row) for row in zip(rows, captions, strict=True)]))
+        run.finish({"components": encoder.latent_shape[0], "explained_variance": encoder.explained})
+        say(
+            f"eyes: layers {', '.join(map(str, backbone.layers))} at {backbone.grid}×{backbone.grid}, "
+            f"{encoder.latent_shape[0]} components with {encoder.explained:.0%} of the variance"
+        )
+    return eyes
+
+
+def unfitted_encoder(job: Job[AutoencoderRun], config: PretrainedConfig) -> PretrainedEncoder:
+    """An encoder of the right form without a look at the images, to try out what it must fit."""
+    backbone = job.backbone
+    components = int(config.components) if config.components >= 1 else min(64, backbone.features)
+    return PretrainedEncoder(backbone, job.dataset.channels, components)

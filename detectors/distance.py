@@ -1,0 +1,66 @@
+"""What detectors share that measure how far a token lies from normal ones."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detectors.base import LATENT, Detection
+from detectors.images import ImageSource
+from detectors.tokens import as_map, top_tokens
+
+JUDGED_AT_ONCE = 16
+
+
+class DistanceDetector(nn.Module, ABC):
+    """Distances of tokens as a map, the mean of the largest ones as an image's score.
+
+    Both are shifted and scaled so that 0 means "further out than 95 % of normal images". Nothing is
+    learned by gradients: :meth:`fit` takes what it needs from normal latents.
+    """
+
+    input = LATENT
+    usual: Tensor
+    spread: Tensor
+
+    def __init__(self, latent_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.input_shape = tuple(latent_shape)
+        self.register_buffer("usual", torch.zeros(()))
+        self.register_buffer("spread", torch.ones(()))
+
+    @abstractmethod
+    def fit(self, latents: ImageSource, scales: Tensor, seed: int) -> None:
+        """Learn what is normal.
+
+        :param latents: whitened latents of normal images, ``(N, *latent_shape)``.
+        :param scales: the deviations that whitening took from the channels, ``(C,)``.
+        """
+
+    @abstractmethod
+    def distances(self, latents: Tensor) -> Tensor:
+        """How far each token of ``latents (B, *latent_shape)`` lies from normal, ``(B, T)``."""
+
+    @abstractmethod
+    def hyperparameters(self) -> dict[str, Any]:
+        """The arguments that build it again, sizes of what was learned included."""
+
+    @torch.no_grad()
+    def calibrate(self, latents: ImageSource) -> None:
+        """Find the zero point from normal latents ``(N, *latent_shape)`` that :meth:`fit` didn't see."""
+        self.usual.zero_()
+        self.spread.fill_(1)
+        scores = torch.cat([self(part.float()).score for part in latents.split(JUDGED_AT_ONCE)])
+        self.usual.copy_(scores.quantile(0.95))
+        deviation = scores.std(correction=0)
+        self.spread.copy_(deviation if deviation > 0 else torch.ones_like(deviation))
+
+    def forward(self, latents: Tensor) -> Detection:
+        """Judge latents ``(B, *latent_shape)``."""
+        maps = as_map(self.distances(latents), self.input_shape)
+        maps = (maps - self.usual) / self.spread
+        return Detection(top_tokens(maps), maps)

@@ -1,0 +1,51 @@
+"""A Gaussian of normal tokens at every place, as in PaDiM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detectors.distance import DistanceDetector
+from detectors.images import ImageSource
+from detectors.tokens import as_tokens, grid_of
+
+
+class GaussianDetector(DistanceDetector):
+    """The Mahalanobis distance of a token from normal ones at the same place.
+
+    Covariances are shrunk as Ledoit and Wolf say: there may be fewer images than channels.
+    """
+
+    means: Tensor
+    whiteners: Tensor
+
+    def __init__(self, latent_shape: Sequence[int]) -> None:
+        super().__init__(latent_shape)
+        rows, columns = grid_of(latent_shape)
+        channels = latent_shape[0]
+        self.register_buffer("means", torch.zeros(rows * columns, channels))
+        self.register_buffer("whiteners", torch.eye(channels).repeat(rows * columns, 1, 1))
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The arguments that build this detector again."""
+        return {"latent_shape": list(self.input_shape)}
+
+    @torch.no_grad()
+    def fit(self, latents: ImageSource, scales: Tensor, seed: int) -> None:  # noqa: ARG002
+        """Take mean and covariance at every place of latents ``(N, *latent_shape)``."""
+        from sklearn.covariance import ledoit_wolf  # slow to import
+
+        tokens = as_tokens(latents[:]).float().transpose(0, 1)  # (T, N, C)
+        self.means.copy_(tokens.mean(1))
+        for place, normal in enumerate(tokens):
+            covariance, _ = ledoit_wolf(normal.double().cpu().numpy())
+            precision = torch.linalg.inv(torch.from_numpy(covariance))
+            self.whiteners[place] = torch.linalg.cholesky(precision).to(self.whiteners)
+
+    def distances(self, latents: Tensor) -> Tensor:
+        """Distances ``(B, T)`` of the tokens of ``latents (B, *latent_shape)``."""
+        centred = as_tokens(latents) - self.means  # (B, T, C)
+        return torch.einsum("btc,tcd->btd", centred, self.whiteners).norm(dim=2)

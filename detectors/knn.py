@@ -1,0 +1,125 @@
+"""Nearest neighbours in a memory bank of normal tokens, as in PatchCore."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detectors.distance import DistanceDetector
+from detectors.images import ImageSource
+from detectors.tokens import as_tokens
+
+COMPARED_AT_ONCE = 4096
+"""Tokens that meet the bank in one go: all distances of more would take too much memory."""
+
+READ_AT_ONCE = 64
+
+CORESET_DIMENSIONS = 128
+"""A coreset is chosen after a random projection to so many dimensions, which keeps distances well."""
+
+
+class KnnDetector(DistanceDetector):
+    """The distance of a token to the nearest of ``bank`` normal ones, wherever in the image they were.
+
+    :param whitened: compare tokens as they come, every component alike; else by the features' own scales,
+        where components that vary much count more.
+    :param coreset: choose the bank greedily so that no normal token is far from it; else at random.
+    :param candidates: of very many tokens, so many (drawn at random) are considered.
+    """
+
+    bank: Tensor
+    scales: Tensor
+
+    def __init__(
+        self,
+        latent_shape: Sequence[int],
+        bank: int = 8000,
+        whitened: bool = True,
+        coreset: bool = True,
+        candidates: int = 40_000,
+    ) -> None:
+        super().__init__(latent_shape)
+        self.bank_size, self.whitened, self.coreset, self.candidates = bank, whitened, coreset, candidates
+        channels = latent_shape[0]
+        self.register_buffer("bank", torch.zeros(bank, channels))
+        self.register_buffer("scales", torch.ones(channels))
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The arguments that build this detector again."""
+        return {
+            "latent_shape": list(self.input_shape),
+            "bank": len(self.bank),
+            "whitened": self.whitened,
+            "coreset": self.coreset,
+            "candidates": self.candidates,
+        }
+
+    @torch.no_grad()
+    def fit(
+        self, latents: ImageSource, scales: Tensor, seed: int, moved: Callable[[int], object] = lambda _: None
+    ) -> None:
+        """Fill the bank from latents ``(N, *latent_shape)``; ``moved`` hears how many were chosen."""
+        generator = torch.Generator().manual_seed(seed)
+        self.scales.copy_(torch.ones_like(scales) if self.whitened else scales)
+        wanted = max(self.candidates, self.bank_size) if self.coreset else self.bank_size
+        tokens = draw_tokens(latents, wanted, generator).to(self.scales) * self.scales
+        if self.coreset and len(tokens) > self.bank_size:
+            tokens = tokens[greedy_coreset(tokens, self.bank_size, generator, moved)]
+        self.bank = tokens
+
+    def distances(self, latents: Tensor) -> Tensor:
+        """Distances ``(B, T)`` of the tokens of ``latents (B, *latent_shape)``."""
+        tokens = as_tokens(latents) * self.scales
+        flat = tokens.flatten(0, 1)
+        nearest = [_nearest(part, self.bank) for part in flat.split(COMPARED_AT_ONCE)]
+        return torch.cat(nearest).view(tokens.shape[:2])
+
+
+def _nearest(tokens: Tensor, bank: Tensor) -> Tensor:
+    """The distance ``(n,)`` of each of ``tokens (n, C)`` to the nearest of ``bank (m, C)``."""
+    return torch.cdist(tokens, bank, compute_mode="use_mm_for_euclid_dist").amin(1)
+
+
+def draw_tokens(latents: ImageSource, count: int, generator: torch.Generator) -> Tensor:
+    """``count`` tokens ``(count, C)`` of latents ``(N, *latent_shape)`` at random; all if there are fewer."""
+    each = as_tokens(latents[:1]).shape[1]
+    total = len(latents) * each
+    picks = torch.randperm(total, generator=generator)[: min(count, total)].sort().values
+    chosen = []
+    for first in range(0, len(latents), READ_AT_ONCE):
+        part = as_tokens(latents[first : first + READ_AT_ONCE]).flatten(0, 1)
+        inside = picks[(picks >= first * each) & (picks < first * each + len(part))] - first * each
+        chosen.append(part[inside.to(part.device)].float())
+    return torch.cat(chosen)
+
+
+@torch.no_grad()
+def greedy_coreset(
+    tokens: Tensor, count: int, generator: torch.Generator, moved: Callable[[int], object] = lambda _: None
+) -> Tensor:
+    """Indices ``(count,)`` of tokens ``(n, C)``: each next one is the furthest from all before it.
+
+    So the largest distance from any token to the chosen ones shrinks as fast as a greedy choice can.
+    """
+    if tokens.shape[1] > CORESET_DIMENSIONS:
+        projection = torch.randn(tokens.shape[1], CORESET_DIMENSIONS, generator=generator)
+        tokens = tokens @ projection.to(tokens) / math.sqrt(CORESET_DIMENSIONS)
+    squares = tokens.square().sum(1)
+    first = int(torch.randint(len(tokens), (1,), generator=generator))
+    chosen = torch.empty(count, dtype=torch.int64, device=tokens.device)
+    nearest = torch.full_like(squares, torch.inf)
+    latest = torch.tensor(first, device=tokens.device)
+    for number in range(count):
+        chosen[number] = latest
+        # ‖t − c‖² = ‖t‖² − 2 t·c + ‖c‖²: one product with a vector, and nothing waits for the device.
+        distance = squares - 2 * (tokens @ tokens[latest]) + squares[latest]
+        nearest = torch.minimum(nearest, distance)
+        nearest[latest] = -torch.inf
+        latest = nearest.argmax()
+        if number % 100 == 99:
+            moved(100)
+    return chosen

@@ -1,0 +1,255 @@
+"""Features of a frozen, pretrained vision network: chosen hidden states on one grid, joined."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from detectors.errors import UserError
+
+INSTALL = "`pip install '.[pretrained]'` installs what it takes"
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""Mean and deviation of colours: the usual ones, and those of networks that want [-1, 1]."""
+
+CHOSEN_STRIDES = (8, 16)
+"""Of convolutional networks, the last maps that halved the image three and four times: deep enough to know
+parts, early enough to know where."""
+
+CHOSEN_DEPTHS = (0.5, 0.75)
+"""Of transformers, the states after these shares of all layers: the last ones forget the place."""
+
+
+class Backbone(nn.Module):
+    """Images ``(B, C, size, size)`` in [0, 1] to features ``(B, F, grid, grid)``.
+
+    Maps of convolutional networks are averaged over 3×3 neighbours; of transformers the patch tokens are
+    taken, class and register tokens left out. Every chosen state is brought to unit length, resized to
+    one grid, and all are joined. Nothing in it ever learns.
+
+    :param description: what Hugging Face's ``config.json`` says of the network.
+    :param layers: which hidden states (0 is the embedding); None chooses.
+    :param grid: tokens a side; None is the finest of the chosen states.
+    :param colours: mean and deviation that the network expects of red, green and blue.
+    """
+
+    means: Tensor
+    deviations: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        description: Mapping[str, Any],
+        size: int,
+        layers: Sequence[int] | None = None,
+        grid: int | None = None,
+        colours: Sequence[Sequence[float]] = IMAGENET,
+    ) -> None:
+        super().__init__()
+        # Convolutions are twice as fast so on a CPU; PyTorch's stubs forget this form of `to`.
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.eval().requires_grad_(False)
+        self.description, self.size = dict(description), size
+        mean, deviation = colours
+        self.colours = (tuple(mean), tuple(deviation))
+        self.register_buffer("means", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviations", torch.tensor(deviation).view(1, 3, 1, 1), persistent=False)
+        with torch.inference_mode():
+            maps = self._maps(torch.zeros(1, 3, size, size))
+        if layers is None:
+            layers = _choice(maps, size)
+        missing = [layer for layer in layers if layer not in maps]
+        if missing or not layers:
+            usable = ", ".join(
+                f"{layer} ({m.shape[1]}×{m.shape[2]}×{m.shape[3]})" for layer, m in maps.items()
+            )
+            raise UserError(
+                f"autoencoder.layers={list(layers)}: this backbone has no usable map there; at {size} pixels "
+                f"it has {usable or 'none at all'}"
+            )
+        self.layers = tuple(layers)
+        self.grid = grid or max(maps[layer].shape[2] for layer in self.layers)
+        self.features = sum(maps[layer].shape[1] for layer in self.layers)
+
+    def digest(self) -> str:
+        """A digest of all weights: what was made with others must be made again."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def train(self, mode: bool = True) -> Backbone:  # noqa: ARG002
+        """Stay as it is: averages of a batch would make an image's features depend on its neighbours."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features ``(B, F, grid, grid)`` of images ``(B, C, size, size)``, grey or in colour."""
+        colours = images.expand(-1, 3, -1, -1)
+        states = self._maps((colours - self.means) / self.deviations)
+        chosen = []
+        for layer in self.layers:
+            state = functional.normalize(states[layer], dim=1)
+            if state.shape[2] > self.grid:
+                state = functional.adaptive_avg_pool2d(state, self.grid)
+            elif state.shape[2] < self.grid:
+                state = functional.interpolate(state, self.grid, mode="bilinear")
+            chosen.append(state)
+        return torch.cat(chosen, dim=1)
+
+    def _maps(self, images: Tensor) -> dict[int, Tensor]:
+        """All hidden states that are square maps ``(B, c, h, h)`` of at least 2 × 2, by their number."""
+        try:
+            states = self.network(pixel_values=images, output_hidden_states=True).hidden_states
+        except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise UserError(
+                f"autoencoder.backbone: a {self.description.get('model_type')} network doesn't turn images "
+                f"of {self.size} pixels into hidden states ({_first_line(error)}): choose a vision backbone"
+            ) from error
+        maps = {}
+        for number, state in enumerate(states or ()):
+            if state.ndim == 3:
+                state = self._from_tokens(state)
+            elif state.ndim == 4:
+                state = functional.avg_pool2d(state, 3, 1, 1, count_include_pad=False)
+            if state is not None and state.ndim == 4 and state.shape[2] == state.shape[3] > 1:
+                maps[number] = state
+        return maps
+
+    def _from_tokens(self, tokens: Tensor) -> Tensor | None:
+        """Patch tokens ``(B, T, c)`` as a map ``(B, c, h, h)``; those in front are no patches."""
+        patch = self.description.get("patch_size")
+        if isinstance(patch, Sequence):
+            patch = patch[0]
+        extra = 2 + int(self.description.get("num_register_tokens") or 0)
+        sides = [math.isqrt(tokens.shape[1])]
+        if patch:
+            sides.insert(0, self.size // int(patch))
+        for side in sides:
+            if side and 0 <= tokens.shape[1] - side * side <= extra:
+                patches = tokens[:, tokens.shape[1] - side * side :]
+                return patches.transpose(1, 2).unflatten(2, (side, side))
+        return None
+
+
+def _choice(maps: Mapping[int, Tensor], size: int) -> list[int]:
+    """Hidden states that usually tell normal from abnormal."""
+    last_of_side = {size // m.shape[2]: number for number, m in maps.items()}
+    chosen = [last_of_side[stride] for stride in CHOSEN_STRIDES if stride in last_of_side]
+    sides = {m.shape[2] for m in maps.values()}
+    if len(sides) <= 1 or not chosen:  # a transformer keeps its grid from the first layer to the last
+        last = max(maps, default=0)
+        chosen = sorted({round(share * last) for share in CHOSEN_DEPTHS} & set(maps))
+    return chosen
+
+
+def load_backbone(name: str, size: int, layers: Sequence[int] | None, grid: int | None) -> Backbone:
+    """The network in a local folder, or of this name on the Hugging Face hub; from safetensors only."""
+    if not name:
+        raise UserError(
+            "autoencoder.backbone is missing: name a folder with config.json and model.safetensors, or a "
+            "model of the Hugging Face hub, for example autoencoder.backbone=facebook/dinov2-small"
+        )
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        for needed in ("config.json", "*.safetensors"):
+            if not any(folder.glob(needed)):
+                raise UserError(
+                    f"autoencoder.backbone={name}: the folder holds no {needed.replace('*', 'model')}: it "
+                    "should be a model as transformers saves it (weights are read from safetensors only)"
+                )
+    elif name.startswith((".", "~", os.sep)) or name.count("/") > 1:
+        raise UserError(f"autoencoder.backbone={name}: there is no such folder")
+    transformers = _transformers()
+    try:
+        with _quietly(transformers):
+            network = transformers.AutoModel.from_pretrained(
+                str(folder) if folder.is_dir() else name,
+                local_files_only=folder.is_dir(),
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype=torch.float32,
+            )
+    except Exception as error:  # what goes wrong between here and a hub has no common ancestor
+        if folder.is_dir():
+            raise UserError(
+                f"autoencoder.backbone={name}: transformers can't load this folder ({_first_line(error)})"
+            ) from error
+        raise UserError(
+            f"autoencoder.backbone={name} is no folder here, and the Hugging Face hub didn't give it "
+            f"({_first_line(error)}): name a local folder, or check the name and the network"
+        ) from error
+    description = json.loads(network.config.to_json_string())
+    colours = _colours(transformers, name, description)
+    return Backbone(network, description, size, layers, grid, colours)
+
+
+def empty_backbone(
+    description: Mapping[str, Any],
+    size: int,
+    layers: Sequence[int],
+    grid: int,
+    colours: Sequence[Sequence[float]],
+) -> Backbone:
+    """The same architecture with weights yet to be filled in, as stored artifacts need it."""
+    transformers = _transformers()
+    facts = dict(description)
+    try:
+        config = transformers.AutoConfig.for_model(facts.pop("model_type", None), **facts)
+        with torch.random.fork_rng(devices=[]), _quietly(transformers):
+            network = transformers.AutoModel.from_config(config)
+    except Exception as error:  # a description from a file can be wrong in any way
+        raise UserError(f"the backbone can't be built from its description ({_first_line(error)})") from error
+    return Backbone(network.float(), description, size, layers, grid, colours)
+
+
+def _transformers() -> Any:
+    try:
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        raise UserError(f"autoencoder=pretrained needs transformers: {INSTALL}") from error
+
+
+@contextmanager
+def _quietly(transformers: Any) -> Iterator[None]:
+    """Without the library's own progress bars and reports: we say what matters."""
+    logging, hub = transformers.utils.logging, importlib.import_module("huggingface_hub").logging
+    before = logging.get_verbosity(), hub.get_verbosity()
+    logging.set_verbosity_error()
+    hub.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before[0])
+        hub.set_verbosity(before[1])
+        logging.enable_progress_bar()
+
+
+def _colours(transformers: Any, name: str, description: Mapping[str, Any]) -> Sequence[Sequence[float]]:
+    """What the network expects of colours, from the settings beside its weights if there are any."""
+    try:
+        facts, _ = transformers.ImageProcessingMixin.get_image_processor_dict(
+            name, local_files_only=Path(name).expanduser().is_dir()
+        )
+    except (OSError, ValueError):
+        facts = {}
+    if len(facts.get("image_mean") or ()) == len(facts.get("image_std") or ()) == 3:
+        return facts["image_mean"], facts["image_std"]
+    return HALVES if str(description.get("model_type")).startswith("mobilenet") else IMAGENET
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

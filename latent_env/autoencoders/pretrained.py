@@ -1,0 +1,188 @@
+"""A frozen pretrained encoder as an autoencoder: whitened features as latent, a decoder for our images."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from detectors.errors import UserError
+from detectors.images import ImageSource, at_once, spread_over
+from latent_env.autoencoders.backbone import Backbone, empty_backbone
+from latent_env.autoencoders.conv import Residual
+from latent_env.progress import progress_bar
+
+MOST_FITTED, FITTED_AT_ONCE = 1024, 32
+"""Principal components are found from the features of at most so many images, evenly spread."""
+
+MOST_KEPT_BYTES = 2**30
+"""Features that take no more than this are kept until the components are known, instead of computed twice."""
+
+
+class PretrainedEncoder(nn.Module):
+    """Images to whitened principal components of a backbone's features, ``(B, K, g, g)``.
+
+    The components are those of single tokens, wherever they lie: one mean and one scale a component,
+    so that tokens can be compared with each other across places.
+    """
+
+    centre: Tensor
+    components: Tensor
+    deviations: Tensor
+    explained: float = float("nan")
+    """The share of the features' variance that the components keep; known once fitted."""
+
+    def __init__(self, backbone: Backbone, channels: int, components: int) -> None:
+        super().__init__()
+        self.backbone, self.channels, self.size = backbone, channels, backbone.size
+        self.latent_shape: tuple[int, ...] = (components, backbone.grid, backbone.grid)
+        self.register_buffer("centre", torch.zeros(backbone.features))
+        self.register_buffer("components", torch.zeros(components, backbone.features))
+        self.register_buffer("deviations", torch.ones(components))
+
+    @property
+    def natural_scales(self) -> Tensor:
+        """``(K,)``: the components' standard deviations, which whitening made 1."""
+        return self.deviations
+
+    def whiten(self, features: Tensor) -> Tensor:
+        """Features ``(B, F, g, g)`` to latents ``(B, K, g, g)``."""
+        projected = functional.conv2d(features, self.components[:, :, None, None])
+        centre = (self.components @ self.centre).view(1, -1, 1, 1)
+        return (projected - centre) / self.deviations.view(1, -1, 1, 1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [0, 1] to latents ``(B, K, g, g)``."""
+        return self.whiten(self.backbone(images))
+
+
+@torch.no_grad()
+def fit_encoder(
+    backbone: Backbone, images: ImageSource, channels: int, components: float
+) -> tuple[PretrainedEncoder, Tensor | None]:
+    """The encoder whose components suit ``images (N, C, H, W)`` uint8, and their latents.
+
+    There are no latents if not all images were looked at, or if their features didn't fit in memory.
+
+    :param components: how many, from 1; or the share of the features' variance to keep, below 1.
+    """
+    if not components > 0 or (components >= 1 and components != int(components)):
+        raise UserError(f"autoencoder.components={components:g} must be a whole number, or a share below 1")
+    if components > backbone.features:
+        raise UserError(
+            f"autoencoder.components={components:g} is more than the backbone's {backbone.features} features"
+        )
+    chosen = spread_over(images, MOST_FITTED)
+    size = 2 * backbone.features * backbone.grid**2 * len(chosen)
+    keep = len(chosen) == len(images) and size <= MOST_KEPT_BYTES
+    kept: list[Tensor] = []
+    total = torch.zeros(backbone.features, dtype=torch.float64, device=images.device)
+    products = torch.zeros(backbone.features, backbone.features, dtype=torch.float64, device=images.device)
+    count = 0
+    with progress_bar("features", len(chosen)) as bar:
+        for part in chosen.split(min(at_once(backbone.size), FITTED_AT_ONCE)):
+            features = backbone(part.float() / 255)
+            if keep:
+                kept.append(features.half())
+            tokens = features.transpose(0, 1).flatten(1)  # (F, tokens)
+            total += tokens.sum(1)
+            products += (tokens @ tokens.T).double()
+            count += tokens.shape[1]
+            bar.update(len(part))
+    mean = total / count
+    values, vectors = torch.linalg.eigh(products / count - mean[:, None] * mean)
+    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
+    if components < 1:
+        number = int((values.cumsum(0) < components * values.sum()).sum()) + 1
+    else:
+        number = int(components)
+    directions = vectors[:, :number].T
+    # An eigenvector's sign is arbitrary: fix it, so that the same images always give the same one.
+    largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
+    encoder = PretrainedEncoder(backbone, channels, number).to(images.device).requires_grad_(False)
+    encoder.centre.copy_(mean)
+    encoder.components.copy_(directions * largest.sign())
+    # A component without any spread must not be blown up until its rounding errors look large.
+    encoder.deviations.copy_(values[:number].clamp_min(1e-6 * float(values[0]) + 1e-12).sqrt())
+    encoder.explained = float(values[:number].sum() / values.sum())
+    latents = torch.cat([encoder.whiten(part.float()).half() for part in kept]) if keep else None
+    return encoder, latents
+
+
+class PretrainedAutoencoder(nn.Module):
+    """A :class:`PretrainedEncoder`, and a decoder that makes our images of its latents."""
+
+    whitened = True
+    """Its latents need no further whitening."""
+
+    def __init__(self, encoder: PretrainedEncoder, width: int) -> None:
+        super().__init__()
+        self.encoder, self.width = encoder, width
+        self.latent_shape, self.channels, self.size = encoder.latent_shape, encoder.channels, encoder.size
+        self.decoder = make_decoder(encoder.latent_shape, encoder.channels, encoder.size, width)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The arguments of :meth:`build`."""
+        backbone = self.encoder.backbone
+        return {
+            "backbone": backbone.description,
+            "layers": list(backbone.layers),
+            "grid": backbone.grid,
+            "colours": [list(part) for part in backbone.colours],
+            "channels": self.channels,
+            "size": self.size,
+            "components": self.latent_shape[0],
+            "width": self.width,
+        }
+
+    @classmethod
+    def build(
+        cls,
+        backbone: dict[str, Any],
+        layers: list[int],
+        grid: int,
+        colours: list[list[float]],
+        channels: int,
+        size: int,
+        components: int,
+        width: int,
+    ) -> PretrainedAutoencoder:
+        """The architecture that :meth:`hyperparameters` describes, its weights yet to be filled in."""
+        network = empty_backbone(backbone, size, layers, grid, colours)
+        return cls(PretrainedEncoder(network, channels, components), width)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [0, 1] to latents ``(B, K, g, g)``."""
+        return self.encoder.encode(images)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents ``(B, K, g, g)`` to images ``(B, C, H, W)`` in [0, 1]."""
+        pictures: Tensor = self.decoder(latents)
+        if pictures.shape[2] != self.size:
+            pictures = functional.interpolate(pictures, self.size, mode="bilinear", align_corners=False)
+        return torch.sigmoid(pictures)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The reconstruction of ``images``."""
+        return self.decode(self.encode(images))
+
+
+def make_decoder(latent_shape: tuple[int, ...], channels: int, size: int, width: int) -> nn.Sequential:
+    """From a grid of tokens up to about ``size`` pixels, doubling as often as it takes."""
+    components, grid, _ = latent_shape
+    doublings = max(round(math.log2(size / grid)), 0)
+    wide = width * 4
+    layers: list[nn.Module] = [nn.Conv2d(components, wide, 3, padding=1), Residual(wide), Residual(wide)]
+    for number in range(doublings):
+        # Sub-pixel convolution: works at the small size, so it is the cheap way up on a CPU.
+        narrower = max(width * 4 >> (number + 1), 8)
+        layers += [nn.Conv2d(wide, narrower * 4, 3, padding=1), nn.PixelShuffle(2), nn.SiLU()]
+        wide = narrower
+        if number == 0:
+            layers.append(Residual(wide))
+    layers.append(nn.Conv2d(wide, channels, 3, padding=1))
+    # Convolutions are a quarter faster so; PyTorch's stubs forget this form of `to`.
+    return nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,0 +1,102 @@
+"""Latents of frozen data: encoded once, kept in a file, and read from there ever after."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detectors.errors import UserError
+from detectors.images import ImageSource, at_once
+from latent_env.artifacts import write_atomically
+from latent_env.data import Dataset
+from latent_env.data.residence import StreamedImages, settle
+from latent_env.progress import progress_bar
+
+ENCODED_AT_ONCE = 32
+"""Images that go through a backbone together: more would gain nothing on a CPU, and lose more on Ctrl-C."""
+
+
+class Encoder(Protocol):
+    """What makes latents of images."""
+
+    latent_shape: tuple[int, ...]
+    size: int
+
+    @property
+    def natural_scales(self) -> Tensor:
+        """``(C,)``: the deviations that whitening took from the channels."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [0, 1] to whitened latents ``(B, *latent_shape)``."""
+
+
+class Eyes:
+    """An encoder, and what it makes of a data set's splits: each is encoded once, whoever asks.
+
+    :param folder: where the latents are kept; the encoder and the data must be what it was named after.
+    :param memory: MB that the latents of one split may take up on the device; None decides by what is free.
+    """
+
+    def __init__(
+        self, encoder: Encoder, dataset: Dataset, folder: Path, device: torch.device, memory: float | None
+    ) -> None:
+        self.encoder, self.dataset, self.folder = encoder, dataset, folder
+        self.device, self.memory = device, memory
+        self._latents: dict[str, ImageSource] = {}
+
+    def latents(self, split: str) -> ImageSource:
+        """The whitened latents ``(N, *latent_shape)`` of ``train``, ``valid`` or ``test``, in half precision.
+
+        On the device if they fit there, else read from their file as needed.
+        """
+        if split not in self._latents:
+            images = StreamedImages(getattr(self.dataset, split).images, self.device)
+            kept = encoded(self.encoder, images, self._path(split), split)
+            self._latents[split] = settle(kept, self.device, self.memory)
+        return self._latents[split]
+
+    def keep(self, split: str, latents: Tensor) -> None:
+        """Take over latents of a whole split, float16, that are known already."""
+        write_atomically(self._path(split), latents.cpu().numpy().tobytes())
+
+    def _path(self, split: str) -> Path:
+        return self.folder / f"latents-{split}.f16"
+
+
+def encoded(encoder: Encoder, images: ImageSource, path: Path, label: str) -> NDArray[np.float16]:
+    """The latents ``(N, *latent_shape)`` of ``images (N, C, H, W)`` uint8, mapped from the file ``path``.
+
+    What the file holds already is not computed again: a stopped command goes on where it was.
+    """
+    shape = (len(images), *encoder.latent_shape)
+    row = math.prod(encoder.latent_shape) * np.dtype(np.float16).itemsize
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        done = min(path.stat().st_size // row, len(images))
+        if done < len(images):
+            _append(encoder, images, path, label, done, row)
+        return np.memmap(path, np.float16, "r", shape=shape)
+    except OSError as error:
+        raise UserError(f"{path}: latents can't be kept there ({error.strerror})") from error
+
+
+def _append(encoder: Encoder, images: ImageSource, path: Path, label: str, done: int, row: int) -> None:
+    together = min(at_once(encoder.size), ENCODED_AT_ONCE)
+    with (
+        path.open("r+b") as file,
+        progress_bar(f"features, {label}", len(images), done) as bar,
+        torch.inference_mode(),
+    ):
+        file.seek(done * row)
+        file.truncate()
+        for first in range(done, len(images), together):
+            batch = images[first : first + together].float() / 255
+            file.write(encoder.encode(batch).half().cpu().numpy().tobytes())
+            bar.update(len(batch))
