@@ -12,18 +12,25 @@ from torch import Tensor
 
 from conf.eyes import eyes_settings, unfitted_encoder
 from conf.job import Job, say, start_job
+from conf.latent_learning import learn_from_latents, make_latent_synthesis, make_synthesis
 from conf.launch import run_script
-from conf.schema import DetectorConfig, DetectorRun, KnnConfig, PretrainedConfig, TransformerConfig
+from conf.schema import (
+    DetectorConfig,
+    DetectorRun,
+    KnnByPlaceConfig,
+    KnnConfig,
+    PretrainedConfig,
+    TransformerConfig,
+)
 from detectors.base import IMAGE, LATENT, Detection
 from detectors.distance import DistanceDetector
 from detectors.errors import UserError
 from detectors.gaussian import GaussianDetector
 from detectors.images import at_once, spread_over
 from detectors.knn import KnnDetector
-from detectors.latent_synthesis import LatentSynthesis
+from detectors.knn_by_place import KnnByPlaceDetector
 from detectors.latent_transformer import LatentTransformer
-from detectors.synthesis import ImageSynthesis
-from detectors.training import Diet, Look, Samples, train_detector
+from detectors.training import Diet, Samples, train_detector
 from detectors.training_state import TrainingState
 from detectors.transformer import TransformerDetector
 from latent_env.artifacts import load_detector, save_autoencoder, save_detector
@@ -35,7 +42,6 @@ from latent_env.evaluation import (
     log_curves,
     log_evaluation,
     opinions_table,
-    validation_latents,
     validation_split,
 )
 from latent_env.latents import Encoder, Eyes
@@ -64,7 +70,13 @@ def new_detector(job: Job[DetectorRun], eyes: Encoder) -> TransformerDetector | 
     assert isinstance(config, TransformerConfig)
     if config.input == LATENT:
         return job.build(
-            lambda: LatentTransformer(eyes.latent_shape, config.width, config.depth, config.heads)
+            lambda: LatentTransformer(
+                eyes.latent_shape,
+                min(config.remembered, len(job.train_images)),
+                config.width,
+                config.depth,
+                config.heads,
+            )
         ).to(job.device)
     channels, size = job.dataset.channels, job.dataset.size
     return job.build(
@@ -81,6 +93,8 @@ def rehearse_detector(job: Job[DetectorRun]) -> World:
         if config.input not in (IMAGE, LATENT):
             raise UserError(f"detector.input={config.input} is unknown: choose one of {IMAGE}, {LATENT}")
         check_rivals(config.rivals)
+        make_synthesis(job)
+        make_latent_synthesis(job)
     images = job.train_images[:4]
     frozen = FrozenAutoencoder(new_autoencoder(job)).calibrate(images)
     return World.build(frozen, new_detector(job, frozen).eval(), images, job.device)
@@ -99,11 +113,6 @@ def rehearse_distances(job: Job[DetectorRun]) -> None:
         new_autoencoder(job)
 
 
-def make_synthesis(job: Job[DetectorRun]) -> ImageSynthesis:
-    """Image-space pseudo-anomalies, with the user's textures if there are any."""
-    return ImageSynthesis(job.config.synthesis.weights, job.texture_images)
-
-
 def learn_to_detect(
     job: Job[DetectorRun],
     run: Run,
@@ -120,35 +129,26 @@ def learn_to_detect(
     config = job.config.detector
     assert isinstance(config, TransformerConfig)
     detector = new_detector(job, autoencoder)
-    world = World.build(autoencoder, detector, job.train_images[:1], job.device)
     if isinstance(detector, LatentTransformer):
-        latents = eyes.latents("train")
-        synthesis = LatentSynthesis(job.config.synthesis.latent)
-        diet = Diet(latents, synthesis, samples, share)
-        valid, seen = validation_latents(eyes, synthesis, job.config.seed)
-        look: Look = as_they_are
-    else:
-        calibrate(job, detector, autoencoder)
-        made = make_synthesis(job)
-        diet = Diet(job.train_images, made, samples, share, job.augmentation.with_masks)
-        valid, seen = validation_split(job.dataset.valid, made, job.config.seed), None
-        look = world.look
+        return learn_from_latents(job, run, detector, eyes, label, samples, share)
+    world = World.build(autoencoder, detector, job.train_images[:1], job.device)
+    calibrate(job, detector, autoencoder)
+    synthesis = make_synthesis(job)
+    diet = Diet(job.train_images, synthesis, samples, share, job.augmentation.with_masks)
+    valid = validation_split(job.dataset.valid, synthesis, job.config.seed)
     state = TrainingState(detector, config.learning_rate, config.steps, job.config.seed)
 
     def validate() -> dict[str, float]:
         detector.eval()
-        metrics = evaluate(world, valid, seen).metrics
+        metrics = evaluate(world, valid).metrics
         detector.train()
         return {f"valid/{name}": value for name, value in metrics.items()}
 
-    training = train_detector(state, detector, diet, look, config.batch_size)
+    training = train_detector(
+        state, detector, diet, lambda batch: world.look(batch.images), config.batch_size
+    )
     follow(run, label, training, state, validate)
     return detector.requires_grad_(False).eval()
-
-
-def as_they_are(latents: Tensor) -> tuple[Tensor, ...]:
-    """What a detector of latents reads of latents."""
-    return (latents,)
 
 
 def calibrate(job: Job[DetectorRun], detector: TransformerDetector, autoencoder: FrozenAutoencoder) -> None:
@@ -225,6 +225,8 @@ def new_distances(config: DetectorConfig, eyes: Eyes) -> DistanceDetector:
     shape = eyes.encoder.latent_shape
     if isinstance(config, KnnConfig):
         return KnnDetector(shape, config.bank, config.whitened, config.coreset, config.candidates)
+    if isinstance(config, KnnByPlaceConfig):
+        return KnnByPlaceDetector(shape, config.remembered)
     return GaussianDetector(shape)
 
 

@@ -31,6 +31,7 @@ from conf.schema import (
     TransformerConfig,
 )
 from detectors.errors import UserError
+from detectors.images import spread_positions
 from latent_env.artifacts import load_detector, save_detector
 from latent_env.dynamics import Dynamics
 from latent_env.evaluation import log_curves, log_evaluation
@@ -132,7 +133,10 @@ def retrain(job: Job[AgentRun], run: Run, world: World, eyes: Eyes, pool: Augmen
     part = run.part(f"round_{number}")
     if (part.path / "detector.json").is_file():
         return world.with_detector(load_detector(part.path))
-    samples = pool.latent_samples(world) if world.judges_latents else pool.samples(job.device)
+    sources = spread_positions(len(job.train_images), job.config.detector.starts)
+    samples = (
+        pool.latent_samples(world, sources) if world.judges_latents else pool.samples(job.device, sources)
+    )
     label, share = f"detector, round {number}", job.config.share
     detector = learn_to_detect(job, part, world.autoencoder, eyes, label, samples, share)
     part.writer.close()
@@ -184,7 +188,7 @@ def agent_stage(job: Job[AgentRun]) -> Run:
     evaluations = {BEFORE: evaluate_test(before, eyes), AFTER: evaluate_test(world, eyes)}
     log_evaluation(run, evaluations[AFTER], world.show, job.device, steps)
     log_curves(run, evaluations, steps)
-    show_embedding(run, world, job.dataset, pool)
+    show_embedding(run, world, eyes, job.dataset, pool)
     rows = compare(evaluations[BEFORE], evaluations[AFTER])
     headline = (
         f"{job.dataset.summary()}\nagent {config.agent.name}, {config.rounds} rounds, seed {config.seed}; "

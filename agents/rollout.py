@@ -45,14 +45,16 @@ class Augmented:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def samples(self, device: torch.device) -> Samples:
-        """The part that a detector trains on."""
-        return Samples(self.images.to(device), self.masks.to(device), self.labels.to(device))
+    def samples(self, device: torch.device, sources: Tensor) -> Samples:
+        """The part that a detector trains on; ``sources (S,)`` are the starting images' training images."""
+        parts = (self.images, self.masks, self.labels, sources[self.source])
+        return Samples(*(part.to(device) for part in parts))
 
-    def latent_samples(self, world: World) -> Samples:
+    def latent_samples(self, world: World, sources: Tensor) -> Samples:
         """The same for a detector that reads latents of ``world``, masked token by token."""
         latents = world.latents[self.source.to(world.device)] + self.delta.to(world.device)
-        return Samples(latents, self.tokens.to(world.device), self.labels.to(world.device))
+        parts = (self.tokens, self.labels, sources[self.source])
+        return Samples(latents, *(part.to(world.device) for part in parts))
 
     @classmethod
     def joined(cls, parts: Iterable[Augmented]) -> Augmented:

@@ -8,10 +8,14 @@ import torch
 from agents.rollout import Augmented
 from latent_env.data import Dataset
 from latent_env.dynamics import Dynamics
+from latent_env.latents import Eyes
 from latent_env.rendering import Picture, contact_sheet, panel, stack
 from latent_env.runs import Run
 from latent_env.shell import ANOMALY
 from latent_env.worlds import World
+
+MOST_DIMENSIONS = 4096
+"""The projector reads text: of larger latents it gets the mean of all tokens."""
 
 
 def show_samples(run: Run, dynamics: Dynamics, augmented: Augmented, asked_for: int, number: int) -> None:
@@ -43,18 +47,28 @@ def sheet(augmented: Augmented, most: int = 24) -> Picture:
     return contact_sheet(augmented.images[picks], augmented.masks[picks], captions)
 
 
-def show_embedding(run: Run, world: World, dataset: Dataset, augmented: Augmented, most: int = 150) -> None:
+def show_embedding(
+    run: Run, world: World, eyes: Eyes, dataset: Dataset, augmented: Augmented, most: int = 150
+) -> None:
     """Latents of normal, augmented and anomalous images for TensorBoard's projector."""
-    groups = {
-        "normal": dataset.train.images,
-        "augmented": augmented.images[augmented.labels == ANOMALY].numpy(),
-        "anomalous": dataset.test.images[dataset.test.labels == ANOMALY],
-    }
-    chosen, names = [], []
-    for name, images in groups.items():
-        picks = np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)
-        chosen.append(images[picks])
-        names += [name] * len(picks)
-    pictures = torch.from_numpy(np.concatenate(chosen))
-    latents = world.autoencoder.in_batches(pictures).flatten(1)
-    run.writer.add_embedding(latents.cpu(), names, pictures.float() / 255, tag="latents")
+    rows = [
+        np.arange(len(dataset.train)),
+        np.flatnonzero((augmented.labels == ANOMALY).numpy()),
+        np.flatnonzero(dataset.test.labels == ANOMALY),
+    ]
+    normal, made, anomalous = (
+        part[np.linspace(0, len(part) - 1, min(most, len(part))).astype(int)] for part in rows
+    )
+    images = [dataset.train.images[normal], augmented.images[made].numpy(), dataset.test.images[anomalous]]
+    pictures = torch.from_numpy(np.concatenate(images))
+    if world.judges_latents:  # all of them are known
+        train, test = eyes.latents("train"), eyes.latents("test")
+        changed = world.latents[augmented.source[made].to(world.device)].cpu() + augmented.delta[made]
+        known = [train[torch.from_numpy(normal)].cpu(), changed, test[torch.from_numpy(anomalous)].cpu()]
+        latents = torch.cat([part.float() for part in known])
+    else:
+        latents = world.autoencoder.in_batches(pictures).cpu()
+    if latents.flatten(1).shape[1] > MOST_DIMENSIONS:
+        latents = latents.mean((2, 3))
+    names = ["normal"] * len(normal) + ["augmented"] * len(made) + ["anomalous"] * len(anomalous)
+    run.writer.add_embedding(latents.flatten(1), names, pictures.float() / 255, tag="latents")

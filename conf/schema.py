@@ -26,6 +26,9 @@ class EyesSuit:
 
     input: str = "image"
     realism: float = 0.5
+    detector_steps: int = MISSING
+    detector_batch_size: int = 32
+    detector_learning_rate: float = 1e-3
 
 
 @dataclass
@@ -59,7 +62,7 @@ class PretrainedConfig(AutoencoderConfig):
     backbone: str = ""
     layers: list[int] | None = None
     grid: int | None = None
-    components: float = 64
+    components: float = 128
 
 
 @dataclass
@@ -82,6 +85,7 @@ class TransformerConfig(DetectorConfig):
     steps: int = MISSING
     batch_size: int = 32
     learning_rate: float = 1e-3
+    remembered: int = 1024
     rivals: list[str] = field(default_factory=list)
 
 
@@ -96,6 +100,13 @@ class KnnConfig(DetectorConfig):
 
 
 @dataclass
+class KnnByPlaceConfig(DetectorConfig):
+    """Nearest neighbours among tokens of the same place."""
+
+    remembered: int = 1024
+
+
+@dataclass
 class GaussianConfig(DetectorConfig):
     """A Gaussian a place."""
 
@@ -106,6 +117,7 @@ class SynthesisConfig:
 
     weights: dict[str, float] = field(default_factory=dict)
     latent: dict[str, float] = field(default_factory=dict)
+    pool: int = 1000
 
 
 @dataclass
@@ -232,6 +244,7 @@ SCHEMA: dict[str, type[Any]] = {
     "autoencoder/pretrained": PretrainedConfig,
     "detector/transformer": TransformerConfig,
     "detector/knn": KnnConfig,
+    "detector/knn_by_place": KnnByPlaceConfig,
     "detector/gaussian": GaussianConfig,
     "synthesis/image": SynthesisConfig,
     "env/latent_aug": EnvConfig,

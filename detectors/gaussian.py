@@ -12,11 +12,14 @@ from detectors.distance import DistanceDetector
 from detectors.images import ImageSource
 from detectors.tokens import as_tokens, grid_of
 
+SHRINKAGE = 0.01
+"""So much of every covariance is replaced by the mean variance."""
+
 
 class GaussianDetector(DistanceDetector):
     """The Mahalanobis distance of a token from normal ones at the same place.
 
-    Covariances are shrunk as Ledoit and Wolf say: there may be fewer images than channels.
+    Covariances are shrunk a little towards equal variances: there may be fewer images than channels.
     """
 
     means: Tensor
@@ -36,14 +39,16 @@ class GaussianDetector(DistanceDetector):
     @torch.no_grad()
     def fit(self, latents: ImageSource, scales: Tensor, seed: int) -> None:  # noqa: ARG002
         """Take mean and covariance at every place of latents ``(N, *latent_shape)``."""
-        from sklearn.covariance import ledoit_wolf  # slow to import
-
-        tokens = as_tokens(latents[:]).float().transpose(0, 1)  # (T, N, C)
-        self.means.copy_(tokens.mean(1))
-        for place, normal in enumerate(tokens):
-            covariance, _ = ledoit_wolf(normal.double().cpu().numpy())
-            precision = torch.linalg.inv(torch.from_numpy(covariance))
-            self.whiteners[place] = torch.linalg.cholesky(precision).to(self.whiteners)
+        by_place = as_tokens(latents[:]).transpose(0, 1)  # (T, N, C)
+        for place, tokens in enumerate(by_place):  # one by one: all covariances at once take much memory
+            normal = tokens.double()
+            self.means[place] = normal.mean(0)
+            centred = normal - normal.mean(0)
+            covariance = centred.T @ centred / max(len(centred) - 1, 1)
+            level = covariance.diagonal().mean().clamp_min(1e-12)
+            covariance = (1 - SHRINKAGE) * covariance
+            covariance.diagonal().add_(SHRINKAGE * level)
+            self.whiteners[place] = torch.linalg.cholesky(torch.linalg.inv(covariance)).to(self.whiteners)
 
     def distances(self, latents: Tensor) -> Tensor:
         """Distances ``(B, T)`` of the tokens of ``latents (B, *latent_shape)``."""

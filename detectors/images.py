@@ -44,4 +44,11 @@ def spread_over(images: ImageSource, most: int) -> Tensor:
     """All images if they are at most ``most``, else so many of them evenly spaced; uint8."""
     if len(images) <= most:
         return images[:]
-    return images[torch.linspace(0, len(images) - 1, most).round().long().to(images.device)]
+    return images[spread_positions(len(images), most).to(images.device)]
+
+
+def spread_positions(count: int, most: int) -> Tensor:
+    """All positions below ``count`` if these are at most ``most``, else so many evenly spaced; int64."""
+    if count <= most:
+        return torch.arange(count)
+    return torch.linspace(0, count - 1, most).round().long()

@@ -1,4 +1,4 @@
-"""A transformer over the tokens of a latent."""
+"""A transformer over the tokens of a latent, beside a memory of normal ones."""
 
 from __future__ import annotations
 
@@ -7,43 +7,126 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from detectors.base import LATENT, Detection
 from detectors.errors import UserError
-from detectors.tokens import as_map, as_tokens, grid_of, top_tokens
+from detectors.images import ImageSource
+from detectors.memory import PlacedMemory
+from detectors.tokens import as_map, grid_of, top_tokens
+from detectors.training import Batch
+
+DROPPED, NOISE, BLINDED = 0.3, 0.3, 0.3
+"""While it learns, inputs are dropped and disturbed, and of some images it sees lengths alone: with features
+this strong and images this few, it would otherwise learn what synthetic anomalies look like."""
+
+LENGTH_WEIGHT = 0.3
+"""A token's logit begins with this share of the length of its difference: what remains to be learned is
+where that is misled."""
+
+CALIBRATED_AT_ONCE = 64
 
 
 class LatentTransformer(nn.Module):
-    """Whitened latents ``(B, *latent_shape)`` to an anomaly logit for every token."""
+    """Whitened latents ``(B, *latent_shape)`` to an anomaly logit for every token.
+
+    It doesn't read the tokens themselves, but how each differs from the nearest one that normal images have
+    at its place, and by how much. What it makes of that is added to the length of the difference, each in
+    deviations from what normal images get: where the one is misled, the other often isn't.
+
+    :param remembered: how many normal images the memory holds.
+    """
 
     input = LATENT
+    offsets: Tensor
+    spreads: Tensor
+    usual: Tensor
+    spread: Tensor
 
-    def __init__(self, latent_shape: Sequence[int], width: int = 64, depth: int = 2, heads: int = 4) -> None:
+    def __init__(
+        self, latent_shape: Sequence[int], remembered: int, width: int = 64, depth: int = 2, heads: int = 4
+    ) -> None:
         super().__init__()
         if width % heads:
             raise UserError(f"detector.heads={heads} must divide detector.width={width}")
         self.input_shape = tuple(latent_shape)
-        self.width, self.depth, self.heads = width, depth, heads
+        self.remembered, self.width, self.depth, self.heads = remembered, width, depth, heads
         rows, columns = grid_of(latent_shape)
-        self.into = nn.Linear(latent_shape[0], width)
+        self.memory = PlacedMemory(latent_shape, remembered)
+        self.into = nn.Linear(latent_shape[0] + 1, width)
         self.places = nn.Parameter(torch.randn(1, rows * columns, width) * 0.02)
         layer = nn.TransformerEncoderLayer(
             width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.transformer = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
-        last = self.out[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.constant_(last.bias, -2.0)  # most tokens are normal
+        # Mean and deviation of what normal images get, of the transformer and of the memory alone.
+        self.register_buffer("offsets", torch.zeros(2))
+        self.register_buffer("spreads", torch.ones(2))
+        # Of their sum: 0 means further out than 95 % of normal images.
+        self.register_buffer("usual", torch.zeros(()))
+        self.register_buffer("spread", torch.ones(()))
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build this architecture again."""
-        names = ("width", "depth", "heads")
+        names = ("remembered", "width", "depth", "heads")
         return {"latent_shape": list(self.input_shape), **{name: getattr(self, name) for name in names}}
 
-    def forward(self, latents: Tensor) -> Detection:
-        """Judge latents ``(B, *latent_shape)``."""
-        tokens = self.transformer(self.into(as_tokens(latents)) + self.places)
-        logits = as_map(self.out(tokens)[:, :, 0], self.input_shape)
-        return Detection(top_tokens(logits), logits)
+    def logits(
+        self, latents: Tensor, owners: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The transformer's word on every token and the memory's, both ``(B, T)``."""
+        difference, length = self.memory(latents, owners)
+        if generator is not None:
+            sighted = torch.rand(len(difference), 1, 1, generator=generator).to(difference) >= BLINDED
+            difference = difference * sighted
+        seen = torch.cat([difference, length.unsqueeze(2)], dim=2)
+        if generator is not None:
+            kept = torch.rand(seen.shape, generator=generator).to(seen) >= DROPPED
+            seen = seen * kept / (1 - DROPPED)
+            seen = seen + NOISE * torch.randn(seen.shape, generator=generator).to(seen)
+        tokens = self.transformer(self.into(seen) + self.places)
+        return self.out(tokens)[:, :, 0] + LENGTH_WEIGHT * length, length
+
+    def forward(
+        self, latents: Tensor, owners: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Detection:
+        """Judge latents ``(B, *latent_shape)``.
+
+        While it learns, ``owners (B,)`` are the training images they show, and the CPU ``generator`` draws
+        what is dropped and disturbed; the logits are then the transformer's alone.
+        """
+        learned, length = self.logits(latents, owners, generator)
+        if not self.training:
+            learned = (self._joined(learned, length) - self.usual) / self.spread
+        maps = as_map(learned, self.input_shape)
+        return Detection(top_tokens(maps), maps)
+
+    def _joined(self, learned: Tensor, length: Tensor) -> Tensor:
+        parts = ((learned, length)[i].sub(self.offsets[i]).div(self.spreads[i]) for i in (0, 1))
+        return torch.stack(list(parts)).sum(0)
+
+    @torch.no_grad()
+    def calibrate(self, latents: ImageSource) -> None:
+        """Learn what normal images get, from latents ``(N, *latent_shape)`` that it didn't train on."""
+        training = self.training
+        self.eval()
+        found = [self.logits(part.float()) for part in latents.split(CALIBRATED_AT_ONCE)]
+        for number in (0, 1):
+            values = torch.cat([pair[number] for pair in found])
+            self.offsets[number] = values.mean()
+            self.spreads[number] = values.std(correction=0).clamp_min(1e-6)
+        scores = torch.cat([top_tokens(as_map(self._joined(*pair), self.input_shape)) for pair in found])
+        self.usual.copy_(scores.quantile(0.95))
+        self.spread.copy_(scores.std(correction=0).clamp_min(1e-6))
+        self.train(training)
+
+
+def token_losses(detection: Detection, batch: Batch) -> dict[str, Tensor]:
+    """Cross entropies of tokens and of images."""
+    masks = batch.masks
+    rare = ((masks == 0).sum() / masks.sum().clamp_min(1)).clamp(1, 5)
+    return {
+        "tokens": functional.binary_cross_entropy_with_logits(detection.map, masks, pos_weight=rare),
+        "score": functional.binary_cross_entropy_with_logits(detection.score, batch.labels),
+    }

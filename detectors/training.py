@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,7 +18,10 @@ from detectors.tokens import at_size
 from detectors.training_state import Progress, Stopwatch, TrainingState
 
 Look = Callable[[Tensor], tuple[Tensor, ...]]
-"""From a batch to what the detector reads: images and their reconstructions, or latents."""
+"""From images or latents to what the detector reads: images and their reconstructions, or latents."""
+
+LookAtBatch = Callable[["Batch"], tuple[Any, ...]]
+"""The same for a training batch; a detector may want to know which training images it shows."""
 
 Synthesis = Callable[[Tensor, torch.Generator], Synthetic]
 """Makes anomalies of normal images, or of normal latents."""
@@ -36,17 +39,19 @@ class Samples(NamedTuple):
     """``(N, 1, H, W)`` bool, of pixels or of tokens"""
     labels: Tensor
     """``(N,)`` int64: 0 normal, 1 anomaly"""
+    sources: Tensor
+    """``(N,)`` int64: which training image each was made of."""
 
     def of(self, label: int) -> Samples:
         """The samples with one label."""
         chosen = self.labels == label
-        return Samples(self.images[chosen], self.masks[chosen], self.labels[chosen])
+        return Samples(*(part[chosen] for part in self))
 
     def draw(self, count: int, generator: torch.Generator) -> Samples:
         """``count`` samples, with replacement."""
         index = torch.randint(len(self.labels), (count,), generator=generator)
         index = index.to(self.labels.device)
-        return Samples(self.images[index], self.masks[index], self.labels[index])
+        return Samples(*(part[index] for part in self))
 
 
 class Batch(NamedTuple):
@@ -58,6 +63,8 @@ class Batch(NamedTuple):
     """``(B, 1, H, W)`` 0 or 1, of pixels or of tokens"""
     labels: Tensor
     """``(B,)`` 0 or 1"""
+    sources: Tensor
+    """``(B,)`` int64: which training image each shows, changed or not."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +105,24 @@ class Diet:
                 drawn = kind.draw(count, generator)
                 images[first : first + count] = as_numbers(drawn.images)
                 masks[first : first + count] = drawn.masks.float()
+                index[first : first + count] = drawn.sources.cpu()
         if self.augment is not None:
             images, masks = self.augment(images, generator, masks)
         labels = torch.zeros(2 * half, device=images.device)
         labels[half:] = 1
-        return Batch(images, masks, labels)
+        return Batch(images, masks, labels, index)
 
 
 def as_numbers(batch: Tensor) -> Tensor:
     """Floats: images of uint8 in [0, 1], latents as they are."""
     return batch.float() / 255 if batch.dtype == torch.uint8 else batch.float()
+
+
+class BatchSource(Protocol):
+    """Where training batches come from."""
+
+    def batch(self, size: int, generator: torch.Generator) -> Batch:
+        """A batch of ``size``."""
 
 
 def detector_losses(detection: Detection, batch: Batch) -> dict[str, Tensor]:
@@ -128,7 +143,12 @@ def detector_losses(detection: Detection, batch: Batch) -> dict[str, Tensor]:
 
 
 def train_detector(
-    state: TrainingState, detector: Detector, diet: Diet, look: Look, batch_size: int
+    state: TrainingState,
+    detector: Detector,
+    diet: BatchSource,
+    look: LookAtBatch,
+    batch_size: int,
+    losses_of: Callable[[Detection, Batch], dict[str, Tensor]] = detector_losses,
 ) -> Iterator[Progress]:
     """Train ``state.model``, which is ``detector``, from where ``state`` stands; yields every step."""
     state.model.train()
@@ -136,9 +156,9 @@ def train_detector(
         watch = Stopwatch()
         batch = diet.batch(batch_size, state.generator)
         with torch.no_grad():
-            seen = look(batch.images)
+            seen = look(batch)
         watch.lap("env")
-        losses = detector_losses(detector(*seen), batch)
+        losses = losses_of(detector(*seen), batch)
         total = torch.stack(list(losses.values())).sum()
         watch.lap("policy")
         rate = state.minimise(total)

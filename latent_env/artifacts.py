@@ -26,6 +26,7 @@ from detectors.base import Detector
 from detectors.errors import UserError
 from detectors.gaussian import GaussianDetector
 from detectors.knn import KnnDetector
+from detectors.knn_by_place import KnnByPlaceDetector
 from detectors.latent_transformer import LatentTransformer
 from detectors.transformer import TransformerDetector
 from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder, PretrainedAutoencoder
@@ -129,6 +130,7 @@ ARCHITECTURES: dict[str, dict[str, tuple[type[nn.Module], Callable[..., nn.Modul
         "transformer": (TransformerDetector, TransformerDetector),
         "latent_transformer": (LatentTransformer, LatentTransformer),
         "knn": (KnnDetector, KnnDetector),
+        "knn_by_place": (KnnByPlaceDetector, KnnByPlaceDetector),
         "gaussian": (GaussianDetector, GaussianDetector),
     },
 }

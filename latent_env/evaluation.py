@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detectors.base import Detection, Detector
 from detectors.images import ImageSource, spread_over
-from detectors.latent_synthesis import LatentSynthesis
+from detectors.latent_diet import LatentDiet
 from detectors.metrics import all_metrics
 from detectors.synthesis import ImageSynthesis
 from detectors.tokens import at_size
@@ -86,20 +86,20 @@ def validation_split(valid: Split, synthesis: ImageSynthesis, seed: int) -> Spli
     )
 
 
-def validation_latents(eyes: Eyes, synthesis: LatentSynthesis, seed: int) -> tuple[Split, ImageSource]:
+def validation_latents(eyes: Eyes, diet: LatentDiet, seed: int) -> tuple[Split, ImageSource]:
     """The same for a detector that reads latents: the split, and the latents of its images."""
     valid, latents = eyes.dataset.valid, eyes.latents("valid")
     if valid.labels.any():
         return valid, latents
     normal = spread_over(latents, MOST_SYNTHETIC).float()
-    made = synthesis(normal, torch.Generator().manual_seed(seed))
     count, size = len(normal), valid.images.shape[-1]
-    masks = torch.nn.functional.interpolate(made.masks.cpu(), size)[:, 0].numpy() > 0.5
+    made, tokens = diet.anomalies(normal, torch.Generator().manual_seed(seed))
+    masks = torch.nn.functional.interpolate(tokens.cpu(), size)[:, 0].numpy() > 0.5
     images = np.broadcast_to(valid.images[:1], (2 * count, *valid.images.shape[1:]))  # nobody looks at them
     labels = np.repeat(np.array([0, 1], np.int64), count)
     names = tuple(f"{number}" for number in range(2 * count))
     split = Split(images, labels, np.concatenate([np.zeros_like(masks), masks]), names)
-    return split, torch.cat([normal, made.images])
+    return split, torch.cat([normal, made])
 
 
 def opinions_table(name: str, metrics: Mapping[str, float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -74,7 +75,6 @@ def encoded(encoder: Encoder, images: ImageSource, path: Path, label: str) -> ND
 
     What the file holds already is not computed again: a stopped command goes on where it was.
     """
-    shape = (len(images), *encoder.latent_shape)
     row = math.prod(encoder.latent_shape) * np.dtype(np.float16).itemsize
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,9 +82,14 @@ def encoded(encoder: Encoder, images: ImageSource, path: Path, label: str) -> ND
         done = min(path.stat().st_size // row, len(images))
         if done < len(images):
             _append(encoder, images, path, label, done, row)
-        return np.memmap(path, np.float16, "r", shape=shape)
+        return mapped(path, len(images), encoder.latent_shape)
     except OSError as error:
         raise UserError(f"{path}: latents can't be kept there ({error.strerror})") from error
+
+
+def mapped(path: Path, count: int, latent_shape: Sequence[int]) -> NDArray[np.float16]:
+    """The ``count`` latents in a file that is whole, ``(count, *latent_shape)``."""
+    return np.memmap(path, np.float16, "r", shape=(count, *latent_shape))
 
 
 def _append(encoder: Encoder, images: ImageSource, path: Path, label: str, done: int, row: int) -> None:

@@ -14,12 +14,14 @@ from detectors.errors import UserError
 from detectors.gaussian import GaussianDetector
 from detectors.images import ImageSource
 from detectors.knn import KnnDetector
+from detectors.knn_by_place import KnnByPlaceDetector
 from latent_env.evaluation import Evaluation, evaluate_latents
 from latent_env.latents import Eyes
 from latent_env.progress import progress_bar
 
 RIVALS: dict[str, Callable[[Sequence[int]], DistanceDetector]] = {
     "knn": KnnDetector,
+    "knn_by_place": KnnByPlaceDetector,
     "gaussian": GaussianDetector,
 }
 
