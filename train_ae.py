@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from conf.eyes import PLACELESS, pretrained_eyes, unfitted_encoder
+from conf.eyes import pretrained_eyes, unfitted_encoder
 from conf.job import Job, say, start_job
 from conf.launch import run_script
 from conf.schema import AutoencoderRun, ConvConfig, PretrainedConfig
@@ -43,7 +43,7 @@ def autoencoder_settings(job: Job[AutoencoderRun]) -> dict[str, Any]:
     shared, config = job.shared_settings(), job.config.autoencoder
     if isinstance(config, PretrainedConfig):
         shared["eyes"] = {"weights": job.backbone.digest()}
-    return {**shared, "autoencoder": {**config.settings(), **PLACELESS}}
+    return {**shared, "autoencoder": config.settings()}
 
 
 def new_autoencoder(job: Job[AutoencoderRun]) -> ConvAutoencoder | PretrainedAutoencoder:

@@ -39,6 +39,7 @@ from latent_env.latents import Eyes
 from latent_env.progress import progress_bar
 from latent_env.runs import Run
 from latent_env.settings import Settings
+from latent_env.shell import Shell
 from latent_env.worlds import World, copy_world
 from train_detector import (
     detector_settings,
@@ -74,8 +75,12 @@ def source_digest(plugin: str) -> str:
 
 def make_dynamics(job: Job[AgentRun], world: World) -> Dynamics:
     """The batch of worlds that the configuration describes."""
-    env = asdict(job.config.env)
+    env, agent = asdict(job.config.env), job.config.agent
     num_envs = env.pop("num_envs")
+    if isinstance(agent, FeatureNoiseConfig) and env["max_delta"] is None:
+        # Such an agent decides on lengths itself: no number of its change may be cut off.
+        around = (env["shell_quantile"], env["shell_ratio"], env["shell_band"])
+        env["max_delta"] = 2 * agent.strength * Shell.around_normals(world.autoencoder, *around).inner
     return Settings(reward=job.config.reward.terms, **env).dynamics(world, num_envs)
 
 

@@ -16,9 +16,6 @@ from latent_env.rendering import side_by_side, stack, to_rgb
 SMALLEST = 112
 """Backbones have learned from about 224 pixels: on images below this side they see little."""
 
-PLACELESS = {"backbone": None}
-"""The same weights from elsewhere are the same: a digest of them stands in the settings instead."""
-
 SHOWN = 6
 KIND = "encoder"
 

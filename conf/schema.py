@@ -59,10 +59,14 @@ class ConvConfig(AutoencoderConfig):
 class PretrainedConfig(AutoencoderConfig):
     """A frozen pretrained backbone, and a decoder."""
 
-    backbone: str = ""
+    backbone: str = ""  # a folder or a name
     layers: list[int] | None = None
     grid: int | None = None
     components: float = 128
+
+    def settings(self) -> dict[str, Any]:
+        """The same weights from elsewhere are the same: the stage adds a digest of them instead."""
+        return {key: value for key, value in super().settings().items() if key != "backbone"}
 
 
 @dataclass

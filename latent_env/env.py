@@ -50,6 +50,8 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
     of them. Each action becomes a change Δz; the new latent is pulled back into a shell around the
     start, decoded, and the *difference* to the decoded start is blended into the real image. A
     detector judges the outcome, and the reward says how much the image is worth as training material.
+    A detector may also judge the latent itself (a world of pretrained features has such a one): then
+    nothing is decoded unless a reward term or a picture asks for it.
 
     ## Action Space
     ``Box(-1, 1, (k,))``. The perturbation turns it into Δz:
