@@ -10,9 +10,9 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from conf.eyes import eyes_settings, unfitted_encoder
+from conf.eyes import eyes_settings, pretrained_eyes, unfitted_encoder
 from conf.job import Job, say, start_job
-from conf.latent_learning import learn_from_latents, make_latent_synthesis, make_synthesis
+from conf.latent_learning import check_latent_synthesis, learn_from_latents, make_synthesis
 from conf.launch import run_script
 from conf.schema import (
     DetectorConfig,
@@ -93,8 +93,10 @@ def rehearse_detector(job: Job[DetectorRun]) -> World:
         if config.input not in (IMAGE, LATENT):
             raise UserError(f"detector.input={config.input} is unknown: choose one of {IMAGE}, {LATENT}")
         check_rivals(config.rivals)
-        make_synthesis(job)
-        make_latent_synthesis(job)
+        if config.input == LATENT:
+            check_latent_synthesis(job)
+        else:
+            make_synthesis(job)
     images = job.train_images[:4]
     frozen = FrozenAutoencoder(new_autoencoder(job)).calibrate(images)
     return World.build(frozen, new_detector(job, frozen).eval(), images, job.device)
@@ -184,7 +186,10 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, Eyes]:
     assert isinstance(config, TransformerConfig)
     run = job.run("detector", config.name, detector_settings(job))
     autoencoder, made = autoencoder_stage(job)
-    eyes = job.known_eyes or job.keep_eyes(job.eyes(autoencoder, made))
+    if isinstance(job.config.autoencoder, PretrainedConfig):
+        eyes = pretrained_eyes(job, job.config.autoencoder)  # whatever the decoder
+    else:
+        eyes = job.known_eyes or job.keep_eyes(job.eyes(autoencoder, made))
     starts, latents = starting_points(job, autoencoder, eyes)
     if run.complete:
         say(f"detector: using {run.path}")
@@ -207,7 +212,8 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, Eyes]:
 
 def evaluate_test(world: World, eyes: Eyes) -> Evaluation:
     """The world's detector on the test split; latents that it reads are encoded once."""
-    return evaluate(world, eyes.dataset.test, eyes.latents("test") if world.judges_latents else None)
+    known = eyes.latents("test") if world.judges_latents else None
+    return evaluate(world, eyes.dataset.test, known, "test")
 
 
 def distance_settings(job: Job[DetectorRun]) -> dict[str, Any]:
@@ -242,7 +248,7 @@ def distance_stage(job: Job[DetectorRun]) -> Run:
     run.begin()
     detector = fit_distances(new_distances(config, eyes), eyes, scales, job.config.seed)
     save_detector(run.path, detector)
-    evaluation = evaluate_latents(detector, eyes.latents("test"), job.dataset.test)
+    evaluation = evaluate_latents(detector, eyes.latents("test"), job.dataset.test, "test")
 
     def show(images: Tensor) -> tuple[Detection, None]:
         return detector(eyes.encoder.encode(images)), None

@@ -99,7 +99,7 @@ def write_report(
     text = f"{headline}\n\n{table(rows)}\n\n{verdict(rows)}"
     if opinions:
         text += "\n\nNormal images alone, on the same latents: " + ", ".join(
-            f"{name.partition('_')[0]} {value:.4f}"
+            f"{name.removesuffix('_image_AUROC')} {value:.4f}"
             for name, value in opinions.items()
             if name.endswith("_image_AUROC")
         )

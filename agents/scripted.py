@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional
 
 from detectors.errors import UserError
 from detectors.tokens import as_tokens
@@ -61,9 +60,9 @@ class GradientAgent:
             with torch.enable_grad():
                 moving = actions.clone().requires_grad_()
                 score = self.dynamics.imagine(moving).detection.score
-                loss = functional.softplus(-score).sum()  # cross entropy against "anomaly"
-                (gradient,) = torch.autograd.grad(loss, moving)
-            # By its direction: the gradient is tiny exactly where the detector is sure.
+                # The loss (cross entropy against "anomaly") climbs as the score falls, but its own gradient
+                # vanishes where the detector is sure.
+                (gradient,) = torch.autograd.grad(-score.sum(), moving)
             direction = gradient / gradient.abs().amax(1, keepdim=True).clamp_min(1e-12)
             actions = (actions + self.step_size * direction).clamp(-1, 1)
         return actions.cpu().numpy(), None
@@ -126,7 +125,7 @@ class GlassAgent(FeatureNoiseAgent):
             with torch.enable_grad():
                 moving = change.clone().requires_grad_()
                 score = self.dynamics.imagine(moving.flatten(1) / self.max_delta).detection.score
-                (gradient,) = torch.autograd.grad(functional.softplus(-score).sum(), moving)
+                (gradient,) = torch.autograd.grad(-score.sum(), moving)  # as above
             length = as_tokens(gradient).flatten(1).norm(dim=1).clamp_min(1e-12)
             # As long a step for the whole latent as if every token moved by step_size radii.
             tokens = as_tokens(gradient).shape[1]

@@ -9,7 +9,7 @@ import torch
 from conf.job import Job, say
 from conf.schema import AutoencoderRun, PretrainedConfig
 from latent_env.artifacts import load_artifact, save_artifact
-from latent_env.autoencoders.pretrained import PretrainedEncoder, fit_encoder
+from latent_env.autoencoders.pretrained import PretrainedEncoder, check_components, fit_encoder
 from latent_env.latents import Eyes
 from latent_env.rendering import side_by_side, stack, to_rgb
 
@@ -58,7 +58,8 @@ def pretrained_eyes(job: Job[AutoencoderRun], config: PretrainedConfig) -> Eyes:
         pictures = job.train_images[:SHOWN]
         seen = encoder.encode(pictures.float() / 255)[:, :3]
         low, high = seen.amin((0, 2, 3), keepdim=True), seen.amax((0, 2, 3), keepdim=True)
-        colours = torch.nn.functional.pad((seen - low) / (high - low), (0, 0, 0, 0, 0, 3 - seen.shape[1]))
+        seen = (seen - low) / (high - low).clamp_min(1e-6)
+        colours = torch.nn.functional.pad(seen, (0, 0, 0, 0, 0, 3 - seen.shape[1]))
         captions = ["image"] * len(pictures), ["components 1 to 3"] * len(pictures)
         rows = [[to_rgb(image) for image in row] for row in (pictures, colours)]
         run.picture("eyes", stack([side_by_side(*row) for row in zip(rows, captions, strict=True)]))
@@ -73,5 +74,6 @@ def pretrained_eyes(job: Job[AutoencoderRun], config: PretrainedConfig) -> Eyes:
 def unfitted_encoder(job: Job[AutoencoderRun], config: PretrainedConfig) -> PretrainedEncoder:
     """An encoder of the right form without a look at the images, to try out what it must fit."""
     backbone = job.backbone
+    check_components(backbone, config.components)
     components = int(config.components) if config.components >= 1 else min(64, backbone.features)
     return PretrainedEncoder(backbone, job.dataset.channels, components)

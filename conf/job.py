@@ -168,6 +168,12 @@ POSITIVE = {
     "depth",
     "heads",
     "step_size",
+    "bank",
+    "candidates",
+    "grid",
+    "project_every",
+    "remembered",
+    "strength",
 }
 """Keys whose value must be above zero, in whatever group they stand."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
 
 from conf.job import Job
 from conf.schema import DetectorRun, TransformerConfig
+from detectors.errors import UserError
 from detectors.images import spread_over, spread_positions
 from detectors.latent_diet import LatentDiet, Pool
 from detectors.latent_synthesis import LatentSynthesis
@@ -35,6 +35,21 @@ def make_latent_synthesis(job: Job[DetectorRun]) -> LatentSynthesis | None:
     return LatentSynthesis(weights) if any(weights.values()) else None
 
 
+def check_latent_synthesis(job: Job[DetectorRun]) -> None:
+    """Complain if there would be nothing that a detector of latents could take for an anomaly."""
+    config = job.config.synthesis
+    of_images = any(config.weights.values())
+    if of_images:
+        make_synthesis(job)
+    if config.pool < 0:
+        raise UserError(f"synthesis.pool={config.pool} must be at least 0")
+    if make_latent_synthesis(job) is None and not (of_images and config.pool):
+        raise UserError(
+            "synthesis: a detector of latents needs anomalies: synthesis.pool above 0 for those of "
+            "synthesis.weights, or a weight above 0 in synthesis.latent"
+        )
+
+
 def learn_from_latents(
     job: Job[DetectorRun],
     run: Run,
@@ -47,12 +62,11 @@ def learn_from_latents(
     """``detector`` after its training, on an agent's ``samples`` too if there are any."""
     config = job.config.detector
     assert isinstance(config, TransformerConfig)
-    latents, valid = eyes.latents("train"), eyes.dataset.valid
+    latents = eyes.latents("train")
     detector.memory.remember(
         spread_over(latents, config.remembered), spread_positions(len(latents), config.remembered)
     )
-    normal = torch.from_numpy(np.flatnonzero(valid.labels == 0)).to(job.device)
-    known_normal = eyes.latents("valid")[normal]
+    known_normal = eyes.normal_validation()
     diet = latent_diet(job, eyes, samples, share)
     state = TrainingState(detector, config.learning_rate, config.steps, job.config.seed)
     split, seen = validation_latents(eyes, diet, job.config.seed)

@@ -30,6 +30,8 @@ class DistanceDetector(nn.Module, ABC):
     def __init__(self, latent_shape: Sequence[int]) -> None:
         super().__init__()
         self.input_shape = tuple(latent_shape)
+        if min(self.input_shape) < 1:
+            raise ValueError(f"a latent can't have the shape {self.input_shape}")
         self.register_buffer("usual", torch.zeros(()))
         self.register_buffer("spread", torch.ones(()))
 

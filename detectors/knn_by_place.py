@@ -21,21 +21,19 @@ class KnnByPlaceDetector(DistanceDetector):
 
     def __init__(self, latent_shape: Sequence[int], remembered: int = 1024) -> None:
         super().__init__(latent_shape)
-        self.remembered = remembered
+        self.most = remembered
         self.memory = PlacedMemory(latent_shape, remembered)
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build this detector again."""
-        return {"latent_shape": list(self.input_shape), "remembered": self.remembered}
+        return {"latent_shape": list(self.input_shape), "remembered": len(self.memory.owners)}
 
     @torch.no_grad()
     def fit(self, latents: ImageSource, scales: Tensor, seed: int) -> None:  # noqa: ARG002
         """Remember latents ``(N, *latent_shape)``."""
-        positions = spread_positions(len(latents), self.remembered)
-        self.remembered = len(positions)
-        device = self.usual.device
-        self.memory = PlacedMemory(self.input_shape, self.remembered).to(device)
-        self.memory.remember(spread_over(latents, self.remembered), positions)
+        positions = spread_positions(len(latents), self.most)
+        self.memory = PlacedMemory(self.input_shape, len(positions)).to(self.usual.device)
+        self.memory.remember(spread_over(latents, self.most), positions)
 
     def distances(self, latents: Tensor) -> Tensor:
         """Distances ``(B, T)`` of the tokens of ``latents (B, *latent_shape)``."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from detectors.errors import UserError
 from detectors.mixing import Mix
 from detectors.synthesis import Synthetic
 from detectors.tokens import as_tokens, grid_of
@@ -20,7 +21,7 @@ WEAKEST, STRONGEST = 0.3, 2.0
 """Noise in deviations of normal tokens, drawn on a logarithmic scale: the faint ones teach most."""
 
 LARGEST_SHARE = 0.25
-"""A region covers at most so much of the latent, and at least one token."""
+"""A region covers at most about so much of the latent, and at least one token."""
 
 Kind = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 """From tokens ``(B, T, C)`` and their region ``(B, T)`` bool to changed tokens; others are put back after."""
@@ -82,10 +83,13 @@ class LatentSynthesis:
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self._mix = Mix(weights, KINDS, "latent synthesis")
+        self._moves_tokens = any(weights.get(name, 0) > 0 for name in ("transplant", "shuffle"))
 
     def __call__(self, latents: Tensor, generator: torch.Generator) -> Synthetic:
         """Whitened latents ``(B, *latent_shape)`` to anomalous ones, with masks ``(B, 1, h, w)``."""
         grid = grid_of(latents.shape[1:])
+        if grid == (1, 1) and self._moves_tokens:
+            raise UserError("synthesis.latent: transplant and shuffle need a latent of several tokens")
         region = regions(len(latents), grid, generator).to(latents.device)
         tokens, inside = as_tokens(latents), region.flatten(1)
         changed = tokens.clone()

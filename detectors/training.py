@@ -176,11 +176,13 @@ def score(
     size: int,
     batch_size: int = 64,
     keep_maps: bool = True,
+    moved: Callable[[int], object] = lambda _: None,
 ) -> Detection:
     """Scores ``(N,)`` and maps ``(N, 1, size, size)`` on the CPU.
 
     ``source`` holds images ``(N, C, H, W)`` uint8, or latents ``(N, *latent_shape)``. Maps are as large as
-    floats of all images: without ``keep_maps`` there are none, ``(0, 1, size, size)``.
+    floats of all images: without ``keep_maps`` there are none, ``(0, 1, size, size)``. ``moved`` hears how
+    many were scored.
     """
     scores: list[Tensor] = []
     maps = [torch.zeros(0, 1, size, size)]
@@ -189,4 +191,5 @@ def score(
         scores.append(detection.score.cpu())
         if keep_maps:
             maps.append(at_size(detection.map, size).cpu())
+        moved(len(part))
     return Detection(torch.cat(scores), torch.cat(maps))

@@ -185,5 +185,5 @@ def _build(kind: str, facts: Mapping[str, Any], path: Path) -> Any:
         return known[facts["architecture"]][1](**arguments)
     except UserError:
         raise
-    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+    except (TypeError, ValueError, LookupError, RuntimeError, ArithmeticError) as error:
         raise UserError(f"{path.with_suffix('.json')} has arguments that don't fit: {error}") from error

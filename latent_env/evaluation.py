@@ -22,6 +22,7 @@ from latent_env.data import Split
 from latent_env.data.residence import StreamedImages
 from latent_env.latents import Eyes
 from latent_env.plots import curves
+from latent_env.progress import progress_bar
 from latent_env.rendering import Picture, heat, side_by_side, stack, to_rgb
 from latent_env.runs import Run
 from latent_env.worlds import World
@@ -48,21 +49,32 @@ class Evaluation:
         return all_metrics(self.scores, self.split.labels, self.maps, self.split.masks)
 
 
-def evaluate(world: World, split: Split, latents: ImageSource | None = None) -> Evaluation:
-    """Score every image of ``split``; where the detector reads latents, known ones aren't encoded again."""
+def evaluate(
+    world: World, split: Split, latents: ImageSource | None = None, label: str | None = None
+) -> Evaluation:
+    """Score every image of ``split``; where the detector reads latents, known ones aren't encoded again.
+
+    :param label: what the progress bar says; without one there is none.
+    """
     if world.judges_latents and latents is not None:
-        return evaluate_latents(world.detector, latents, split)
-    return _evaluate(world.detector, world.look, StreamedImages(split.images, world.device), split)
+        return evaluate_latents(world.detector, latents, split, label)
+    images = StreamedImages(split.images, world.device)
+    return _evaluate(world.detector, world.look, images, split, label)
 
 
-def evaluate_latents(detector: Detector, latents: ImageSource, split: Split) -> Evaluation:
+def evaluate_latents(
+    detector: Detector, latents: ImageSource, split: Split, label: str | None = None
+) -> Evaluation:
     """Score the latents ``(N, *latent_shape)`` of every image of ``split``."""
-    return _evaluate(detector, lambda batch: (batch,), latents, split)
+    return _evaluate(detector, lambda batch: (batch,), latents, split, label)
 
 
-def _evaluate(detector: Detector, look: Look, source: ImageSource, split: Split) -> Evaluation:
-    masked = split.masks is not None
-    found = score(detector, look, source, split.images.shape[-1], keep_maps=masked)
+def _evaluate(
+    detector: Detector, look: Look, source: ImageSource, split: Split, label: str | None
+) -> Evaluation:
+    masked, size = split.masks is not None, split.images.shape[-1]
+    with progress_bar(label or "", len(source), hidden=label is None) as bar:
+        found = score(detector, look, source, size, keep_maps=masked, moved=bar.update)
     return Evaluation(split, found.score.numpy(), found.map[:, 0].numpy() if masked else None)
 
 
@@ -105,7 +117,7 @@ def validation_latents(eyes: Eyes, diet: LatentDiet, seed: int) -> tuple[Split, 
 def opinions_table(name: str, metrics: Mapping[str, float]) -> str:
     """A detector's metrics as a table; rivals' ones, ``<rival>_<metric>``, stand beside them."""
     own = [key for key in metrics if key.startswith(("image_", "pixel_"))]
-    others = list(dict.fromkeys(key.partition("_")[0] for key in metrics if key not in own))
+    others = [key.removesuffix(f"_{own[0]}") for key in metrics if key.endswith(f"_{own[0]}")]
     if not others:
         return "\n".join(f"{key:12} {metrics[key]:.4f}" for key in own)
     lines = [f"{'':12} {name:>12}" + "".join(f" {other:>12}" for other in others)]

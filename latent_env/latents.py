@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detectors.errors import UserError
-from detectors.images import ImageSource, at_once
+from detectors.images import ImageSource, at_once, spread_over
 from latent_env.artifacts import write_atomically
 from latent_env.data import Dataset
 from latent_env.data.residence import StreamedImages, settle
@@ -21,6 +21,8 @@ from latent_env.progress import progress_bar
 
 ENCODED_AT_ONCE = 32
 """Images that go through a backbone together: more would gain nothing on a CPU, and lose more on Ctrl-C."""
+
+MOST_CALIBRATED = 256
 
 
 class Encoder(Protocol):
@@ -61,6 +63,14 @@ class Eyes:
             kept = encoded(self.encoder, images, self._path(split), split)
             self._latents[split] = settle(kept, self.device, self.memory)
         return self._latents[split]
+
+    def normal_validation(self) -> Tensor:
+        """Latents of the normal validation images, or of some training images where there are none."""
+        rows = torch.from_numpy(np.flatnonzero(self.dataset.valid.labels == 0))
+        if not len(rows):
+            return spread_over(self.latents("train"), MOST_CALIBRATED)
+        latents = self.latents("valid")
+        return latents[rows.to(latents.device)]
 
     def keep(self, split: str, latents: Tensor) -> None:
         """Take over latents of a whole split, float16, that are known already."""

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from detectors.distance import DistanceDetector
 from detectors.errors import UserError
 from detectors.gaussian import GaussianDetector
-from detectors.images import ImageSource
 from detectors.knn import KnnDetector
 from detectors.knn_by_place import KnnByPlaceDetector
 from latent_env.evaluation import Evaluation, evaluate_latents
@@ -37,21 +33,14 @@ def fit_distances(detector: DistanceDetector, eyes: Eyes, scales: Tensor, seed: 
     """``detector`` after a look at the normal training latents; its zero comes from validation."""
     detector = detector.to(eyes.device)
     train = eyes.latents("train")
-    with progress_bar("memory bank" if isinstance(detector, KnnDetector) else "Gaussians", 1) as bar:
-        if isinstance(detector, KnnDetector):
-            bar.reset(detector.bank_size)
+    if isinstance(detector, KnnDetector):
+        with progress_bar("memory bank", detector.bank_size) as bar:
             detector.fit(train, scales, seed, bar.update)
             bar.update(detector.bank_size - bar.n)
-        else:
-            detector.fit(train, scales, seed)
-            bar.update()
-    normal = np.flatnonzero(eyes.dataset.valid.labels == 0)
-    detector.calibrate(_chosen(eyes.latents("valid"), normal))
+    else:
+        detector.fit(train, scales, seed)
+    detector.calibrate(eyes.normal_validation())
     return detector.requires_grad_(False).eval()
-
-
-def _chosen(latents: ImageSource, rows: NDArray[np.int64]) -> Tensor:
-    return latents[torch.from_numpy(rows).to(latents.device)]
 
 
 def judge_rivals(names: Sequence[str], eyes: Eyes, scales: Tensor, seed: int) -> dict[str, Evaluation]:
@@ -59,5 +48,5 @@ def judge_rivals(names: Sequence[str], eyes: Eyes, scales: Tensor, seed: int) ->
     found = {}
     for name in names:
         detector = fit_distances(RIVALS[name](eyes.encoder.latent_shape), eyes, scales, seed)
-        found[name] = evaluate_latents(detector, eyes.latents("test"), eyes.dataset.test)
+        found[name] = evaluate_latents(detector, eyes.latents("test"), eyes.dataset.test, f"test, {name}")
     return found

@@ -345,7 +345,7 @@ def test_the_detector_learns_the_same_and_scores_the_same(mapped: NDArray[np.uin
     look = make_world("spatial").look
     scores = []
     made = (noise(6, size=32) * 255).byte()
-    samples = Samples(made, made > 128, torch.tensor([0, 1] * 3))
+    samples = Samples(made, made > 128, torch.tensor([0, 1] * 3), torch.zeros(6).long())
 
     def train(images: ImageSource) -> nn.Module:
         torch.manual_seed(0)
@@ -353,7 +353,9 @@ def test_the_detector_learns_the_same_and_scores_the_same(mapped: NDArray[np.uin
         before = weights(model)
         synthesis = ImageSynthesis({"cutpaste": 1.0, "perlin": 1.0}, textures=images)
         diet = Diet(images, synthesis, samples, 0.5, ALL.with_masks)
-        for _ in train_detector(TrainingState(model, 1e-3, 4, seed=1), model, diet, look, 8):
+        for _ in train_detector(
+            TrainingState(model, 1e-3, 4, seed=1), model, diet, lambda b: look(b.images), 8
+        ):
             pass
         assert not torch.equal(weights(model), before)
         scores.append(score(model, look, images, 32, batch_size=8))

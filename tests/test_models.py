@@ -158,7 +158,7 @@ def test_autoencoder_learns_and_detector_finds_what_it_never_saw() -> None:
     detector = TransformerDetector(1, 16, width=16, depth=1, heads=2)
     state = TrainingState(detector, 3e-3, 150, 0)
     diet = Diet(images, ImageSynthesis({"perlin": 1.0}))
-    for _ in train_detector(state, detector, diet, lambda x: (x, frozen(x)), 16):
+    for _ in train_detector(state, detector, diet, lambda b: (b.images, frozen(b.images)), 16):
         pass
     assert not detector.training
     broken = images.clone()
@@ -173,7 +173,7 @@ def test_diet_mixes_in_the_agents_samples() -> None:
     images = torch.zeros(10, 1, 16, 16, dtype=torch.uint8)
     made = torch.full((6, 1, 16, 16), 255, dtype=torch.uint8)
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
-    samples = Samples(made, (labels == 1)[:, None, None, None].expand(6, 1, 16, 16), labels)
+    samples = Samples(made, (labels == 1)[:, None, None, None].expand(6, 1, 16, 16), labels, labels)
     diet = Diet(images, ImageSynthesis({"perlin": 1.0}), samples, share=0.5)
     batch = diet.batch(16, torch.Generator().manual_seed(0))
     white = batch.images.flatten(1).mean(1) == 1

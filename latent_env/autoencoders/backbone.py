@@ -146,8 +146,11 @@ class Backbone(nn.Module):
 
 def _choice(maps: Mapping[int, Tensor], size: int) -> list[int]:
     """Hidden states that usually tell normal from abnormal."""
-    last_of_side = {size // m.shape[2]: number for number, m in maps.items()}
-    chosen = [last_of_side[stride] for stride in CHOSEN_STRIDES if stride in last_of_side]
+    last_of_side = {m.shape[2]: number for number, m in maps.items()}
+    chosen = []
+    for stride in CHOSEN_STRIDES:
+        rounded = math.ceil(size / stride), size // stride  # networks halve odd sides either way
+        chosen += [last_of_side[side] for side in rounded if side in last_of_side][:1]
     sides = {m.shape[2] for m in maps.values()}
     if len(sides) <= 1 or not chosen:  # a transformer keeps its grid from the first layer to the last
         last = max(maps, default=0)

@@ -59,6 +59,16 @@ class PretrainedEncoder(nn.Module):
         return self.whiten(self.backbone(images))
 
 
+def check_components(backbone: Backbone, components: float) -> None:
+    """Complain about a number of components that the backbone can't have."""
+    if not components > 0 or (components >= 1 and components % 1):
+        raise UserError(f"autoencoder.components={components:g} must be a whole number, or a share below 1")
+    if components > backbone.features:
+        raise UserError(
+            f"autoencoder.components={components:g} is more than the backbone's {backbone.features} features"
+        )
+
+
 @torch.no_grad()
 def fit_encoder(
     backbone: Backbone, images: ImageSource, channels: int, components: float
@@ -69,12 +79,7 @@ def fit_encoder(
 
     :param components: how many, from 1; or the share of the features' variance to keep, below 1.
     """
-    if not components > 0 or (components >= 1 and components != int(components)):
-        raise UserError(f"autoencoder.components={components:g} must be a whole number, or a share below 1")
-    if components > backbone.features:
-        raise UserError(
-            f"autoencoder.components={components:g} is more than the backbone's {backbone.features} features"
-        )
+    check_components(backbone, components)
     chosen = spread_over(images, MOST_FITTED)
     size = 2 * backbone.features * backbone.grid**2 * len(chosen)
     keep = len(chosen) == len(images) and size <= MOST_KEPT_BYTES
