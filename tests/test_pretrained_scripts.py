@@ -1,0 +1,286 @@
+"""The three scripts with a pretrained backbone, and with detectors that only measure distances."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import backbones
+import gymnasium as gym
+import numpy as np
+import pytest
+from conftest import RunHere, run_script
+from omegaconf import DictConfig
+
+import train_ae
+import train_detector
+import train_ppo
+
+DATA = ["dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=8", "dataset.test=8"]
+MACHINE = ["device=cpu", "threads=1"]
+EYES = ["autoencoder=pretrained", "autoencoder.backbone=mobilenet", "autoencoder.grid=4"]
+DECODER = ["autoencoder.width=4", "autoencoder.steps=3", "autoencoder.batch_size=4"]
+AUTOENCODER = [*DATA, *MACHINE, *EYES, "autoencoder.components=8", *DECODER]
+DETECTOR = [*AUTOENCODER, "detector.steps=3", "detector.width=16", "detector.heads=2", "synthesis.pool=8"]
+AGENT = [*DETECTOR, "env.num_envs=4", "samples=16", "rounds=1"]
+PPO = ["agent.total_steps=32", "agent.n_steps=4", "agent.batch_size=8", "agent.hidden=[8]"]
+DISTANCES = ["knn", "knn_by_place", "gaussian"]
+METRICS = ["image_AP", "image_AUROC", "image_F1Max", "pixel_AP", "pixel_AUPRO", "pixel_AUROC"]
+
+Main = Callable[[DictConfig], None]
+MAINS: dict[str, Main] = {
+    "train_ae": train_ae.main,
+    "train_detector": train_detector.main,
+    "train_ppo": train_ppo.main,
+}
+Command = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A user's folder with a backbone in it."""
+    backbones.mobilenet(tmp_path / "mobilenet")
+    return tmp_path
+
+
+@pytest.fixture
+def command(here: Path, run_here: RunHere) -> Command:
+    def run(script: str, *arguments: str, code: int = 0) -> tuple[str, str]:
+        ended, out, error = run_here(MAINS[script], script, *arguments, cwd=here)
+        assert ended == code, error
+        return out, error
+
+    return run
+
+
+def stage(here: Path, name: str) -> list[Path]:
+    """The finished runs of a stage."""
+    return [path.parent for path in sorted((here / "runs/phantom").glob(f"{name}/*/metrics.json"))]
+
+
+def only(here: Path, name: str) -> Path:
+    (run,) = stage(here, name)
+    return run
+
+
+def metrics(run: Path) -> dict[str, float]:
+    held: dict[str, float] = json.loads((run / "metrics.json").read_text())
+    return held
+
+
+def encoded(said: str) -> list[str]:
+    """Of what images were put through the backbone."""
+    lines = [line.split("  ")[0] for line in said.replace("\r", "\n").splitlines()]
+    return sorted({line for line in lines if line.startswith("features")})
+
+
+def names(table: str) -> list[str]:
+    """Of the metrics that a table without rivals begins with."""
+    return sorted(line.split()[0] for line in table.splitlines()[: len(METRICS)])
+
+
+def test_the_first_stage(here: Path, command: Command) -> None:
+    out, said = command("train_ae", *AUTOENCODER)
+    assert "dB, SSIM" in out
+    assert "latent 8x4x4" in out
+    assert "eyes: layers 9, 21 at 4×4, 8 components with" in said
+    assert "little in images of 32 pixels" in said
+    eyes, autoencoder = only(here, "eyes"), only(here, "autoencoder")
+    assert (eyes / "pictures/eyes.png").is_file()
+    assert (autoencoder / "pictures/reconstructions.png").is_file()
+    assert set(metrics(autoencoder)) == {"valid_psnr", "valid_ssim"}
+    assert metrics(eyes)["components"] == 8
+    assert 0 < metrics(eyes)["explained_variance"] < 1
+    assert encoded(said) == ["features"]
+
+    again, said = command("train_ae", *AUTOENCODER)
+    assert again == out
+    assert "autoencoder: using" in said
+    assert not encoded(said)
+
+
+def test_the_second_stage_with_its_rivals(here: Path, command: Command) -> None:
+    out, said = command("train_detector", *DETECTOR)
+    header, *rows = (line.split() for line in out.splitlines()[:7])
+    assert header[0] == "transformer"
+    assert sorted(header[1:]) == sorted(DISTANCES)
+    held = metrics(only(here, "detector"))
+    assert sorted(row[0] for row in rows) == METRICS
+    for name, *values in rows:
+        found = [held[name], *(held[f"{rival}_{name}"] for rival in header[1:])]
+        assert [f"{value:.4f}" for value in found] == values
+    assert encoded(said) == [
+        "features",
+        "features, anomalous",
+        "features, test",
+        "features, valid",
+        "features, varied",
+    ]
+    env = gym.make("LatentAug-v0", artifacts=str(only(here, "detector")))
+    assert env.reset(seed=0)[0].shape == (8 * 4 * 4,)
+
+    again, said = command("train_detector", *DETECTOR)
+    assert again == out
+    assert not encoded(said)
+
+    # Another seed, decoder and detector: the same eyes, and all they have seen.
+    _, said = command("train_detector", *DETECTOR, "seed=1", "detector.rivals=[]", "autoencoder.steps=2")
+    assert len(stage(here, "detector")) == len(stage(here, "autoencoder")) == 2
+    assert f"eyes: using {Path('runs/phantom/eyes')}" in said
+    assert not encoded(said)
+
+
+def test_rivals_can_be_left_out(here: Path, command: Command) -> None:
+    out, _ = command("train_detector", *DETECTOR, "detector.rivals=[]", "export=out")
+    assert set(metrics(only(here, "detector"))) == set(METRICS)
+    assert names(out) == METRICS
+    assert gym.make("LatentAug-v0", artifacts=str(here / "out")).reset(seed=0)[0].shape == (128,)
+
+
+def test_distances_need_no_decoder(here: Path, command: Command) -> None:
+    for number, name in enumerate(DISTANCES):
+        out, said = command("train_detector", *AUTOENCODER, f"detector={name}")
+        assert names(out) == METRICS
+        assert "gym.make" not in out
+        assert ("eyes: using" in said) == (number > 0)
+        assert encoded(said) == ([] if number else ["features", "features, test", "features, valid"])
+    assert len(stage(here, "detector")) == 3
+    assert not (here / "runs/phantom/autoencoder").exists()
+
+    # What stands beside the transformer is what each says alone.
+    command("train_detector", *DETECTOR)
+    runs = {run.name.rpartition("-")[0]: metrics(run) for run in stage(here, "detector")}
+    for name in DISTANCES:
+        beside = {key: runs["transformer"][f"{name}_{key}"] for key in METRICS}
+        assert beside == pytest.approx(runs[name], abs=1e-6)
+    _, said = command("train_detector", *AUTOENCODER, "detector=knn")
+    assert "detector: using" in said
+
+
+def test_other_decoders_mean_nothing_to_distances(here: Path, command: Command) -> None:
+    command("train_detector", *AUTOENCODER, "detector=gaussian")
+    _, said = command("train_detector", *AUTOENCODER, "detector=gaussian", "autoencoder.steps=99")
+    assert "detector: using" in said
+    command("train_detector", *AUTOENCODER, "detector=gaussian", "autoencoder.components=0.5")
+    assert len(stage(here, "eyes")) == len(stage(here, "detector")) == 2
+
+
+AGENTS: list[tuple[str, list[str]]] = [
+    ("random", []),
+    ("feature_noise", []),
+    ("glass", ["agent.steps=3"]),
+    ("ppo", PPO),
+]
+
+
+def test_the_third_stage(here: Path, command: Command) -> None:
+    for name, more in AGENTS:
+        out, said = command("train_ppo", *AGENT, f"agent={name}", *more)
+        assert "| image_AUROC |" in out
+        (run,) = [path for path in stage(here, "agent") if path.name.startswith(f"{name}-")]
+        report = (run / "report.md").read_text()
+        assert f"agent {name}, 1 rounds, seed 0" in report
+        (line,) = [line for line in report.splitlines() if line.startswith("Normal images alone")]
+        before = metrics(only(here, "detector"))
+        for rival in DISTANCES:
+            assert f"{rival} {before[f'{rival}_image_AUROC']:.4f}" in line
+        assert json.loads((run / "report.json").read_text())["rivals"].keys() >= {"knn_by_place_pixel_AP"}
+        with np.load(run / "augmented.npz") as made:
+            assert made["delta"].shape[1:] == (8, 4, 4)
+            assert made["tokens"].shape[1:] == (1, 4, 4)
+            if name in ("feature_noise", "glass"):
+                assert len(made["labels"]) == 16
+                assert (made["labels"] == 1).all()
+        assert gym.make("LatentAug-v0", artifacts=str(run)).reset(seed=0)[0].shape == (128,)
+        if name != "random":
+            assert "detector: using" in said
+            assert not encoded(said)
+    assert list((here / "runs").glob("phantom/agent/ppo-*/round_1/policy.zip"))
+
+
+def test_the_same_backbone_from_elsewhere(here: Path, command: Command) -> None:
+    command("train_detector", *DETECTOR)
+    shutil.move(here / "mobilenet", here / "elsewhere")
+    _, said = command("train_detector", *DETECTOR, "autoencoder.backbone=elsewhere")
+    for name in ("autoencoder", "detector"):
+        assert f"{name}: using" in said
+        only(here, name)
+    only(here, "eyes")
+
+
+def test_another_backbone_is_another_run(here: Path, command: Command) -> None:
+    command("train_detector", *AUTOENCODER, "detector=gaussian")
+    shutil.rmtree(here / "mobilenet")
+    backbones.dino(here / "mobilenet")
+    _, said = command("train_detector", *AUTOENCODER, "detector=gaussian")
+    assert "using" not in said
+    assert len(stage(here, "eyes")) == len(stage(here, "detector")) == 2
+
+
+def test_tokens_of_an_autoencoder_trained_from_scratch(here: Path, command: Command) -> None:
+    conv = [*DATA, *MACHINE, "autoencoder=conv", "autoencoder.steps=3", "autoencoder.width=8"]
+    read = ["detector.input=latent", "detector.steps=3", "detector.width=16", "detector.heads=2"]
+    out, _ = command("train_ppo", *conv, *read, "synthesis.pool=8", *AGENT[-3:], "agent=random")
+    assert "| image_AUROC |" in out
+    assert "knn_by_place_image_AUROC" in metrics(only(here, "detector"))
+    for name in DISTANCES:
+        out, said = command("train_detector", *conv, f"detector={name}")
+        assert names(out) == METRICS
+        assert "autoencoder: using" in said
+
+
+def test_images_of_pretrained_eyes(here: Path, command: Command) -> None:
+    """The detector may look at reconstructions as well, whatever made them."""
+    out, _ = command("train_detector", *DETECTOR, "detector.input=image")
+    assert names(out) == METRICS
+
+
+MISTAKES: list[tuple[str, list[str], str]] = [
+    ("train_ppo", ["detector=knn"], "detector=knn learns from normal images alone"),
+    ("train_ppo", ["detector=gaussian"], "detector=gaussian learns from normal images alone"),
+    ("train_detector", ["detector=knn", "export=out"], "export=out: detector=knn comes without a decoder"),
+    (
+        "train_detector",
+        ["detector.input=smell"],
+        "detector.input=smell is unknown: choose one of image, latent",
+    ),
+    ("train_detector", ["detector.rivals=[nobody]"], "detector.rivals=nobody is unknown: choose among knn"),
+    ("train_detector", ["detector=oracle"], "detector=oracle is unknown: choose one of gaussian, knn"),
+    ("train_ae", ["autoencoder.backbone="], "autoencoder.backbone is missing"),
+    (
+        "train_ae",
+        ["autoencoder.backbone=./nowhere"],
+        "autoencoder.backbone=./nowhere: there is no such folder",
+    ),
+    ("train_ae", ["autoencoder.layers=[99]"], "autoencoder.layers=[99]: this backbone has no usable map"),
+    ("train_ppo", ["agent=glass", "env.perturbation=brush"], "they need env.perturbation=dense"),
+    ("train_ppo", ["agent=feature_noise", "env.perturbation=principal"], "they need env.perturbation=dense"),
+    ("train_detector", ["detector.heads=3"], "detector.heads=3 must divide detector.width=64"),
+    ("train_detector", ["+synthesis.latent.magic=1"], "magic"),
+    ("train_detector", ["synthesis.pool=0"], "synthesis"),
+    ("train_detector", ["synthesis.weights={cutpaste: 0, perlin: 0}"], "synthesis"),
+    *(
+        ("train_ppo", [f"autoencoder.components={value}"], "autoencoder.components=")
+        for value in ("0", "-1", "2.5", "9999", "inf", "nan")
+    ),
+    ("train_ae", ["autoencoder.grid=0"], "autoencoder.grid=0 must be above 0"),
+]
+
+
+@pytest.mark.parametrize(("script", "mistake", "message"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_a_mistake_is_one_clear_line(
+    script: str, mistake: list[str], message: str, here: Path, command: Command
+) -> None:
+    _, error = command(script, *DATA, *MACHINE, *EYES, *mistake, code=2)
+    (line,) = [line for line in error.splitlines() if line.startswith(f"{script}.py: ")]
+    assert message in line
+    assert "Traceback" not in error
+    assert not list(here.glob("runs/**/metrics.json"))  # nothing was made before it was noticed
+
+
+def test_as_a_user_calls_it(here: Path) -> None:
+    done = run_script("train_detector.py", *AUTOENCODER, "detector=gaussian", cwd=here)
+    assert "image_AUROC" in done.stdout
+    assert "Warning" not in done.stderr
