@@ -85,16 +85,24 @@ def encoded(encoder: Encoder, images: ImageSource, path: Path, label: str) -> ND
 
     What the file holds already is not computed again: a stopped command goes on where it was.
     """
-    row = math.prod(encoder.latent_shape) * np.dtype(np.float16).itemsize
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        done = min(path.stat().st_size // row, len(images))
+        done = min(latent_count(path, encoder), len(images))
         if done < len(images):
-            _append(encoder, images, path, label, done, row)
+            _append(encoder, images, path, label, done)
         return mapped(path, len(images), encoder.latent_shape)
     except OSError as error:
         raise UserError(f"{path}: latents can't be kept there ({error.strerror})") from error
+
+
+def _row_bytes(encoder: Encoder) -> int:
+    return math.prod(encoder.latent_shape) * np.dtype(np.float16).itemsize
+
+
+def latent_count(path: Path, encoder: Encoder) -> int:
+    """How many whole latents the file holds; none if it isn't there."""
+    return path.stat().st_size // _row_bytes(encoder) if path.is_file() else 0
 
 
 def mapped(path: Path, count: int, latent_shape: Sequence[int]) -> NDArray[np.float16]:
@@ -102,14 +110,14 @@ def mapped(path: Path, count: int, latent_shape: Sequence[int]) -> NDArray[np.fl
     return np.memmap(path, np.float16, "r", shape=(count, *latent_shape))
 
 
-def _append(encoder: Encoder, images: ImageSource, path: Path, label: str, done: int, row: int) -> None:
+def _append(encoder: Encoder, images: ImageSource, path: Path, label: str, done: int) -> None:
     together = min(at_once(encoder.size), ENCODED_AT_ONCE)
     with (
         path.open("r+b") as file,
         progress_bar(f"features, {label}", len(images), done) as bar,
         torch.inference_mode(),
     ):
-        file.seek(done * row)
+        file.seek(done * _row_bytes(encoder))
         file.truncate()
         for first in range(done, len(images), together):
             batch = images[first : first + together].float() / 255

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.images import ImageSource
+from detectors.images import ImageSource, spread_positions
 from detectors.latent_diet import Pool
 from detectors.tokens import grid_of
 from latent_env.artifacts import write_atomically
 from latent_env.data.residence import settle
-from latent_env.latents import Eyes, encoded, mapped
+from latent_env.latents import Eyes, encoded, latent_count, mapped
 
 MADE_AT_ONCE = 50
 
@@ -40,7 +40,7 @@ def make_pool(
     text = json.dumps({"count": count, **settings}, sort_keys=True)
     key = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
     latents_path, facts_path = eyes.folder / f"latents-{key}.f16", eyes.folder / f"latents-{key}.npz"
-    if not facts_path.is_file():
+    if not (facts_path.is_file() and latent_count(latents_path, eyes.encoder) == count):
         made, masks, sources = _make(images, count, change)
         encoded(eyes.encoder, made, latents_path, name)
         tokens = functional.adaptive_avg_pool2d(masks, grid_of(eyes.encoder.latent_shape))
@@ -56,7 +56,8 @@ def make_pool(
 def _make(images: ImageSource, count: int, change: Change) -> tuple[Tensor, Tensor, Tensor]:
     """Changed images ``(count, C, H, W)`` uint8, masks ``(count, 1, H, W)``, and what they were made of."""
     generator = torch.Generator().manual_seed(0)
-    sources = torch.arange(count) % len(images)
+    sources = spread_positions(len(images), count)
+    sources = sources[torch.arange(count) % len(sources)]
     made, masks = [], []
     for part in sources.split(MADE_AT_ONCE):
         clean = images[part.to(images.device)].float() / 255
