@@ -219,6 +219,8 @@ def agent_stage(job: Job[AgentRun]) -> Run:
     write_report(run.path, rows, headline, facts, opinions)
     gains = {f"gain_{row.metric}": row.difference for row in rows}
     run.finish({row.metric: row.after for row in rows} | gains)
+    for number in range(1, config.rounds + 1):  # all of it is in the joined file
+        (run.part(f"round_{number}").path / "augmented.npz").unlink(missing_ok=True)
     return run
 
 

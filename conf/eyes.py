@@ -16,6 +16,9 @@ from latent_env.rendering import side_by_side, stack, to_rgb
 SMALLEST = 112
 """Backbones have learned from about 224 pixels: on images below this side they see little."""
 
+WORTH_A_REMARK = 0.1
+"""A share of near copies above this is said."""
+
 SHOWN = 6
 KIND = "encoder"
 
@@ -68,7 +71,18 @@ def pretrained_eyes(job: Job[AutoencoderRun], config: PretrainedConfig) -> Eyes:
             f"eyes: layers {', '.join(map(str, backbone.layers))} at {backbone.grid}×{backbone.grid}, "
             f"{encoder.latent_shape[0]} components with {encoder.explained:.0%} of the variance"
         )
+        remark_near_copies(job, eyes)
     return eyes
+
+
+def remark_near_copies(job: Job[AutoencoderRun], eyes: Eyes) -> None:
+    """Say so where validation images look much like training images: test images may do so too."""
+    share = eyes.near_copies()
+    if share > WORTH_A_REMARK:
+        say(
+            f"{job.dataset.name}: {share:.0%} of the normal validation images look almost like a training "
+            "image; if that holds for the test split too, figures say less about objects never seen"
+        )
 
 
 def unfitted_encoder(job: Job[AutoencoderRun], config: PretrainedConfig) -> PretrainedEncoder:

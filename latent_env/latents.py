@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from detectors.errors import UserError
 from detectors.images import ImageSource, at_once, spread_over
@@ -23,6 +24,10 @@ ENCODED_AT_ONCE = 32
 """Images that go through a backbone together: more would gain nothing on a CPU, and lose more on Ctrl-C."""
 
 MOST_CALIBRATED = 256
+
+MOST_COMPARED, NUMBERS_COMPARED, COMPARED_AT_ONCE = 2048, 2**27, 256
+NEARLY_THE_SAME = 0.8
+"""The cosine between the features of two images above which they show the same object, or nearly."""
 
 
 class Encoder(Protocol):
@@ -71,6 +76,22 @@ class Eyes:
             return spread_over(self.latents("train"), MOST_CALIBRATED)
         latents = self.latents("valid")
         return latents[rows.to(latents.device)]
+
+    @torch.no_grad()
+    def near_copies(self) -> float:
+        """The share of normal validation images that look almost like some training image.
+
+        Where it is large, a detector partly says whether it has seen an object before. What all images have
+        in common at a place is taken off first: objects that are merely aligned are no copies.
+        """
+        scales = self.encoder.natural_scales.to(self.device)
+        most = max(min(MOST_COMPARED, NUMBERS_COMPARED // math.prod(self.encoder.latent_shape)), 2)
+        parts = [spread_over(self.latents("train"), most), spread_over(self.normal_validation(), most)]
+        train, valid = (part.float() * scales.view(-1, *[1] * (part.ndim - 2)) for part in parts)
+        common = train.mean(0)
+        train, valid = (normalize((part - common).flatten(1), dim=1) for part in (train, valid))
+        closest = torch.cat([(part @ train.T).amax(1) for part in valid.split(COMPARED_AT_ONCE)])
+        return float((closest > NEARLY_THE_SAME).float().mean())
 
     def keep(self, split: str, latents: Tensor) -> None:
         """Take over latents of a whole split, float16, that are known already."""

@@ -27,7 +27,7 @@ from latent_env.autoencoders import FrozenAutoencoder, PretrainedAutoencoder
 from latent_env.autoencoders.backbone import Backbone, load_backbone
 from latent_env.autoencoders.pretrained import PretrainedEncoder, fit_encoder
 from latent_env.autoencoders.training import peak_signal_to_noise, structural_similarity, train_decoder
-from latent_env.data import Dataset
+from latent_env.data import Dataset, Split
 from latent_env.data.phantom import make_phantom_dataset
 from latent_env.data.residence import StreamedImages
 from latent_env.latents import Eyes
@@ -487,3 +487,30 @@ def test_a_pool_of_real_anomalies(dataset: Dataset, images: Tensor, tmp_path: Pa
     moved = (pool.latents[:].float() - thumbnails(dataset.train).float()).abs().amax(1, keepdim=True)
     assert moved[pool.tokens == 0].max() < 1e-3
     assert (moved[pool.tokens > 0.5] > 1e-3).float().mean() > 0.9
+
+
+def of_images(train: Tensor, valid: Tensor, test: Tensor) -> Dataset:
+    """A data set of these normal images; the last test image counts as an anomaly."""
+    parts = []
+    for images in (train, valid, test):
+        labels = np.zeros(len(images), np.int64)
+        if images is test:
+            labels[-1] = 1
+        names = tuple(f"{number}.png" for number in range(len(images)))
+        parts.append(Split(images.numpy(), labels, None, names))
+    return Dataset("made", *parts)
+
+
+def test_near_copies_are_counted(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randint(0, 200, (1, 1, SIZE, SIZE), generator=generator)
+    # Enlarged noise, or its means over tokens would all be alike.
+    small = torch.randint(0, 56, (16, 1, GRID, GRID), generator=generator)
+    images = (common + functional.interpolate(small.float(), SIZE)).to(torch.uint8)
+    fresh, again = images[10:], images[:10].clamp(max=250) + 2
+    for name, valid, share in [("fresh", fresh, 0.0), ("again", again, 1.0)]:
+        _, eyes = look(of_images(images[:10], valid, fresh), tmp_path / name)
+        assert eyes.near_copies() == share
+    half = torch.cat([fresh[:4], again[:4]])
+    _, eyes = look(of_images(images[:10], half, fresh), tmp_path / "half")
+    assert eyes.near_copies() == 0.5
