@@ -42,7 +42,7 @@ def autoencoder_settings(job: Job[AutoencoderRun]) -> dict[str, Any]:
     """All that decides what the autoencoder becomes."""
     shared, config = job.shared_settings(), job.config.autoencoder
     if isinstance(config, PretrainedConfig):
-        shared["eyes"] = {"weights": job.backbone.digest()}
+        shared["eyes"] = {"weights": job.backbone_digest}
     return {**shared, "autoencoder": config.settings()}
 
 

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from conf.eyes import eyes_settings, pretrained_eyes, unfitted_encoder
 from conf.job import Job, say, start_job
-from conf.latent_learning import check_latent_synthesis, learn_from_latents, make_synthesis
+from conf.latent_learning import (
+    check_latent_synthesis,
+    check_validation,
+    learn_from_latents,
+    make_latent_synthesis,
+    make_synthesis,
+)
 from conf.launch import run_script
 from conf.schema import (
     DetectorConfig,
@@ -99,16 +105,20 @@ def rehearse_detector(job: Job[DetectorRun]) -> World:
             make_synthesis(job)
     images = job.train_images[:4]
     frozen = FrozenAutoencoder(new_autoencoder(job)).calibrate(images)
-    return World.build(frozen, new_detector(job, frozen).eval(), images, job.device)
+    world = World.build(frozen, new_detector(job, frozen).eval(), images, job.device)
+    if world.judges_latents and (synthesis := make_latent_synthesis(job)):
+        synthesis(world.latents, torch.Generator())
+    return world
 
 
 def rehearse_distances(job: Job[DetectorRun]) -> None:
     """The same for a detector that is not trained; it makes no world."""
     if job.config.export:
         raise UserError(
-            f"export={job.config.export}: detector={job.config.detector.name} comes without a decoder, so "
-            "there is no environment to export; leave it out, or choose detector=transformer"
+            f"export={job.config.export}: detector={job.config.detector.name} makes no environment to "
+            "export; leave it out, or choose detector=transformer"
         )
+    check_validation(job)
     if isinstance(job.config.autoencoder, PretrainedConfig):
         unfitted_encoder(job, job.config.autoencoder)
     else:
@@ -196,7 +206,10 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, Eyes]:
         return World.build(autoencoder, load_detector(run.path), starts, job.device, latents), run, eyes
 
     run.begin()
-    detector = learn_to_detect(job, run, autoencoder, eyes, "detector")
+    if (run.path / "detector.json").is_file():  # trained by a command that was stopped after that
+        detector = load_detector(run.path)
+    else:
+        detector = learn_to_detect(job, run, autoencoder, eyes, "detector")
     world = World.build(autoencoder, detector, starts, job.device, latents)
     save_world(run.path, world)
     evaluation = evaluate_test(world, eyes)

@@ -22,10 +22,10 @@ from scipy import stats
 from conf.choices import CONF
 from conf.eyes import pretrained_eyes
 from conf.job import Job, start_job
-from conf.latent_learning import learn_from_latents
+from conf.latent_learning import check_latent_synthesis, learn_from_latents
 from conf.launch import mistakes_explained
-from conf.schema import DetectorRun, PretrainedConfig, register_schema
-from detectors.base import Detector
+from conf.schema import DetectorRun, PretrainedConfig, TransformerConfig, register_schema
+from detectors.base import LATENT, Detector
 from detectors.distance import DistanceDetector
 from detectors.errors import UserError
 from detectors.gaussian import GaussianDetector
@@ -35,7 +35,7 @@ from detectors.latent_transformer import LatentTransformer
 from latent_env.evaluation import evaluate_latents
 from latent_env.latents import Eyes
 from latent_env.rivals import fit_distances
-from train_detector import new_detector
+from train_detector import detector_settings, new_detector
 
 TRAINED = "transformer"
 
@@ -59,7 +59,7 @@ def trained(job: Job[DetectorRun], eyes: Eyes) -> LatentTransformer:
     """The transformer of one seed."""
     detector = new_detector(job, eyes.encoder)
     assert isinstance(detector, LatentTransformer)
-    run = job.run("benchmark", f"seed-{job.config.seed}", {"seed": job.config.seed})
+    run = job.run("benchmark", f"seed-{job.config.seed}", detector_settings(job))
     run.begin()
     detector = learn_from_latents(job, run, detector, eyes, f"seed {job.config.seed}", None, 0.0)
     run.writer.close()
@@ -73,15 +73,29 @@ def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
     return mean - reach, mean + reach
 
 
+def checked(job: Job[DetectorRun], split: str) -> PretrainedConfig:
+    """The pretrained eyes that the keys name; what can't be compared is an error before anything starts."""
+    config, detector = job.config.autoencoder, job.config.detector
+    if not isinstance(config, PretrainedConfig):
+        raise UserError("this compares detectors of pretrained latents: add autoencoder=pretrained")
+    if not isinstance(detector, TransformerConfig) or detector.input != LATENT:
+        raise UserError("this compares the transformer of latents with its rivals: leave detector as it is")
+    check_latent_synthesis(job)
+    if len(np.unique(getattr(job.dataset, split).labels)) < 2:
+        raise UserError(
+            f"{job.dataset.name}: the {split} split has no anomalies to find: try track=labelled_validation, "
+            "or --split test once everything is chosen"
+        )
+    return config
+
+
 def measure(overrides: list[str], seeds: int, split: str) -> dict[str, list[dict[str, float]]]:
     """All metrics of every detector, seed by seed."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in (TRAINED, *RIVALS)}
     eyes: Eyes | None = None
     for seed in range(seeds):
         job = job_of(overrides, seed)
-        config = job.config.autoencoder
-        if not isinstance(config, PretrainedConfig):
-            raise UserError("this compares detectors of pretrained latents: add autoencoder=pretrained")
+        config = checked(job, split)
         eyes = job.keep_eyes(eyes or pretrained_eyes(job, config))
         scales = eyes.encoder.natural_scales
         detectors: dict[str, Detector] = {TRAINED: trained(job, eyes)}

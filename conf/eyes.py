@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from conf.job import Job, say
 from conf.schema import AutoencoderRun, PretrainedConfig
+from detectors.errors import UserError
 from latent_env.artifacts import load_artifact, save_artifact
+from latent_env.autoencoders.backbone import Backbone
 from latent_env.autoencoders.pretrained import PretrainedEncoder, check_components, fit_encoder
 from latent_env.latents import Eyes
 from latent_env.rendering import side_by_side, stack, to_rgb
@@ -21,6 +24,8 @@ WORTH_A_REMARK = 0.1
 
 SHOWN = 6
 KIND = "encoder"
+FITTED = ("centre", "components", "deviations")
+"""What is fitted to the images; the network itself is not stored again."""
 
 
 def eyes_settings(job: Job[AutoencoderRun], config: PretrainedConfig) -> dict[str, Any]:
@@ -29,7 +34,7 @@ def eyes_settings(job: Job[AutoencoderRun], config: PretrainedConfig) -> dict[st
     shared.pop("seed")
     shared["dataset"].pop("augment")
     choice = {"layers": list(backbone.layers), "grid": backbone.grid, "components": config.components}
-    return {**shared, "eyes": {"weights": backbone.digest(), **choice}}
+    return {**shared, "eyes": {"weights": job.backbone_digest, **choice}}
 
 
 def pretrained_eyes(job: Job[AutoencoderRun], config: PretrainedConfig) -> Eyes:
@@ -39,11 +44,9 @@ def pretrained_eyes(job: Job[AutoencoderRun], config: PretrainedConfig) -> Eyes:
     backbone, dataset = job.backbone, job.dataset
     run = job.run("eyes", "pretrained", eyes_settings(job, config))
     if run.complete:
-        tensors, _ = load_artifact(run.path, KIND, KIND)
-        encoder = PretrainedEncoder(backbone, dataset.channels, len(tensors["components"])).to(job.device)
-        encoder.load_state_dict(tensors, strict=False)
-        encoder.requires_grad_(False)
+        encoder = load_encoder(run.path, backbone, dataset.channels).to(job.device)
         say(f"eyes: using {run.path}")
+        remark_near_copies(job, run.metrics["near_copies"])
     else:
         if dataset.size < SMALLEST:
             say(
@@ -52,7 +55,7 @@ def pretrained_eyes(job: Job[AutoencoderRun], config: PretrainedConfig) -> Eyes:
             )
         run.begin()
         encoder, latents = fit_encoder(backbone, job.train_images, dataset.channels, config.components)
-        own = {name: tensor for name, tensor in encoder.state_dict().items() if "." not in name}
+        own = {name: getattr(encoder, name) for name in FITTED}
         save_artifact(run.path, KIND, KIND, own, {"layers": list(backbone.layers), "grid": backbone.grid})
     eyes = job.keep_eyes(job.eyes(encoder, run))
     if not run.complete:
@@ -66,18 +69,29 @@ def pretrained_eyes(job: Job[AutoencoderRun], config: PretrainedConfig) -> Eyes:
         captions = ["image"] * len(pictures), ["components 1 to 3"] * len(pictures)
         rows = [[to_rgb(image) for image in row] for row in (pictures, colours)]
         run.picture("eyes", stack([side_by_side(*row) for row in zip(rows, captions, strict=True)]))
-        run.finish({"components": encoder.latent_shape[0], "explained_variance": encoder.explained})
+        found = {"components": encoder.latent_shape[0], "explained_variance": encoder.explained}
+        run.finish({**found, "near_copies": eyes.near_copies()})
         say(
             f"eyes: layers {', '.join(map(str, backbone.layers))} at {backbone.grid}×{backbone.grid}, "
             f"{encoder.latent_shape[0]} components with {encoder.explained:.0%} of the variance"
         )
-        remark_near_copies(job, eyes)
+        remark_near_copies(job, run.metrics["near_copies"])
     return eyes
 
 
-def remark_near_copies(job: Job[AutoencoderRun], eyes: Eyes) -> None:
+def load_encoder(folder: Path, backbone: Backbone, channels: int) -> PretrainedEncoder:
+    """The encoder that an earlier command fitted."""
+    tensors, _ = load_artifact(folder, KIND, KIND)
+    if set(tensors) != set(FITTED) or tensors["components"].shape[-1:] != (backbone.features,):
+        raise UserError(f"{folder} holds no encoder of this backbone: delete it")
+    encoder = PretrainedEncoder(backbone, channels, len(tensors["components"]))
+    for name in FITTED:
+        getattr(encoder, name).copy_(tensors[name])
+    return encoder.requires_grad_(False)
+
+
+def remark_near_copies(job: Job[AutoencoderRun], share: float) -> None:
     """Say so where validation images look much like training images: test images may do so too."""
-    share = eyes.near_copies()
     if share > WORTH_A_REMARK:
         say(
             f"{job.dataset.name}: {share:.0%} of the normal validation images look almost like a training "

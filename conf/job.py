@@ -77,6 +77,11 @@ class Job(Generic[C]):
         assert isinstance(config, PretrainedConfig)
         return load_backbone(config.backbone, self.dataset.size, config.layers, config.grid).to(self.device)
 
+    @cached_property
+    def backbone_digest(self) -> str:
+        """What its features depend on; all its weights are read for it."""
+        return self.backbone.digest()
+
     def eyes(self, encoder: Encoder, run: Run) -> Eyes:
         """An encoder with the latents that it makes, which are kept in the folder of its run."""
         return Eyes(encoder, self.dataset, run.path, self.device, self.config.memory)

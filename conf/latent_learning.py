@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from conf.job import Job
 from conf.schema import DetectorRun, TransformerConfig
 from detectors.errors import UserError
 from detectors.images import spread_over, spread_positions
-from detectors.latent_diet import LatentDiet, Pool
+from detectors.latent_diet import LatentDiet, Pool, anomalous_tokens
 from detectors.latent_synthesis import LatentSynthesis
 from detectors.latent_transformer import LatentTransformer, token_losses
 from detectors.synthesis import ImageSynthesis
 from detectors.training import Samples, train_detector
 from detectors.training_state import TrainingState
+from latent_env.data import Split
+from latent_env.data.residence import StreamedImages
 from latent_env.evaluation import evaluate_latents, validation_latents
 from latent_env.latents import Eyes
-from latent_env.pools import make_pool
+from latent_env.pools import Change, make_pool
 from latent_env.runs import Run
 from latent_env.supervision import follow
+
+Vary = Callable[[Tensor, torch.Generator], Tensor]
 
 
 def make_synthesis(job: Job[DetectorRun]) -> ImageSynthesis:
@@ -35,8 +41,18 @@ def make_latent_synthesis(job: Job[DetectorRun]) -> LatentSynthesis | None:
     return LatentSynthesis(weights) if any(weights.values()) else None
 
 
+def check_validation(job: Job[DetectorRun]) -> None:
+    """Complain if nothing says how far out normal images lie that were not trained on."""
+    if job.dataset.valid.labels.all():
+        raise UserError(
+            f"{job.dataset.name}: the valid split needs normal images: a detector of latents takes from them "
+            "what is usual"
+        )
+
+
 def check_latent_synthesis(job: Job[DetectorRun]) -> None:
     """Complain if there would be nothing that a detector of latents could take for an anomaly."""
+    check_validation(job)
     config = job.config.synthesis
     of_images = any(config.weights.values())
     if of_images:
@@ -69,7 +85,7 @@ def learn_from_latents(
     known_normal = eyes.normal_validation()
     diet = latent_diet(job, eyes, samples, share)
     state = TrainingState(detector, config.learning_rate, config.steps, job.config.seed)
-    split, seen = validation_latents(eyes, diet, job.config.seed)
+    split, seen = validation_latents(eyes, lambda valid: validation_anomalies(job, eyes, valid))
 
     def validate() -> dict[str, float]:
         detector.eval()
@@ -103,23 +119,50 @@ def latent_diet(job: Job[DetectorRun], eyes: Eyes, samples: Samples | None, shar
 
 def pools(job: Job[DetectorRun], eyes: Eyes) -> tuple[Pool | None, Pool | None]:
     """Varied training images, and anomalous ones, as latents: the same for every seed."""
-    config, vary = job.config.synthesis, job.augmentation
-    if not config.pool:
+    vary, count = job.augmentation, job.config.synthesis.pool
+    if not count:
         return None, None
-    images, size = job.train_images, config.pool
-    how: dict[str, Any] = {"augment": asdict(vary)}
-    varied = make_pool(
-        eyes, images, "varied", size, lambda x, g: (vary(x, g), torch.zeros_like(x[:, :1])), how
-    )
-    if not any(config.weights.values()):
-        return varied, None
+
+    def varied(batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return vary(batch, generator), torch.zeros_like(batch[:, :1])
+
+    how = {"augment": asdict(vary)}
+    normal = make_pool(eyes, job.train_images, "varied", count, varied, how)
+    if not any(job.config.synthesis.weights.values()):
+        return normal, None
+    how |= spoiling_settings(job)
+    return normal, make_pool(eyes, job.train_images, "anomalous", count, spoiler(job, vary), how)
+
+
+def spoiling_settings(job: Job[DetectorRun]) -> dict[str, Any]:
+    """What image-space anomalies depend on, beside the images."""
+    textures = None if job.textures is None else job.textures.facts["digest"]
+    return {"weights": dict(job.config.synthesis.weights), "textures": textures}
+
+
+def spoiler(job: Job[DetectorRun], vary: Vary | None = None) -> Change:
+    """Makes image-space anomalies of images, varied ones if there is something to ``vary`` them."""
     synthesis = make_synthesis(job)
 
-    def spoil(batch: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        made = synthesis(vary(batch, generator), generator)
+    def spoil(batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        made = synthesis(batch if vary is None else vary(batch, generator), generator)
         return made.images, made.masks
 
-    how |= {"weights": dict(config.weights)}
-    if job.textures is not None:
-        how["textures"] = job.textures.facts["digest"]
-    return varied, make_pool(eyes, images, "anomalous", size, spoil, how)
+    return spoil
+
+
+def validation_anomalies(job: Job[DetectorRun], eyes: Eyes, valid: Split) -> tuple[Tensor, Tensor]:
+    """Latents of anomalies made of the normal images of ``valid``, and masks of their tokens.
+
+    Never those of the training pool: a detector has seen them, and the images they were made of.
+    """
+    if job.config.synthesis.pool and any(job.config.synthesis.weights.values()):
+        images = StreamedImages(valid.images, job.device)
+        pool = make_pool(eyes, images, "validation", len(valid), spoiler(job), spoiling_settings(job))
+        return pool.latents[:], anomalous_tokens(pool.tokens)
+    latent = make_latent_synthesis(job)
+    assert latent is not None
+    made = latent(
+        eyes.normal_validation()[: len(valid)].float(), torch.Generator().manual_seed(job.config.seed)
+    )
+    return made.images, made.masks

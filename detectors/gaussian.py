@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from detectors.distance import DistanceDetector
-from detectors.images import ImageSource
+from detectors.images import ImageSource, spread_over
 from detectors.tokens import as_tokens, grid_of
+
+MOST_IMAGES = 2048
+"""Of more images, so many evenly spaced ones say the same."""
 
 SHRINKAGE = 0.01
 """So much of every covariance is replaced by the mean variance."""
@@ -39,7 +42,7 @@ class GaussianDetector(DistanceDetector):
     @torch.no_grad()
     def fit(self, latents: ImageSource, scales: Tensor, seed: int) -> None:  # noqa: ARG002
         """Take mean and covariance at every place of latents ``(N, *latent_shape)``."""
-        by_place = as_tokens(latents[:]).transpose(0, 1)  # (T, N, C)
+        by_place = as_tokens(spread_over(latents, MOST_IMAGES)).transpose(0, 1)  # (T, N, C)
         for place, tokens in enumerate(by_place):  # one by one: all covariances at once take much memory
             normal = tokens.double()
             self.means[place] = normal.mean(0)

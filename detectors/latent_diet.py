@@ -73,10 +73,6 @@ class LatentDiet:
         labels[half:] = 1
         return Batch(latents, masks, labels, owners.to(latents.device))
 
-    def anomalies(self, normal: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """As many synthetic anomalies as ``normal (B, *latent_shape)``, and masks ``(B, 1, h, w)``."""
-        return self._spoilt(normal, torch.zeros(len(normal), dtype=torch.int64), generator)
-
     def _spoilt(self, normal: Tensor, owners: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Anomalies in place of normal latents; ``owners`` is set right for those from the pool."""
         latents = normal.clone()
@@ -84,7 +80,7 @@ class LatentDiet:
         pooled = round(self.pool_share * len(latents)) if self.anomalous is not None else 0
         if self.anomalous is not None and pooled:
             latents[:pooled], owners[:pooled], tokens = draw(self.anomalous, pooled, generator)
-            masks[:pooled] = (tokens >= LEAST_SHARE).to(masks)
+            masks[:pooled] = anomalous_tokens(tokens).to(masks)
         if self.synthesis is not None and pooled < len(latents):
             made = self.synthesis(latents[pooled:], generator)
             latents[pooled:], masks[pooled:] = made.images, made.masks
@@ -100,6 +96,15 @@ class LatentDiet:
                 rows = varied.to(latents.device)
                 latents[rows], owners[varied], _ = draw(self.varied, len(varied), generator)
         return latents, owners
+
+
+def anomalous_tokens(shares: Tensor) -> Tensor:
+    """Which tokens ``(M, 1, h, w)`` count as anomalous, bool, given the share of each that is.
+
+    The one with the most always does, however small the anomaly.
+    """
+    most = shares.amax((2, 3), keepdim=True)
+    return (shares >= LEAST_SHARE) | ((shares == most) & (shares > 0))
 
 
 def draw(pool: Pool, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -60,7 +60,9 @@ def transplant(tokens: Tensor, region: Tensor, generator: torch.Generator) -> Te
     """Tokens of another image of the batch, moved to another place."""
     batch, count, _ = tokens.shape
     other = (torch.arange(batch) + torch.randint(1, max(batch, 2), (batch,), generator=generator)) % batch
-    moved = (torch.arange(count)[None] + torch.randint(count, (batch, 1), generator=generator)) % count
+    moved = (
+        torch.arange(count)[None] + torch.randint(1, max(count, 2), (batch, 1), generator=generator)
+    ) % count
     return tokens[other[:, None].to(tokens.device), moved.to(tokens.device)]
 
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from detectors.base import Detection, Detector
-from detectors.images import ImageSource, spread_over
-from detectors.latent_diet import LatentDiet
+from detectors.images import ImageSource, spread_positions
 from detectors.metrics import all_metrics
 from detectors.synthesis import ImageSynthesis
 from detectors.tokens import at_size
@@ -98,20 +97,26 @@ def validation_split(valid: Split, synthesis: ImageSynthesis, seed: int) -> Spli
     )
 
 
-def validation_latents(eyes: Eyes, diet: LatentDiet, seed: int) -> tuple[Split, ImageSource]:
-    """The same for a detector that reads latents: the split, and the latents of its images."""
+def validation_latents(
+    eyes: Eyes, spoil: Callable[[Split], tuple[Tensor, Tensor]]
+) -> tuple[Split, ImageSource]:
+    """The same for a detector that reads latents: the split, and the latents of its images.
+
+    :param spoil: latents and token masks ``(N, 1, h, w)`` of anomalies made of the images of a split.
+    """
     valid, latents = eyes.dataset.valid, eyes.latents("valid")
     if valid.labels.any():
         return valid, latents
-    normal = spread_over(latents, MOST_SYNTHETIC).float()
-    count, size = len(normal), valid.images.shape[-1]
-    made, tokens = diet.anomalies(normal, torch.Generator().manual_seed(seed))
-    masks = torch.nn.functional.interpolate(tokens.cpu(), size)[:, 0].numpy() > 0.5
+    rows = spread_positions(len(valid), MOST_SYNTHETIC)
+    valid, normal = valid.subset(rows.numpy()), latents[rows.to(latents.device)].float()
+    made, tokens = spoil(valid)
+    count, size = len(valid), valid.images.shape[-1]
+    masks = torch.nn.functional.interpolate(tokens.float().cpu(), size)[:, 0].numpy() > 0.5
     images = np.broadcast_to(valid.images[:1], (2 * count, *valid.images.shape[1:]))  # nobody looks at them
     labels = np.repeat(np.array([0, 1], np.int64), count)
     names = tuple(f"{number}" for number in range(2 * count))
     split = Split(images, labels, np.concatenate([np.zeros_like(masks), masks]), names)
-    return split, torch.cat([normal, made])
+    return split, torch.cat([normal, made.float()])
 
 
 def opinions_table(name: str, metrics: Mapping[str, float]) -> str:

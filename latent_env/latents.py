@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from detectors.errors import UserError
-from detectors.images import ImageSource, at_once, spread_over
+from detectors.images import ImageSource, at_once, spread_over, spread_positions
 from latent_env.artifacts import write_atomically
 from latent_env.data import Dataset
 from latent_env.data.residence import StreamedImages, settle
@@ -23,7 +23,10 @@ from latent_env.progress import progress_bar
 ENCODED_AT_ONCE = 32
 """Images that go through a backbone together: more would gain nothing on a CPU, and lose more on Ctrl-C."""
 
-MOST_CALIBRATED = 256
+LARGEST = 6e4
+"""What half precision can hold."""
+
+MOST_CALIBRATED = 1024
 
 MOST_COMPARED, NUMBERS_COMPARED, COMPARED_AT_ONCE = 2048, 2**27, 256
 NEARLY_THE_SAME = 0.8
@@ -70,12 +73,10 @@ class Eyes:
         return self._latents[split]
 
     def normal_validation(self) -> Tensor:
-        """Latents of the normal validation images, or of some training images where there are none."""
+        """Latents of normal validation images, ``(N, *latent_shape)``: of very many, some evenly spaced."""
         rows = torch.from_numpy(np.flatnonzero(self.dataset.valid.labels == 0))
-        if not len(rows):
-            return spread_over(self.latents("train"), MOST_CALIBRATED)
         latents = self.latents("valid")
-        return latents[rows.to(latents.device)]
+        return latents[rows[spread_positions(len(rows), MOST_CALIBRATED)].to(latents.device)]
 
     @torch.no_grad()
     def near_copies(self) -> float:
@@ -84,6 +85,8 @@ class Eyes:
         Where it is large, a detector partly says whether it has seen an object before. What all images have
         in common at a place is taken off first: objects that are merely aligned are no copies.
         """
+        if self.dataset.valid.labels.all():
+            return 0.0
         scales = self.encoder.natural_scales.to(self.device)
         most = max(min(MOST_COMPARED, NUMBERS_COMPARED // math.prod(self.encoder.latent_shape)), 2)
         parts = [spread_over(self.latents("train"), most), spread_over(self.normal_validation(), most)]
@@ -142,5 +145,6 @@ def _append(encoder: Encoder, images: ImageSource, path: Path, label: str, done:
         file.truncate()
         for first in range(done, len(images), together):
             batch = images[first : first + together].float() / 255
-            file.write(encoder.encode(batch).half().cpu().numpy().tobytes())
+            latents = encoder.encode(batch).clamp(-LARGEST, LARGEST)
+            file.write(latents.half().cpu().numpy().tobytes())
             bar.update(len(batch))

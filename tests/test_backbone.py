@@ -192,7 +192,7 @@ def test_architecture_and_weights_make_the_same_features_again(kind: str, load: 
 
 
 @every_kind
-def test_the_digest_is_that_of_the_weights(
+def test_the_digest_is_that_of_weights_and_colours(
     kind: str, load: Load, tmp_path: Path, folders: dict[str, Path]
 ) -> None:
     backbone = load(kind)
@@ -202,6 +202,10 @@ def test_the_digest_is_that_of_the_weights(
     weight = next(iter(again.network.parameters()))
     weight[(0,) * weight.ndim] += 1e-3
     assert again.digest() != backbone.digest()
+    settings = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    (tmp_path / "elsewhere/preprocessor_config.json").write_text(json.dumps(settings))
+    recoloured = load_backbone(str(tmp_path / "elsewhere"), SIZE, [1], 4)
+    assert recoloured.digest() != backbone.digest()
 
 
 def test_weights_are_those_in_the_folder(folders: dict[str, Path], load: Load) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detectors.errors import UserError
 from detectors.images import ImageSource
-from detectors.latent_diet import LEAST_SHARE, LatentDiet, Pool
+from detectors.latent_diet import LEAST_SHARE, LatentDiet, Pool, anomalous_tokens
 from detectors.latent_synthesis import KINDS, LARGEST_SHARE, LatentSynthesis
 from detectors.latent_transformer import LatentTransformer, token_losses
 from detectors.memory import NOBODY, PlacedMemory
@@ -656,16 +656,16 @@ def test_a_pool_alone_is_enough() -> None:
     assert torch.equal(diet.batch(20, seeded()).sources, shown)
 
 
-def test_given_normals_are_spoilt_one_by_one() -> None:
-    given_normals = noise(12)
-    kept = given_normals.clone()
-    diet = LatentDiet(noise(COUNT), LatentSynthesis({"noise": 1.0}), None, pool(POOLED), 0.25)
-    latents, masks = diet.anomalies(given_normals, seeded())
-    assert torch.equal(given_normals, kept)
-    assert (said(latents[:3])[0] == POOLED).all()
-    assert (masks.flatten(1).amax(1) == 1).all()
-    same = (as_tokens(latents) == as_tokens(kept)).all(2)[3:]
-    assert torch.equal(same, masks[3:].flatten(1) == 0)
+@given(st.integers(1, 6), st.integers(1, 6), SEEDS)
+def test_every_anomaly_has_an_anomalous_token(rows: int, columns: int, seed: int) -> None:
+    shares = torch.rand(8, 1, rows, columns, generator=seeded(seed)) ** 6
+    shares[0] = 0
+    marked = anomalous_tokens(shares)
+    assert not marked[0].any()
+    assert marked[1:].flatten(1).any(1).all()
+    assert marked[shares >= 0.1].all()
+    few = marked & (shares < 0.1)  # only where nothing reaches a tenth
+    assert not (few.flatten(1).any(1) & (shares >= 0.1).flatten(1).any(1)).any()
 
 
 @settings(max_examples=20)

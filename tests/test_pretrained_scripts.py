@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 import train_ae
 import train_detector
 import train_ppo
+from benchmarks import eyes
 
 DATA = ["dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=8", "dataset.test=8"]
 MACHINE = ["device=cpu", "threads=1"]
@@ -93,7 +94,8 @@ def test_the_first_stage(here: Path, command: Command) -> None:
     assert set(metrics(autoencoder)) == {"valid_psnr", "valid_ssim"}
     assert metrics(eyes)["components"] == 8
     assert 0 < metrics(eyes)["explained_variance"] < 1
-    assert encoded(said) == ["features"]
+    assert 0 <= metrics(eyes)["near_copies"] <= 1
+    assert encoded(said) == ["features", "features, valid"]
 
     again, said = command("train_ae", *AUTOENCODER)
     assert again == out
@@ -240,7 +242,7 @@ def test_images_of_pretrained_eyes(here: Path, command: Command) -> None:
 MISTAKES: list[tuple[str, list[str], str]] = [
     ("train_ppo", ["detector=knn"], "detector=knn learns from normal images alone"),
     ("train_ppo", ["detector=gaussian"], "detector=gaussian learns from normal images alone"),
-    ("train_detector", ["detector=knn", "export=out"], "export=out: detector=knn comes without a decoder"),
+    ("train_detector", ["detector=knn", "export=out"], "export=out: detector=knn makes no environment"),
     (
         "train_detector",
         ["detector.input=smell"],
@@ -284,3 +286,32 @@ def test_as_a_user_calls_it(here: Path) -> None:
     done = run_script("train_detector.py", *AUTOENCODER, "detector=gaussian", cwd=here)
     assert "image_AUROC" in done.stdout
     assert "Warning" not in done.stderr
+
+
+def test_a_detector_that_was_trained_before_a_stop_is_not_trained_again(here: Path, command: Command) -> None:
+    command("train_detector", *DETECTOR)
+    run = only(here, "detector")
+    before = (run / "detector.safetensors").read_bytes()
+    (run / "metrics.json").unlink()
+    _, said = command("train_detector", *DETECTOR)
+    assert not [line for line in said.replace("\r", "\n").splitlines() if line.startswith("detector  ")]
+    assert (run / "detector.safetensors").read_bytes() == before
+    assert (run / "metrics.json").is_file()
+
+
+def test_the_benchmark_compares_all_of_them(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("sys.argv", ["eyes", *DETECTOR, "--seeds", "2", "--json", "found.json"])
+    eyes.main()
+    out = capsys.readouterr().out
+    assert "transformer minus it" in out
+    found = json.loads((here / "found.json").read_text())
+    assert set(found) == {eyes.TRAINED, *eyes.RIVALS}
+    assert all(len(seeds) == 2 and 0 <= seeds[1]["image_AUROC"] <= 1 for seeds in found.values())
+    for extra, message in [("detector.input=image", "leave detector"), ("runs=other", "no anomalies")]:
+        monkeypatch.setattr("sys.argv", ["eyes", *DETECTOR, extra, "track=normal_only"])
+        with pytest.raises(SystemExit):
+            eyes.main()
+        assert message in capsys.readouterr().err

@@ -24,6 +24,9 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """Mean and deviation of colours: the usual ones, and those of networks that want [-1, 1]."""
 
+UNIMPORTANT = ("_name_or_path", "architectures", "dtype", "transformers_version")
+"""Of a network's description, what doesn't change what it computes here."""
+
 CHOSEN_STRIDES = (8, 16)
 """Of convolutional networks, the last maps that halved the image three and four times: deep enough to know
 parts, early enough to know where."""
@@ -84,8 +87,9 @@ class Backbone(nn.Module):
         self.features = sum(maps[layer].shape[1] for layer in self.layers)
 
     def digest(self) -> str:
-        """A digest of all weights: what was made with others must be made again."""
-        digest = hashlib.sha256()
+        """A digest of all that decides the features: what was made with others must be made again."""
+        facts = {key: value for key, value in self.description.items() if key not in UNIMPORTANT}
+        digest = hashlib.sha256(json.dumps([facts, self.colours], sort_keys=True).encode())
         for name, tensor in sorted(self.network.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
@@ -195,7 +199,7 @@ def load_backbone(name: str, size: int, layers: Sequence[int] | None, grid: int 
             f"({_first_line(error)}): name a local folder, or check the name and the network"
         ) from error
     description = json.loads(network.config.to_json_string())
-    colours = _colours(transformers, name, description)
+    colours = _colours(transformers, str(folder) if folder.is_dir() else name, description)
     return Backbone(network, description, size, layers, grid, colours)
 
 
@@ -245,12 +249,15 @@ def _colours(transformers: Any, name: str, description: Mapping[str, Any]) -> Se
     """What the network expects of colours, from the settings beside its weights if there are any."""
     try:
         facts, _ = transformers.ImageProcessingMixin.get_image_processor_dict(
-            name, local_files_only=Path(name).expanduser().is_dir()
+            name, local_files_only=Path(name).is_dir()
         )
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # none there
         facts = {}
-    if len(facts.get("image_mean") or ()) == len(facts.get("image_std") or ()) == 3:
-        return facts["image_mean"], facts["image_std"]
+    given = [facts.get("image_mean"), facts.get("image_std")]
+    if all(isinstance(part, Sequence) and len(part) == 3 for part in given):
+        return given
+    if all(isinstance(part, int | float) for part in given):
+        return [[part] * 3 for part in given]
     return HALVES if str(description.get("model_type")).startswith("mobilenet") else IMAGENET
 
 

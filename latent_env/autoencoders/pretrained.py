@@ -22,6 +22,10 @@ MOST_KEPT_BYTES = 2**30
 """Features that take no more than this are kept until the components are known, instead of computed twice."""
 
 
+LEAST_SPREAD = 1e-6
+"""A component must have at least this share of the first one's variance."""
+
+
 class PretrainedEncoder(nn.Module):
     """Images to whitened principal components of a backbone's features, ``(B, K, g, g)``.
 
@@ -103,15 +107,15 @@ def fit_encoder(
     if components < 1:
         number = int((values.cumsum(0) < components * values.sum()).sum()) + 1
     else:
-        number = int(components)
+        # Few images have fewer directions than that: one without spread would only blow up rounding errors.
+        number = min(int(components), int((values > LEAST_SPREAD * values[0]).sum()))
     directions = vectors[:, :number].T
     # An eigenvector's sign is arbitrary: fix it, so that the same images always give the same one.
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
     encoder = PretrainedEncoder(backbone, channels, number).to(images.device).requires_grad_(False)
     encoder.centre.copy_(mean)
     encoder.components.copy_(directions * largest.sign())
-    # A component without any spread must not be blown up until its rounding errors look large.
-    encoder.deviations.copy_(values[:number].clamp_min(1e-6 * float(values[0]) + 1e-12).sqrt())
+    encoder.deviations.copy_(values[:number].clamp_min(LEAST_SPREAD * float(values[0]) + 1e-12).sqrt())
     encoder.explained = float(values[:number].sum() / values.sum())
     latents = torch.cat([encoder.whiten(part.float()).half() for part in kept]) if keep else None
     return encoder, latents
