@@ -12,7 +12,7 @@ from torch import Tensor
 from detectors.images import ImageSource
 from detectors.latent_synthesis import LatentSynthesis
 from detectors.tokens import grid_of
-from detectors.training import Batch, Samples, as_numbers
+from detectors.training import Batch, Samples, borrowed, by_label
 
 LEAST_SHARE = 0.1
 """A token is anomalous where at least so much of it is: a faint end of a scratch still shows in features."""
@@ -49,8 +49,8 @@ class LatentDiet:
 
     @cached_property
     def samples_by_label(self) -> list[Samples]:
-        """The agent's normal samples and its anomalies, both possibly empty."""
-        return [] if self.samples is None else [self.samples.of(label) for label in (0, 1)]
+        """The agent's normal samples and its anomalies."""
+        return by_label(self.samples)
 
     def batch(self, size: int, generator: torch.Generator) -> Batch:
         """A batch of ``size`` latents."""
@@ -59,16 +59,12 @@ class LatentDiet:
         anomalous, tokens = self._spoilt(latents[half:], owners[half:], generator)
         latents[half:] = anomalous
         masks = torch.cat([torch.zeros_like(tokens), tokens])
-        borrowed = [(1, half, round(self.share * half)), (0, 0, round(self.share * half / 2))]
-        for label, first, count in borrowed if self.samples_by_label else ():
-            kind = self.samples_by_label[label]
-            if count and len(kind.labels):
-                drawn = kind.draw(count, generator)
-                # Anywhere: what an agent made replaces pooled anomalies and others alike.
-                rows = first + torch.randperm(half, generator=generator)[:count]
-                owners[rows] = drawn.sources.cpu()
-                rows = rows.to(latents.device)
-                latents[rows], masks[rows] = as_numbers(drawn.images), drawn.masks.to(masks)
+        for first, drawn in borrowed(self.samples_by_label, self.share, half, generator):
+            # Anywhere: what an agent made replaces pooled anomalies and others alike.
+            rows = first + torch.randperm(half, generator=generator)[: len(drawn.labels)]
+            owners[rows] = drawn.sources.cpu()
+            rows = rows.to(latents.device)
+            latents[rows], masks[rows] = drawn.images.float(), drawn.masks.to(masks)
         labels = torch.zeros(2 * half, device=latents.device)
         labels[half:] = 1
         return Batch(latents, masks, labels, owners.to(latents.device))

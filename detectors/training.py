@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from detectors.base import Detection, Detector
 from detectors.images import ImageSource
-from detectors.synthesis import Synthetic
+from detectors.synthesis import ImageSynthesis
 from detectors.tokens import at_size
 from detectors.training_state import Progress, Stopwatch, TrainingState
 
@@ -22,9 +22,6 @@ Look = Callable[[Tensor], tuple[Tensor, ...]]
 
 LookAtBatch = Callable[["Batch"], tuple[Any, ...]]
 """The same for a training batch; a detector may want to know which training images it shows."""
-
-Synthesis = Callable[[Tensor, torch.Generator], Synthetic]
-"""Makes anomalies of normal images, or of normal latents."""
 
 Augment = Callable[[Tensor, torch.Generator, Tensor], tuple[Tensor, Tensor]]
 """Changes images ``(B, C, H, W)`` in [0, 1] at random, and their masks ``(B, 1, H, W)`` with them."""
@@ -54,6 +51,23 @@ class Samples(NamedTuple):
         return Samples(*(part[index] for part in self))
 
 
+def by_label(samples: Samples | None) -> list[Samples]:
+    """Normal samples and anomalies, each possibly empty; nothing if there are no samples at all."""
+    return [] if samples is None else [samples.of(label) for label in (0, 1)]
+
+
+def borrowed(
+    kinds: list[Samples], share: float, half: int, generator: torch.Generator
+) -> Iterator[tuple[int, Samples]]:
+    """What an agent's samples replace in a batch of ``half`` normals and ``half`` anomalies after them.
+
+    ``share`` of the anomalies, and half of that share of the normals: each with the first row of its half.
+    """
+    for label, first, count in ((1, half, round(share * half)), (0, 0, round(share * half / 2))):
+        if kinds and count and len(kinds[label].labels):
+            yield first, kinds[label].draw(count, generator)
+
+
 class Batch(NamedTuple):
     """A training batch on the device."""
 
@@ -77,40 +91,34 @@ class Diet:
     """
 
     images: ImageSource
-    """``(N, C, H, W)`` uint8, normal; or the latents of such images, ``(N, *latent_shape)``."""
-    synthesis: Synthesis
+    """``(N, C, H, W)`` uint8, normal."""
+    synthesis: ImageSynthesis
     samples: Samples | None = None
     share: float = 0.0
     augment: Augment | None = None
 
     @cached_property
     def samples_by_label(self) -> list[Samples]:
-        """The agent's normal samples and its anomalies, both possibly empty."""
-        if self.samples is None:
-            return []
-        return [self.samples.of(label) for label in (0, 1)]
+        """The agent's normal samples and its anomalies."""
+        return by_label(self.samples)
 
     def batch(self, size: int, generator: torch.Generator) -> Batch:
         """A batch of ``size`` images."""
         half = size // 2
         index = torch.randint(len(self.images), (2 * half,), generator=generator)
-        clean = as_numbers(self.images[index.to(self.images.device)])
+        clean = self.images[index.to(self.images.device)].float() / 255
         made = self.synthesis(clean[half:], generator)
         images = torch.cat([clean[:half], made.images])
         masks = torch.cat([torch.zeros_like(made.masks), made.masks])
-        borrowed = [(1, half, round(self.share * half)), (0, 0, round(self.share * half / 2))]
-        for label, first, count in borrowed if self.samples_by_label else ():
-            kind = self.samples_by_label[label]
-            if count and len(kind.labels):
-                drawn = kind.draw(count, generator)
-                images[first : first + count] = as_numbers(drawn.images)
-                masks[first : first + count] = drawn.masks.float()
-                index[first : first + count] = drawn.sources.cpu()
+        for first, drawn in borrowed(self.samples_by_label, self.share, half, generator):
+            rows = slice(first, first + len(drawn.labels))
+            images[rows], masks[rows] = drawn.images.float() / 255, drawn.masks.float()
+            index[rows] = drawn.sources.cpu()
         if self.augment is not None:
             images, masks = self.augment(images, generator, masks)
         labels = torch.zeros(2 * half, device=images.device)
         labels[half:] = 1
-        return Batch(images, masks, labels, index)
+        return Batch(images, masks, labels, index.to(images.device))
 
 
 def as_numbers(batch: Tensor) -> Tensor:
