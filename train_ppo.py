@@ -10,26 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from stable_baselines3 import PPO
 from stable_baselines3.common.utils import set_random_seed
 
-from agents.base import Agent
-from agents.ppo import learn, load_policy, make_ppo, save_policy
 from agents.report import AFTER, BEFORE, compare, write_report
 from agents.rollout import Augmented, collect, load_augmented, save_augmented
-from agents.sb3_vec_env import LatentVecEnv
-from agents.scripted import FeatureNoiseAgent, GlassAgent, GradientAgent, NoneAgent, RandomAgent
 from agents.showing import show_embedding, show_samples
+from conf.agents import choose_agent, make_agent, make_dynamics
 from conf.job import LARGEST_SEED, Job, derived_seed, say, start_job
 from conf.launch import run_script
-from conf.schema import (
-    AgentRun,
-    FeatureNoiseConfig,
-    GlassConfig,
-    GradientConfig,
-    PPOConfig,
-    TransformerConfig,
-)
+from conf.schema import AgentRun, TransformerConfig
 from detectors.errors import UserError
 from detectors.images import spread_positions
 from latent_env.artifacts import load_detector, save_detector
@@ -38,8 +27,6 @@ from latent_env.evaluation import log_curves, log_evaluation
 from latent_env.latents import Eyes
 from latent_env.progress import progress_bar
 from latent_env.runs import Run
-from latent_env.settings import Settings
-from latent_env.shell import Shell
 from latent_env.worlds import World, copy_world
 from train_detector import (
     detector_settings,
@@ -71,51 +58,6 @@ def source_digest(plugin: str) -> str:
     """A digest of a plugin's source: when it changes, what it made must be made again."""
     file = sys.modules[plugin].__file__
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""
-
-
-def make_dynamics(job: Job[AgentRun], world: World) -> Dynamics:
-    """The batch of worlds that the configuration describes."""
-    env, agent = asdict(job.config.env), job.config.agent
-    num_envs = env.pop("num_envs")
-    if isinstance(agent, FeatureNoiseConfig) and env["max_delta"] is None:
-        # Such an agent decides on lengths itself: no number of its change may be cut off.
-        around = (env["shell_quantile"], env["shell_ratio"], env["shell_band"])
-        env["max_delta"] = 2 * agent.strength * Shell.around_normals(world.autoencoder, *around).inner
-    return Settings(reward=job.config.reward.terms, **env).dynamics(world, num_envs)
-
-
-def choose_agent(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) -> Agent:
-    """The agent of round ``number`` (from 1), trained if it is one that learns."""
-    config, seed = job.config.agent, derived_seed(job.config.seed, number)
-    if isinstance(config, PPOConfig):
-        return learned_agent(job, config, run, dynamics, number)
-    if isinstance(config, GradientConfig):
-        return GradientAgent(dynamics, seed, config.steps, config.step_size)
-    if isinstance(config, GlassConfig):
-        ascent = (config.steps, config.step_size, config.project_every)
-        return GlassAgent(dynamics, seed, config.strength, *ascent)
-    if isinstance(config, FeatureNoiseConfig):
-        return FeatureNoiseAgent(dynamics, seed, config.strength)
-    if config.name == "random":
-        return RandomAgent(dynamics, seed)
-    return NoneAgent(dynamics)
-
-
-def learned_agent(job: Job[AgentRun], config: PPOConfig, run: Run, dynamics: Dynamics, number: int) -> PPO:
-    """PPO after its share of the steps, going on from the round before; kept also on Ctrl-C."""
-    vec_env, settings = LatentVecEnv(dynamics), asdict(config)
-    model = make_ppo(vec_env, settings, derived_seed(job.config.seed, number))
-    folder, before = (run.part(f"round_{i}").path for i in (number, number - 1))
-    for saved in (folder, before):
-        if (saved / "policy.json").is_file():
-            load_policy(saved, model)
-            break
-    done, goal = model.num_timesteps, config.total_steps * number // job.config.rounds
-    if done < goal:
-        vec_env.seed(derived_seed(job.config.seed, number, done))  # not the episodes of before a stop
-        with progress_bar(f"agent, round {number}", goal, done) as bar:
-            learn(model, run.path, goal, bar, lambda: save_policy(folder, model, settings))
-    return model
 
 
 def augment(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) -> Augmented:
@@ -164,11 +106,7 @@ def rehearse_agent(job: Job[AgentRun]) -> None:
             f"detector={job.config.detector.name} learns from normal images alone, so no sample can change "
             "it: use it with train_detector.py, or choose detector=transformer"
         )
-    dynamics = make_dynamics(job, rehearse_detector(job))
-    if isinstance(job.config.agent, PPOConfig):
-        make_ppo(LatentVecEnv(dynamics), asdict(job.config.agent), job.config.seed)
-    elif isinstance(job.config.agent, FeatureNoiseConfig):
-        FeatureNoiseAgent(dynamics, job.config.seed, job.config.agent.strength)
+    make_agent(job, make_dynamics(job, rehearse_detector(job)), number=1)
 
 
 def agent_stage(job: Job[AgentRun]) -> Run:

@@ -116,6 +116,20 @@ class GaussianConfig(DetectorConfig):
 
 
 @dataclass
+class ReconstructionConfig(DetectorConfig):
+    """The autoencoder's error."""
+
+    by_place: bool = False
+
+
+@dataclass
+class EnsembleConfig(TransformerConfig):
+    """A transformer, its training, and the detectors that may give a second opinion."""
+
+    second: list[str] | None = None
+
+
+@dataclass
 class SynthesisConfig:
     """Pseudo-anomalies, by weight: of images, and of latents."""
 
@@ -178,6 +192,37 @@ class GlassConfig(FeatureNoiseConfig):
 
 
 @dataclass
+class MixupConfig(AgentConfig):
+    """Part of the way to another image's latent."""
+
+    low: float = 0.2
+    high: float = 0.8
+
+
+@dataclass
+class SmallestConfig(AgentConfig):
+    """The smallest changes that the detector still tells apart, learned by several perturbators."""
+
+    perturbators: int = 4
+    hidden: int = 64
+    steps: int = 200
+    learning_rate: float = 3e-3
+    size_weight: float = 0.3
+    repulsion_weight: float = 0.5
+
+
+@dataclass
+class CemConfig(AgentConfig):
+    """The cross-entropy method."""
+
+    total_steps: int = MISSING
+    steps: int = 16
+    elites: float = 0.2
+    smoothing: float = 0.5
+    least_deviation: float = 0.3
+
+
+@dataclass
 class PPOConfig(AgentConfig):
     """Stable-Baselines3's PPO, learning on the batch of worlds."""
 
@@ -189,6 +234,20 @@ class PPOConfig(AgentConfig):
     gamma: float = 0.9
     ent_coef: float = 0.005
     hidden: list[int] = field(default_factory=lambda: [128, 128])
+
+
+@dataclass
+class UntrainedConfig(AgentConfig):
+    """PPO's policy with the weights it begins with."""
+
+    hidden: list[int] = field(default_factory=lambda: [128, 128])
+
+
+@dataclass
+class RandomMatchedConfig(PPOConfig):
+    """Random actions with lengths of Δz like those of a PPO that is trained first."""
+
+    candidates: int = 64
 
 
 @dataclass
@@ -250,6 +309,8 @@ SCHEMA: dict[str, type[Any]] = {
     "detector/knn": KnnConfig,
     "detector/knn_by_place": KnnByPlaceConfig,
     "detector/gaussian": GaussianConfig,
+    "detector/reconstruction": ReconstructionConfig,
+    "detector/ensemble": EnsembleConfig,
     "synthesis/image": SynthesisConfig,
     "env/latent_aug": EnvConfig,
     "reward/terms": RewardConfig,
@@ -257,7 +318,12 @@ SCHEMA: dict[str, type[Any]] = {
     "agent/gradient": GradientConfig,
     "agent/feature_noise": FeatureNoiseConfig,
     "agent/glass": GlassConfig,
+    "agent/mixup": MixupConfig,
+    "agent/smallest": SmallestConfig,
+    "agent/cem": CemConfig,
     "agent/ppo": PPOConfig,
+    "agent/untrained": UntrainedConfig,
+    "agent/random_matched": RandomMatchedConfig,
     "prepare": DataRun,
     "train_ae": AutoencoderRun,
     "train_detector": DetectorRun,

@@ -42,7 +42,9 @@ def modules() -> list[tuple[str, Path]]:
 def test_imports_point_one_way(layer: str, path: Path) -> None:
     for name in imported(path) & OURS.keys():
         assert OURS[name] <= LAYERS.index(layer), f"{path} must not import {name}"
-        assert not (layer == "conf" and name == "agents"), f"{path} must not import {name}"
+        # Detectors are configured without agents, which bring Stable-Baselines3 with them.
+        allowed = layer != "conf" or name != "agents" or path.name == "agents.py"
+        assert allowed, f"{path} must not import {name}"
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,8 @@ MISTAKES = [
     (["dataset=foo"], "dataset=foo is unknown: choose one of bmad_brain, bmad_camelyon16, bmad_custom"),
     (
         ["agent=genius"],
-        "agent=genius is unknown: choose one of feature_noise, glass, gradient, none, ppo, random",
+        "agent=genius is unknown: choose one of cem, feature_noise, glass, gradient, mixup, none, ppo, "
+        "random, random_matched, smallest, untrained",
     ),
     (
         ["autoencoder.widht=3"],

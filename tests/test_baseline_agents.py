@@ -1,0 +1,387 @@
+"""Agents that a learned one is measured against: mixup, smallest, cem, untrained and random_matched."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_AGENT, TINY_PPO, RunHere, make_world
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stable_baselines3.common.utils import set_random_seed
+from torch import Tensor, nn
+
+import train_ppo
+from agents.base import Agent
+from agents.cem import CrossEntropyAgent, load_distribution, save_distribution
+from agents.matched import RandomMatchedAgent
+from agents.mixup import MixupAgent, largest_difference
+from agents.ppo import make_ppo
+from agents.rollout import collect
+from agents.sb3_vec_env import LatentVecEnv
+from agents.scripted import RandomAgent
+from agents.smallest import SmallestAgent
+from detectors.base import LATENT, Detection
+from detectors.errors import UserError
+from latent_env import RewardTerm, register_reward
+from latent_env.dynamics import Dynamics
+from latent_env.settings import Settings
+from latent_env.transition import Transition
+from latent_env.worlds import World
+
+FAR = 1000.0
+"""A shell that cuts nothing."""
+
+PPO = {
+    "n_steps": 4,
+    "batch_size": 8,
+    "n_epochs": 1,
+    "learning_rate": 3e-4,
+    "gamma": 0.9,
+    "ent_coef": 0.0,
+    "hidden": [16],
+}
+
+
+@register_reward("upwards")
+class Upwards(RewardTerm):
+    """Pays for a larger first number and a smaller second one."""
+
+    def value(self, transition: Transition) -> Tensor:
+        change = transition.delta.flatten(1)
+        return change[:, 0] - change[:, 1]
+
+
+class FirstNumber(nn.Module):
+    """Tells latents apart by how far their first number is from 0, and looks at nothing else."""
+
+    input = LATENT
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.input_shape = shape
+
+    def forward(self, latents: Tensor) -> Detection:
+        score = 2 * (latents.flatten(1)[:, 0].abs() - 4)
+        return Detection(score, score.view(-1, 1, 1, 1))
+
+    def hyperparameters(self) -> dict[str, Any]:
+        return {}
+
+
+@functools.cache
+def world(latent: str = "flat") -> World:
+    return make_world(latent)
+
+
+def dynamics(made_of: World, worlds: int = 8, **changes: Any) -> Dynamics:
+    made = Settings(**changes).dynamics(made_of, worlds)
+    made.reset_tensor(seeds=torch.arange(worlds))
+    return made
+
+
+def mixing(latent: str, **changes: Any) -> Dynamics:
+    reach = largest_difference(world(latent).latents)
+    return dynamics(world(latent), perturbation="dense", max_delta=reach, **changes)
+
+
+def smallest(batch: Dynamics, seed: int = 0, size: float = 0.3, repulsion: float = 0.5) -> SmallestAgent:
+    return SmallestAgent(batch, seed, 3, 16, size, repulsion)
+
+
+def cem(batch: Dynamics, seed: int = 0, least: float = 0.3) -> CrossEntropyAgent:
+    return CrossEntropyAgent(batch, seed, 4, 0.25, 0.5, least)
+
+
+def policy(batch: Dynamics, seed: int = 0) -> Agent:
+    return make_ppo(LatentVecEnv(batch), PPO, seed)
+
+
+def learned_smallest(batch: Dynamics, seed: int) -> Agent:
+    agent = smallest(batch, seed)
+    assert len(list(agent.learn(3, 1e-2))) == 3
+    return agent
+
+
+def learned_cem(batch: Dynamics, seed: int) -> Agent:
+    agent = cem(batch, seed)
+    assert len(list(agent.learn(96, seed))) == 3
+    return agent
+
+
+AGENTS: dict[str, Callable[[Dynamics, int], Agent]] = {
+    "mixup": lambda batch, seed: MixupAgent(batch, seed, 0.2, 0.8),
+    "smallest": learned_smallest,
+    "cem": learned_cem,
+    "untrained": policy,
+    "random_matched": lambda batch, seed: RandomMatchedAgent(batch, policy(batch, seed), seed, 8),
+}
+
+
+@pytest.mark.parametrize("latent", ["flat", "spatial"])
+@pytest.mark.parametrize("name", AGENTS)
+def test_actions_are_actions_and_follow_from_the_seed(name: str, latent: str) -> None:
+    def play(seed: int) -> list[np.ndarray[Any, Any]]:
+        own = {"perturbation": "dense"} if name == "mixup" else {"time_aware": True}
+        batch = dynamics(world(latent), **own)  # type: ignore[arg-type]
+        agent = AGENTS[name](batch, seed)
+        set_random_seed(seed)  # which is where SB3 takes its random numbers from
+        batch.reset_tensor(seeds=torch.arange(8))
+        played = []
+        for _ in range(2):
+            played.append(agent.predict(batch.observe().numpy())[0])
+            batch.step_tensor(torch.from_numpy(played[-1]))
+        assert all(actions.shape == (8, batch.perturbation.action_size) for actions in played)
+        return played
+
+    first, again, other = play(3), play(3), play(4)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert not np.array_equal(first[0], first[1])
+    for actions in first:
+        assert actions.dtype == np.float32
+        assert np.abs(actions).max() <= 1  # so they are finite as well
+
+
+@settings(max_examples=25)
+@given(
+    latent=st.sampled_from(["flat", "spatial"]),
+    seed=st.integers(0, 2**62),
+    shares=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
+)
+def test_mixup_lies_between_two_images(latent: str, seed: int, shares: list[float]) -> None:
+    low, high = shares
+    batch = mixing(latent, shell_ratio=FAR)
+    actions, _ = MixupAgent(batch, seed, low, high).predict(batch.observe().numpy())
+    made = batch.step_tensor(torch.from_numpy(actions)).transition
+    ways = (world(latent).latents - made.previous.unsqueeze(1)).flatten(2)  # (N, images, d)
+    change = made.delta.flatten(1).unsqueeze(1)
+    share = (change * ways).sum(2) / ways.square().sum(2).clamp_min(1e-9)
+    miss = (change - share.unsqueeze(2) * ways).norm(dim=2) / ways.norm(dim=2).clamp_min(1e-9)
+    miss[torch.arange(len(miss)), made.sources] = torch.inf  # another image than its own
+    nearest = miss.argmin(1, keepdim=True)
+    assert miss.gather(1, nearest).max() < 1e-4
+    found = share.gather(1, nearest)
+    assert low - 1e-4 <= float(found.min()) <= float(found.max()) <= high + 1e-4
+
+
+def test_mixup_meets_every_other_image() -> None:
+    batch = mixing("flat", worlds=1, shell_ratio=FAR)
+    agent, met = MixupAgent(batch, 0, 1.0, 1.0), set()
+    for _ in range(150):
+        batch.reset_tensor(sources=torch.tensor([5]))
+        actions, _ = agent.predict(batch.observe().numpy())
+        moved = batch.step_tensor(torch.from_numpy(actions)).transition.latent
+        met.add(int((world().latents - moved).norm(dim=1).argmin()))
+    assert met == set(range(12)) - {5}
+
+
+def test_mixup_complains() -> None:
+    with pytest.raises(UserError, match=r"agent=mixup .*env.perturbation=dense"):
+        MixupAgent(dynamics(world("spatial")), 0, 0.2, 0.8)
+    for low, high in [(0.8, 0.2), (-0.1, 0.5), (0.5, 1.5)]:
+        with pytest.raises(UserError, match=r"agent.low=.*agent.high="):
+            MixupAgent(mixing("flat"), 0, low, high)
+    with pytest.raises(UserError, match="at least 2 training images"):
+        MixupAgent(dynamics(make_world("flat", count=1)), 0, 0.2, 0.8)
+
+
+def told_apart(batch: Dynamics, agent: Agent) -> tuple[float, float]:
+    """How far an agent's first step leads, in inner radii, and the mean score it has there."""
+    batch.reset_tensor(seeds=torch.arange(batch.num_worlds) + 1000)
+    actions, _ = agent.predict(batch.observe().numpy())
+    with torch.no_grad():
+        made = batch.imagine(torch.from_numpy(actions))
+        return float(made.distance.mean()) / batch.shell.inner, float(made.detection.score.mean())
+
+
+@pytest.mark.parametrize("latent", ["flat", "spatial"])
+def test_smallest_learns_small_changes_that_are_told_apart(latent: str) -> None:
+    judged = world(latent).with_detector(FirstNumber(world(latent).autoencoder.latent_shape))
+    # An episode of one step: the first change is all there is.
+    batch = dynamics(judged, 32, perturbation="dense", max_delta=8.0, reward={"boundary": 1.0}, horizon=1)
+    agent = smallest(batch, size=0.1, repulsion=0.0)
+    size_before, score_before = told_apart(batch, agent)
+    losses = [float(loss["total"]) for loss in agent.learn(150, 1e-2)]
+    assert np.mean(losses[-10:]) < np.mean(losses[:10]) / 2
+    size, score = told_apart(batch, agent)
+    _, chance = told_apart(batch, RandomAgent(batch, 0))
+    assert size < size_before
+    assert score > max(score_before, chance, 0)
+
+
+def test_perturbators_keep_apart_when_they_are_told_to() -> None:
+    def alike(weight: float) -> float:
+        judged = world().with_detector(FirstNumber((6,)))
+        batch = dynamics(judged, 16, max_delta=8.0, reward={"boundary": 1.0}, horizon=1)
+        learned = list(smallest(batch, size=0.5, repulsion=weight).learn(60, 2e-2))
+        return float(learned[-1]["alike"])
+
+    assert alike(3.0) < alike(0.0) / 2
+
+
+def test_one_perturbator_is_enough() -> None:
+    batch = dynamics(world())
+    for losses in SmallestAgent(batch, 0, 1, 8, 0.1, 0.5).learn(2, 1e-3):
+        assert float(losses["alike"]) == 0
+
+
+@pytest.mark.parametrize("wrong", [(0, 8, 0.1, 0.1), (2, 0, 0.1, 0.1), (2, 8, -0.1, 0.1), (2, 8, 0.1, -1.0)])
+def test_smallest_complains(wrong: tuple[int, int, float, float]) -> None:
+    with pytest.raises(UserError, match=r"agent\..* must be at least"):
+        SmallestAgent(dynamics(world()), 0, *wrong)
+
+
+def test_cem_finds_what_pays_and_stays_broad() -> None:
+    batch = dynamics(world(), 16, reward={"upwards": 1.0}, shell_ratio=FAR)
+    agent = CrossEntropyAgent(batch, 0, 4, 0.25, 0.5, 0.3)
+    generations = list(agent.learn(64 * 15, seed=1))
+    assert len(generations) == 15
+    assert agent.num_timesteps == 64 * 15
+    assert generations[-1]["reward/total"] > generations[0]["reward/total"] + 1
+    assert generations[-1]["reward/total"] == pytest.approx(generations[-1]["reward/upwards"])
+    assert agent.mean[0] > 0.7
+    assert agent.mean[1] < -0.7
+    assert agent.deviation.min() >= 0.3
+    actions, _ = agent.predict(np.zeros((500, 6), np.float32))
+    assert actions[:, 0].mean() > 0.6
+    assert actions[:, 2].std() > 0.2
+
+
+def test_cem_goes_on_from_where_it_was(tmp_path: Path) -> None:
+    batch = dynamics(world())
+    agent = cem(batch)
+    list(agent.learn(64, seed=1))
+    save_distribution(tmp_path, agent, {})
+    again = cem(batch)
+    load_distribution(tmp_path, again)
+    assert again.num_timesteps == agent.num_timesteps == 64
+    assert np.array_equal(again.mean, agent.mean)
+    assert np.array_equal(again.deviation, agent.deviation)
+    assert not list(again.learn(64, seed=1))  # nothing is left to do
+    observation = batch.observe().numpy()
+    assert np.array_equal(again.predict(observation)[0], agent.predict(observation)[0])
+    list(again.learn(96, seed=2))
+    assert again.num_timesteps == 96
+    with pytest.raises(UserError, match="doesn't fit this world"):
+        load_distribution(tmp_path, cem(dynamics(world("spatial"))))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [((0.0, 0.5, 0.3), "elites"), ((0.2, 0.0, 0.3), "smoothing"), ((0.2, 1.0, -1.0), "least")],
+)
+def test_cem_complains(wrong: tuple[float, float, float], named: str) -> None:
+    with pytest.raises(UserError, match=f"agent.{named}"):
+        CrossEntropyAgent(dynamics(world()), 0, 4, *wrong)
+
+
+class Scaled:
+    """A policy that likes changes of all lengths."""
+
+    def __init__(self, size: int) -> None:
+        self.rng, self.size = np.random.default_rng(0), size
+
+    def predict(self, observation: np.ndarray[Any, Any], *_: Any, **__: Any) -> tuple[Any, None]:
+        drawn = self.rng.uniform(-1, 1, (len(observation), self.size))
+        return (drawn * np.linspace(0.5, 1, len(observation))[:, None]).astype(np.float32), None
+
+
+@pytest.mark.parametrize("latent", ["flat", "spatial"])
+def test_matched_lengths_follow_the_policy(latent: str) -> None:
+    batch = dynamics(world(latent), 64)
+    size, observation = batch.perturbation.action_size, batch.observe().numpy()
+
+    def lengths(agent: Agent) -> Tensor:
+        with torch.no_grad():
+            made = batch.imagine(torch.from_numpy(agent.predict(observation)[0]))
+        return made.delta.flatten(1).norm(dim=1)
+
+    wanted = lengths(Scaled(size))
+    matched = (lengths(RandomMatchedAgent(batch, Scaled(size), 0, 64)) - wanted).abs().mean()
+    by_chance = (lengths(RandomMatchedAgent(batch, Scaled(size), 0, 1)) - wanted).abs().mean()
+    assert matched < by_chance / 5
+    assert matched < 0.1 * wanted.mean()
+
+
+def test_matched_actions_are_not_the_policys() -> None:
+    batch = dynamics(world())
+    observation = batch.observe().numpy()
+    ours, _ = RandomMatchedAgent(batch, Scaled(6), 0, 64).predict(observation)
+    theirs, _ = Scaled(6).predict(observation)
+    assert abs(np.corrcoef(ours.ravel(), theirs.ravel())[0, 1]) < 0.5
+    with pytest.raises(UserError, match="candidates=0"):
+        RandomMatchedAgent(batch, Scaled(6), 0, 0)
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_rollout_of_each(name: str) -> None:
+    batch = mixing("spatial") if name == "mixup" else dynamics(world("spatial"))
+    made = collect(batch, AGENTS[name](batch, 0), 24, seed=5)
+    assert made.delta.isfinite().all()
+    assert made.delta.shape[1:] == world("spatial").autoencoder.latent_shape
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder, so that autoencoder and detector are trained once."""
+    return tmp_path_factory.mktemp("baselines")
+
+
+BUDGETS: dict[str, list[str]] = {
+    "mixup": TINY_AGENT,
+    "smallest": [*TINY_AGENT, "agent.steps=4"],
+    "cem": [*TINY_AGENT, "agent.total_steps=256", "agent.steps=4", "rounds=2"],
+    "untrained": TINY_AGENT,
+    "random_matched": [*TINY_PPO, "agent.candidates=4"],
+}
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_the_script_runs_each(name: str, here: Path, run_here: RunHere) -> None:
+    arguments = [*BUDGETS[name], f"agent={name}"]
+    code, out, said = run_here(train_ppo.main, "train_ppo", *arguments, cwd=here)
+    assert code == 0, said
+    assert "image_AUROC" in out
+    (run,) = (here / "runs/digits/agent").glob(f"{name}-*")
+    report = json.loads((run / "report.json").read_text())
+    assert report["agent"] == name
+    kept = {path.relative_to(run).as_posix() for path in run.rglob("*.safetensors")}
+    if name == "random_matched":
+        assert "round_1/policy.safetensors" in kept
+    if name == "cem":  # every round has its share, and goes on from the one before
+        steps = []
+        for number in (1, 2):
+            agent = cem(Settings().dynamics(world(), 8))
+            agent.mean = np.zeros(16)
+            load_distribution(run / f"round_{number}", agent)
+            steps.append(agent.num_timesteps)
+        assert steps == [128, 256]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["agent=mixup", "agent.low=2"], "agent.low=2"),
+        (["agent=mixup", "env.perturbation=principal"], "env.perturbation=dense"),
+        (["agent=smallest", "agent.perturbators=0"], "agent.perturbators=0"),
+        (["agent=cem", "agent.elites=1"], "agent.elites=1"),
+        (["agent=untrained", "agent.hidden=[0]"], "agent.hidden=[0]"),
+        (["agent=random_matched", "agent.candidates=0"], "agent.candidates=0"),
+        (["agent=random", "agent.name=mine"], "agent.name=mine is no agent"),
+    ],
+    ids=str,
+)
+def test_mistakes_show_before_anything_is_trained(
+    arguments: list[str], message: str, tmp_path: Path, run_here: RunHere
+) -> None:
+    code, _, said = run_here(train_ppo.main, "train_ppo", "dataset=digits", *arguments, cwd=tmp_path)
+    assert code != 0
+    assert message in said.splitlines()[-1]
+    assert not (tmp_path / "runs/digits/autoencoder").exists()
