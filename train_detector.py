@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,20 @@ from conf.launch import run_script
 from conf.schema import (
     DetectorConfig,
     DetectorRun,
-    KnnByPlaceConfig,
-    KnnConfig,
+    EnsembleConfig,
     PretrainedConfig,
+    ReconstructionConfig,
     TransformerConfig,
 )
+from conf.second_opinion import add_second_opinion, second_names
 from detectors.base import IMAGE, LATENT, Detection
 from detectors.distance import DistanceDetector
+from detectors.ensemble import EnsembleDetector
 from detectors.errors import UserError
-from detectors.gaussian import GaussianDetector
 from detectors.images import at_once, spread_over
-from detectors.knn import KnnDetector
-from detectors.knn_by_place import KnnByPlaceDetector
+from detectors.kinds import DISTANCES
 from detectors.latent_transformer import LatentTransformer
+from detectors.reconstruction import ReconstructionDetector
 from detectors.training import Diet, Samples, train_detector
 from detectors.training_state import TrainingState
 from detectors.transformer import TransformerDetector
@@ -51,7 +52,7 @@ from latent_env.evaluation import (
     validation_split,
 )
 from latent_env.latents import Encoder, Eyes
-from latent_env.rivals import check_rivals, fit_distances, judge_rivals
+from latent_env.rivals import check_rivals, fit_distances, fit_reconstruction, judge_rivals
 from latent_env.runs import Run
 from latent_env.supervision import follow
 from latent_env.worlds import World, check_writable, copy_world, save_images
@@ -99,6 +100,9 @@ def rehearse_detector(job: Job[DetectorRun]) -> World:
         if config.input not in (IMAGE, LATENT):
             raise UserError(f"detector.input={config.input} is unknown: choose one of {IMAGE}, {LATENT}")
         check_rivals(config.rivals)
+        if isinstance(config, EnsembleConfig):
+            second_names(config)
+            check_validation(job)
         if config.input == LATENT:
             check_latent_synthesis(job)
         else:
@@ -118,8 +122,12 @@ def rehearse_distances(job: Job[DetectorRun]) -> None:
             f"export={job.config.export}: detector={job.config.detector.name} makes no environment to "
             "export; leave it out, or choose detector=transformer"
         )
+    config = job.config.detector
+    if not isinstance(config, ReconstructionConfig) and config.name not in DISTANCES:
+        raise UserError(f"detector.name={config.name} is unknown: choose among {', '.join(DISTANCES)}")
     check_validation(job)
-    if isinstance(job.config.autoencoder, PretrainedConfig):
+    if without_decoder(job):
+        assert isinstance(job.config.autoencoder, PretrainedConfig)
         unfitted_encoder(job, job.config.autoencoder)
     else:
         new_autoencoder(job)
@@ -133,11 +141,28 @@ def learn_to_detect(
     label: str,
     samples: Samples | None = None,
     share: float = 0.0,
-) -> TransformerDetector | LatentTransformer:
+) -> TransformerDetector | LatentTransformer | EnsembleDetector:
     """A detector trained from scratch, on an agent's ``samples`` too if there are any.
 
-    Whatever the samples, it begins with the same weights and takes the same number of steps.
+    Whatever the samples, it begins with the same weights and takes the same number of steps. An ensemble's
+    second detector and its weights are chosen anew for it.
     """
+    trained = learn_transformer(job, run, autoencoder, eyes, label, samples, share)
+    if isinstance(job.config.detector, EnsembleConfig):
+        return add_second_opinion(job, run, trained, autoencoder, eyes)
+    return trained
+
+
+def learn_transformer(
+    job: Job[DetectorRun],
+    run: Run,
+    autoencoder: FrozenAutoencoder,
+    eyes: Eyes,
+    label: str,
+    samples: Samples | None,
+    share: float,
+) -> TransformerDetector | LatentTransformer:
+    """The transformer trained from scratch."""
     config = job.config.detector
     assert isinstance(config, TransformerConfig)
     detector = new_detector(job, autoencoder)
@@ -190,16 +215,20 @@ def starting_points(
     return spread_over(job.train_images, most), known
 
 
+def autoencoder_and_eyes(job: Job[DetectorRun]) -> tuple[FrozenAutoencoder, Eyes]:
+    """The frozen autoencoder, and the latents that its encoder makes."""
+    autoencoder, made = autoencoder_stage(job)
+    if isinstance(job.config.autoencoder, PretrainedConfig):
+        return autoencoder, pretrained_eyes(job, job.config.autoencoder)  # whatever the decoder
+    return autoencoder, job.known_eyes or job.keep_eyes(job.eyes(autoencoder, made))
+
+
 def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, Eyes]:
     """The world with its detector: loaded if an earlier command made it, else trained now."""
     config = job.config.detector
     assert isinstance(config, TransformerConfig)
     run = job.run("detector", config.name, detector_settings(job))
-    autoencoder, made = autoencoder_stage(job)
-    if isinstance(job.config.autoencoder, PretrainedConfig):
-        eyes = pretrained_eyes(job, job.config.autoencoder)  # whatever the decoder
-    else:
-        eyes = job.known_eyes or job.keep_eyes(job.eyes(autoencoder, made))
+    autoencoder, eyes = autoencoder_and_eyes(job)
     starts, latents = starting_points(job, autoencoder, eyes)
     if run.complete:
         say(f"detector: using {run.path}")
@@ -213,13 +242,20 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, Eyes]:
     world = World.build(autoencoder, detector, starts, job.device, latents)
     save_world(run.path, world)
     evaluation = evaluate_test(world, eyes)
-    rivals = {}
+    others, weights = {}, {}
+    if isinstance(world.detector, EnsembleDetector):
+        parts = world.detector.named_parts()
+        others = {name: evaluate_test(world.with_detector(part), eyes) for name, part in parts.items()}
+        weights = {
+            f"weight_{name}": weight for name, weight in zip(parts, world.detector.weights, strict=True)
+        }
     if world.judges_latents:
-        rivals = judge_rivals(config.rivals, eyes, autoencoder.natural_scales, job.config.seed)
+        rivals = [name for name in config.rivals if name not in others]
+        others |= judge_rivals(rivals, eyes, autoencoder.natural_scales, job.config.seed)
     log_evaluation(run, evaluation, world.show, job.device, config.steps)
-    log_curves(run, {config.name: evaluation, **rivals}, config.steps)
-    opinions = {f"{name}_{key}": value for name, e in rivals.items() for key, value in e.metrics.items()}
-    run.finish(evaluation.metrics | opinions)
+    log_curves(run, {config.name: evaluation, **others}, config.steps)
+    opinions = {f"{name}_{key}": value for name, e in others.items() for key, value in e.metrics.items()}
+    run.finish(evaluation.metrics | opinions | weights)
     return world, run, eyes
 
 
@@ -229,10 +265,17 @@ def evaluate_test(world: World, eyes: Eyes) -> Evaluation:
     return evaluate(world, eyes.dataset.test, known, "test")
 
 
+def without_decoder(job: Job[DetectorRun]) -> bool:
+    """Whether a detector that measures distances needs no autoencoder to be trained first."""
+    pretrained = isinstance(job.config.autoencoder, PretrainedConfig)
+    return pretrained and not isinstance(job.config.detector, ReconstructionConfig)
+
+
 def distance_settings(job: Job[DetectorRun]) -> dict[str, Any]:
-    """All that decides what such a detector becomes: with pretrained eyes, nothing of a decoder."""
+    """All that decides what such a detector becomes: nothing of a decoder that it doesn't need."""
     config = job.config.autoencoder
-    if isinstance(config, PretrainedConfig):
+    if without_decoder(job):
+        assert isinstance(config, PretrainedConfig)
         before = {**eyes_settings(job, config), "seed": job.config.seed}
     else:
         before = autoencoder_settings(job)
@@ -241,12 +284,9 @@ def distance_settings(job: Job[DetectorRun]) -> dict[str, Any]:
 
 def new_distances(config: DetectorConfig, eyes: Eyes) -> DistanceDetector:
     """The detector before it has seen anything."""
-    shape = eyes.encoder.latent_shape
-    if isinstance(config, KnnConfig):
-        return KnnDetector(shape, config.bank, config.whitened, config.coreset, config.candidates)
-    if isinstance(config, KnnByPlaceConfig):
-        return KnnByPlaceDetector(shape, config.remembered)
-    return GaussianDetector(shape)
+    shared = {field.name for field in fields(DetectorConfig)}
+    own = {key: value for key, value in asdict(config).items() if key not in shared}
+    return DISTANCES[config.name](eyes.encoder.latent_shape, **own)
 
 
 def distance_stage(job: Job[DetectorRun]) -> Run:
@@ -272,6 +312,27 @@ def distance_stage(job: Job[DetectorRun]) -> Run:
     return run
 
 
+def reconstruction_stage(job: Job[DetectorRun]) -> Run:
+    """The same for the autoencoder's own error, which takes an encoder and a decoder."""
+    config = job.config.detector
+    assert isinstance(config, ReconstructionConfig)
+    run = job.run("detector", config.name, distance_settings(job))
+    if run.complete:
+        say(f"detector: using {run.path}")
+        return run
+    autoencoder, eyes = autoencoder_and_eyes(job)
+    run.begin()
+    detector = ReconstructionDetector(job.dataset.channels, job.dataset.size, config.by_place)
+    fit_reconstruction(detector, autoencoder, eyes)
+    save_detector(run.path, detector)
+    world = World.build(autoencoder, detector, job.train_images[:1], job.device)
+    evaluation = evaluate_test(world, eyes)
+    log_evaluation(run, evaluation, world.show, job.device, 0)
+    log_curves(run, {config.name: evaluation}, 0)
+    run.finish(evaluation.metrics)
+    return run
+
+
 def main(cfg: DictConfig) -> None:
     """Train, or find, the detector and say how good it is."""
     job = start_job(cfg, DetectorRun)
@@ -281,7 +342,8 @@ def main(cfg: DictConfig) -> None:
         _, run, _ = detector_stage(job)
     else:
         rehearse_distances(job)
-        run = distance_stage(job)
+        of_images = isinstance(job.config.detector, ReconstructionConfig)
+        run = reconstruction_stage(job) if of_images else distance_stage(job)
     print(opinions_table(job.config.detector.name, run.metrics))
     if job.config.export:
         copy_world(run.path, Path(job.config.export))

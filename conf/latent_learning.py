@@ -45,8 +45,8 @@ def check_validation(job: Job[DetectorRun]) -> None:
     """Complain if nothing says how far out normal images lie that were not trained on."""
     if job.dataset.valid.labels.all():
         raise UserError(
-            f"{job.dataset.name}: the valid split needs normal images: a detector of latents takes from them "
-            "what is usual"
+            f"{job.dataset.name}: the valid split needs normal images: such a detector takes from them what "
+            "is usual"
         )
 
 

@@ -57,12 +57,18 @@ class DistanceDetector(nn.Module, ABC):
         self.usual.zero_()
         self.spread.fill_(1)
         scores = torch.cat([self(part.float()).score for part in latents.split(JUDGED_AT_ONCE)])
-        self.usual.copy_(scores.quantile(0.95))
-        deviation = scores.std(correction=0)
-        self.spread.copy_(deviation if deviation > 0 else torch.ones_like(deviation))
+        usual, spread = zero_and_unit(scores)
+        self.usual.copy_(usual)
+        self.spread.copy_(spread)
 
     def forward(self, latents: Tensor) -> Detection:
         """Judge latents ``(B, *latent_shape)``."""
         maps = as_map(self.distances(latents), self.input_shape)
         maps = (maps - self.usual) / self.spread
         return Detection(top_tokens(maps), maps)
+
+
+def zero_and_unit(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """What 95 % of normal images' ``scores (N,)`` lie below, and their deviation; 1 if they don't differ."""
+    deviation = scores.std(correction=0)
+    return scores.quantile(0.95), deviation if deviation > 0 else torch.ones_like(deviation)

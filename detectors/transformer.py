@@ -10,12 +10,7 @@ from torch.nn import functional
 
 from detectors.base import IMAGE, Detection
 from detectors.errors import UserError
-
-TOP_SHARE = 0.01
-"""The image score is the mean of this share of the highest pixel logits."""
-
-FLOOR = 0.02
-"""Added to deviations (of intensities in [0, 1]): below this, a difference is noise."""
+from detectors.pixels import FLOOR, top_mean
 
 
 def default_patch(size: int) -> int:
@@ -134,10 +129,3 @@ class TransformerDetector(nn.Module):
             features = functional.gelu(functional.pixel_shuffle(up(features), 2))
         logits = self.out(torch.cat([features, seen], dim=1))
         return Detection(top_mean(logits), logits)
-
-
-def top_mean(logits: Tensor) -> Tensor:
-    """The mean of the highest ``TOP_SHARE`` of a map ``(B, 1, H, W)``, at least four pixels: ``(B,)``."""
-    pixels = logits.flatten(1)
-    count = max(4, round(TOP_SHARE * pixels.shape[1]))
-    return pixels.topk(count, dim=1, sorted=False).values.mean(1)

@@ -23,12 +23,9 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor, nn
 
 from detectors.base import Detector
+from detectors.ensemble import EnsembleDetector
 from detectors.errors import UserError
-from detectors.gaussian import GaussianDetector
-from detectors.knn import KnnDetector
-from detectors.knn_by_place import KnnByPlaceDetector
-from detectors.latent_transformer import LatentTransformer
-from detectors.transformer import TransformerDetector
+from detectors.kinds import SINGLE
 from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder, PretrainedAutoencoder
 
 FORMAT = 1
@@ -127,11 +124,8 @@ ARCHITECTURES: dict[str, dict[str, tuple[type[nn.Module], Callable[..., nn.Modul
         "pretrained": (PretrainedAutoencoder, PretrainedAutoencoder.build),
     },
     "detector": {
-        "transformer": (TransformerDetector, TransformerDetector),
-        "latent_transformer": (LatentTransformer, LatentTransformer),
-        "knn": (KnnDetector, KnnDetector),
-        "knn_by_place": (KnnByPlaceDetector, KnnByPlaceDetector),
-        "gaussian": (GaussianDetector, GaussianDetector),
+        **{name: (kind, kind) for name, kind in SINGLE.items()},
+        "ensemble": (EnsembleDetector, EnsembleDetector.build),
     },
 }
 """Of every kind of artifact, the architectures by name: the class, and what builds it from stored facts."""

@@ -125,10 +125,11 @@ def opinions_table(name: str, metrics: Mapping[str, float]) -> str:
     others = [key.removesuffix(f"_{own[0]}") for key in metrics if key.endswith(f"_{own[0]}")]
     if not others:
         return "\n".join(f"{key:12} {metrics[key]:.4f}" for key in own)
-    lines = [f"{'':12} {name:>12}" + "".join(f" {other:>12}" for other in others)]
+    wide = max(12, *map(len, others))
+    lines = [f"{'':12}" + "".join(f" {column:>{wide}}" for column in (name, *others))]
     for key in own:
         values = [metrics[key], *(metrics[f"{other}_{key}"] for other in others)]
-        lines.append(f"{key:12}" + "".join(f" {value:12.4f}" for value in values))
+        lines.append(f"{key:12}" + "".join(f" {value:{wide}.4f}" for value in values))
     return "\n".join(lines)
 
 

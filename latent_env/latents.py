@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from detectors.errors import UserError
 from detectors.images import ImageSource, at_once, spread_over, spread_positions
 from latent_env.artifacts import write_atomically
-from latent_env.data import Dataset
+from latent_env.data import Dataset, Split
 from latent_env.data.residence import StreamedImages, settle
 from latent_env.progress import progress_bar
 
@@ -74,9 +74,13 @@ class Eyes:
 
     def normal_validation(self) -> Tensor:
         """Latents of normal validation images, ``(N, *latent_shape)``: of very many, some evenly spaced."""
-        rows = torch.from_numpy(np.flatnonzero(self.dataset.valid.labels == 0))
         latents = self.latents("valid")
-        return latents[rows[spread_positions(len(rows), MOST_CALIBRATED)].to(latents.device)]
+        return latents[some_normal(self.dataset.valid).to(latents.device)]
+
+    def normal_validation_images(self) -> Tensor:
+        """The same images themselves, ``(N, C, H, W)`` uint8, on the device."""
+        valid = self.dataset.valid
+        return StreamedImages(valid.images, self.device)[some_normal(valid)]
 
     @torch.no_grad()
     def near_copies(self) -> float:
@@ -102,6 +106,12 @@ class Eyes:
 
     def _path(self, split: str) -> Path:
         return self.folder / f"latents-{split}.f16"
+
+
+def some_normal(split: Split) -> Tensor:
+    """Positions ``(K,)`` of the normal images of ``split``: of very many, some evenly spaced."""
+    rows = torch.from_numpy(np.flatnonzero(split.labels == 0))
+    return rows[spread_positions(len(rows), MOST_CALIBRATED)]
 
 
 def encoded(encoder: Encoder, images: ImageSource, path: Path, label: str) -> NDArray[np.float16]:

@@ -1,32 +1,32 @@
-"""Detectors that only measure how far from normal something is: second opinions on the same latents."""
+"""Detectors that only measure how far from normal something is: second opinions on the same images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from detectors.distance import DistanceDetector
 from detectors.errors import UserError
-from detectors.gaussian import GaussianDetector
+from detectors.images import spread_over
+from detectors.kinds import DISTANCES
 from detectors.knn import KnnDetector
-from detectors.knn_by_place import KnnByPlaceDetector
+from detectors.reconstruction import ReconstructionDetector
+from latent_env.autoencoders import FrozenAutoencoder
+from latent_env.data.residence import StreamedImages
 from latent_env.evaluation import Evaluation, evaluate_latents
 from latent_env.latents import Eyes
 from latent_env.progress import progress_bar
 
-RIVALS: dict[str, Callable[[Sequence[int]], DistanceDetector]] = {
-    "knn": KnnDetector,
-    "knn_by_place": KnnByPlaceDetector,
-    "gaussian": GaussianDetector,
-}
+MOST_FITTED = 1024
+"""Of more training images, so many evenly spaced ones say what error is usual."""
 
 
 def check_rivals(names: Sequence[str]) -> None:
     """Complain about a rival that doesn't exist."""
     for name in names:
-        if name not in RIVALS:
-            raise UserError(f"detector.rivals={name} is unknown: choose among {', '.join(RIVALS)}")
+        if name not in DISTANCES:
+            raise UserError(f"detector.rivals={name} is unknown: choose among {', '.join(DISTANCES)}")
 
 
 def fit_distances(detector: DistanceDetector, eyes: Eyes, scales: Tensor, seed: int) -> DistanceDetector:
@@ -43,10 +43,22 @@ def fit_distances(detector: DistanceDetector, eyes: Eyes, scales: Tensor, seed: 
     return detector.requires_grad_(False).eval()
 
 
+def fit_reconstruction(
+    detector: ReconstructionDetector, autoencoder: FrozenAutoencoder, eyes: Eyes
+) -> ReconstructionDetector:
+    """``detector`` after a look at normal images; its zero comes from validation."""
+    detector = detector.to(eyes.device)
+    if detector.by_place:
+        train = StreamedImages(eyes.dataset.train.images, eyes.device)
+        detector.fit(spread_over(train, MOST_FITTED), autoencoder)
+    detector.calibrate(eyes.normal_validation_images(), autoencoder)
+    return detector.requires_grad_(False).eval()
+
+
 def judge_rivals(names: Sequence[str], eyes: Eyes, scales: Tensor, seed: int) -> dict[str, Evaluation]:
     """What each of the named rivals says of the test split, from the same latents."""
     found = {}
     for name in names:
-        detector = fit_distances(RIVALS[name](eyes.encoder.latent_shape), eyes, scales, seed)
+        detector = fit_distances(DISTANCES[name](eyes.encoder.latent_shape), eyes, scales, seed)
         found[name] = evaluate_latents(detector, eyes.latents("test"), eyes.dataset.test, f"test, {name}")
     return found

@@ -249,7 +249,7 @@ MISTAKES: list[tuple[str, list[str], str]] = [
         "detector.input=smell is unknown: choose one of image, latent",
     ),
     ("train_detector", ["detector.rivals=[nobody]"], "detector.rivals=nobody is unknown: choose among knn"),
-    ("train_detector", ["detector=oracle"], "detector=oracle is unknown: choose one of gaussian, knn"),
+    ("train_detector", ["detector=oracle"], "detector=oracle is unknown: choose one of ensemble, gaussian"),
     ("train_ae", ["autoencoder.backbone="], "autoencoder.backbone is missing"),
     (
         "train_ae",

@@ -1,0 +1,106 @@
+"""How a command's trained detector gets a second opinion: who may give one, and what decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from conf.job import Job, say
+from conf.latent_learning import make_synthesis, validation_anomalies
+from conf.schema import DetectorRun, EnsembleConfig
+from detectors.base import IMAGE, LATENT, Detector
+from detectors.ensemble import EnsembleDetector
+from detectors.errors import UserError
+from detectors.images import ImageSource
+from detectors.kinds import DISTANCES, RECONSTRUCTION
+from detectors.reconstruction import ReconstructionDetector
+from detectors.training import score
+from latent_env.artifacts import write_json
+from latent_env.autoencoders import FrozenAutoencoder
+from latent_env.data import Split
+from latent_env.data.residence import StreamedImages
+from latent_env.evaluation import validation_latents, validation_split
+from latent_env.latents import Eyes, some_normal
+from latent_env.rivals import fit_distances, fit_reconstruction
+from latent_env.runs import Run
+from latent_env.second_opinion import choose
+
+TRAINED = "transformer"
+
+READERS: dict[str, list[str]] = {LATENT: list(DISTANCES), IMAGE: [RECONSTRUCTION]}
+"""Who can give a second opinion, by what is read."""
+
+
+def second_names(config: EnsembleConfig) -> list[str]:
+    """Whose second opinion is asked; complains about those that can't give one."""
+    fitting = READERS[config.input]
+    if config.second is None:
+        return fitting
+    if not config.second:
+        raise UserError(
+            f"detector.second=[] names nobody: choose among {', '.join(fitting)}, or detector=transformer"
+        )
+    for name in config.second:
+        if name in fitting:
+            continue
+        if any(name in readers for readers in READERS.values()):
+            raise UserError(
+                f"detector.second={name} doesn't read what the transformer reads, with "
+                f"detector.input={config.input}: choose among {', '.join(fitting)}"
+            )
+        raise UserError(f"detector.second={name} is unknown: choose among {', '.join(fitting)}")
+    return config.second
+
+
+def add_second_opinion(
+    job: Job[DetectorRun], run: Run, trained: Detector, autoencoder: FrozenAutoencoder, eyes: Eyes
+) -> EnsembleDetector:
+    """``trained`` joined with the detector, and by the weights, that are best on the validation split.
+
+    That split is the one that is watched while training: with real anomalies if there are labelled ones,
+    else with synthetic ones.
+    """
+    config = job.config.detector
+    assert isinstance(config, EnsembleConfig)
+    others = {name: second_detector(job, name, autoencoder, eyes) for name in second_names(config)}
+    split, seen, look = validation(job, autoencoder, eyes, config.input)
+    size, normal = split.images.shape[-1], some_normal(split)
+    found = {
+        name: score(detector, look, seen, size, keep_maps=False).score.numpy()
+        for name, detector in {TRAINED: trained, **others}.items()
+    }
+    choice = choose(found.pop(TRAINED), found, split.labels, normal.numpy())
+    weights = (choice.weight, round(1 - choice.weight, 1))
+    ensemble = EnsembleDetector({TRAINED: trained, choice.second: others[choice.second]}, weights)
+    ensemble.to(job.device).requires_grad_(False).eval()
+    ensemble.calibrate(seen[normal.to(seen.device)], look)
+    best, alone = max(choice.tried[choice.second]), choice.tried[choice.second][-1]
+    kind = "labelled" if job.dataset.valid.labels.any() else "synthetic"
+    say(
+        f"ensemble: {TRAINED} × {weights[0]:.1f} + {choice.second} × {weights[1]:.1f}; image_AUROC on "
+        f"{kind} validation anomalies {best:.4f}, {TRAINED} alone {alone:.4f}"
+    )
+    tried = {"image_AUROC by weight of the transformer, 0 to 1": choice.tried}
+    write_json(run.path / "second_opinion.json", {"second": choice.second, "weight": choice.weight, **tried})
+    return ensemble
+
+
+def second_detector(job: Job[DetectorRun], name: str, autoencoder: FrozenAutoencoder, eyes: Eyes) -> Detector:
+    """A detector that was fitted to the normal images."""
+    if name == RECONSTRUCTION:
+        channels, size = job.dataset.channels, job.dataset.size
+        return fit_reconstruction(ReconstructionDetector(channels, size), autoencoder, eyes)
+    detector = DISTANCES[name](eyes.encoder.latent_shape)
+    return fit_distances(detector, eyes, eyes.encoder.natural_scales, job.config.seed)
+
+
+def validation(
+    job: Job[DetectorRun], autoencoder: FrozenAutoencoder, eyes: Eyes, reads: str
+) -> tuple[Split, ImageSource, Callable[[Tensor], tuple[Tensor, ...]]]:
+    """The split to choose on, what of it goes to the detectors, and how they look at that."""
+    if reads == LATENT:
+        split, latents = validation_latents(eyes, lambda valid: validation_anomalies(job, eyes, valid))
+        return split, latents, lambda batch: (batch,)
+    split = validation_split(job.dataset.valid, make_synthesis(job), job.config.seed)
+    return split, StreamedImages(split.images, job.device), lambda images: (images, autoencoder(images))

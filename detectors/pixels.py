@@ -1,0 +1,18 @@
+"""Maps of pixels: what counts as noise in them, and how they become an image's score."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+TOP_SHARE = 0.01
+"""The image score is the mean of this share of the highest pixels."""
+
+FLOOR = 0.02
+"""Added to deviations (of intensities in [0, 1]): below this, a difference is noise."""
+
+
+def top_mean(maps: Tensor) -> Tensor:
+    """The mean of the highest ``TOP_SHARE`` of a map ``(B, 1, H, W)``, at least four pixels: ``(B,)``."""
+    pixels = maps.flatten(1)
+    count = max(4, round(TOP_SHARE * pixels.shape[1]))
+    return pixels.topk(count, dim=1, sorted=False).values.mean(1)

@@ -1,0 +1,89 @@
+"""How badly an autoencoder that knows normal images alone reproduces an image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from detectors.base import IMAGE, Detection
+from detectors.distance import JUDGED_AT_ONCE, zero_and_unit
+from detectors.images import ImageSource
+from detectors.pixels import FLOOR, top_mean
+
+Reconstruct = Callable[[Tensor], Tensor]
+"""Images ``(B, C, H, W)`` in [0, 1] to what the autoencoder makes of them."""
+
+SMOOTHED_FROM = 32
+"""Images of fewer pixels a side are not smoothed: a neighbouring pixel is another part there."""
+
+
+class ReconstructionDetector(nn.Module):
+    """The autoencoder's error at every pixel as a map, the mean of the largest errors as an image's score.
+
+    Both are shifted and scaled so that 0 means "further out than 95 % of normal images".
+
+    :param by_place: divide by the error that is usual at a place: an autoencoder always errs at edges.
+    """
+
+    input = IMAGE
+    usual_error: Tensor
+    usual: Tensor
+    spread: Tensor
+
+    def __init__(self, channels: int, size: int, by_place: bool = False) -> None:
+        super().__init__()
+        if min(channels, size) < 1:
+            raise ValueError(f"an image can't have the shape {(channels, size, size)}")
+        self.channels, self.size, self.by_place = channels, size, by_place
+        self.register_buffer("usual_error", torch.ones(1, size, size))
+        self.register_buffer("usual", torch.zeros(()))
+        self.register_buffer("spread", torch.ones(()))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of an image, ``(C, H, W)``."""
+        return (self.channels, self.size, self.size)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The arguments that build this detector again."""
+        return {"channels": self.channels, "size": self.size, "by_place": self.by_place}
+
+    @torch.no_grad()
+    def fit(self, images: ImageSource, reconstruct: Reconstruct) -> None:
+        """Learn what error is usual at each place of normal images ``(N, C, H, W)`` uint8."""
+        total = torch.zeros_like(self.usual_error)
+        for part in images.split(JUDGED_AT_ONCE):
+            floats = part.float() / 255
+            total += _errors(floats, reconstruct(floats)).sum(0)
+        self.usual_error.copy_(total / len(images))
+
+    @torch.no_grad()
+    def calibrate(self, images: ImageSource, reconstruct: Reconstruct) -> None:
+        """Find the zero point from normal images ``(N, C, H, W)`` uint8 that were not trained on."""
+        self.usual.zero_()
+        self.spread.fill_(1)
+        parts = (part.float() / 255 for part in images.split(JUDGED_AT_ONCE))
+        usual, spread = zero_and_unit(torch.cat([self(part, reconstruct(part)).score for part in parts]))
+        self.usual.copy_(usual)
+        self.spread.copy_(spread)
+
+    def forward(self, images: Tensor, reconstructions: Tensor) -> Detection:
+        """Judge images ``(B, C, H, W)`` in [0, 1], given their reconstructions of the same shape."""
+        maps = _errors(images, reconstructions)
+        if self.by_place:
+            maps = maps / (self.usual_error + FLOOR)
+        maps = (maps - self.usual) / self.spread
+        return Detection(top_mean(maps), maps)
+
+
+def _errors(images: Tensor, reconstructions: Tensor) -> Tensor:
+    """How far images ``(B, C, H, W)`` lie from their reconstructions, ``(B, 1, H, W)``."""
+    errors = (images - reconstructions).abs().mean(1, keepdim=True)
+    if errors.shape[-1] < SMOOTHED_FROM:
+        return errors
+    # A single pixel is noise more often than a defect.
+    return functional.avg_pool2d(errors, 3, 1, 1, count_include_pad=False)

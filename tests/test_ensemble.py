@@ -1,0 +1,457 @@
+"""The reconstruction error as a detector, and a trained detector joined with a second opinion."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import backbones
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, TINY_AGENT, RunHere
+from torch import Tensor
+
+import train_detector
+import train_ppo
+from agents.rollout import collect
+from agents.scripted import GradientAgent, NoneAgent
+from detectors.base import Detector
+from detectors.ensemble import EnsembleDetector
+from detectors.errors import UserError
+from detectors.gaussian import GaussianDetector
+from detectors.images import ImageSource
+from detectors.knn import KnnDetector
+from detectors.latent_transformer import LatentTransformer
+from detectors.metrics import image_AUROC
+from detectors.reconstruction import ReconstructionDetector
+from detectors.training import Look
+from detectors.transformer import TransformerDetector
+from latent_env.artifacts import load_detector, save_autoencoder, save_detector
+from latent_env.dynamics import Dynamics
+from latent_env.second_opinion import choose, middle
+from latent_env.settings import Settings
+from latent_env.worlds import World, load_world, save_images
+
+CPU = torch.device("cpu")
+LATENT_SHAPE = (4, 5, 6)
+BOTH_INPUTS = pytest.mark.parametrize("reads", ["image", "latent"])
+BY_PLACE = pytest.mark.parametrize("by_place", [False, True])
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- reconstruction ---
+
+
+def blurred(images: Tensor) -> Tensor:
+    """An autoencoder of sorts: it knows no detail."""
+    return torch.nn.functional.avg_pool2d(images, 5, 1, 2, count_include_pad=False)
+
+
+def pictures(count: int, size: int = 32, seed: int = 0) -> Tensor:
+    """Smooth images ``(count, 3, size, size)`` uint8 with a little noise and one edge."""
+    ramp = torch.linspace(60, 120, size).expand(count, 3, size, size).clone()
+    ramp[:, :, : size // 2] += 80
+    generator = seeded(seed)
+    much = 8 * torch.rand(count, 1, 1, 1, generator=generator)
+    noise = much * torch.randn(ramp.shape, generator=generator)
+    return (ramp + noise).clamp(0, 255).to(torch.uint8)
+
+
+def reconstructing(size: int = 32, by_place: bool = False) -> ReconstructionDetector:
+    detector = ReconstructionDetector(3, size, by_place)
+    detector.fit(pictures(40, size), blurred)
+    detector.calibrate(pictures(60, size, seed=1), blurred)
+    return detector
+
+
+def judged(detector: ReconstructionDetector, images: Tensor) -> Any:
+    floats = images.float() / 255
+    return detector(floats, blurred(floats))
+
+
+@BY_PLACE
+@pytest.mark.parametrize("size", [8, 32])
+def test_a_spoilt_image_has_a_higher_score_than_a_clean_one(by_place: bool, size: int) -> None:
+    detector, clean = reconstructing(size, by_place), pictures(4, size, seed=2)
+    spoilt = clean.clone()
+    spoilt[:, :, 1, 1:5] = 255  # where nothing but noise is usual
+    one, other = judged(detector, clean), judged(detector, spoilt)
+    assert other.map.shape == (4, 1, size, size)
+    assert (other.score > one.score).all()
+    rows = other.map[:, 0].amax(2).argmax(1)
+    if by_place or size == 8:
+        assert (rows <= 2).all()
+
+
+@BY_PLACE
+def test_zero_is_further_out_than_95_percent_of_normal_images(by_place: bool) -> None:
+    score = judged(reconstructing(by_place=by_place), pictures(60, seed=1)).score
+    assert int((score < 0).sum()) == 57
+    assert float(score.quantile(0.95)) == pytest.approx(0, abs=1e-4)
+    assert float(score.std(correction=0)) == pytest.approx(1, abs=1e-3)
+
+
+def test_by_place_the_edge_that_is_always_blurred_counts_less() -> None:
+    spoilt = pictures(8, seed=2)
+    spoilt[:, :, 4:6, 10:13] -= 40
+    for by_place, rows in ((False, (14, 15, 16, 17)), (True, (2, 3, 4, 5, 6, 7))):
+        found = judged(reconstructing(by_place=by_place), spoilt).map[:, 0].amax(2).argmax(1)
+        assert set(found.tolist()) <= set(rows)
+
+
+@BY_PLACE
+def test_a_saved_reconstruction_detector_says_the_same(by_place: bool, tmp_path: Path) -> None:
+    detector = reconstructing(by_place=by_place)
+    save_detector(tmp_path, detector)
+    again = load_detector(tmp_path)
+    assert isinstance(again, ReconstructionDetector)
+    assert again.hyperparameters() == detector.hyperparameters()
+    new = pictures(5, seed=3)
+    for one, other in zip(judged(detector, new), judged(again, new), strict=True):
+        assert torch.equal(one, other)
+
+
+# --- the ensemble ---
+
+
+def parts(reads: str) -> tuple[dict[str, Detector], ImageSource, Look, tuple[Tensor, ...]]:
+    """A transformer and a second opinion; normal images or latents, how they are looked at, and new ones."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if reads == "image":
+            trained = TransformerDetector(3, 32, width=16, depth=1, heads=2)
+            torch.nn.init.normal_(trained.out.weight, std=0.5)
+            second: Detector = reconstructing()
+            new = pictures(20, seed=5).float() / 255
+            look: Look = lambda images: (images, blurred(images))  # noqa: E731
+            return {"transformer": trained.eval(), "second": second}, pictures(40, seed=4), look, look(new)
+        latents = torch.randn(60, *LATENT_SHAPE)
+        of_latents = LatentTransformer(LATENT_SHAPE, 30, width=16, depth=1, heads=2).eval()
+        of_latents.memory.remember(latents[:30], torch.arange(30))
+        of_latents.calibrate(latents[30:])
+        gaussian = GaussianDetector(LATENT_SHAPE)
+        gaussian.fit(latents[:30], torch.ones(4), 0)
+        gaussian.calibrate(latents[30:])
+        both: dict[str, Detector] = {"transformer": of_latents, "second": gaussian}
+        return both, latents[30:], lambda batch: (batch,), (torch.randn(20, *LATENT_SHAPE) * 1.2,)
+
+
+def ensemble(reads: str, *weights: float) -> tuple[EnsembleDetector, tuple[Tensor, ...]]:
+    made, normal, look, new = parts(reads)
+    joined = EnsembleDetector(made, weights)
+    joined.requires_grad_(False).eval().calibrate(normal, look)
+    return joined, new
+
+
+@BOTH_INPUTS
+@pytest.mark.parametrize(("weights", "name"), [((1, 0), "transformer"), ((0, 1), "second")])
+def test_alone_a_part_orders_images_as_it_always_does(
+    reads: str, weights: tuple[float, float], name: str
+) -> None:
+    joined, new = ensemble(reads, *weights)
+    found, own = joined(*new), joined.named_parts()[name](*new)
+    assert joined.input == reads
+    assert joined.input_shape == tuple(new[0].shape[1:])
+    assert found.score.argsort().tolist() == own.score.argsort().tolist()
+    assert found.map.shape == own.map.shape
+    correlation = torch.corrcoef(torch.stack([found.map.flatten(), own.map.flatten()]))
+    assert float(correlation[0, 1]) == pytest.approx(1, abs=1e-4)
+
+
+@BOTH_INPUTS
+def test_parts_are_added_in_deviations_of_normal_images(reads: str) -> None:
+    made, normal, look, new = parts(reads)
+    joined = EnsembleDetector(made, (0.3, 0.7))
+    joined.requires_grad_(False).calibrate(normal, look)
+    floats = normal[:].float() / (255 if reads == "image" else 1)
+    expected, maps = torch.zeros(()), torch.zeros(())
+    for part, weight in zip(made.values(), (0.3, 0.7), strict=True):
+        usual, found = part(*look(floats)), part(*new)
+        expected = expected + weight * (found.score - usual.score.mean()) / usual.score.std(correction=0)
+        maps = maps + weight * (found.map - usual.map.mean()) / usual.map.std(correction=0)
+    detection = joined(*new)
+    torch.testing.assert_close(
+        detection.score * joined.spread + joined.usual[0], expected, atol=1e-3, rtol=1e-3
+    )
+    torch.testing.assert_close(detection.map + joined.usual[1], maps, atol=1e-3, rtol=1e-3)
+    known = joined(*look(floats))
+    assert float(known.score.quantile(0.95)) == pytest.approx(0, abs=1e-3)
+    assert float(known.map.flatten(1).amax(1).quantile(0.95)) == pytest.approx(0, abs=1e-3)
+
+
+@BOTH_INPUTS
+def test_a_saved_ensemble_is_one_artifact_that_says_the_same(reads: str, tmp_path: Path) -> None:
+    joined, new = ensemble(reads, 0.4, 0.6)
+    save_detector(tmp_path, joined)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["detector.json", "detector.safetensors"]
+    again = load_detector(tmp_path)
+    assert again.hyperparameters() == joined.hyperparameters()
+    for one, other in zip(joined(*new), again(*new), strict=True):
+        assert torch.equal(one, other)
+
+
+@BOTH_INPUTS
+def test_gradients_reach_what_is_judged(reads: str) -> None:
+    joined, new = ensemble(reads, 0.5, 0.5)
+    moving = new[0].clone().requires_grad_()
+    joined(moving, *new[1:]).score.sum().backward()
+    assert moving.grad is not None
+    assert moving.grad.isfinite().all()
+    assert (moving.grad.flatten(1).abs().amax(1) > 0).all()
+
+
+def test_what_cannot_be_an_ensemble_is_refused(tmp_path: Path) -> None:
+    images, latents = parts("image")[0], parts("latent")[0]
+    with pytest.raises(ValueError, match="read the same"):
+        EnsembleDetector({"one": images["transformer"], "other": latents["second"]}, (1, 1))
+    for weights in [(1,), (0, 0), (-1, 2)]:
+        with pytest.raises(ValueError, match="weights"):
+            EnsembleDetector(images, weights)
+    save_detector(tmp_path, ensemble("latent", 1, 0)[0])
+    path = tmp_path / "detector.json"
+    whole = path.read_text()
+    damages: list[Any] = [[], {}, "x", [{"name": "a"}], [{"name": "a", "architecture": "oracle"}]]
+    for damage in damages:
+        description = json.loads(whole)
+        description["facts"]["parts"] = damage
+        path.write_text(json.dumps(description))
+        with pytest.raises(UserError, match=r"detector\."):
+            load_detector(tmp_path)
+
+
+def joined_world() -> World:
+    """A world whose detector is an ensemble."""
+    world = load_world("digits", CPU)
+    size = world.autoencoder.size
+    second = ReconstructionDetector(1, size)
+    second.calibrate(world.images, world.autoencoder)
+    joined = EnsembleDetector({"transformer": world.detector, "reconstruction": second}, (0.5, 0.5))
+    joined.requires_grad_(False).eval().calibrate(world.images, world.look)
+    return world.with_detector(joined)
+
+
+def test_an_environment_with_an_ensemble(tmp_path: Path) -> None:
+    world = joined_world()
+    save_autoencoder(tmp_path, world.autoencoder)
+    save_images(tmp_path, world.images)
+    save_detector(tmp_path, world.detector)
+    env = gym.make("LatentAug-v0", artifacts=str(tmp_path))
+    env.reset(seed=0)
+    assert np.isfinite(float(env.step(env.action_space.sample())[1]))
+    dynamics = Settings().dynamics(world, 8)
+    observation = dynamics.reset_tensor(seeds=torch.arange(8)).numpy()
+    start, climbed = (GradientAgent(dynamics, 0, steps, 0.05).predict(observation)[0] for steps in (0, 5))
+    assert float(score_of(dynamics, climbed).mean()) < float(score_of(dynamics, start).mean()) - 0.1
+
+
+def score_of(dynamics: Dynamics, actions: np.ndarray[Any, Any]) -> Tensor:
+    return dynamics.imagine(torch.from_numpy(actions)).detection.score
+
+
+# --- choosing on validation ---
+
+
+def drawn(count: int, seed: int, distance: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Scores of as many normal images as anomalies, ``distance`` deviations apart, and labels."""
+    labels = np.repeat([0, 1], count)
+    scores = np.random.default_rng(seed).normal(size=2 * count) + distance * labels
+    return scores.astype(np.float32), labels
+
+
+def chosen(trained: float, **others: float) -> tuple[str, float]:
+    """What is chosen where detectors tell anomalies from normal images by so many deviations."""
+    first, labels = drawn(3000, 0, trained)
+    scores = {name: drawn(3000, 1 + i, apart)[0] * 7 + 3 for i, (name, apart) in enumerate(others.items())}
+    return choose(first, scores, labels, np.flatnonzero(labels == 0))[:2]
+
+
+def test_noise_gets_no_weight() -> None:
+    assert chosen(1.5, noise=0) == ("noise", 1.0)
+    assert chosen(0, good=1.5) == ("good", 0.0)
+
+
+def test_the_better_opinion_gets_more_weight() -> None:
+    assert 0 < chosen(1, better=2)[1] < 0.5 < chosen(2, worse=1)[1] < 1
+    assert chosen(1.5, equal=1.5)[1] == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_best_of_several_is_chosen() -> None:
+    name, weight = chosen(1, noise=0, better=2, good=1)
+    assert name == "better"
+    assert 0 < weight < 0.5
+
+
+def test_where_nothing_is_better_weights_are_equal() -> None:
+    assert chosen(50, perfect=50) == ("perfect", 0.5)
+
+
+def test_scores_that_do_not_differ_are_no_reason() -> None:
+    first, labels = drawn(50, 0, 1.0)
+    found = choose(first, {"dumb": np.zeros_like(first)}, labels, np.flatnonzero(labels == 0))
+    assert 0 < found.weight <= 1
+    assert found.tried["dumb"][0] == 0.5
+    assert found.tried["dumb"][-1] == image_AUROC(first, labels)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.1, 0.2, 0.9, 0.2, 0.1], 2),
+        ([0.9, 0.9, 0.9, 0.2, 0.1], 1),
+        ([0.9, 0.9, 0.2, 0.2, 0.1], 1),
+        ([0.1, 0.2, 0.2, 0.9, 0.9], 3),
+        ([0.5] * 5, 2),
+        ([0.1, 0.2, 0.2, 0.895, 0.9], 3),
+        ([0.9, 0.1, 0.2, 0.9, 0.2], 3),
+        ([0.1, 0.2, 0.2, 0.2, 0.9], 4),
+    ],
+)
+def test_the_middle_of_the_best_plateau(values: list[float], expected: int) -> None:
+    assert middle(values, 0.01) == expected
+
+
+# --- the scripts ---
+
+
+def only_run(here: Path, stage: str, dataset: str = "digits") -> Path:
+    (path,) = here.glob(f"runs/{dataset}/{stage}/*/metrics.json")
+    return path.parent
+
+
+def held(run: Path) -> dict[str, float]:
+    loaded: dict[str, float] = json.loads((run / "metrics.json").read_text())
+    return loaded
+
+
+def test_the_reconstruction_error_from_nothing(tmp_path: Path, run_here: RunHere) -> None:
+    tiny = [*TINY[:-3], "detector=reconstruction"]
+    code, out, error = run_here(train_detector.main, "train_detector", *tiny, cwd=tmp_path)
+    assert code == 0, error
+    run = only_run(tmp_path, "detector")
+    assert isinstance(load_detector(run), ReconstructionDetector)
+    assert f"image_AUROC  {held(run)['image_AUROC']:.4f}" in out
+    assert (run / "pictures/test_detections.png").is_file()
+    assert (run / "pictures/test_curves.png").is_file()
+    _, again, error = run_here(train_detector.main, "train_detector", *tiny, cwd=tmp_path)
+    assert again == out
+    assert "detector: using" in error
+
+
+def test_an_ensemble_from_nothing(tmp_path: Path, run_here: RunHere) -> None:
+    tiny = [*TINY, "detector=ensemble"]
+    code, out, error = run_here(train_detector.main, "train_detector", *tiny, "export=out", cwd=tmp_path)
+    assert code == 0, error
+    run = only_run(tmp_path, "detector")
+    assert sorted(out.splitlines()[0].split()) == ["ensemble", "reconstruction", "transformer"]
+    metrics = held(run)
+    assert {"transformer_image_AUROC", "reconstruction_image_AUROC"} <= metrics.keys()
+    assert metrics["weight_transformer"] + metrics["weight_reconstruction"] == pytest.approx(1)
+    told = json.loads((run / "second_opinion.json").read_text())
+    assert told["second"] == "reconstruction"
+    assert told["weight"] == metrics["weight_transformer"]
+    assert "ensemble: transformer × " in error
+    assert gym.make("LatentAug-v0", artifacts=str(tmp_path / "out")).reset(seed=0)[0].shape == (16,)
+    _, again, error = run_here(train_detector.main, "train_detector", *tiny, cwd=tmp_path)
+    assert again.splitlines()[:4] == out.splitlines()[:4]
+
+
+def test_before_and_after_are_ensembles(tmp_path: Path, run_here: RunHere) -> None:
+    tiny = [*TINY_AGENT, "detector=ensemble", "agent=random"]
+    code, out, error = run_here(train_ppo.main, "train_ppo", *tiny, cwd=tmp_path)
+    assert code == 0, error
+    assert "image_AUROC" in out
+    for stage in ("detector", "agent"):
+        assert isinstance(load_detector(only_run(tmp_path, stage)), EnsembleDetector)
+    assert list(tmp_path.glob("runs/digits/agent/*/round_1/second_opinion.json"))
+
+
+DATA = ["dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=8", "dataset.test=8"]
+EYES = ["autoencoder=pretrained", "autoencoder.backbone=mobilenet", "autoencoder.grid=4"]
+DECODER = [
+    "autoencoder.components=8",
+    "autoencoder.width=4",
+    "autoencoder.steps=3",
+    "autoencoder.batch_size=4",
+]
+SHORT = ["detector.steps=3", "detector.width=16", "detector.heads=2", "synthesis.pool=8"]
+PRETRAINED = [*DATA, "device=cpu", "threads=1", *EYES, *DECODER]
+
+
+def test_pretrained_eyes(tmp_path: Path, run_here: RunHere) -> None:
+    backbones.mobilenet(tmp_path / "mobilenet")
+
+    def command(*arguments: str) -> str:
+        code, out, error = run_here(
+            train_detector.main, "train_detector", *PRETRAINED, *arguments, cwd=tmp_path
+        )
+        assert code == 0, error
+        return out.splitlines()[0]
+
+    assert command("detector=reconstruction", "detector.by_place=true").startswith("image_AP")
+    second = ["detector=ensemble", "detector.second=[gaussian,knn]", "detector.rivals=[gaussian,knn]"]
+    assert sorted(command(*SHORT, *second).split()) == ["ensemble", "gaussian", "knn", "transformer"]
+    (run,) = tmp_path.glob("runs/phantom/detector/ensemble*")
+    kinds = [type(part) for part in load_detector(run).named_parts().values()]  # type: ignore[attr-defined]
+    assert kinds[0] is LatentTransformer
+    assert kinds[1] in (GaussianDetector, KnnDetector)
+    assert gym.make("LatentAug-v0", artifacts=str(run)).reset(seed=0)[0].shape == (8 * 4 * 4,)
+
+
+MISTAKES = [
+    (["detector.second=[nobody]"], "detector.second=nobody is unknown: choose among reconstruction"),
+    (["detector.second=[knn]"], "detector.second=knn doesn't read what the transformer reads"),
+    (
+        ["detector.second=[reconstruction]", "detector.input=latent"],
+        "detector.second=reconstruction doesn't read what the transformer reads, with detector.input=latent: "
+        "choose among knn, knn_by_place, gaussian",
+    ),
+    (["detector.second=[]"], "detector.second=[] names nobody"),
+    (["detector.input=smell"], "detector.input=smell is unknown"),
+    (["detector=knn", "detector.name=mine"], "detector.name=mine is unknown"),
+]
+
+
+@pytest.mark.parametrize(("mistake", "message"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_a_mistake_is_one_clear_line(
+    mistake: list[str], message: str, tmp_path: Path, run_here: RunHere
+) -> None:
+    arguments = ["dataset=digits", "device=cpu", "threads=1", *mistake]
+    if "detector=knn" not in mistake:
+        arguments.append("detector=ensemble")
+    code, _, error = run_here(train_detector.main, "train_detector", *arguments, cwd=tmp_path)
+    assert code == 2, error
+    (line,) = [line for line in error.splitlines() if line.startswith("train_detector.py: ")]
+    assert message in line
+    assert not list(tmp_path.glob("runs/**/metrics.json"))  # nothing was made before it was noticed
+
+
+# --- decoded images and real ones ---
+
+
+def told_apart(world: World, real: Tensor, others: Tensor) -> float:
+    """The AUROC of images ``(N, C, H, W)`` uint8 against real ones, by the world's own detector."""
+    with torch.inference_mode():
+        scores = [world.detect(images.float() / 255).score.numpy() for images in (real, others)]
+    return image_AUROC(np.concatenate(scores), np.repeat([0, 1], [len(real), len(others)]))
+
+
+def test_what_went_through_the_environment_unchanged_looks_like_a_real_image() -> None:
+    world = load_world("phantom", CPU)
+    dynamics = Settings().dynamics(world, 16)
+    made = collect(dynamics, NoneAgent(dynamics), 256, 0)
+    assert len(made) == 256
+    assert 0.45 <= told_apart(world, world.images, made.images) <= 0.55
+
+
+def test_a_decoded_image_is_not_taken_for_an_anomaly() -> None:
+    # Rather the other way round: it is a smooth picture of something normal. So only differences are decoded.
+    world = load_world("phantom", CPU)
+    with torch.inference_mode():
+        decoded = (world.autoencoder(world.images.float() / 255) * 255).round().to(torch.uint8)
+    assert told_apart(world, world.images, decoded) <= 0.55
