@@ -50,13 +50,8 @@ def cutpaste(images: Tensor, generator: torch.Generator, pool: Tensor | None = N
     A patch that hardly shows is drawn again, and tinted if that does not help.
     """
     pool = images if pool is None else pool
-    pasted, region = _paste(images, pool, generator)
-    for _ in range(_REDRAWS):
-        rows = (~_shows(images, pasted, region)).nonzero().flatten()
-        if len(rows) == 0:
-            break
-        pasted[rows], region[rows] = _paste(images[rows], pool, generator)
-    return _labelled(images, pasted, region)
+    pasted, region = until_shown(images, lambda some: _paste(some, pool, generator), _REDRAWS)
+    return labelled(images, pasted, region)
 
 
 def perlin(
@@ -86,9 +81,9 @@ def perlin(
             f"{(channels, height, width)}: convert and resize the textures to match"
         )
     region = _perlin_shapes(batch, (height, width), generator, images.device)
-    share = 0.8 * _uniform((batch, 1, 1, 1), generator, images)
+    share = 0.8 * uniform((batch, 1, 1, 1), generator, images)
     blend = (1 - share) * _recoloured(texture, generator) + share * images
-    return _labelled(images, torch.where(region, blend, images), region)
+    return labelled(images, torch.where(region, blend, images), region)
 
 
 def perlin_noise(
@@ -139,12 +134,28 @@ class ImageSynthesis:
         return Synthetic(altered, masks)
 
 
-def _uniform(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
+def uniform(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
     """U(0, 1) drawn on the CPU, then moved to the device and kind of number of `like`."""
     return torch.rand(shape, generator=generator).to(like)
 
 
-def _shows(images: Tensor, altered: Tensor, region: Tensor) -> Tensor:
+def until_shown(
+    images: Tensor, draw: Callable[[Tensor], tuple[Tensor, Tensor]], redraws: int
+) -> tuple[Tensor, Tensor]:
+    """What `draw` makes of images (B, C, H, W), drawn again where it does not show.
+
+    Altered images, and the regions (B, 1, H, W) bool where they were altered.
+    """
+    altered, region = draw(images)
+    for _ in range(redraws):
+        rows = (~shows(images, altered, region)).nonzero().flatten()
+        if len(rows) == 0:
+            break
+        altered[rows], region[rows] = draw(images[rows])
+    return altered, region
+
+
+def shows(images: Tensor, altered: Tensor, region: Tensor) -> Tensor:
     """Whether (B,) enough of the region (B, 1, H, W) visibly differs from the images."""
     visible = _differs(images, altered).flatten(1).sum(1)
     return (visible > 0) & (visible >= _LEAST_VISIBLE * region.flatten(1).sum(1))
@@ -156,12 +167,12 @@ def _differs(images: Tensor, altered: Tensor) -> Tensor:
     return change > VISIBLE
 
 
-def _labelled(images: Tensor, altered: Tensor, region: Tensor) -> Synthetic:
+def labelled(images: Tensor, altered: Tensor, region: Tensor) -> Synthetic:
     """Mask what is visible of the change, put the rest back; tint regions that do not show.
 
     `altered` may be written to.
     """
-    rows = (~_shows(images, altered, region)).nonzero().flatten()
+    rows = (~shows(images, altered, region)).nonzero().flatten()
     if len(rows):
         # A shift by a fifth of the range, away from the nearer end, shows on every image.
         start = images[rows]
@@ -247,7 +258,7 @@ def _perlin_shapes(
 def _turned(noise: Tensor, generator: torch.Generator) -> Tensor:
     """Noise (B, 1, H, W) turned by U(-90°, 90°); what comes into view mirrors what was there."""
     batch, _, height, width = noise.shape
-    angle = math.pi * (_uniform((batch,), generator, noise) - 0.5)
+    angle = math.pi * (uniform((batch,), generator, noise) - 0.5)
     sin, cos, zero = angle.sin(), angle.cos(), torch.zeros_like(angle)
     rows = [cos, -sin * height / width, zero, sin * width / height, cos, zero]
     grid = functional.affine_grid(
@@ -262,14 +273,14 @@ def _mirrored(textures: ImageSource, images: Tensor, generator: torch.Generator)
     index = torch.randint(len(textures), (batch,), generator=generator)
     chosen = textures[index.to(textures.device)].to(images) / 255
     for axis in (2, 3):
-        flip = _uniform((batch, 1, 1, 1), generator, images) < 0.5
+        flip = uniform((batch, 1, 1, 1), generator, images) < 0.5
         chosen = torch.where(flip, chosen.flip(axis), chosen)
     return chosen
 
 
 def _recoloured(texture: Tensor, generator: torch.Generator) -> Tensor:
     """Texture (B, C, H, W) at another contrast and brightness, inverted half of the time."""
-    gain, shift, sign = _uniform((3, len(texture), 1, 1, 1), generator, texture)
+    gain, shift, sign = uniform((3, len(texture), 1, 1, 1), generator, texture)
     contrast = torch.where(sign < 0.5, 0.5 + gain, -0.5 - gain)
     recoloured: Tensor = 0.5 + contrast * (texture - 0.5) + 0.5 * (shift - 0.5)
     return recoloured.clamp(0, 1)
@@ -314,18 +325,18 @@ def _grain(batch: int, pool: Tensor, generator: torch.Generator) -> Tensor:
 
 def _enlarged_noise(batch: int, rows: int, columns: int, pool: Tensor, generator: torch.Generator) -> Tensor:
     """Noise of rows x columns values, enlarged to the size of the pool's images."""
-    noise = _uniform((batch, pool.shape[1], rows, columns), generator, pool)
+    noise = uniform((batch, pool.shape[1], rows, columns), generator, pool)
     return functional.interpolate(noise, pool.shape[2:], mode="bilinear", align_corners=False)
 
 
 def _stripes(batch: int, pool: Tensor, generator: torch.Generator) -> Tensor:
     """Stripes between two colours, 2 to 10 across the image, at any angle."""
     height, width = pool.shape[2:]
-    angle, number, phase = _uniform((3, batch, 1, 1), generator, pool)
+    angle, number, phase = uniform((3, batch, 1, 1), generator, pool)
     angle, phase, cycles = 2 * math.pi * angle, 2 * math.pi * phase, 2 + 8 * number
     y = torch.linspace(0, 1, height, device=pool.device, dtype=pool.dtype)[:, None]
     x = torch.linspace(0, 1, width, device=pool.device, dtype=pool.dtype)
     along = angle.sin() * y + angle.cos() * x
     wave = (2 * math.pi * cycles * along + phase).sin()[:, None] / 2 + 0.5
-    first, second = _uniform((2, batch, pool.shape[1], 1, 1), generator, pool)
+    first, second = uniform((2, batch, pool.shape[1], 1, 1), generator, pool)
     return torch.lerp(first, second, wave)
