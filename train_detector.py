@@ -10,12 +10,12 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from conf.detector_learning import learn_to_detect, new_detector, starting_points
 from conf.eyes import eyes_settings, pretrained_eyes, unfitted_encoder
 from conf.job import Job, say, start_job
 from conf.latent_learning import (
     check_latent_synthesis,
     check_validation,
-    learn_from_latents,
     make_latent_synthesis,
     make_synthesis,
 )
@@ -28,67 +28,42 @@ from conf.schema import (
     ReconstructionConfig,
     TransformerConfig,
 )
-from conf.second_opinion import add_second_opinion, second_names
+from conf.second_opinion import second_names
+from conf.validation import roles, trial
 from detectors.base import IMAGE, LATENT, Detection
 from detectors.distance import DistanceDetector
 from detectors.ensemble import EnsembleDetector
 from detectors.errors import UserError
-from detectors.images import at_once, spread_over
 from detectors.kinds import DISTANCES
-from detectors.latent_transformer import LatentTransformer
 from detectors.reconstruction import ReconstructionDetector
-from detectors.training import Diet, Samples, train_detector
-from detectors.training_state import TrainingState
-from detectors.transformer import TransformerDetector
 from latent_env.artifacts import load_detector, save_autoencoder, save_detector
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.evaluation import (
-    Evaluation,
-    evaluate,
     evaluate_latents,
+    evaluate_test,
     log_curves,
     log_evaluation,
     opinions_table,
-    validation_split,
 )
-from latent_env.latents import Encoder, Eyes
+from latent_env.judges import save_judges
+from latent_env.latents import Eyes
 from latent_env.rivals import check_rivals, fit_distances, fit_reconstruction, judge_rivals
 from latent_env.runs import Run
-from latent_env.supervision import follow
-from latent_env.worlds import World, check_writable, copy_world, save_images
+from latent_env.worlds import World, check_writable, copy_world, load_trial, save_images, save_trial
 from train_ae import autoencoder_settings, autoencoder_stage, eyes_stage, new_autoencoder
-
-CALIBRATION_IMAGES, CALIBRATION_BYTES = 2048, 2**28
-"""So many normal images say well enough what is usual, and they fit in memory as floats."""
 
 
 def detector_settings(job: Job[DetectorRun]) -> dict[str, Any]:
     """All that decides what the detector becomes."""
     config = job.config
     own: dict[str, Any] = {"detector": asdict(config.detector), "synthesis": asdict(config.synthesis)}
+    if job.dataset.valid.labels.any():
+        own["labelled"] = asdict(config.labelled)
+    if config.curves:
+        own["curves"] = True
     if job.textures is not None:
         own["textures"] = job.textures.facts["digest"]
     return {**autoencoder_settings(job), **own}
-
-
-def new_detector(job: Job[DetectorRun], eyes: Encoder) -> TransformerDetector | LatentTransformer:
-    """The detector before it has learned anything; the same weights for the same seed."""
-    config = job.config.detector
-    assert isinstance(config, TransformerConfig)
-    if config.input == LATENT:
-        return job.build(
-            lambda: LatentTransformer(
-                eyes.latent_shape,
-                min(config.remembered, len(job.train_images)),
-                config.width,
-                config.depth,
-                config.heads,
-            )
-        ).to(job.device)
-    channels, size = job.dataset.channels, job.dataset.size
-    return job.build(
-        lambda: TransformerDetector(channels, size, config.patch, config.width, config.depth, config.heads)
-    ).to(job.device)
 
 
 def rehearse_detector(job: Job[DetectorRun]) -> World:
@@ -107,6 +82,7 @@ def rehearse_detector(job: Job[DetectorRun]) -> World:
             check_latent_synthesis(job)
         else:
             make_synthesis(job)
+    roles(job)
     images = job.train_images[:4]
     frozen = FrozenAutoencoder(new_autoencoder(job)).calibrate(images)
     world = World.build(frozen, new_detector(job, frozen).eval(), images, job.device)
@@ -133,86 +109,16 @@ def rehearse_distances(job: Job[DetectorRun]) -> None:
         new_autoencoder(job)
 
 
-def learn_to_detect(
-    job: Job[DetectorRun],
-    run: Run,
-    autoencoder: FrozenAutoencoder,
-    eyes: Eyes,
-    label: str,
-    samples: Samples | None = None,
-    share: float = 0.0,
-) -> TransformerDetector | LatentTransformer | EnsembleDetector:
-    """A detector trained from scratch, on an agent's ``samples`` too if there are any.
-
-    Whatever the samples, it begins with the same weights and takes the same number of steps. An ensemble's
-    second detector and its weights are chosen anew for it.
-    """
-    trained = learn_transformer(job, run, autoencoder, eyes, label, samples, share)
-    if isinstance(job.config.detector, EnsembleConfig):
-        return add_second_opinion(job, run, trained, autoencoder, eyes)
-    return trained
-
-
-def learn_transformer(
-    job: Job[DetectorRun],
-    run: Run,
-    autoencoder: FrozenAutoencoder,
-    eyes: Eyes,
-    label: str,
-    samples: Samples | None,
-    share: float,
-) -> TransformerDetector | LatentTransformer:
-    """The transformer trained from scratch."""
-    config = job.config.detector
-    assert isinstance(config, TransformerConfig)
-    detector = new_detector(job, autoencoder)
-    if isinstance(detector, LatentTransformer):
-        return learn_from_latents(job, run, detector, eyes, label, samples, share)
-    world = World.build(autoencoder, detector, job.train_images[:1], job.device)
-    calibrate(job, detector, autoencoder)
-    synthesis = make_synthesis(job)
-    diet = Diet(job.train_images, synthesis, samples, share, job.augmentation.with_masks)
-    valid = validation_split(job.dataset.valid, synthesis, job.config.seed)
-    state = TrainingState(detector, config.learning_rate, config.steps, job.config.seed)
-
-    def validate() -> dict[str, float]:
-        detector.eval()
-        metrics = evaluate(world, valid).metrics
-        detector.train()
-        return {f"valid/{name}": value for name, value in metrics.items()}
-
-    training = train_detector(
-        state, detector, diet, lambda batch: world.look(batch.images), config.batch_size
-    )
-    follow(run, label, training, state, validate)
-    return detector.requires_grad_(False).eval()
-
-
-def calibrate(job: Job[DetectorRun], detector: TransformerDetector, autoencoder: FrozenAutoencoder) -> None:
-    """Show the detector what is usual in normal images and in their reconstructions."""
-    channels, size = job.dataset.channels, job.dataset.size
-    fitting = CALIBRATION_BYTES // (channels * size**2 * 4)
-    known = spread_over(job.train_images, min(CALIBRATION_IMAGES, fitting)).float() / 255
-    with torch.inference_mode():
-        parts = known.split(at_once(size))
-        detector.calibrate(known, torch.cat([autoencoder(part) for part in parts]))
-
-
 def save_world(folder: Path, world: World) -> None:
     """Write all that ``gym.make("LatentAug-v0", artifacts=folder)`` needs."""
     save_autoencoder(folder, world.autoencoder)
     slow_to_encode = world.autoencoder.whitens_itself
     save_images(folder, world.images, world.latents if slow_to_encode else None)
     save_detector(folder, world.detector)
-
-
-def starting_points(
-    job: Job[DetectorRun], autoencoder: FrozenAutoencoder, eyes: Eyes
-) -> tuple[Tensor, Tensor | None]:
-    """Normal images that episodes start from, and their latents where these are known already."""
-    most = job.config.detector.starts
-    known = spread_over(eyes.latents("train"), most) if autoencoder.whitens_itself else None
-    return spread_over(job.train_images, most), known
+    if world.trial is not None:
+        save_trial(folder, world.trial)
+    if world.judges:
+        save_judges(folder, world.judges, world.unseen)
 
 
 def autoencoder_and_eyes(job: Job[DetectorRun]) -> tuple[FrozenAutoencoder, Eyes]:
@@ -232,7 +138,8 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, Eyes]:
     starts, latents = starting_points(job, autoencoder, eyes)
     if run.complete:
         say(f"detector: using {run.path}")
-        return World.build(autoencoder, load_detector(run.path), starts, job.device, latents), run, eyes
+        world = World.build(autoencoder, load_detector(run.path), starts, job.device, latents)
+        return world.with_trial(load_trial(run.path)), run, eyes
 
     run.begin()
     if (run.path / "detector.json").is_file():  # trained by a command that was stopped after that
@@ -240,6 +147,7 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, Eyes]:
     else:
         detector = learn_to_detect(job, run, autoencoder, eyes, "detector")
     world = World.build(autoencoder, detector, starts, job.device, latents)
+    world = world.with_trial(trial(job, eyes, config.input))
     save_world(run.path, world)
     evaluation = evaluate_test(world, eyes)
     others, weights = {}, {}
@@ -249,20 +157,16 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, Eyes]:
         weights = {
             f"weight_{name}": weight for name, weight in zip(parts, world.detector.weights, strict=True)
         }
-    if world.judges_latents:
-        rivals = [name for name in config.rivals if name not in others]
-        others |= judge_rivals(rivals, eyes, autoencoder.natural_scales, job.config.seed)
+    rivals = [name for name in config.rivals if name not in others]
+    if rivals and job.dataset.valid.labels.all():
+        say(f"without {', '.join(rivals)}: the valid split has no normal images that say what is usual")
+        rivals = []
+    others |= judge_rivals(rivals, world, eyes, job.config.seed)
     log_evaluation(run, evaluation, world.show, job.device, config.steps)
     log_curves(run, {config.name: evaluation, **others}, config.steps)
     opinions = {f"{name}_{key}": value for name, e in others.items() for key, value in e.metrics.items()}
     run.finish(evaluation.metrics | opinions | weights)
     return world, run, eyes
-
-
-def evaluate_test(world: World, eyes: Eyes) -> Evaluation:
-    """The world's detector on the test split; latents that it reads are encoded once."""
-    known = eyes.latents("test") if world.judges_latents else None
-    return evaluate(world, eyes.dataset.test, known, "test")
 
 
 def without_decoder(job: Job[DetectorRun]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +33,8 @@ def make_ppo(vec_env: LatentVecEnv, settings: Mapping[str, Any], seed: int) -> P
         raise UserError("agent.n_steps x env.num_envs must be at least 2 steps")
     if any(units < 1 for units in settings["hidden"]):
         raise UserError(f"agent.hidden={settings['hidden']} must name layers of at least 1 unit")
+    if "least_deviation" in settings and not settings["least_deviation"] > 0:
+        raise UserError(f"agent.least_deviation={settings['least_deviation']} must be above 0")
     if rollout % batch:
         raise UserError(f"agent.batch_size={batch} must divide agent.n_steps x env.num_envs = {rollout}")
     with warnings.catch_warnings():
@@ -62,9 +65,15 @@ class ProgressCallback(BaseCallback):
     """
 
     def __init__(
-        self, bar: tqdm[Any], vec_env: LatentVecEnv, keep: Callable[[], None], interrupt: Interrupt
+        self,
+        bar: tqdm[Any],
+        vec_env: LatentVecEnv,
+        keep: Callable[[], None],
+        interrupt: Interrupt,
+        least_deviation: float,
     ) -> None:
         super().__init__()
+        self.least_deviation = least_deviation
         self.bar, self.vec_env, self.keep, self.interrupt = bar, vec_env, keep, interrupt
         self.kept = perf_counter()
         self.began, self.ended = perf_counter(), perf_counter()
@@ -75,6 +84,7 @@ class ProgressCallback(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
+        self._stay_broad()
         self.began = perf_counter()
         self.update_seconds = self.began - self.ended
         if self.interrupt.requested or self.began - self.kept > KEEP_SECONDS:
@@ -82,6 +92,16 @@ class ProgressCallback(BaseCallback):
             self.kept = perf_counter()
         if self.interrupt.requested:
             raise KeyboardInterrupt
+
+    def _on_training_end(self) -> None:
+        self._stay_broad()  # the last update has no rollout after it
+
+    def _stay_broad(self) -> None:
+        """Keep every deviation of the policy's actions above the floor, after each update."""
+        deviations = self.model.policy.log_std
+        assert isinstance(deviations, Tensor)
+        with torch.no_grad():
+            deviations.clamp_(min=math.log(self.least_deviation))
 
     def _on_rollout_end(self) -> None:
         self.ended = perf_counter()
@@ -98,13 +118,23 @@ class ProgressCallback(BaseCallback):
             self.logger.record(f"reward/{name}", value)
         total = sum(self.vec_env.dynamics.reward.weights[name] * value for name, value in terms.items())
         self.logger.record("reward/total", total)
+        for name, value in self.vec_env.alarm.take_statistics().items():
+            self.logger.record(f"alarm/{name}", value)
         self.bar.set_postfix_str(f"reward {total:.3f}", refresh=False)
 
 
-def learn(model: PPO, folder: Path, total_steps: int, bar: tqdm[Any], keep: Callable[[], None]) -> None:
+def learn(
+    model: PPO,
+    folder: Path,
+    total_steps: int,
+    bar: tqdm[Any],
+    keep: Callable[[], None],
+    least_deviation: float = 0.05,
+) -> None:
     """Learn until ``total_steps`` world steps are done, logging to TensorBoard in ``folder``.
 
-    ``keep`` is called when the policy is worth saving, also on Ctrl-C.
+    ``keep`` is called when the policy is worth saving, also on Ctrl-C. No deviation of the policy's actions
+    falls below ``least_deviation``: a policy that narrows what it proposes teaches a detector less.
     """
     vec_env = model.get_env()
     assert isinstance(vec_env, LatentVecEnv)
@@ -114,7 +144,7 @@ def learn(model: PPO, folder: Path, total_steps: int, bar: tqdm[Any], keep: Call
         with interrupt_deferred() as interrupt:
             model.learn(
                 total_steps - model.num_timesteps,
-                callback=ProgressCallback(bar, vec_env, keep, interrupt),
+                callback=ProgressCallback(bar, vec_env, keep, interrupt, least_deviation),
                 reset_num_timesteps=False,
             )
     finally:

@@ -98,7 +98,7 @@ def write_report(
     """
     text = f"{headline}\n\n{table(rows)}\n\n{verdict(rows)}"
     if opinions:
-        text += "\n\nNormal images alone, on the same latents: " + ", ".join(
+        text += "\n\nOther detectors, with the same eyes: " + ", ".join(
             f"{name.removesuffix('_image_AUROC')} {value:.4f}"
             for name, value in opinions.items()
             if name.endswith("_image_AUROC")

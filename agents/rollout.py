@@ -47,14 +47,18 @@ class Augmented:
 
     def samples(self, device: torch.device, sources: Tensor) -> Samples:
         """The part that a detector trains on; ``sources (S,)`` are the starting images' training images."""
-        parts = (self.images, self.masks, self.labels, sources[self.source])
+        parts = (self.images, self.masks, self.labels, sources[self.source], self._marked)
         return Samples(*(part.to(device) for part in parts))
 
     def latent_samples(self, world: World, sources: Tensor) -> Samples:
         """The same for a detector that reads latents of ``world``, masked token by token."""
         latents = world.latents[self.source.to(world.device)] + self.delta.to(world.device)
-        parts = (self.tokens, self.labels, sources[self.source])
+        parts = (self.tokens, self.labels, sources[self.source], self._marked)
         return Samples(latents, *(part.to(world.device) for part in parts))
+
+    @property
+    def _marked(self) -> Tensor:
+        return torch.ones(len(self), dtype=torch.bool)
 
     @classmethod
     def joined(cls, parts: Iterable[Augmented]) -> Augmented:

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 from torch import Tensor
 
+from agents.alarm import Alarm
 from latent_env.dynamics import Dynamics
 from latent_env.env import LARGEST_SEED, make_spaces
 from latent_env.rendering import panel
@@ -37,6 +38,7 @@ class LatentVecEnv(VecEnv):
         """Time spent in steps since :meth:`take_statistics`."""
         self._terms: dict[str, Tensor] = {}
         self._steps = 0
+        self.alarm = Alarm(dynamics)
         self.seed(seed)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
@@ -69,6 +71,7 @@ class LatentVecEnv(VecEnv):
         for name, term in result.reward_terms.items():
             self._terms[name] = self._terms.get(name, torch.zeros_like(term)) + term
         self._steps += 1
+        self.alarm.watch(result.transition)
         rewards = result.rewards.cpu().numpy()
         dones = result.terminated.cpu().numpy()
         observations = result.observations.cpu().numpy()

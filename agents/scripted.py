@@ -59,7 +59,7 @@ class GradientAgent:
         for _step in range(self.steps):
             with torch.enable_grad():
                 moving = actions.clone().requires_grad_()
-                score = self.dynamics.imagine(moving).detection.score
+                score = self.dynamics.imagine(moving).score
                 # The loss (cross entropy against "anomaly") climbs as the score falls, but its own gradient
                 # vanishes where the detector is sure.
                 (gradient,) = torch.autograd.grad(-score.sum(), moving)
@@ -124,7 +124,7 @@ class GlassAgent(FeatureNoiseAgent):
         for step in range(self.steps):
             with torch.enable_grad():
                 moving = change.clone().requires_grad_()
-                score = self.dynamics.imagine(moving.flatten(1) / self.max_delta).detection.score
+                score = self.dynamics.imagine(moving.flatten(1) / self.max_delta).score
                 (gradient,) = torch.autograd.grad(-score.sum(), moving)  # as above
             length = as_tokens(gradient).flatten(1).norm(dim=1).clamp_min(1e-12)
             # As long a step for the whole latent as if every token moved by step_size radii.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from agents.coverage import describe_set
 from agents.rollout import Augmented
 from latent_env.data import Dataset
 from latent_env.dynamics import Dynamics
@@ -26,6 +27,8 @@ def show_samples(run: Run, dynamics: Dynamics, augmented: Augmented, asked_for: 
         return
     anomalies = (augmented.labels == ANOMALY).float().mean()
     run.log({"augmented/anomalies": anomalies, "augmented/reward": augmented.reward.mean()}, number)
+    variety = describe_set(augmented, dynamics.shell.inner)
+    run.log({f"augmented/{name}": value for name, value in variety.items()}, number)
     run.picture("augmented/samples", sheet(augmented), number, f"samples_round_{number}")
     run.writer.add_histogram("augmented/delta", augmented.delta, number)
     run.writer.add_histogram("augmented/reward", augmented.reward, number)

@@ -131,7 +131,7 @@ class SmallestAgent:
         those of all that is ``proposed (P, N, k)``.
         """
         made = [self.dynamics.imagine(actions) for actions in proposed]
-        told_apart = functional.softplus(-self.dynamics.imagine(played).detection.score).mean()
+        told_apart = functional.softplus(-self.dynamics.imagine(played).score).mean()
         size = torch.stack([self._size(*each) for each in zip(proposed, made, strict=True)]).mean()
         alike = self._alike(made)
         total = told_apart + self.size_weight * size + self.repulsion_weight * alike

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from conf.choices import CONF
+from conf.detector_learning import new_detector
 from conf.eyes import pretrained_eyes
 from conf.job import Job, start_job
 from conf.latent_learning import check_latent_synthesis, learn_from_latents
@@ -35,7 +36,7 @@ from detectors.latent_transformer import LatentTransformer
 from latent_env.evaluation import evaluate_latents
 from latent_env.latents import Eyes
 from latent_env.rivals import fit_distances
-from train_detector import detector_settings, new_detector
+from train_detector import detector_settings
 
 TRAINED = "transformer"
 
@@ -61,7 +62,7 @@ def trained(job: Job[DetectorRun], eyes: Eyes) -> LatentTransformer:
     assert isinstance(detector, LatentTransformer)
     run = job.run("benchmark", f"seed-{job.config.seed}", detector_settings(job))
     run.begin()
-    detector = learn_from_latents(job, run, detector, eyes, f"seed {job.config.seed}", None, 0.0)
+    detector = learn_from_latents(job, run, detector, eyes, f"seed {job.config.seed}", None)
     run.writer.close()
     return detector
 

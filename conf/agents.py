@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 
 from stable_baselines3 import PPO
 
@@ -64,6 +65,11 @@ def reach(job: Job[AgentRun], world: World) -> float | None:
             return max(largest_difference(world.latents), LEAST_REACH)
         case _:
             return None
+
+
+def heeds_detectors(agent: AgentConfig) -> bool:
+    """Whether what an agent does depends on what detectors say, through a reward or a gradient."""
+    return isinstance(agent, PPOConfig | CemConfig | GradientConfig | GlassConfig | SmallestConfig)
 
 
 def choose_agent(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) -> Agent:
@@ -136,7 +142,8 @@ def learn_policy(job: Job[AgentRun], config: PPOConfig, run: Run, model: PPO, nu
     if done < goal:
         vec_env.seed(derived_seed(job.config.seed, number, done))  # not the episodes of before a stop
         with progress_bar(f"agent, round {number}", goal, done) as bar:
-            learn(model, run.path, goal, bar, lambda: save_policy(folder, model, settings))
+            keep = partial(save_policy, folder, model, settings)
+            learn(model, run.path, goal, bar, keep, config.least_deviation)
 
 
 def learn_distribution(

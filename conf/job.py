@@ -54,6 +54,8 @@ class Job(Generic[C]):
         """The images; loading them says in one line what was found."""
         config = self.config
         dataset = config.dataset.load(Place.of(config.data_root, config.prepared, config.track))
+        if config.normals is not None:
+            dataset = dataset.with_normals(config.normals)
         say(dataset.summary())
         for remark in dataset.remarks:
             say(f"{dataset.name}: {remark}")
@@ -159,6 +161,7 @@ def start_job(cfg: DictConfig, kind: type[C]) -> Job[C]:
 
 
 POSITIVE = {
+    "normals",
     "steps",
     "total_steps",
     "batch_size",

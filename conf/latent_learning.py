@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from conf.curves import add_point
 from conf.job import Job
 from conf.schema import DetectorRun, TransformerConfig
+from conf.validation import seen
 from detectors.errors import UserError
-from detectors.images import spread_over, spread_positions
-from detectors.latent_diet import LatentDiet, Pool, anomalous_tokens
+from detectors.latent_diet import SAMPLES, LatentDiet, Pool
 from detectors.latent_synthesis import LatentSynthesis
 from detectors.latent_transformer import LatentTransformer, token_losses
+from detectors.nearest import remembering
 from detectors.synthesis import ImageSynthesis
-from detectors.training import Samples, train_detector
+from detectors.training import Batch, Blend, train_detector
 from detectors.training_state import TrainingState
-from latent_env.data import Split
-from latent_env.data.residence import StreamedImages
-from latent_env.evaluation import evaluate_latents, validation_latents
+from latent_env.evaluation import evaluate_latents
 from latent_env.latents import Eyes
 from latent_env.pools import Change, make_pool
 from latent_env.runs import Run
@@ -72,49 +72,47 @@ def learn_from_latents(
     detector: LatentTransformer,
     eyes: Eyes,
     label: str,
-    samples: Samples | None,
-    share: float,
+    samples: Blend | None,
 ) -> LatentTransformer:
-    """``detector`` after its training, on an agent's ``samples`` too if there are any."""
+    """``detector`` after its training, on ``samples`` too if there are any."""
     config = job.config.detector
     assert isinstance(config, TransformerConfig)
-    latents = eyes.latents("train")
-    detector.memory.remember(
-        spread_over(latents, config.remembered), spread_positions(len(latents), config.remembered)
-    )
     known_normal = eyes.normal_validation()
-    diet = latent_diet(job, eyes, samples, share)
+    diet = latent_diet(job, eyes, samples)
+    memory_and_pools = (detector.remembered, *(pool and pool.name for pool in (diet.varied, diet.anomalous)))
+    found = eyes.nearest.get(memory_and_pools)
+    nearest = remembering(detector.memory, eyes.latents("train"), diet.first_known[-1], found)
     state = TrainingState(detector, config.learning_rate, config.steps, job.config.seed)
-    split, seen = validation_latents(eyes, lambda valid: validation_anomalies(job, eyes, valid))
+    split, latents = seen(job, eyes, "choice", config.input)
+
+    def look(batch: Batch) -> tuple[Any, ...]:
+        assert batch.known is not None
+        found = nearest(batch.images, batch.sources, batch.known)
+        return batch.images, batch.sources, state.generator, found
 
     def validate() -> dict[str, float]:
         detector.eval()
         detector.calibrate(known_normal)
-        metrics = evaluate_latents(detector, seen, split).metrics
+        metrics = evaluate_latents(detector, latents, split).metrics
+        add_point(job, run, eyes, detector, lambda batch: (batch,), state.step)
         detector.train()
         return {f"valid/{name}": value for name, value in metrics.items()}
 
-    training = train_detector(
-        state,
-        detector,
-        diet,
-        lambda batch: (batch.images, batch.sources, state.generator),
-        config.batch_size,
-        token_losses,
-    )
+    training = train_detector(state, detector, diet, look, config.batch_size, token_losses)
     follow(run, label, training, state, validate)
+    eyes.nearest[memory_and_pools] = nearest.found[: diet.first_known[SAMPLES]].clone()
     detector.eval().requires_grad_(False)
     detector.calibrate(known_normal)
     return detector
 
 
-def latent_diet(job: Job[DetectorRun], eyes: Eyes, samples: Samples | None, share: float) -> LatentDiet:
+def latent_diet(job: Job[DetectorRun], eyes: Eyes, samples: Blend | None) -> LatentDiet:
     """Latents of normal images and of varied ones, and of synthetic anomalies of both kinds."""
     config, latent = job.config.synthesis, make_latent_synthesis(job)
     varied, anomalous = pools(job, eyes)
     of_images, of_latents = sum(config.weights.values()), sum(config.latent.values())
     pool_share = of_images / (of_images + of_latents)
-    return LatentDiet(eyes.latents("train"), latent, varied, anomalous, pool_share, samples, share)
+    return LatentDiet(eyes.latents("train"), latent, varied, anomalous, pool_share, samples)
 
 
 def pools(job: Job[DetectorRun], eyes: Eyes) -> tuple[Pool | None, Pool | None]:
@@ -149,20 +147,3 @@ def spoiler(job: Job[DetectorRun], vary: Vary | None = None) -> Change:
         return made.images, made.masks
 
     return spoil
-
-
-def validation_anomalies(job: Job[DetectorRun], eyes: Eyes, valid: Split) -> tuple[Tensor, Tensor]:
-    """Latents of anomalies made of the normal images of ``valid``, and masks of their tokens.
-
-    Never those of the training pool: a detector has seen them, and the images they were made of.
-    """
-    if job.config.synthesis.pool and any(job.config.synthesis.weights.values()):
-        images = StreamedImages(valid.images, job.device)
-        pool = make_pool(eyes, images, "validation", len(valid), spoiler(job), spoiling_settings(job))
-        return pool.latents[:], anomalous_tokens(pool.tokens)
-    latent = make_latent_synthesis(job)
-    assert latent is not None
-    made = latent(
-        eyes.normal_validation()[: len(valid)].float(), torch.Generator().manual_seed(job.config.seed)
-    )
-    return made.images, made.masks

@@ -29,6 +29,7 @@ class EyesSuit:
     detector_steps: int = MISSING
     detector_batch_size: int = 32
     detector_learning_rate: float = 1e-3
+    rivals: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -144,7 +145,7 @@ class EnvConfig:
 
     perturbation: str = "auto"
     max_delta: float | None = None
-    horizon: int = 4
+    horizon: int = 1
     time_aware: bool = False
     shell_quantile: float = 0.95
     shell_ratio: float = 4.0
@@ -227,12 +228,13 @@ class PPOConfig(AgentConfig):
     """Stable-Baselines3's PPO, learning on the batch of worlds."""
 
     total_steps: int = MISSING
-    n_steps: int = 32
-    batch_size: int = 256
-    n_epochs: int = 4
-    learning_rate: float = 3e-4
+    n_steps: int = 16
+    batch_size: int = 128
+    n_epochs: int = 8
+    learning_rate: float = 1e-3
     gamma: float = 0.9
     ent_coef: float = 0.005
+    least_deviation: float = 0.3
     hidden: list[int] = field(default_factory=lambda: [128, 128])
 
 
@@ -251,6 +253,34 @@ class RandomMatchedConfig(PPOConfig):
 
 
 @dataclass
+class LabelledConfig:
+    """What the labelled anomalies of a validation split are used for."""
+
+    train: float = 0.5
+    trial: float = 0.25
+    weight: float = 0.25
+
+
+@dataclass
+class JudgesConfig:
+    """Small detectors that rewards go by."""
+
+    count: int = 3
+    width: int = 32
+    depth: int = 1
+    effort: float = 0.25
+
+
+@dataclass
+class MixtureConfig:
+    """How it is found out what retrained detectors learn from."""
+
+    shares: list[float] = field(default_factory=lambda: [0.5])
+    effort: float = 0.5
+    margin: float = 0.5
+
+
+@dataclass
 class DataRun:
     """`python -m latent_env.data`: a data set, where it is found, and where it is kept."""
 
@@ -265,6 +295,7 @@ class AutoencoderRun(DataRun):
     """`train_ae.py`: what all stages share, and the autoencoder."""
 
     autoencoder: AutoencoderConfig = MISSING
+    normals: int | None = None
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -278,6 +309,8 @@ class DetectorRun(AutoencoderRun):
 
     detector: DetectorConfig = MISSING
     synthesis: SynthesisConfig = MISSING
+    labelled: LabelledConfig = field(default_factory=LabelledConfig)
+    curves: bool = False
     texture_root: str | None = None
     export: str | None = None
 
@@ -291,7 +324,9 @@ class AgentRun(DetectorRun):
     agent: AgentConfig = MISSING
     rounds: int = 2
     samples: int = 2048
-    share: float = 0.5
+    share: float | None = None
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    judges: JudgesConfig = field(default_factory=JudgesConfig)
     plugins: list[str] = field(default_factory=list)
 
 

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from conf.job import Job, say
-from conf.latent_learning import make_synthesis, validation_anomalies
 from conf.schema import DetectorRun, EnsembleConfig
+from conf.validation import roles, seen
 from detectors.base import IMAGE, LATENT, Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.errors import UserError
-from detectors.images import ImageSource
 from detectors.kinds import DISTANCES, RECONSTRUCTION
 from detectors.reconstruction import ReconstructionDetector
 from detectors.training import score
 from latent_env.artifacts import write_json
 from latent_env.autoencoders import FrozenAutoencoder
-from latent_env.data import Split
-from latent_env.data.residence import StreamedImages
-from latent_env.evaluation import validation_latents, validation_split
 from latent_env.latents import Eyes, some_normal
 from latent_env.rivals import fit_distances, fit_reconstruction
 from latent_env.runs import Run
@@ -58,25 +52,29 @@ def add_second_opinion(
 ) -> EnsembleDetector:
     """``trained`` joined with the detector, and by the weights, that are best on the validation split.
 
-    That split is the one that is watched while training: with real anomalies if there are labelled ones,
-    else with synthetic ones.
+    Of that split, the part that is for choices: labelled anomalies that nothing was trained on, or else
+    synthetic ones of kinds that nothing was trained on.
     """
     config = job.config.detector
     assert isinstance(config, EnsembleConfig)
     others = {name: second_detector(job, name, autoencoder, eyes) for name in second_names(config)}
-    split, seen, look = validation(job, autoencoder, eyes, config.input)
+    split, inputs = seen(job, eyes, "choice", config.input)
+
+    def look(batch: Tensor) -> tuple[Tensor, ...]:
+        return (batch,) if config.input == LATENT else (batch, autoencoder(batch))
+
     size, normal = split.images.shape[-1], some_normal(split)
     found = {
-        name: score(detector, look, seen, size, keep_maps=False).score.numpy()
+        name: score(detector, look, inputs, size, keep_maps=False).score.numpy()
         for name, detector in {TRAINED: trained, **others}.items()
     }
     choice = choose(found.pop(TRAINED), found, split.labels, normal.numpy())
     weights = (choice.weight, round(1 - choice.weight, 1))
     ensemble = EnsembleDetector({TRAINED: trained, choice.second: others[choice.second]}, weights)
     ensemble.to(job.device).requires_grad_(False).eval()
-    ensemble.calibrate(seen[normal.to(seen.device)], look)
+    ensemble.calibrate(inputs[normal.to(inputs.device)], look)
     best, alone = max(choice.tried[choice.second]), choice.tried[choice.second][-1]
-    kind = "labelled" if job.dataset.valid.labels.any() else "synthetic"
+    kind = "labelled" if len(roles(job).choice) else "synthetic"
     say(
         f"ensemble: {TRAINED} × {weights[0]:.1f} + {choice.second} × {weights[1]:.1f}; image_AUROC on "
         f"{kind} validation anomalies {best:.4f}, {TRAINED} alone {alone:.4f}"
@@ -93,14 +91,3 @@ def second_detector(job: Job[DetectorRun], name: str, autoencoder: FrozenAutoenc
         return fit_reconstruction(ReconstructionDetector(channels, size), autoencoder, eyes)
     detector = DISTANCES[name](eyes.encoder.latent_shape)
     return fit_distances(detector, eyes, eyes.encoder.natural_scales, job.config.seed)
-
-
-def validation(
-    job: Job[DetectorRun], autoencoder: FrozenAutoencoder, eyes: Eyes, reads: str
-) -> tuple[Split, ImageSource, Callable[[Tensor], tuple[Tensor, ...]]]:
-    """The split to choose on, what of it goes to the detectors, and how they look at that."""
-    if reads == LATENT:
-        split, latents = validation_latents(eyes, lambda valid: validation_anomalies(job, eyes, valid))
-        return split, latents, lambda batch: (batch,)
-    split = validation_split(job.dataset.valid, make_synthesis(job), job.config.seed)
-    return split, StreamedImages(split.images, job.device), lambda images: (images, autoencoder(images))

@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from detectors.base import LATENT, Detection
 from detectors.errors import UserError
+from detectors.heads import Reading
 from detectors.images import ImageSource
 from detectors.memory import PlacedMemory
-from detectors.tokens import as_map, grid_of, top_tokens
+from detectors.tokens import TOP_TOKENS, as_map, grid_of, top_tokens
 from detectors.training import Batch
 
 DROPPED, NOISE, BLINDED = 0.3, 0.3, 0.3
@@ -73,10 +74,14 @@ class LatentTransformer(nn.Module):
         return {"latent_shape": list(self.input_shape), **{name: getattr(self, name) for name in names}}
 
     def logits(
-        self, latents: Tensor, owners: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        latents: Tensor,
+        owners: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        nearest: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The transformer's word on every token and the memory's, both ``(B, T)``."""
-        difference, length = self.memory(latents, owners)
+        difference, length = self.memory(latents, owners, nearest)
         if generator is not None:
             sighted = torch.rand(len(difference), 1, 1, generator=generator).to(difference) >= BLINDED
             difference = difference * sighted
@@ -89,14 +94,19 @@ class LatentTransformer(nn.Module):
         return self.out(tokens)[:, :, 0] + LENGTH_WEIGHT * length, length
 
     def forward(
-        self, latents: Tensor, owners: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        latents: Tensor,
+        owners: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        nearest: Tensor | None = None,
     ) -> Detection:
         """Judge latents ``(B, *latent_shape)``.
 
         While it learns, ``owners (B,)`` are the training images they show, and the CPU ``generator`` draws
-        what is dropped and disturbed; the logits are then the transformer's alone.
+        what is dropped and disturbed; the logits are then the transformer's alone. ``nearest (B, T)`` is
+        what the memory would find, where that is known.
         """
-        learned, length = self.logits(latents, owners, generator)
+        learned, length = self.logits(latents, owners, generator, nearest)
         if not self.training:
             learned = (self._joined(learned, length) - self.usual) / self.spread
         maps = as_map(learned, self.input_shape)
@@ -105,6 +115,24 @@ class LatentTransformer(nn.Module):
     def _joined(self, learned: Tensor, length: Tensor) -> Tensor:
         parts = ((learned, length)[i].sub(self.offsets[i]).div(self.spreads[i]) for i in (0, 1))
         return torch.stack(list(parts)).sum(0)
+
+    def reading(self, latents: Tensor) -> Reading:
+        """What the last layer reads of latents ``(B, *latent_shape)``."""
+        difference, length = self.memory(latents)
+        seen = torch.cat([difference, length.unsqueeze(2)], dim=2)
+        features = self.out[0](self.transformer(self.into(seen) + self.places))  # (B, T, D)
+        offset = as_map(LENGTH_WEIGHT * length, self.input_shape)
+        return Reading(features.transpose(1, 2).unflatten(2, offset.shape[2:]), offset)
+
+    def head(self) -> tuple[Tensor, Tensor]:
+        """The last layer's weights ``(D, 1, 1)`` and bias ``()``."""
+        last = self.out[1]
+        assert isinstance(last, nn.Linear)
+        return last.weight[0, :, None, None], last.bias[0]
+
+    def top(self, places: int) -> int:
+        """How many of a map's ``places`` make up a score."""
+        return min(TOP_TOKENS, places)
 
     @torch.no_grad()
     def calibrate(self, latents: ImageSource) -> None:
@@ -123,10 +151,10 @@ class LatentTransformer(nn.Module):
 
 
 def token_losses(detection: Detection, batch: Batch) -> dict[str, Tensor]:
-    """Cross entropies of tokens and of images."""
-    masks = batch.masks
+    """Cross entropies of tokens and of images; where an anomaly lies isn't known of all."""
+    maps, masks = detection.map[batch.marked], batch.masks[batch.marked]
     rare = ((masks == 0).sum() / masks.sum().clamp_min(1)).clamp(1, 5)
     return {
-        "tokens": functional.binary_cross_entropy_with_logits(detection.map, masks, pos_weight=rare),
+        "tokens": functional.binary_cross_entropy_with_logits(maps, masks, pos_weight=rare),
         "score": functional.binary_cross_entropy_with_logits(detection.score, batch.labels),
     }

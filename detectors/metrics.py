@@ -128,23 +128,23 @@ def paired_bootstrap(
     rng = np.random.default_rng(seed)
     block = max(1, _BOOTSTRAP_BLOCK // len(labels))
     sizes = [min(block, repeats - start) for start in range(0, repeats, block)]
-    resamples = (_resampled(labels, size, rng) for size in sizes)
+    draws = (resamples(labels, size, rng) for size in sizes)
     changes = [
-        _resampled_values(metric, labels, after, chosen) - _resampled_values(metric, labels, before, chosen)
-        for chosen in resamples
+        resampled_values(metric, labels, after, chosen) - resampled_values(metric, labels, before, chosen)
+        for chosen in draws
     ]
     low, high = np.quantile(np.concatenate(changes), [0.025, 0.975])
     return difference, float(low), float(high)
 
 
-def _resampled(labels: IntArray, repeats: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def resamples(labels: IntArray, repeats: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Rows drawn with replacement (R, N), as many of each label as there are."""
     of_label = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     drawn = [rows[rng.integers(len(rows), size=(repeats, len(rows)))] for rows in of_label]
     return np.concatenate(drawn, axis=1)
 
 
-def _resampled_values(
+def resampled_values(
     metric: ImageMetric, labels: IntArray, scores: FloatArray, chosen: npt.NDArray[np.int64]
 ) -> Counts:
     """The metric (R,) on every row of `chosen` (R, N)."""

@@ -11,8 +11,12 @@ FLOOR = 0.02
 """Added to deviations (of intensities in [0, 1]): below this, a difference is noise."""
 
 
+def top_count(pixels: int) -> int:
+    """How many of an image's ``pixels`` make up its score: ``TOP_SHARE`` of them, at least four."""
+    return min(max(4, round(TOP_SHARE * pixels)), pixels)
+
+
 def top_mean(maps: Tensor) -> Tensor:
-    """The mean of the highest ``TOP_SHARE`` of a map ``(B, 1, H, W)``, at least four pixels: ``(B,)``."""
+    """The mean of the highest pixels of maps ``(B, 1, H, W)``: ``(B,)``."""
     pixels = maps.flatten(1)
-    count = max(4, round(TOP_SHARE * pixels.shape[1]))
-    return pixels.topk(count, dim=1, sorted=False).values.mean(1)
+    return pixels.topk(top_count(pixels.shape[1]), dim=1, sorted=False).values.mean(1)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -37,35 +36,73 @@ class Samples(NamedTuple):
     labels: Tensor
     """``(N,)`` int64: 0 normal, 1 anomaly"""
     sources: Tensor
-    """``(N,)`` int64: which training image each was made of."""
+    """``(N,)`` int64: which training image each was made of, -1 if of none."""
+    marked: Tensor
+    """``(N,)`` bool: whether the mask says where the anomaly is; otherwise it is not known."""
 
     def of(self, label: int) -> Samples:
         """The samples with one label."""
         chosen = self.labels == label
         return Samples(*(part[chosen] for part in self))
 
-    def draw(self, count: int, generator: torch.Generator) -> Samples:
-        """``count`` samples, with replacement."""
-        index = torch.randint(len(self.labels), (count,), generator=generator)
+    def at(self, index: Tensor) -> Samples:
+        """The samples at positions ``(B,)``."""
         index = index.to(self.labels.device)
         return Samples(*(part[index] for part in self))
 
 
-def by_label(samples: Samples | None) -> list[Samples]:
-    """Normal samples and anomalies, each possibly empty; nothing if there are no samples at all."""
-    return [] if samples is None else [samples.of(label) for label in (0, 1)]
+class Portion(NamedTuple):
+    """Samples from one source, and how many of a batch's anomalies come from there."""
+
+    samples: Samples
+    share: float
 
 
-def borrowed(
-    kinds: list[Samples], share: float, half: int, generator: torch.Generator
-) -> Iterator[tuple[int, Samples]]:
-    """What an agent's samples replace in a batch of ``half`` normals and ``half`` anomalies after them.
+@dataclass(frozen=True)
+class Blend:
+    """Samples from several sources; of each pair the first is about normal ones, the second anomalies."""
 
-    ``share`` of the anomalies, and half of that share of the normals: each with the first row of its half.
+    kinds: tuple[Samples, Samples]
+    weights: tuple[Tensor, Tensor]
+    """``(N,)`` each, on the CPU: how often a sample is drawn."""
+    shares: tuple[float, float]
+    """Of a batch's normals, and of its anomalies."""
+
+    def draw(self, half: int, generator: torch.Generator) -> Iterator[tuple[int, int, Tensor, Samples]]:
+        """What samples replace in a batch of ``half`` normals and ``half`` anomalies after them.
+
+        For each kind the first row of its half, the label, which samples of that kind these are, ``(B,)``,
+        and they themselves; they are drawn with replacement.
+        """
+        for label, first in ((1, half), (0, 0)):
+            count = round(self.shares[label] * half)
+            if count and len(self.weights[label]):
+                drawn = torch.multinomial(self.weights[label], count, replacement=True, generator=generator)
+                yield first, label, drawn, self.kinds[label].at(drawn)
+
+
+def blend(portions: Sequence[Portion]) -> Blend | None:
+    """Several portions as one; None if there is nothing in them.
+
+    A portion takes its share of the anomalies, and half as much of the normals if it has any: samples that
+    were changed too little to be anomalies.
     """
-    for label, first, count in ((1, half, round(share * half)), (0, 0, round(share * half / 2))):
-        if kinds and count and len(kinds[label].labels):
-            yield first, kinds[label].draw(count, generator)
+    portions = [portion for portion in portions if portion.share > 0]
+    if not portions:
+        return None
+    kinds, weights, shares = [], [], []
+    for label, part in ((0, 0.5), (1, 1.0)):
+        chosen = [Portion(portion.samples.of(label), part * portion.share) for portion in portions]
+        chosen = [portion for portion in chosen if len(portion.samples.labels)] or chosen[:1]
+        kinds.append(Samples(*(torch.cat(parts) for parts in zip(*(p.samples for p in chosen), strict=True))))
+        counts = [len(portion.samples.labels) for portion in chosen]
+        weights.append(
+            torch.cat([torch.full((n,), p.share / n) for p, n in zip(chosen, counts, strict=True) if n])
+            if any(counts)
+            else torch.zeros(0)
+        )
+        shares.append(min(sum(portion.share for portion in chosen), 1.0) if any(counts) else 0.0)
+    return Blend((kinds[0], kinds[1]), (weights[0], weights[1]), (shares[0], shares[1]))
 
 
 class Batch(NamedTuple):
@@ -79,28 +116,25 @@ class Batch(NamedTuple):
     """``(B,)`` 0 or 1"""
     sources: Tensor
     """``(B,)`` int64: which training image each shows, changed or not."""
+    marked: Tensor
+    """``(B,)`` bool: whether the mask says where the anomaly is; otherwise it is not known."""
+    known: Tensor | None = None
+    """``(B, T)`` int64: which of the latents made beforehand each token is of; of none, -1."""
 
 
 @dataclass(frozen=True)
 class Diet:
     """What a detector's batches are made of: half normal, half anomalous.
 
-    Of the anomalies, ``share`` are an agent's and the rest image-space synthesis. Half of that share
-    of the normals are samples that the agent changed too little to be anomalies. All of them are
+    Of both, ``samples`` take the place of some; other anomalies are image-space synthesis. All of them are
     augmented alike.
     """
 
     images: ImageSource
     """``(N, C, H, W)`` uint8, normal."""
     synthesis: ImageSynthesis
-    samples: Samples | None = None
-    share: float = 0.0
+    samples: Blend | None = None
     augment: Augment | None = None
-
-    @cached_property
-    def samples_by_label(self) -> list[Samples]:
-        """The agent's normal samples and its anomalies."""
-        return by_label(self.samples)
 
     def batch(self, size: int, generator: torch.Generator) -> Batch:
         """A batch of ``size`` images."""
@@ -110,15 +144,16 @@ class Diet:
         made = self.synthesis(clean[half:], generator)
         images = torch.cat([clean[:half], made.images])
         masks = torch.cat([torch.zeros_like(made.masks), made.masks])
-        for first, drawn in borrowed(self.samples_by_label, self.share, half, generator):
-            rows = slice(first, first + len(drawn.labels))
+        marked = torch.ones(2 * half, dtype=torch.bool, device=images.device)
+        for first, _, chosen, drawn in self.samples.draw(half, generator) if self.samples else ():
+            rows = slice(first, first + len(chosen))
             images[rows], masks[rows] = drawn.images.float() / 255, drawn.masks.float()
-            index[rows] = drawn.sources.cpu()
+            marked[rows], index[rows] = drawn.marked, drawn.sources.cpu()
         if self.augment is not None:
             images, masks = self.augment(images, generator, masks)
         labels = torch.zeros(2 * half, device=images.device)
         labels[half:] = 1
-        return Batch(images, masks, labels, index.to(images.device))
+        return Batch(images, masks, labels, index.to(images.device), marked)
 
 
 def as_numbers(batch: Tensor) -> Tensor:
@@ -134,8 +169,11 @@ class BatchSource(Protocol):
 
 
 def detector_losses(detection: Detection, batch: Batch) -> dict[str, Tensor]:
-    """The losses of the map (focal and Dice) and of the image score (cross entropy)."""
-    logits, masks = detection.map, batch.masks
+    """The losses of the map (focal and Dice) and of the image score (cross entropy).
+
+    Images with an anomaly at an unknown place have no part in those of the map.
+    """
+    logits, masks = detection.map[batch.marked], batch.masks[batch.marked]
     entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
     probability = logits.sigmoid()
     missed = (probability - masks).abs()
@@ -145,7 +183,7 @@ def detector_losses(detection: Detection, batch: Batch) -> dict[str, Tensor]:
     return {
         # Anomalous pixels are few and most are easy: the focal factor turns to the hard ones.
         "focal": 20 * (missed.square() * entropy).mean(),
-        "dice": dice[batch.labels > 0].mean(),
+        "dice": dice[batch.labels[batch.marked] > 0].sum() / batch.labels[batch.marked].sum().clamp_min(1),
         "score": functional.binary_cross_entropy_with_logits(detection.score, batch.labels),
     }
 

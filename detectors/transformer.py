@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from detectors.base import IMAGE, Detection
 from detectors.errors import UserError
-from detectors.pixels import FLOOR, top_mean
+from detectors.heads import Reading
+from detectors.pixels import FLOOR, top_count, top_mean
 
 
 def default_patch(size: int) -> int:
@@ -111,8 +112,8 @@ class TransformerDetector(nn.Module):
         self.deviation.copy_(images.std(0, correction=0))
         self.usual_error.copy_((images - reconstructions).abs().mean(0))
 
-    def forward(self, images: Tensor, reconstructions: Tensor) -> Detection:
-        """Judge images ``(B, C, H, W)`` in [0, 1], given their reconstructions of the same shape."""
+    def reading(self, images: Tensor, reconstructions: Tensor) -> Reading:
+        """What the last layer reads of images ``(B, C, H, W)`` in [0, 1] and their reconstructions."""
         unusual = (images - self.usual) / (self.deviation + FLOOR)
         error = (images - reconstructions) / (self.usual_error + FLOOR)
         seen = torch.cat([images * 2 - 1, unusual.clamp(-10, 10), error.clamp(-10, 10)], dim=1)
@@ -127,5 +128,18 @@ class TransformerDetector(nn.Module):
         for up in self.up:
             features = torch.cat([features, skips.pop()], dim=1)
             features = functional.gelu(functional.pixel_shuffle(up(features), 2))
-        logits = self.out(torch.cat([features, seen], dim=1))
+        return Reading(torch.cat([features, seen], dim=1), torch.zeros_like(images[:, :1]))
+
+    def head(self) -> tuple[Tensor, Tensor]:
+        """The last layer's weights ``(D, 3, 3)`` and bias ``()``."""
+        assert self.out.bias is not None
+        return self.out.weight[0], self.out.bias[0]
+
+    def top(self, places: int) -> int:
+        """How many of a map's ``places`` make up a score."""
+        return top_count(places)
+
+    def forward(self, images: Tensor, reconstructions: Tensor) -> Detection:
+        """Judge images ``(B, C, H, W)`` in [0, 1], given their reconstructions of the same shape."""
+        logits = self.out(self.reading(images, reconstructions).features)
         return Detection(top_mean(logits), logits)

@@ -94,6 +94,7 @@ class Dynamics:
             streams.seeds = torch.where(worlds, seeds, streams.seeds)
             streams.episodes = streams.episodes.masked_fill(worlds, 0)
             self.reward.forget(worlds)
+        self.reward.begin(worlds)
         streams.steps = streams.steps.masked_fill(worlds, 0)
         self.elapsed = self.elapsed.masked_fill(worlds, 0)
         drawn = streams.integers(len(self.world.images)) if sources is None else sources

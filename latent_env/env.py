@@ -77,6 +77,15 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
     - ``novelty`` (0.5): ``1 - exp(-d / inner)``, with ``d`` the distance from the world's last 32
       changes and ``inner`` the shell's inner radius.
     - ``realism`` (0.5): near 1 where ``E(D(z))`` gives ``z`` back as well as on normal images.
+    - ``usefulness`` (0): how much better a copy of the detector's last layer tells the world's *trial*
+      apart (labelled images that lie beside it) after it has learned the sample; 1 is the most that one
+      step of learning could gain, negative is harm.
+    - ``alignment`` (0): how much the sample's gradient in that layer points where the loss on the trial falls.
+    - ``resemblance`` (0): how much the changed part looks like the suspicious part of an anomaly of the trial.
+    - ``coverage`` (0): as ``novelty``, from the last 512 changes of all worlds.
+
+    Where the world brings several *judges*, what depends on the detector is their mean less their
+    disagreement.
 
     Choose with ``reward={"boundary": 1.0, "realism": 0.2}``. A term of your own is a class registered
     with ``latent_env.register_reward``; a name ``"my_module:my_term"`` imports ``my_module`` first.

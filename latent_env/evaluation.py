@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from detectors.base import Detection, Detector
-from detectors.images import ImageSource, spread_positions
+from detectors.images import ImageSource
 from detectors.metrics import all_metrics
-from detectors.synthesis import ImageSynthesis
 from detectors.tokens import at_size
 from detectors.training import Look, score
 from latent_env.data import Split
@@ -27,9 +26,6 @@ from latent_env.runs import Run
 from latent_env.worlds import World
 
 Floats = npt.NDArray[np.float32]
-
-MOST_SYNTHETIC = 512
-"""Of more normal validation images, so many evenly spaced ones get a synthetic anomaly beside them."""
 
 
 @dataclass(frozen=True)
@@ -58,65 +54,30 @@ def evaluate(
     if world.judges_latents and latents is not None:
         return evaluate_latents(world.detector, latents, split, label)
     images = StreamedImages(split.images, world.device)
-    return _evaluate(world.detector, world.look, images, split, label)
+    return evaluate_source(world.detector, world.look, images, split, label)
 
 
 def evaluate_latents(
     detector: Detector, latents: ImageSource, split: Split, label: str | None = None
 ) -> Evaluation:
     """Score the latents ``(N, *latent_shape)`` of every image of ``split``."""
-    return _evaluate(detector, lambda batch: (batch,), latents, split, label)
+    return evaluate_source(detector, lambda batch: (batch,), latents, split, label)
 
 
-def _evaluate(
-    detector: Detector, look: Look, source: ImageSource, split: Split, label: str | None
+def evaluate_test(world: World, eyes: Eyes) -> Evaluation:
+    """The world's detector on the test split; latents that it reads are encoded once."""
+    known = eyes.latents("test") if world.judges_latents else None
+    return evaluate(world, eyes.dataset.test, known, "test")
+
+
+def evaluate_source(
+    detector: Detector, look: Look, source: ImageSource, split: Split, label: str | None = None
 ) -> Evaluation:
+    """Score every image of ``split``, of which ``source`` holds images uint8 or latents."""
     masked, size = split.masks is not None, split.images.shape[-1]
     with progress_bar(label or "", len(source), hidden=label is None) as bar:
         found = score(detector, look, source, size, keep_maps=masked, moved=bar.update)
     return Evaluation(split, found.score.numpy(), found.map[:, 0].numpy() if masked else None)
-
-
-def validation_split(valid: Split, synthesis: ImageSynthesis, seed: int) -> Split:
-    """The split to watch while training.
-
-    Where ``valid`` holds no anomalies, every image of it is joined by a synthetic anomaly made of it.
-    """
-    if valid.labels.any():
-        return valid
-    valid = valid.subset(np.linspace(0, len(valid) - 1, min(len(valid), MOST_SYNTHETIC)).round().astype(int))
-    normal = torch.from_numpy(np.array(valid.images)).float() / 255
-    made = synthesis(normal, torch.Generator().manual_seed(seed))
-    images = (made.images * 255).round().to(torch.uint8).numpy()
-    none = np.zeros((len(valid), *valid.images.shape[2:]), dtype=np.bool_)
-    return Split(
-        np.concatenate([valid.images, images]),
-        np.concatenate([valid.labels, np.ones_like(valid.labels)]),
-        np.concatenate([none, made.masks[:, 0].numpy() > 0.5]),
-        (*valid.names, *(f"{name} (synthetic)" for name in valid.names)),
-    )
-
-
-def validation_latents(
-    eyes: Eyes, spoil: Callable[[Split], tuple[Tensor, Tensor]]
-) -> tuple[Split, ImageSource]:
-    """The same for a detector that reads latents: the split, and the latents of its images.
-
-    :param spoil: latents and token masks ``(N, 1, h, w)`` of anomalies made of the images of a split.
-    """
-    valid, latents = eyes.dataset.valid, eyes.latents("valid")
-    if valid.labels.any():
-        return valid, latents
-    rows = spread_positions(len(valid), MOST_SYNTHETIC)
-    valid, normal = valid.subset(rows.numpy()), latents[rows.to(latents.device)].float()
-    made, tokens = spoil(valid)
-    count, size = len(valid), valid.images.shape[-1]
-    masks = torch.nn.functional.interpolate(tokens.float().cpu(), size)[:, 0].numpy() > 0.5
-    images = np.broadcast_to(valid.images[:1], (2 * count, *valid.images.shape[1:]))  # nobody looks at them
-    labels = np.repeat(np.array([0, 1], np.int64), count)
-    names = tuple(f"{number}" for number in range(2 * count))
-    split = Split(images, labels, np.concatenate([np.zeros_like(masks), masks]), names)
-    return split, torch.cat([normal, made.float()])
 
 
 def opinions_table(name: str, metrics: Mapping[str, float]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -60,6 +60,9 @@ class Eyes:
         self.encoder, self.dataset, self.folder = encoder, dataset, folder
         self.device, self.memory = device, memory
         self._latents: dict[str, ImageSource] = {}
+        self.nearest: dict[tuple[Any, ...], Tensor] = {}
+        """What detectors' memories found while they were trained, by what it depends on: the next ones
+        remember the same."""
 
     def latents(self, split: str) -> ImageSource:
         """The whitened latents ``(N, *latent_shape)`` of ``train``, ``valid`` or ``test``, in half precision.

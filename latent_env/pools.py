@@ -50,7 +50,7 @@ def make_pool(
     kept = mapped(latents_path, count, eyes.encoder.latent_shape)
     with np.load(facts_path) as facts:
         tokens, sources = torch.from_numpy(facts["tokens"]), torch.from_numpy(facts["sources"])
-    return Pool(settle(kept, eyes.device, eyes.memory), tokens.to(eyes.device), sources)
+    return Pool(settle(kept, eyes.device, eyes.memory), tokens.to(eyes.device), sources, key)
 
 
 def _make(images: ImageSource, count: int, change: Change) -> tuple[Tensor, Tensor, Tensor]:

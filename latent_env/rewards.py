@@ -32,9 +32,15 @@ DEFAULT_REWARD: dict[str, float] = {"boundary": 1.0, "novelty": 0.5, "realism": 
 class RewardTerm(ABC):
     """One reason to pay. Only ``value`` must be written; the rest is for terms with a memory."""
 
+    judged = False
+    """Whether it depends on what detectors say: then one that the agent never sees is asked as well."""
+
     @abstractmethod
     def value(self, transition: Transition) -> Tensor:
         """The term, ``(N,)``; must not change the term's own state."""
+
+    def begin(self, worlds: Tensor) -> None:  # noqa: B027 - few terms follow an episode
+        """A new episode begins in ``worlds (N,)`` bool."""
 
     def remember(  # noqa: B027 - most terms have no memory
         self, transition: Transition, worlds: Tensor
@@ -48,17 +54,51 @@ class RewardTerm(ABC):
 reward_terms: Registry[Callable[[], RewardTerm]] = Registry("reward")
 
 
+def agreed(values: Tensor) -> Tensor:
+    """The mean of what K judges pay, ``(K, N)``, less their disagreement: ``(N,)``.
+
+    An agent that fools one judge gains little by it if the others aren't fooled as well.
+    """
+    return values.mean(0) - values.std(0, correction=0)
+
+
 @reward_terms.register("boundary")
 class Boundary(RewardTerm):
     """1 where the detector is undecided, 0 where it is sure: ``4p(1 − p)``.
 
-    Not "lowest score": that pays for changes which are no anomalies at all.
+    Not "lowest score": that pays for changes which are no anomalies at all. Of several judges it is the
+    mean less their disagreement.
     """
 
+    judged = True
+
     def value(self, transition: Transition) -> Tensor:
-        """The term, ``(N,)`` in [0, 1]."""
-        probability = transition.detection.score.sigmoid()
-        return 4 * probability * (1 - probability)
+        """The term, ``(N,)`` in [-½, 1]."""
+        probability = torch.stack([opinion.score for opinion in transition.opinions]).sigmoid()
+        return agreed(4 * probability * (1 - probability))
+
+
+class Sketch:
+    """A change of the latent in few numbers: distances between changes are kept well enough."""
+
+    MOST_DIMENSIONS = 64
+
+    def __init__(self) -> None:
+        self._projection: Tensor | None = None
+
+    def __call__(self, transition: Transition) -> Tensor:
+        """The change since the episode began, ``(N, up to 64)``."""
+        change = (transition.latent - transition.start_latent).flatten(1)
+        dimensions = change.shape[1]
+        if dimensions <= self.MOST_DIMENSIONS:
+            return change
+        if self._projection is None:
+            # A random projection bounds the memory.
+            generator = torch.Generator().manual_seed(0)
+            shape = (dimensions, self.MOST_DIMENSIONS)
+            projection = torch.randn(shape, generator=generator) / math.sqrt(self.MOST_DIMENSIONS)
+            self._projection = projection.to(change)
+        return change @ self._projection
 
 
 @reward_terms.register("novelty")
@@ -66,12 +106,11 @@ class Novelty(RewardTerm):
     """How far the change is from the world's last 32: 0 for a repetition, towards 1 for the new."""
 
     MEMORY = 32
-    MOST_DIMENSIONS = 64
 
     def __init__(self) -> None:
+        self._describe = Sketch()
         self._memory: Tensor | None = None  # (N, MEMORY, d), infinity where nothing is yet
         self._next: Tensor | None = None  # (N,) where the next change goes
-        self._projection: Tensor | None = None
 
     def value(self, transition: Transition) -> Tensor:
         """The term, ``(N,)`` in [0, 1]."""
@@ -99,18 +138,47 @@ class Novelty(RewardTerm):
             self._memory.masked_fill_(worlds[:, None, None], math.inf)
             self._next = self._next.masked_fill(worlds, 0)
 
-    def _describe(self, transition: Transition) -> Tensor:
-        change = (transition.latent - transition.start_latent).flatten(1)
-        dimensions = change.shape[1]
-        if dimensions <= self.MOST_DIMENSIONS:
-            return change
-        if self._projection is None:
-            # A random projection keeps distances well enough and bounds the memory.
-            generator = torch.Generator().manual_seed(0)
-            shape = (dimensions, self.MOST_DIMENSIONS)
-            projection = torch.randn(shape, generator=generator) / math.sqrt(self.MOST_DIMENSIONS)
-            self._projection = projection.to(change)
-        return change @ self._projection
+
+@reward_terms.register("coverage")
+class Coverage(RewardTerm):
+    """How far the change is from the last 512 that any world made, and from what others make in this step.
+
+    A reward for the set, where novelty is one for a world: 0 for a repetition, towards 1 for what nobody
+    has made. It depends on the worlds beside it, so a batch isn't paid as single worlds would be.
+    """
+
+    MEMORY = 512
+
+    def __init__(self) -> None:
+        self._describe = Sketch()
+        self._memory: Tensor | None = None  # (up to MEMORY, d), the latest last
+        self._makers: Tensor | None = None  # (up to MEMORY,) which world made each
+
+    def value(self, transition: Transition) -> Tensor:
+        """The term, ``(N,)`` in [0, 1]."""
+        change = self._describe(transition)
+        among = _apart(change, change).fill_diagonal_(math.inf)
+        known = among if self._memory is None else torch.cat([among, _apart(change, self._memory)], 1)
+        nearest = known.amin(1)
+        return 1 - torch.exp(-nearest / transition.shell.inner)
+
+    def remember(self, transition: Transition, worlds: Tensor) -> None:
+        """Keep the changes of ``worlds (N,)`` bool, in place of the oldest."""
+        made, makers = self._describe(transition)[worlds], worlds.nonzero().flatten()
+        if self._memory is not None and self._makers is not None:
+            made, makers = torch.cat([self._memory, made]), torch.cat([self._makers, makers])
+        self._memory, self._makers = made[-self.MEMORY :], makers[-self.MEMORY :]
+
+    def forget(self, worlds: Tensor) -> None:
+        """Drop what ``worlds (N,)`` bool made."""
+        if self._memory is not None and self._makers is not None:
+            kept = ~worlds[self._makers]
+            self._memory, self._makers = self._memory[kept], self._makers[kept]
+
+
+def _apart(a: Tensor, b: Tensor) -> Tensor:
+    """The distances of vectors ``(N, d)`` and ``(M, d)``, ``(N, M)``: exactly 0 for what is the same."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 @reward_terms.register("realism")
@@ -145,6 +213,16 @@ class Reward:
         values = {name: term.value(transition) for name, term in self.terms.items()}
         weighted = [self.weights[name] * value for name, value in values.items()]
         return torch.stack(weighted).sum(0), values
+
+    def begin(self, worlds: Tensor) -> None:
+        """Tell every term in which worlds ``(N,)`` bool an episode begins."""
+        for term in self.terms.values():
+            term.begin(worlds)
+
+    def judged(self, transition: Transition) -> Tensor | None:
+        """What the terms that depend on detectors pay together, ``(N,)``; None if there are none."""
+        parts = [self.weights[n] * t.value(transition) for n, t in self.terms.items() if t.judged]
+        return torch.stack(parts).sum(0) if parts else None
 
     def remember(self, transition: Transition, worlds: Tensor) -> None:
         """Tell every term of a step that was made in ``worlds (N,)`` bool."""

@@ -9,14 +9,15 @@ from torch import Tensor
 from detectors.distance import DistanceDetector
 from detectors.errors import UserError
 from detectors.images import spread_over
-from detectors.kinds import DISTANCES
+from detectors.kinds import DISTANCES, RECONSTRUCTION
 from detectors.knn import KnnDetector
 from detectors.reconstruction import ReconstructionDetector
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.data.residence import StreamedImages
-from latent_env.evaluation import Evaluation, evaluate_latents
+from latent_env.evaluation import Evaluation, evaluate, evaluate_latents
 from latent_env.latents import Eyes
 from latent_env.progress import progress_bar
+from latent_env.worlds import World
 
 MOST_FITTED = 1024
 """Of more training images, so many evenly spaced ones say what error is usual."""
@@ -25,8 +26,9 @@ MOST_FITTED = 1024
 def check_rivals(names: Sequence[str]) -> None:
     """Complain about a rival that doesn't exist."""
     for name in names:
-        if name not in DISTANCES:
-            raise UserError(f"detector.rivals={name} is unknown: choose among {', '.join(DISTANCES)}")
+        if name not in (RECONSTRUCTION, *DISTANCES):
+            known = ", ".join((RECONSTRUCTION, *DISTANCES))
+            raise UserError(f"detector.rivals={name} is unknown: choose among {known}")
 
 
 def fit_distances(detector: DistanceDetector, eyes: Eyes, scales: Tensor, seed: int) -> DistanceDetector:
@@ -55,10 +57,15 @@ def fit_reconstruction(
     return detector.requires_grad_(False).eval()
 
 
-def judge_rivals(names: Sequence[str], eyes: Eyes, scales: Tensor, seed: int) -> dict[str, Evaluation]:
-    """What each of the named rivals says of the test split, from the same latents."""
-    found = {}
+def judge_rivals(names: Sequence[str], world: World, eyes: Eyes, seed: int) -> dict[str, Evaluation]:
+    """What each of the named rivals says of the test split, with the world's eyes."""
+    found, scales = {}, world.autoencoder.natural_scales
     for name in names:
+        if name == RECONSTRUCTION:
+            error = ReconstructionDetector(eyes.dataset.channels, eyes.dataset.size)
+            rival = world.with_detector(fit_reconstruction(error, world.autoencoder, eyes))
+            found[name] = evaluate(rival, eyes.dataset.test, label=f"test, {name}")
+            continue
         detector = fit_distances(DISTANCES[name](eyes.encoder.latent_shape), eyes, scales, seed)
         found[name] = evaluate_latents(detector, eyes.latents("test"), eyes.dataset.test, f"test, {name}")
     return found

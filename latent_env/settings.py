@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import latent_env.usefulness  # noqa: F401 - makes its terms known
 from detectors.errors import UserError
 from latent_env.dynamics import Dynamics
 from latent_env.perturbations import make_perturbation

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.base import Detection
+from detectors.base import Detection, Detector
+from detectors.heads import Reading
 from detectors.tokens import as_map, as_tokens
 from latent_env.shell import ANOMALY, Shell
 from latent_env.worlds import World
@@ -114,9 +117,39 @@ class Transition:
     @cached_property
     def detection(self) -> Detection:
         """What the detector says of the new latent, or of the augmented image."""
+        return self.world.detector(*self._seen)
+
+    @cached_property
+    def opinions(self) -> list[Detection]:
+        """What each of the world's judges says of it; without judges, what the detector says."""
+        if not self.world.judges:
+            return [self.detection]
+        return [judge(*self._seen) for judge in self.world.judges]
+
+    @property
+    def score(self) -> Tensor:
+        """``(N,)``: the anomaly logit that the judges agree on, their mean."""
+        return torch.stack([opinion.score for opinion in self.opinions]).mean(0)
+
+    @cached_property
+    def readings(self) -> list[Reading]:
+        """What the last layer of each judge reads of it, or that of the detector."""
+        return [judge.reading(*self._seen) for judge in self.world.heads]
+
+    @cached_property
+    def _seen(self) -> tuple[Tensor, ...]:
+        """What detectors read of the new latent, or of the augmented image."""
         if self.world.judges_latents:
-            return self.world.detector(self.latent)
-        return self.world.detect(self.image)
+            return (self.latent,)
+        return self.image, self.world.autoencoder(self.image)
+
+    def judged_by(self, judges: Sequence[Detector]) -> Transition:
+        """The same step before other judges; what doesn't depend on them isn't computed again."""
+        other = copy(self)
+        other.world = self.world.with_judges(judges)
+        for name in ("opinions", "readings"):
+            other.__dict__.pop(name, None)
+        return other
 
     @cached_property
     def cycle_error(self) -> Tensor:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from detectors.base import LATENT, Detection, Detector
 from detectors.errors import UserError
+from detectors.heads import Headed, is_headed
 from detectors.images import at_once
 from latent_env.artifacts import (
     load_artifact,
@@ -24,6 +27,8 @@ from latent_env.artifacts import (
 )
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.autoencoders.frozen import as_float
+from latent_env.judges import JUDGES, load_judges, transformer_of
+from latent_env.trial import Trial
 
 BUILTIN = Path(__file__).parent / "builtin"
 COMPLETE = "metrics.json"
@@ -63,6 +68,12 @@ class World:
     """``(N, C, H, W)`` uint8: normal images, the starting points of episodes."""
     latents: Tensor
     """``(N, *latent_shape)``: their whitened latents."""
+    judges: tuple[Detector, ...] = ()
+    """Small detectors whose mean word, less their disagreement, rewards go by; none: the detector."""
+    unseen: Detector | None = None
+    """One more, which no reward goes by: where it disagrees with them, the reward is being fooled."""
+    trial: Trial | None = None
+    """Labelled images that a reward measures usefulness on."""
 
     @classmethod
     def build(
@@ -99,6 +110,30 @@ class World:
         assert isinstance(detector, torch.nn.Module)
         return replace(self, detector=detector.to(self.device))
 
+    def with_judges(self, judges: Sequence[Detector], unseen: Detector | None = None) -> World:
+        """The same world, where rewards go by ``judges``."""
+        members = [*judges, *([] if unseen is None else [unseen])]
+        for member in members:
+            assert isinstance(member, torch.nn.Module)
+            member.to(self.device)
+        return replace(self, judges=tuple(judges), unseen=unseen)
+
+    def with_trial(self, trial: Trial | None) -> World:
+        """The same world, where usefulness is measured on ``trial``."""
+        return replace(self, trial=None if trial is None else trial.to(self.device))
+
+    @property
+    def heads(self) -> list[Headed]:
+        """The judges, or the detector, as detectors whose last layer can be copied."""
+        parts: list[Any] = [transformer_of(judge) for judge in self.judges or (self.detector,)]
+        for judge in parts:
+            if not is_headed(judge):
+                raise UserError(
+                    f"a reward that trains copies of a detector's last layer needs a transformer, not a "
+                    f"{type(judge).__name__}: choose detector=transformer, or other reward terms"
+                )
+        return parts
+
     def start_images(self, index: Tensor) -> Tensor:
         """The starting images ``index (K,)`` as floats, ``(K, C, H, W)``."""
         return as_float(self.images[index], self.latents)
@@ -117,6 +152,10 @@ class World:
             parts = self.latents.split(at_once(self.autoencoder.size))
             return torch.cat([self.autoencoder.decode(part) for part in parts])
 
+    def read(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """The same of images, or of latents that are known where the detector reads those."""
+        return (inputs,) if self.judges_latents else self.look(inputs)
+
     def detect(self, images: Tensor) -> Detection:
         """The detector's word on images ``(B, C, H, W)`` in [0, 1]."""
         return self.detector(*self.look(images))
@@ -133,13 +172,32 @@ class World:
 
 
 PARTS = ("autoencoder", "detector", "images")
+TRIAL = "trial"
+EXTRAS = (TRIAL, JUDGES)
+"""What a world may have as well: what rewards are measured with."""
 
 
 def copy_world(folder: Path, target: Path) -> None:
     """Copy the world in ``folder`` to ``target``, and nothing else that lies there."""
-    for name in PARTS:
+    for name in (*PARTS, *(extra for extra in EXTRAS if (folder / f"{extra}.json").is_file())):
         for suffix in (".safetensors", ".json"):  # the JSON last: it declares the tensors whole
             write_atomically(target / (name + suffix), (folder / (name + suffix)).read_bytes())
+
+
+def save_trial(folder: Path, trial: Trial) -> None:
+    """Write what usefulness is measured on as the artifact ``trial``."""
+    inputs = trial.inputs if trial.inputs.dtype == torch.uint8 else trial.inputs.half()
+    save_artifact(folder, TRIAL, TRIAL, {"inputs": inputs, "labels": trial.labels}, {"count": len(inputs)})
+
+
+def load_trial(folder: Path) -> Trial | None:
+    """Read the artifact ``trial``, if there is one."""
+    if not (folder / f"{TRIAL}.json").is_file():
+        return None
+    tensors, _ = load_artifact(folder, TRIAL, TRIAL)
+    if set(tensors) != {"inputs", "labels"} or len(tensors["inputs"]) != len(tensors["labels"]):
+        raise UserError(f"{folder / 'trial.safetensors'} holds no trial: make it again")
+    return Trial(tensors["inputs"], tensors["labels"])
 
 
 def check_writable(folder: str, key: str) -> None:
@@ -195,7 +253,8 @@ def load_world(artifacts: str, device: torch.device) -> World:
     if not isinstance(artifacts, str) or not artifacts:
         raise UserError(f"artifacts={artifacts!r} must be a built-in name or a folder")
     folder = find_world(artifacts).resolve()
-    stamp = tuple((folder / f"{name}.json").stat().st_mtime_ns for name in PARTS)
+    files = [folder / f"{name}.json" for name in (*PARTS, *EXTRAS)]
+    stamp = tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
     return _load(folder, device, stamp)
 
 
@@ -215,4 +274,9 @@ def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World: 
         raise UserError(f"{folder / 'images.safetensors'} doesn't hold uint8 images of {shape}")
     if latents is not None and tuple(latents.shape) != (len(images), *autoencoder.latent_shape):
         raise UserError(f"{folder / 'images.safetensors'} holds latents of another autoencoder")
-    return World.build(autoencoder, detector, images, device, latents)
+    world = World.build(autoencoder, detector, images, device, latents)
+    judges, unseen = load_judges(folder, world.detector)
+    trial = load_trial(folder)
+    if trial is not None and tuple(trial.inputs.shape[1:]) != expected:
+        raise UserError(f"{folder / 'trial.safetensors'} is of another world: make it again")
+    return world.with_judges(judges, unseen).with_trial(trial)

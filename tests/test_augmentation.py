@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from detectors.errors import UserError
 from detectors.images import ImageSource, spread_over
 from detectors.synthesis import ImageSynthesis
-from detectors.training import Diet, Samples, score, train_detector
+from detectors.training import Diet, Portion, Samples, blend, score, train_detector
 from detectors.training_state import TrainingState
 from detectors.transformer import TransformerDetector
 from latent_env.autoencoders import ConvAutoencoder
@@ -345,14 +345,15 @@ def test_the_detector_learns_the_same_and_scores_the_same(mapped: NDArray[np.uin
     look = make_world("spatial").look
     scores = []
     made = (noise(6, size=32) * 255).byte()
-    samples = Samples(made, made > 128, torch.tensor([0, 1] * 3), torch.zeros(6).long())
+    labels, marked = torch.tensor([0, 1] * 3), torch.tensor([True] * 5 + [False])
+    samples = blend([Portion(Samples(made, made > 128, labels, torch.zeros(6).long(), marked), 0.5)])
 
     def train(images: ImageSource) -> nn.Module:
         torch.manual_seed(0)
         model = TransformerDetector(1, 32, width=16, depth=1, heads=2)
         before = weights(model)
         synthesis = ImageSynthesis({"cutpaste": 1.0, "perlin": 1.0}, textures=images)
-        diet = Diet(images, synthesis, samples, 0.5, ALL.with_masks)
+        diet = Diet(images, synthesis, samples, ALL.with_masks)
         for _ in train_detector(
             TrainingState(model, 1e-3, 4, seed=1), model, diet, lambda b: look(b.images), 8
         ):
@@ -375,5 +376,6 @@ def test_a_diet_of_streamed_images_is_the_same(
     synthesis = ImageSynthesis({"cutpaste": 1.0})
     sources: list[ImageSource] = [resident, StreamedImages(mapped, CPU)]
     first, second = (Diet(source, synthesis).batch(8, seeded(seed)) for source in sources)
-    for one, other in zip(first, second, strict=True):
+    for name in ("images", "masks", "labels", "sources", "marked"):
+        one, other = getattr(first, name), getattr(second, name)
         assert torch.equal(one, other)

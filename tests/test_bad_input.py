@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import re
@@ -349,6 +350,7 @@ def public() -> Iterator[Path]:
 def forbidden(path: Path) -> Iterator[None]:
     """Nobody may read ``path``; and root, who may read everything, is nobody."""
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    codecs.lookup("cp437")  # of archives: nobody can't import it, and Python wouldn't try again
     path.chmod(0)
     try:
         if is_root:

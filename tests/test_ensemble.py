@@ -362,13 +362,15 @@ def test_an_ensemble_from_nothing(tmp_path: Path, run_here: RunHere) -> None:
 
 
 def test_before_and_after_are_ensembles(tmp_path: Path, run_here: RunHere) -> None:
-    tiny = [*TINY_AGENT, "detector=ensemble", "agent=random"]
+    tiny = [*TINY_AGENT, "detector=ensemble", "agent=random", "share=0.5"]
     code, out, error = run_here(train_ppo.main, "train_ppo", *tiny, cwd=tmp_path)
     assert code == 0, error
     assert "image_AUROC" in out
     for stage in ("detector", "agent"):
         assert isinstance(load_detector(only_run(tmp_path, stage)), EnsembleDetector)
-    assert list(tmp_path.glob("runs/digits/agent/*/round_1/second_opinion.json"))
+    before, after = (only_run(tmp_path, stage) / "detector.safetensors" for stage in ("detector", "agent"))
+    assert before.read_bytes() != after.read_bytes()
+    assert (only_run(tmp_path, "agent") / "retrained/second_opinion.json").is_file()
 
 
 DATA = ["dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=8", "dataset.test=8"]
@@ -446,7 +448,7 @@ def test_what_went_through_the_environment_unchanged_looks_like_a_real_image() -
     dynamics = Settings().dynamics(world, 16)
     made = collect(dynamics, NoneAgent(dynamics), 256, 0)
     assert len(made) == 256
-    assert 0.45 <= told_apart(world, world.images, made.images) <= 0.55
+    assert 0.45 <= told_apart(world, world.images[made.source], made.images) <= 0.55
 
 
 def test_a_decoded_image_is_not_taken_for_an_anomaly() -> None:

@@ -20,7 +20,7 @@ from detectors.latent_synthesis import KINDS, LARGEST_SHARE, LatentSynthesis
 from detectors.latent_transformer import LatentTransformer, token_losses
 from detectors.memory import NOBODY, PlacedMemory
 from detectors.tokens import TOP_TOKENS, as_tokens, at_size, grid_of, top_tokens
-from detectors.training import Samples, score, train_detector
+from detectors.training import Batch, Portion, Samples, blend, score, train_detector
 from detectors.training_state import TrainingState
 from latent_env.artifacts import load_detector, save_detector
 from latent_env.data.residence import StreamedImages
@@ -129,7 +129,7 @@ def by_brute_force(
 
 @BOTH_SHAPES
 def test_a_memory_finds_the_nearest_at_the_same_place(shape: tuple[int, ...]) -> None:
-    known, new = noise(20, shape), noise(40, shape, seed=1)  # more than are looked up at once
+    known, new = noise(20, shape), noise(40, shape, seed=1)
     memory = PlacedMemory(shape, 20)
     memory.remember(known, torch.arange(20))
     difference, length = memory(new)
@@ -546,7 +546,7 @@ def agents(labels: list[int]) -> Samples:
     sources = torch.arange(len(labels)) % COUNT
     masks = torch.zeros(len(labels), 1, 5, 5, dtype=torch.bool)
     masks[kinds == 1, :, 4] = True
-    return Samples(valued(AGENT_NORMAL + 100 * kinds + sources), masks, kinds, sources)
+    return Samples(valued(AGENT_NORMAL + 100 * kinds + sources), masks, kinds, sources, sources % 3 != 0)
 
 
 def said(latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -554,6 +554,13 @@ def said(latents: Tensor) -> tuple[Tensor, Tensor]:
     values = latents.flatten(1)
     assert torch.equal(values, values[:, :1].expand_as(values))
     return values[:, 0].long() // 100 * 100, values[:, 0].long() % 100
+
+
+def check_same(first: Batch, second: Batch) -> None:
+    for one, other in zip(first, second, strict=True):
+        assert one is not None
+        assert other is not None
+        assert torch.equal(one, other)
 
 
 KNOWN = valued(torch.arange(COUNT))
@@ -588,7 +595,7 @@ def test_everything_in_a_batch_says_whose_it_is(
 ) -> None:
     samples = agents([0, 1, 1, 0, 1, 0])
     varied = pool(VARIED) if vary else None
-    diet = LatentDiet(KNOWN, HARMLESS, varied, pool(POOLED), pool_share, samples, share)
+    diet = LatentDiet(KNOWN, HARMLESS, varied, pool(POOLED), pool_share, blend([Portion(samples, share)]))
     batch = diet.batch(2 * half, seeded(seed))
     kinds, shown = said(batch.images)
     assert torch.equal(batch.sources, shown)
@@ -605,10 +612,13 @@ def test_everything_in_a_batch_says_whose_it_is(
     assert (pooled[:, 2:] == 0).all()
     assert (agent[:, 4] == 1).all()
     assert (agent[:, :4] == 0).all()
+    # Of samples alone, some don't say where the anomaly is.
+    of_agent = (kinds == AGENT_ANOMALY) | (kinds == AGENT_NORMAL)
+    assert torch.equal(batch.marked, ~of_agent | (shown % 3 != 0))
 
 
 def test_agents_replace_pooled_and_other_anomalies_alike() -> None:
-    diet = LatentDiet(KNOWN, HARMLESS, None, pool(POOLED), 0.5, agents([0, 1]), 0.5)
+    diet = LatentDiet(KNOWN, HARMLESS, None, pool(POOLED), 0.5, blend([Portion(agents([0, 1]), 0.5)]))
     batches = [diet.batch(40, seeded(seed)) for seed in range(20)]
     kinds = torch.stack([said(batch.images)[0][20:] for batch in batches])
     assert ((kinds == AGENT_ANOMALY).sum(1) == 10).all()
@@ -627,7 +637,7 @@ def test_every_training_image_is_shown() -> None:
     batch = LatentDiet(KNOWN, HARMLESS).batch(400, seeded())
     assert torch.equal(batch.sources.unique(), torch.arange(COUNT))
     shared = Samples(*(torch.cat([part, part]) for part in agents([1, 1, 1])))
-    batch = LatentDiet(KNOWN, HARMLESS, samples=shared, share=1.0).batch(80, seeded())
+    batch = LatentDiet(KNOWN, HARMLESS, samples=blend([Portion(shared, 1.0)])).batch(80, seeded())
     assert torch.equal(batch.sources[40:].unique(), torch.arange(3))
 
 
@@ -635,7 +645,8 @@ def test_every_training_image_is_shown() -> None:
     ("labels", "kind", "missing"), [([1, 1], AGENT_ANOMALY, AGENT_NORMAL), ([0], AGENT_NORMAL, AGENT_ANOMALY)]
 )
 def test_an_agent_may_have_made_one_kind_only(labels: list[int], kind: int, missing: int) -> None:
-    batch = LatentDiet(KNOWN, HARMLESS, samples=agents(labels), share=0.5).batch(16, seeded())
+    samples = blend([Portion(agents(labels), 0.5)])
+    batch = LatentDiet(KNOWN, HARMLESS, samples=samples).batch(16, seeded())
     kinds = said(batch.images)[0].tolist()
     assert kinds.count(kind) == (4 if kind == AGENT_ANOMALY else 2)
     assert kinds.count(missing) == 0
@@ -643,10 +654,9 @@ def test_an_agent_may_have_made_one_kind_only(labels: list[int], kind: int, miss
 
 
 def test_an_agent_that_made_nothing_changes_nothing() -> None:
-    nothing = agents([0, 1]).of(2)
-    with_nothing = LatentDiet(noise(COUNT), HARMLESS, samples=nothing, share=1.0).batch(12, seeded())
-    for one, other in zip(LatentDiet(noise(COUNT), HARMLESS).batch(12, seeded()), with_nothing, strict=True):
-        assert torch.equal(one, other)
+    nothing = blend([Portion(agents([0, 1]).of(2), 1.0)])
+    with_nothing = LatentDiet(noise(COUNT), HARMLESS, samples=nothing).batch(12, seeded())
+    check_same(LatentDiet(noise(COUNT), HARMLESS).batch(12, seeded()), with_nothing)
 
 
 def test_a_pool_alone_is_enough() -> None:
@@ -681,9 +691,8 @@ def test_a_diet_of_streamed_latents_is_the_same(seed: int) -> None:
 
         pools = [Pool(kept(latents), tokens, sources) for latents in (varied, spoilt)]
         synthesis = LatentSynthesis(dict.fromkeys(KINDS, 1.0))
-        return LatentDiet(kept(known), synthesis, pools[0], pools[1], 0.5, agents([0, 1]), 0.25)
+        return LatentDiet(kept(known), synthesis, *pools, 0.5, blend([Portion(agents([0, 1]), 0.25)]))
 
     first, second = (diet(streamed).batch(16, seeded(seed)) for streamed in (False, True))
     assert first.images.dtype == torch.float32
-    for one, other in zip(first, second, strict=True):
-        assert torch.equal(one, other)
+    check_same(first, second)

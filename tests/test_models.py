@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from detectors.errors import UserError
 from detectors.synthesis import ImageSynthesis
-from detectors.training import Diet, Samples, score, train_detector
+from detectors.training import Diet, Portion, Samples, blend, score, train_detector
 from detectors.training_state import TrainingState
 from detectors.transformer import TransformerDetector, default_patch
 from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder
@@ -173,13 +173,17 @@ def test_diet_mixes_in_the_agents_samples() -> None:
     images = torch.zeros(10, 1, 16, 16, dtype=torch.uint8)
     made = torch.full((6, 1, 16, 16), 255, dtype=torch.uint8)
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
-    samples = Samples(made, (labels == 1)[:, None, None, None].expand(6, 1, 16, 16), labels, labels)
-    diet = Diet(images, ImageSynthesis({"perlin": 1.0}), samples, share=0.5)
+    masks = (labels == 1)[:, None, None, None].expand(6, 1, 16, 16)
+    samples = Samples(made, masks, labels, labels + 7, labels == 0)
+    diet = Diet(images, ImageSynthesis({"perlin": 1.0}), blend([Portion(samples, 0.5)]))
     batch = diet.batch(16, torch.Generator().manual_seed(0))
     white = batch.images.flatten(1).mean(1) == 1
     assert white.tolist() == [True] * 2 + [False] * 6 + [True] * 4 + [False] * 4
     assert batch.labels.tolist() == [0.0] * 8 + [1.0] * 8
     assert torch.all(batch.masks[:8] == 0)
     assert torch.all(batch.masks[8:12] == 1)
-    empty = Diet(images, ImageSynthesis({"perlin": 1.0}), samples.of(2), share=1.0)
+    # What is known of a sample comes with it: whose it is, and that nobody says where the anomaly lies.
+    assert batch.marked.tolist() == [True] * 8 + [False] * 4 + [True] * 4
+    assert batch.sources[white].tolist() == [7, 7, 8, 8, 8, 8]
+    empty = Diet(images, ImageSynthesis({"perlin": 1.0}), blend([Portion(samples.of(2), 1.0)]))
     assert float(empty.batch(8, torch.Generator().manual_seed(0)).images[:4].sum()) == 0

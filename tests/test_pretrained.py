@@ -464,12 +464,17 @@ def test_a_pool_is_made_once(dataset: Dataset, images: Tensor, tmp_path: Path) -
     same = make_pool(again, images, "spoilt", 30, change, {"strength": 1})
     assert change.calls == 1
     assert encoder.seen == 0
-    for one, other in zip(pool, same, strict=True):
+    for one, other in zip(pool[:3], same[:3], strict=True):
         assert torch.equal(one[:], other[:])
+    assert pool.name == same.name
+    known = {pool.name}
     for name, count, how in [("other", 30, 1), ("spoilt", 31, 1), ("spoilt", 30, 2)]:
         before = change.calls
-        assert len(make_pool(again, images, name, count, change, {"strength": how}).sources) == count
+        found = make_pool(again, images, name, count, change, {"strength": how})
+        assert len(found.sources) == count
         assert change.calls == before + 1
+        assert found.name not in known
+        known.add(found.name)
 
 
 def test_a_pool_of_real_anomalies(dataset: Dataset, images: Tensor, tmp_path: Path) -> None:

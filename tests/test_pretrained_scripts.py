@@ -116,7 +116,9 @@ def test_the_second_stage_with_its_rivals(here: Path, command: Command) -> None:
     assert encoded(said) == [
         "features",
         "features, anomalous",
+        "features, choice",
         "features, test",
+        "features, trial",
         "features, valid",
         "features, varied",
     ]
@@ -184,7 +186,7 @@ def test_the_third_stage(here: Path, command: Command) -> None:
         (run,) = [path for path in stage(here, "agent") if path.name.startswith(f"{name}-")]
         report = (run / "report.md").read_text()
         assert f"agent {name}, 1 rounds, seed 0" in report
-        (line,) = [line for line in report.splitlines() if line.startswith("Normal images alone")]
+        (line,) = [line for line in report.splitlines() if line.startswith("Other detectors, ")]
         before = metrics(only(here, "detector"))
         for rival in DISTANCES:
             assert f"{rival} {before[f'{rival}_image_AUROC']:.4f}" in line
@@ -235,8 +237,18 @@ def test_tokens_of_an_autoencoder_trained_from_scratch(here: Path, command: Comm
 
 def test_images_of_pretrained_eyes(here: Path, command: Command) -> None:
     """The detector may look at reconstructions as well, whatever made them."""
-    out, _ = command("train_detector", *DETECTOR, "detector.input=image")
+    out, _ = command("train_detector", *DETECTOR, "detector.input=image", "detector.rivals=[]")
     assert names(out) == METRICS
+    # Others stand beside it with the same eyes, whether they read images or latents.
+    rivals = "detector.rivals=[reconstruction,gaussian]"
+    out, said = command("train_detector", *DETECTOR, "detector.input=image", rivals)
+    assert sorted(out.splitlines()[0].split()) == ["gaussian", "reconstruction", "transformer"]
+    assert "autoencoder: using" in said
+    held = [metrics(run) for run in stage(here, "detector") if "gaussian_image_AP" in metrics(run)]
+    for name in ("gaussian", "reconstruction"):
+        command("train_detector", *AUTOENCODER, f"detector={name}")
+        (run,) = [run for run in stage(here, "detector") if run.name.startswith(f"{name}-")]
+        assert {key: held[0][f"{name}_{key}"] for key in METRICS} == pytest.approx(metrics(run), abs=1e-6)
 
 
 MISTAKES: list[tuple[str, list[str], str]] = [
@@ -248,7 +260,11 @@ MISTAKES: list[tuple[str, list[str], str]] = [
         ["detector.input=smell"],
         "detector.input=smell is unknown: choose one of image, latent",
     ),
-    ("train_detector", ["detector.rivals=[nobody]"], "detector.rivals=nobody is unknown: choose among knn"),
+    (
+        "train_detector",
+        ["detector.rivals=[nobody]"],
+        "detector.rivals=nobody is unknown: choose among recon",
+    ),
     ("train_detector", ["detector=oracle"], "detector=oracle is unknown: choose one of ensemble, gaussian"),
     ("train_ae", ["autoencoder.backbone="], "autoencoder.backbone is missing"),
     (

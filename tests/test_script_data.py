@@ -110,6 +110,20 @@ def test_tracks_decide_what_validation_holds(mine: Path, tmp_path: Path, run_her
     assert counts["labelled_validation"] == "mine: train 8 · valid 1 normal + 1 anomalous · test 4 + 7"
 
 
+def test_without_normal_validation_images_rivals_are_left_out(tmp_path: Path, run_here: RunHere) -> None:
+    rng, root = np.random.default_rng(0), tmp_path / "odd"
+    root.mkdir()
+    for name, normal, anomalous in (("train", 12, 0), ("valid", 0, 3), ("test", 4, 4)):
+        images = rng.integers(100, 140, (normal + anomalous, 16, 16), dtype=np.uint8)
+        images[normal:, 5:9, 5:9] = 0
+        np.savez(root / f"{name}.npz", images=images, labels=np.repeat([0, 1], [normal, anomalous]))
+    odd = ["dataset=npz", "dataset.root=odd", "dataset.size=16", "data_root=.", *QUICK]
+    code, out, said = run_here(train_detector.main, "train_detector", *odd, cwd=tmp_path)
+    assert code == 0, said
+    assert "without reconstruction, knn_by_place: the valid split has no normal images" in said
+    assert out.startswith("image_AP ")
+
+
 def test_a_broken_file_stops_before_any_training_or_is_skipped(mine: Path, tmp_path: Path) -> None:
     (mine / "train/good/000.png").write_text("not an image")
     done = run_script("train_ae.py", *MINE_AE, cwd=tmp_path, check=False)

@@ -117,7 +117,7 @@ MISTAKES = [
     (["seed.x=3"], "seed.x=3: seed is a single value"),
     (["autoencoder.steps=many"], "autoencoder.steps=many must be a whole number"),
     (["env.time_aware=perhaps"], "env.time_aware=perhaps must be true or false"),
-    (["reward.terms.boundary=high"], "reward.terms.boundary=high must be a number"),
+    (["reward=balanced", "reward.terms.boundary=high"], "reward.terms.boundary=high must be a number"),
     (["autoencoder.steps=0"], "autoencoder.steps=0 must be above 0"),
     (["share=2"], "share=2.0 must lie from 0 to 1"),
     (["threads=-1"], "threads=-1 must be at least 1"),
@@ -135,7 +135,7 @@ MISTAKES = [
     (["autoencoder.latent=round"], "autoencoder.latent=round is unknown: choose one of flat, spatial"),
     (["dataset=digits", "env.perturbation=brush"], "brush needs a spatial latent"),
     (["env.perturbation=paint"], "perturbation=paint is unknown: choose one of auto, brush, dense"),
-    (["+reward.terms.beauty=1"], "reward=beauty is unknown: choose one of boundary, "),
+    (["+reward.terms.beauty=1"], "reward=beauty is unknown: choose one of alignment, boundary, "),
     (["synthesis.weights={cutpaste: 0, perlin: 0}"], "synthesis"),
     (["dataset=digits", "dataset.normal=12"], "12"),
     (["dataset.size=60"], "60"),
@@ -197,9 +197,9 @@ def test_missing_data_says_where_how_and_whence(tmp_path: Path) -> None:
 def test_ctrl_c_loses_nothing(stage: str, tmp_path: Path) -> None:
     """Interrupted and taken up again, the stage ends where it would have ended anyway."""
     if stage == "autoencoder":
-        arguments = ["train_ae.py", "dataset=digits", "threads=1", "autoencoder.steps=3000"]
+        arguments = ["train_ae.py", "dataset=digits", "threads=1", "autoencoder.steps=1500"]
     else:
-        arguments = ["train_ppo.py", *TINY_PPO, "agent.total_steps=40960"]
+        arguments = ["train_ppo.py", *TINY_PPO, "agent.total_steps=12800", "agent.n_epochs=2", "share=0.5"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / arguments[0]), *arguments[1:]],
         cwd=tmp_path,

@@ -157,6 +157,14 @@ class Dataset:
             self, valid=self.valid.normal(), digest=None if self.digest is None else f"{self.digest}n"
         )
 
+    def with_normals(self, most: int) -> "Dataset":
+        """The data set with at most so many training images, evenly spaced."""
+        if len(self.train) <= most:
+            return self
+        picks = np.linspace(0, len(self.train) - 1, most).round().astype(np.int64)
+        digest = None if self.digest is None else f"{self.digest}-{most}"
+        return replace(self, train=self.train.subset(picks), digest=digest)
+
     def summary(self) -> str:
         """One line with what is in it, for the head of a log."""
         kind = "grey" if self.channels == 1 else "RGB"

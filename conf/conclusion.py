@@ -1,0 +1,107 @@
+"""How a run of `train_ppo.py` ends: the comparison of before with after, and all that is told of it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from agents.coverage import describe_set
+from agents.report import AFTER, BEFORE, compare, write_report
+from agents.rollout import Augmented
+from agents.showing import show_embedding
+from conf.curves import CURVES, curve_of
+from conf.job import Job
+from conf.mixture import LEARNED, Shares
+from conf.rounds import FINAL
+from conf.schema import AgentRun, TransformerConfig
+from latent_env.artifacts import write_atomically, write_json
+from latent_env.evaluation import Evaluation, evaluate_test, log_curves, log_evaluation
+from latent_env.latents import Eyes
+from latent_env.runs import Run
+from latent_env.shell import Shell
+from latent_env.worlds import World
+
+
+def conclude(
+    job: Job[AgentRun],
+    run: Run,
+    detector_run: Run,
+    worlds: tuple[World, World],
+    eyes: Eyes,
+    pool: Augmented,
+    shares: Shares,
+    tried: list[dict[str, Any]],
+) -> None:
+    """Score the test split with the detectors of both ``worlds``, before and after, and write it all down."""
+    config, (before, after) = job.config, worlds
+    assert isinstance(config.detector, TransformerConfig)
+    steps = config.detector.steps
+    evaluations = {BEFORE: evaluate_test(before, eyes), AFTER: evaluate_test(after, eyes)}
+    log_evaluation(run, evaluations[AFTER], after.show, job.device, steps)
+    log_curves(run, evaluations, steps)
+    show_embedding(run, after, eyes, job.dataset, pool)
+    keep_scores(run, evaluations)
+    if config.curves:
+        retrained = curve_of(run.part(FINAL))
+        curves = {"without": curve_of(detector_run), "with": retrained or curve_of(detector_run)}
+        write_json(run.path / CURVES, curves)
+    rows = compare(evaluations[BEFORE], evaluations[AFTER])
+    around = (config.env.shell_quantile, config.env.shell_ratio, config.env.shell_band)
+    shell = Shell.around_normals(after.autoencoder, *around)
+    made = describe_set(pool, shell.inner)
+    facts = {
+        "dataset": job.dataset.name,
+        "agent": config.agent.name,
+        "seed": config.seed,
+        "rounds": config.rounds,
+        "samples": len(pool),
+        "anomalous_samples": int(pool.labels.sum()),
+        **made,
+        "share_learned": shares.get(LEARNED, 0.0),
+        "share_random": sum(shares.values()) - shares.get(LEARNED, 0.0),
+        "mixtures_tried": tried,
+        "detector_steps": steps,
+        "detector_before": str(detector_run.path),
+    }
+    others = (key for key in detector_run.metrics if not key.startswith(("image_", "pixel_", "weight_")))
+    opinions = {key: detector_run.metrics[key] for key in others}
+    write_report(run.path, rows, headline(job, pool, shares), facts, opinions)
+    gains = {f"gain_{row.metric}": row.difference for row in rows}
+    run.finish({row.metric: row.after for row in rows} | gains)
+
+
+def headline(job: Job[AgentRun], pool: Augmented, shares: Shares) -> str:
+    """What was compared, in a few lines."""
+    config = job.config
+    assert isinstance(config.detector, TransformerConfig)
+    text = (
+        f"{job.dataset.summary()}\nagent {config.agent.name}, {config.rounds} rounds, seed {config.seed}; "
+        f"both detectors took {config.detector.steps} steps\n"
+    )
+    if not len(pool):
+        return text + (
+            f"None of the {config.rounds * config.samples} samples was decided: all lay between normal and "
+            "anomaly, so nothing was added. Try another env.max_delta or env.shell_quantile."
+        )
+    if not any(shares.values()):
+        why = "" if config.agent.name == "none" or config.share is not None else " on the validation split"
+        return text + f"Nothing was added: no mixture with samples did better without doubt{why}."
+    return text + "of the second one's anomalies: " + mixed(shares)
+
+
+def mixed(shares: Mapping[str, float]) -> str:
+    """Shares as text."""
+    names = {LEARNED: "the agent's", "random": "of random actions"}
+    return ", ".join(f"{share:.0%} {names[source]}" for source, share in shares.items() if share)
+
+
+def keep_scores(run: Run, evaluations: Mapping[str, Evaluation]) -> None:
+    """Write the raw test scores of both detectors to ``scores.npz``, for comparisons with other runs."""
+    buffer = io.BytesIO()
+    without, augmented = evaluations[BEFORE], evaluations[AFTER]
+    arrays: dict[str, Any] = {"without": without.scores, "with": augmented.scores}
+    np.savez(buffer, labels=without.split.labels, **arrays)
+    write_atomically(run.path / "scores.npz", buffer.getvalue())

@@ -1,0 +1,126 @@
+"""How a command's transformer learns, from images or from latents, and what it learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from conf.curves import add_point
+from conf.job import Job
+from conf.latent_learning import learn_from_latents, make_synthesis
+from conf.schema import DetectorRun, EnsembleConfig, TransformerConfig
+from conf.second_opinion import add_second_opinion
+from conf.validation import known_anomalies, seen
+from detectors.base import LATENT
+from detectors.ensemble import EnsembleDetector
+from detectors.images import at_once, spread_over
+from detectors.latent_transformer import LatentTransformer
+from detectors.training import Diet, Portion, blend, train_detector
+from detectors.training_state import TrainingState
+from detectors.transformer import TransformerDetector
+from latent_env.autoencoders import FrozenAutoencoder
+from latent_env.evaluation import evaluate_source
+from latent_env.latents import Encoder, Eyes
+from latent_env.runs import Run
+from latent_env.supervision import follow
+from latent_env.worlds import World
+
+CALIBRATION_IMAGES, CALIBRATION_BYTES = 2048, 2**28
+"""So many normal images say well enough what is usual, and they fit in memory as floats."""
+
+
+def new_detector(job: Job[DetectorRun], eyes: Encoder) -> TransformerDetector | LatentTransformer:
+    """The detector before it has learned anything; the same weights for the same seed."""
+    config = job.config.detector
+    assert isinstance(config, TransformerConfig)
+    if config.input == LATENT:
+        return job.build(
+            lambda: LatentTransformer(
+                eyes.latent_shape,
+                min(config.remembered, len(job.train_images)),
+                config.width,
+                config.depth,
+                config.heads,
+            )
+        ).to(job.device)
+    channels, size = job.dataset.channels, job.dataset.size
+    return job.build(
+        lambda: TransformerDetector(channels, size, config.patch, config.width, config.depth, config.heads)
+    ).to(job.device)
+
+
+def learn_to_detect(
+    job: Job[DetectorRun],
+    run: Run,
+    autoencoder: FrozenAutoencoder,
+    eyes: Eyes,
+    label: str,
+    portions: Sequence[Portion] = (),
+) -> TransformerDetector | LatentTransformer | EnsembleDetector:
+    """A detector trained from scratch, on ``portions`` of samples too if there are any.
+
+    Whatever the samples, it begins with the same weights and takes the same number of steps. An ensemble's
+    second detector and its weights are chosen anew for it.
+    """
+    trained = learn_transformer(job, run, autoencoder, eyes, label, portions)
+    if isinstance(job.config.detector, EnsembleConfig):
+        return add_second_opinion(job, run, trained, autoencoder, eyes)
+    return trained
+
+
+def learn_transformer(
+    job: Job[DetectorRun],
+    run: Run,
+    autoencoder: FrozenAutoencoder,
+    eyes: Eyes,
+    label: str,
+    portions: Sequence[Portion] = (),
+) -> TransformerDetector | LatentTransformer:
+    """The transformer trained from scratch; labelled anomalies are always among what it learns from."""
+    config = job.config.detector
+    assert isinstance(config, TransformerConfig)
+    known = known_anomalies(job, eyes, config.input)
+    labelled = [] if known is None else [Portion(known, job.config.labelled.weight)]
+    samples = blend([*portions, *labelled])
+    detector = new_detector(job, autoencoder)
+    if isinstance(detector, LatentTransformer):
+        return learn_from_latents(job, run, detector, eyes, label, samples)
+    world = World.build(autoencoder, detector, job.train_images[:1], job.device)
+    calibrate(job, detector, autoencoder)
+    diet = Diet(job.train_images, make_synthesis(job), samples, job.augmentation.with_masks)
+    state = TrainingState(detector, config.learning_rate, config.steps, job.config.seed)
+    split, images = seen(job, eyes, "choice", config.input)
+
+    def validate() -> dict[str, float]:
+        detector.eval()
+        metrics = evaluate_source(detector, world.look, images, split).metrics
+        add_point(job, run, eyes, detector, world.look, state.step)
+        detector.train()
+        return {f"valid/{name}": value for name, value in metrics.items()}
+
+    training = train_detector(
+        state, detector, diet, lambda batch: world.look(batch.images), config.batch_size
+    )
+    follow(run, label, training, state, validate)
+    return detector.requires_grad_(False).eval()
+
+
+def calibrate(job: Job[DetectorRun], detector: TransformerDetector, autoencoder: FrozenAutoencoder) -> None:
+    """Show the detector what is usual in normal images and in their reconstructions."""
+    channels, size = job.dataset.channels, job.dataset.size
+    fitting = CALIBRATION_BYTES // (channels * size**2 * 4)
+    known = spread_over(job.train_images, min(CALIBRATION_IMAGES, fitting)).float() / 255
+    with torch.inference_mode():
+        parts = known.split(at_once(size))
+        detector.calibrate(known, torch.cat([autoencoder(part) for part in parts]))
+
+
+def starting_points(
+    job: Job[DetectorRun], autoencoder: FrozenAutoencoder, eyes: Eyes
+) -> tuple[Tensor, Tensor | None]:
+    """Normal images that episodes start from, and their latents where these are known already."""
+    most = job.config.detector.starts
+    known = spread_over(eyes.latents("train"), most) if autoencoder.whitens_itself else None
+    return spread_over(job.train_images, most), known

@@ -1,0 +1,113 @@
+"""The judges that rewards of a command go by: trained before every round, on what agents made so far."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+from agents.rollout import Augmented
+from conf.agents import heeds_detectors
+from conf.detector_learning import learn_transformer
+from conf.job import LARGEST_SEED, Job, derived_seed
+from conf.schema import AgentRun, TransformerConfig
+from detectors.base import Detector
+from detectors.errors import UserError
+from detectors.images import spread_positions
+from detectors.training import Portion, Samples
+from latent_env.judges import load_judges, save_judges, share_memory
+from latent_env.latents import Eyes
+from latent_env.runs import Run
+from latent_env.worlds import World
+
+REPLAYED = 0.5
+"""Of the anomalies that judges of a later round learn from, so many are what agents made before."""
+
+
+JUDGING = 2
+"""Sets the random numbers of judges apart from those of agents and of sampling."""
+
+
+def check_judges(job: Job[AgentRun]) -> None:
+    """Complain about numbers of judges, or efforts, that can't be."""
+    judges = job.config.judges
+    if judges.count < 0 or judges.width < 1 or judges.depth < 1:
+        raise UserError(
+            f"judges: count={judges.count} must be at least 0, width={judges.width} and depth={judges.depth} "
+            "at least 1"
+        )
+    for key, effort in (("judges", judges.effort), ("mixture", job.config.mixture.effort)):
+        if not 0 < effort <= 1:
+            raise UserError(f"{key}.effort={effort:g} must be above 0 and at most 1")
+
+
+def judged(
+    job: Job[AgentRun], run: Run, world: World, eyes: Eyes, pool: Augmented | None, number: int
+) -> World:
+    """``world`` before judges that have learned what agents made in earlier rounds, ``pool``.
+
+    Agents that don't heed what detectors say get none.
+    """
+    count = job.config.judges.count
+    if not count or not heeds_detectors(job.config.agent):
+        return world
+    part = run.part(f"round_{number}")
+    members, unseen = load_judges(part.path, world.detector)
+    if not members:
+        samples = None if pool is None or not len(pool) else as_samples(job, world, pool)
+        trained = [one_judge(job, part, world, eyes, samples, number, each) for each in range(count + 1)]
+        *members, unseen = trained
+        save_judges(part.path, members, unseen)
+        for each in range(count + 1):
+            shutil.rmtree(part.part(f"judge_{each + 1}").path)
+    return world.with_judges(members, unseen)
+
+
+def one_judge(
+    job: Job[AgentRun], part: Run, world: World, eyes: Eyes, samples: Samples | None, number: int, each: int
+) -> Detector:
+    """One small detector, with random numbers of its own; kept by itself until all are there."""
+    own = part.part(f"judge_{each + 1}")
+    known, _ = load_judges(own.path, world.detector)
+    if known:
+        return known[0]
+    label = f"judge {each + 1}, round {number}"
+    portions = [] if samples is None else [Portion(samples, REPLAYED)]
+    small = smaller(job, number, each)
+    judge = learn_transformer(small, own, world.autoencoder, eyes, label, portions)
+    own.writer.close()
+    save_judges(own.path, [judge], None)
+    share_memory(judge, world.detector)
+    return judge
+
+
+def smaller(job: Job[AgentRun], number: int, each: int) -> Job[AgentRun]:
+    """The same command, with a detector as small as a judge and another seed."""
+    config, judges = job.config, job.config.judges
+    detector = config.detector
+    assert isinstance(detector, TransformerConfig)
+    width = min(judges.width, detector.width)
+    small = replace(
+        detector,
+        width=width,
+        depth=min(judges.depth, detector.depth),
+        heads=math.gcd(detector.heads, width),
+        steps=max(round(judges.effort * detector.steps), 1),
+    )
+    seed = derived_seed(config.seed, number, JUDGING, each) % LARGEST_SEED
+    return varied_job(job, detector=small, seed=seed, curves=False)
+
+
+def varied_job(job: Job[AgentRun], **changes: Any) -> Job[AgentRun]:
+    """The same command with another configuration; what it has loaded already stays loaded."""
+    other = copy(job)
+    other.config = replace(job.config, **changes)
+    return other
+
+
+def as_samples(job: Job[AgentRun], world: World, pool: Augmented) -> Samples:
+    """What agents made, as detectors train on it."""
+    sources = spread_positions(len(job.train_images), job.config.detector.starts)
+    return pool.latent_samples(world, sources) if world.judges_latents else pool.samples(job.device, sources)

@@ -1,0 +1,126 @@
+"""What a command does with its validation split: anomalies to learn from, to reward by, and to choose by."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from conf.job import Job
+from conf.schema import DetectorRun
+from detectors.base import LATENT
+from detectors.errors import UserError
+from detectors.held_out import HeldOutSynthesis
+from detectors.images import ImageSource, spread_positions
+from detectors.latent_diet import anomalous_tokens
+from detectors.tokens import grid_of
+from detectors.training import Samples
+from latent_env.data import Split
+from latent_env.data.residence import StreamedImages
+from latent_env.latents import Eyes, encoded
+from latent_env.rewards import Reward
+from latent_env.roles import Roles, divide
+from latent_env.trial import Trial
+from latent_env.usefulness import Tried
+
+Role = Literal["trial", "choice"]
+
+FAMILIES: dict[Role, tuple[str, ...]] = {
+    "trial": ("warp", "shade", "line"),
+    "choice": ("blur", "speckle", "fill"),
+}
+"""Which synthetic anomalies stand in where there are no labelled ones. No detector trains on any of them,
+and none is in both: an agent that pleases the reward must not have pleased the choice by that."""
+
+MOST_SYNTHETIC = 512
+"""Of more normal validation images, so many evenly spaced ones get a synthetic anomaly beside them."""
+
+
+def roles(job: Job[DetectorRun]) -> Roles:
+    """Which labelled anomalies of the validation split are used for what."""
+    labelled = job.config.labelled
+    return divide(job.dataset.valid.labels, labelled.train, labelled.trial)
+
+
+def part(job: Job[DetectorRun], role: Role) -> Split:
+    """Normal validation images, and the anomalies of this role: labelled ones, or else synthetic ones.
+
+    It is the same for every seed.
+    """
+    valid = job.dataset.valid
+    normal, anomalies = np.flatnonzero(valid.labels == 0), getattr(roles(job), role)
+    if len(anomalies) or not len(normal):
+        return valid.subset(np.sort(np.concatenate([normal, anomalies])))
+    return with_synthetic(valid.subset(normal[spread_positions(len(normal), MOST_SYNTHETIC).numpy()]), role)
+
+
+def with_synthetic(normal: Split, role: Role) -> Split:
+    """``normal`` images, and after them the same ones with synthetic anomalies."""
+    synthesis = HeldOutSynthesis(FAMILIES[role])
+    images = torch.from_numpy(np.array(normal.images)).float() / 255
+    made = synthesis(images, torch.Generator().manual_seed(len(role)))
+    spoilt = (made.images * 255).round().to(torch.uint8).numpy()
+    none = np.zeros((len(normal), *normal.images.shape[2:]), dtype=np.bool_)
+    return Split(
+        np.concatenate([normal.images, spoilt]),
+        np.concatenate([normal.labels, np.ones_like(normal.labels)]),
+        np.concatenate([none, made.masks[:, 0].numpy() > 0.5]),
+        (*normal.names, *(f"{name} (synthetic)" for name in normal.names)),
+    )
+
+
+def seen(job: Job[DetectorRun], eyes: Eyes, role: Role, reads: str) -> tuple[Split, ImageSource]:
+    """The part of the split for this role, and what a detector that ``reads`` images or latents gets."""
+    split = part(job, role)
+    images = StreamedImages(split.images, job.device)
+    if reads != LATENT:
+        return split, images
+    # The folder knows the data set, the file name must tell one part of it from another.
+    path = eyes.folder / f"latents-{role}-{len(split)}-{split_digest(split)}.f16"
+    return split, torch.from_numpy(np.array(encoded(eyes.encoder, images, path, role))).to(job.device)
+
+
+def known_anomalies(job: Job[DetectorRun], eyes: Eyes, reads: str) -> Samples | None:
+    """The labelled anomalies that detectors train on, on the device; None if there are none."""
+    valid, rows = job.dataset.valid, roles(job).known
+    if not len(rows):
+        return None
+    split = valid.subset(rows)
+    count, size = len(split), split.images.shape[-1]
+    has_masks = split.masks is not None and bool(split.masks.any())
+    masks = torch.from_numpy(split.masks)[:, None] if split.masks is not None else None
+    if masks is None:
+        masks = torch.zeros(count, 1, size, size, dtype=torch.bool)
+    inputs: Tensor = torch.from_numpy(np.array(split.images))
+    if reads == LATENT:
+        inputs = eyes.latents("valid")[torch.from_numpy(rows).to(job.device)]
+        shares = functional.adaptive_avg_pool2d(masks.float(), grid_of(eyes.encoder.latent_shape))
+        masks = anomalous_tokens(shares)
+    labels, nobody = torch.ones(count, dtype=torch.int64), torch.full((count,), -1)
+    marked = torch.full((count,), has_masks) & (masks.flatten(1).any(1) if has_masks else False)
+    return Samples(*(each.to(job.device) for each in (inputs, masks, labels, nobody, marked)))
+
+
+def trial(job: Job[DetectorRun], eyes: Eyes, reads: str) -> Trial | None:
+    """What a reward measures usefulness on; None if there are no normal validation images."""
+    split, inputs = seen(job, eyes, "trial", reads)
+    return Trial.of(inputs[:], torch.from_numpy(np.array(split.labels)))
+
+
+def check_trial(job: Job[DetectorRun], reward: Reward) -> None:
+    """Complain about a reward that is measured on a trial where there will be none."""
+    tried = [name for name, term in reward.terms.items() if isinstance(term, Tried)]
+    if tried and job.dataset.valid.labels.all():
+        raise UserError(
+            f"{job.dataset.name}: the valid split needs normal images: the reward measures "
+            f"{', '.join(tried)} on them; add some, or choose reward=balanced"
+        )
+
+
+def split_digest(split: Split) -> str:
+    """Short, and different for other images."""
+    return f"{zlib.crc32(np.ascontiguousarray(split.images).tobytes()):08x}"

@@ -1,0 +1,44 @@
+"""Commands put together without running them: configuration, data, and what their stages make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from conf.choices import CONF
+from conf.job import Job, start_job
+from conf.schema import AgentRun, register_schema
+
+SMALL_PHANTOM = [
+    "dataset=phantom",
+    "dataset.size=32",
+    "dataset.train=24",
+    "dataset.valid=24",
+    "dataset.test=8",
+    "device=cpu",
+    "threads=1",
+    "autoencoder.steps=20",
+    "autoencoder.width=8",
+    "detector.width=16",
+    "detector.heads=2",
+    "detector.steps=8",
+    "detector.batch_size=8",
+    "detector.rivals=[]",
+    "env.num_envs=4",
+    "samples=32",
+]
+
+
+def make_job(folder: Path, *overrides: str) -> Job[AgentRun]:
+    """What ``train_ppo.py`` makes of these arguments in ``folder``."""
+    register_schema()
+    GlobalHydra.instance().clear()
+    places = [f"runs={folder / 'runs'}", f"prepared={folder / 'prepared'}", f"data_root={folder / 'data'}"]
+    with initialize_config_dir(config_dir=str(CONF), version_base=None):
+        cfg = compose("train_ppo", overrides=[*overrides, *places])
+    job = start_job(cfg, AgentRun)
+    torch.set_num_threads(1)
+    return job

@@ -1,0 +1,360 @@
+"""Judges: small detectors that rewards go by, trained before every round and kept with the world."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from conftest import RunHere, make_world
+from jobs import SMALL_PHANTOM, make_job
+from safetensors.torch import load_file
+from test_usefulness import judge, world
+from torch import Tensor, nn
+
+import conf.judging as judging
+import conf.rounds as rounds
+import train_ppo
+from agents.rollout import Augmented, collect
+from agents.scripted import RandomAgent
+from conf.agents import make_dynamics
+from conf.detector_learning import learn_transformer
+from conf.job import Job
+from conf.judging import check_judges, judged, varied_job
+from conf.schema import AgentConfig, AgentRun, MixupConfig, UntrainedConfig
+from detectors.base import Detector
+from detectors.errors import UserError
+from latent_env.judges import SHARED, load_judges, save_judges, share_memory
+from latent_env.latents import Eyes
+from latent_env.runs import Run
+from latent_env.worlds import World, load_trial, load_world
+from train_detector import detector_stage, save_world
+
+KINDS = ["image", "latent"]
+CPU = torch.device("cpu")
+
+
+def words(judges: Sequence[Any], seen: tuple[Tensor, ...]) -> list[Tensor]:
+    """Scores of every judge."""
+    return [each(*seen).score for each in judges]
+
+
+def seen(of: World) -> tuple[Tensor, ...]:
+    return of.look(torch.rand(5, 1, 32, 32, generator=torch.Generator().manual_seed(0)))
+
+
+def weights(detector: Detector) -> list[Tensor]:
+    assert isinstance(detector, nn.Module)
+    return list(detector.state_dict().values())
+
+
+def alike(a: Detector, b: Detector) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(weights(a), weights(b), strict=True))
+
+
+# --- as an artifact ---
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("with_unseen", [True, False])
+def test_judges_say_the_same_after_a_round_trip(kind: str, with_unseen: bool, tmp_path: Path) -> None:
+    of = world(kind)
+    save_judges(tmp_path, of.judges, of.unseen if with_unseen else None)
+    judges, unseen = load_judges(tmp_path, of.detector)
+    assert len(judges) == len(of.judges)
+    for ours, theirs in zip(words(judges, seen(of)), words(of.judges, seen(of)), strict=True):
+        assert torch.equal(ours, theirs)
+    assert (unseen is not None) == with_unseen
+    if unseen is not None:
+        assert torch.equal(words([unseen], seen(of))[0], words([of.unseen], seen(of))[0])
+    for each in judges:
+        assert isinstance(each, nn.Module)
+        assert not each.training
+        assert not any(parameter.requires_grad for parameter in each.parameters())
+
+
+def test_judges_of_latents_share_the_detectors_memory(tmp_path: Path) -> None:
+    of = world("latent")
+    save_judges(tmp_path, of.judges, of.unseen)
+    detector: Any = of.detector
+    judges, unseen = load_judges(tmp_path, detector)
+    everyone: list[Any] = [*judges, unseen]
+    assert all(each.memory is detector.memory for each in everyone)
+    names = load_file(tmp_path / "judges.safetensors").keys()
+    assert names
+    assert not any(name.partition(".")[2].startswith(SHARED) for name in names)
+
+
+def test_only_latent_judges_share_a_memory() -> None:
+    of = make_world("spatial")
+    image, latent, other = judge(of, "image", 0), judge(of, "latent", 0), judge(of, "latent", 1)
+    kept: Any = latent.memory
+    share_memory(latent, image)
+    assert latent.memory is kept
+    share_memory(other, latent)
+    assert other.memory is kept
+    share_memory(image, latent)
+    assert not hasattr(image, "memory")
+
+
+def test_a_folder_without_judges_has_none(tmp_path: Path) -> None:
+    assert load_judges(tmp_path, world("image").detector) == ([], None)
+
+
+def test_damaged_judges_are_refused(tmp_path: Path) -> None:
+    of = world("image")
+    save_judges(tmp_path, of.judges, of.unseen)
+    text = (tmp_path / "judges.json").read_text()
+    for old, new in (
+        ('"width": 16', '"width": 32'),
+        ('"members"', '"dismembered"'),
+        ("transformer", "oracle"),
+    ):
+        assert old in text
+        (tmp_path / "judges.json").write_text(text.replace(old, new))
+        with pytest.raises(UserError, match=r"judges\.json describes no judges"):
+            load_judges(tmp_path, of.detector)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stored_world_has_its_judges_and_its_trial(kind: str, tmp_path: Path) -> None:
+    of = world(kind)
+    save_world(tmp_path, of)
+    stored = load_world(str(tmp_path), CPU)
+    assert len(stored.judges) == len(of.judges)
+    assert stored.unseen is not None
+    assert of.trial is not None
+    assert stored.trial is not None
+    assert torch.equal(stored.trial.labels, of.trial.labels)
+    torch.testing.assert_close(stored.trial.inputs.float(), of.trial.inputs.float(), atol=1e-2, rtol=1e-2)
+    env = gym.make("LatentAug-v0", artifacts=str(tmp_path), reward={"boundary": 1.0})
+    env.reset(seed=0)
+    _, reward, _, _, info = env.step(np.ones(env.action_space.shape or (), np.float32))
+    transition = env.unwrapped.dynamics.last  # type: ignore[attr-defined]
+    said = torch.stack([4 * p * (1 - p) for p in (s.sigmoid() for s in words(of.judges, transition._seen))])
+    assert float(reward) == pytest.approx(float(said.mean() - said.std(correction=0)), abs=1e-4)
+    assert info["reward_terms"]["boundary"] == pytest.approx(float(reward))
+
+
+def test_a_trial_of_another_world_is_refused(tmp_path: Path) -> None:
+    of, other = world("image"), world("latent")
+    save_world(tmp_path, of.with_trial(other.trial))
+    with pytest.raises(UserError, match=r"trial\.safetensors is of another world"):
+        load_world(str(tmp_path), CPU)
+
+
+# --- how a command trains them ---
+
+SMALL_JUDGES = ["judges.count=2", "judges.width=8", "judges.effort=0.5"]
+
+
+class Made:
+    """The first two stages of a command, and rounds in folders of their own."""
+
+    def __init__(self, folder: Path, *overrides: str) -> None:
+        self.job: Job[AgentRun] = make_job(folder, *SMALL_PHANTOM, *SMALL_JUDGES, *overrides)
+        self.world, _, self.eyes = detector_stage(self.job)
+        batch = make_dynamics(self.job, self.world)
+        self.pool = collect(batch, RandomAgent(batch, 0), 32, 0)
+
+    def run(self, name: str) -> Run:
+        run = self.job.run("agent", "test", {"name": name})
+        run.begin()
+        return run
+
+    def judged(
+        self, name: str, pool: Augmented | None = None, number: int = 1, job: Job[AgentRun] | None = None
+    ) -> World:
+        return judged(job or self.job, self.run(name), self.world, self.eyes, pool, number)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp(request.param), f"detector.input={request.param}")
+
+
+def test_judges_are_small_and_differ(made: Made) -> None:
+    found = made.judged("differ")
+    assert len(found.judges) == 2
+    assert found.unseen is not None
+    everyone: list[Any] = [*found.judges, found.unseen]
+    assert all((each.width, each.depth) == (8, 1) for each in everyone)
+    assert not any(alike(a, b) for i, a in enumerate(everyone) for b in everyone[:i])
+    assert found.trial is not None
+    assert found.detector is made.world.detector
+    folder = made.run("differ").path / "round_1"
+    assert (folder / "judges.json").is_file()
+    assert not list(folder.glob("judge_*"))
+
+
+def test_the_same_command_uses_the_judges_it_has(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = made.judged("again")
+    monkeypatch.setattr(judging, "learn_transformer", forbidden)
+    again = made.judged("again")
+    scores = [words([*found.judges, found.unseen], seen(made.world)) for found in (first, again)]
+    for ours, theirs in zip(*scores, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def forbidden(*_: object) -> None:
+    raise AssertionError("nothing is to be trained here")
+
+
+def test_judges_of_the_second_round_know_what_agents_made(made: Made) -> None:
+    first = made.judged("rounds")
+    without, second = made.judged("rounds", None, 2), made.judged("more", made.pool, 2)
+    for a, b, c in zip(first.judges, without.judges, second.judges, strict=True):
+        assert not alike(a, b)  # other random numbers
+        assert not alike(b, c)  # the same ones, and other samples
+    # A pool without a single sample teaches nothing.
+    nothing = Augmented(*(part[:0] for part in vars(made.pool).values()))
+    assert alike(made.judged("empty", nothing, 2).judges[0], without.judges[0])
+
+
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_a_stop_between_judges_goes_on_where_it_was(
+    made: Made, stop_at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = made.judged("whole")
+    labels: list[str] = []
+
+    def until(job: Job[AgentRun], run: Run, autoencoder: Any, eyes: Eyes, label: str, portions: Any) -> Any:
+        if len(labels) == stop_at:
+            raise KeyboardInterrupt
+        labels.append(label)
+        return learn_transformer(job, run, autoencoder, eyes, label, portions)
+
+    name = f"stopped {stop_at}"
+    monkeypatch.setattr(judging, "learn_transformer", until)
+    if stop_at < 3:
+        with pytest.raises(KeyboardInterrupt):
+            made.judged(name)
+    else:  # all are trained, and the stop comes before they are kept together
+        monkeypatch.setattr(judging, "save_judges", interrupted_save)
+        with pytest.raises(KeyboardInterrupt):
+            made.judged(name)
+        monkeypatch.setattr(judging, "save_judges", save_judges)
+    first, labels[:] = list(labels), []
+    stop_at = 9
+    found = made.judged(name)
+    assert sorted(first + labels) == [f"judge {each}, round 1" for each in (1, 2, 3)]
+    pairs = zip([*found.judges, found.unseen], [*whole.judges, whole.unseen], strict=True)
+    for ours, theirs in pairs:
+        assert ours is not None
+        assert theirs is not None
+        assert torch.equal(ours(*seen(made.world)).score, theirs(*seen(made.world)).score)
+
+
+def interrupted_save(folder: Path, judges: Sequence[Detector], unseen: Detector | None) -> None:
+    if len(judges) > 1:
+        raise KeyboardInterrupt
+    save_judges(folder, judges, unseen)
+
+
+HEEDLESS: list[AgentConfig] = [
+    AgentConfig("random"),
+    AgentConfig("none"),
+    MixupConfig("mixup"),
+    UntrainedConfig("untrained"),
+]
+
+
+@pytest.mark.parametrize("agent", HEEDLESS, ids=lambda agent: agent.name)
+def test_agents_that_dont_heed_detectors_get_none(agent: AgentConfig, made: Made) -> None:
+    found = made.judged(agent.name, job=varied_job(made.job, agent=agent))
+    assert found is made.world
+    assert not found.judges
+    assert not (made.run(agent.name).path / "round_1").exists()
+
+
+def test_no_judges_are_asked_for(made: Made) -> None:
+    job = varied_job(made.job, judges=replace(made.job.config.judges, count=0))
+    assert made.judged("nobody", job=job) is made.world
+
+
+def test_heads_are_as_many_as_fit(tmp_path: Path) -> None:
+    """The detector's number of attention heads need not divide the width of a judge."""
+    job = make_job(
+        tmp_path,
+        *SMALL_PHANTOM,
+        "detector.width=24",
+        "detector.heads=6",
+        "judges.count=1",
+        "judges.width=16",
+    )
+    small: Any = judging.smaller(job, 1, 0).config.detector
+    assert small.width == 16
+    assert small.width % small.heads == 0
+    assert small.heads > 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("judges.count=-1", "judges: count=-1 must be at least 0"),
+        ("judges.depth=0", "depth=0"),
+        ("judges.width=0", "width=0"),
+        ("judges.effort=0", "judges.effort=0 must be above 0"),
+        ("judges.effort=1.5", "judges.effort=1.5 must be above 0 and at most 1"),
+        ("mixture.effort=0", "mixture.effort=0 must be above 0"),
+    ],
+)
+def test_impossible_judges_are_refused(wrong: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        check_judges(make_job(tmp_path, "dataset=digits", wrong))
+    assert message in str(refused.value)
+
+
+# --- a whole command ---
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_world_of_a_whole_command(
+    kind: str, tmp_path: Path, run_here: RunHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools: list[Augmented | None] = []
+
+    def spy(
+        job: Job[AgentRun], run: Run, of: World, eyes: Eyes, pool: Augmented | None, number: int
+    ) -> World:
+        pools.append(pool)
+        return judged(job, run, of, eyes, pool, number)
+
+    monkeypatch.setattr(rounds, "judged", spy)
+    arguments = [
+        *SMALL_PHANTOM,
+        *SMALL_JUDGES,
+        f"detector.input={kind}",
+        "reward=useful",
+        "rounds=2",
+        "mixture.shares=[0.5]",
+        "agent.total_steps=64",
+        "agent.n_steps=8",
+        "agent.batch_size=16",
+        "agent.hidden=[8]",
+        "export=out",
+    ]
+    code, _, said = run_here(train_ppo.main, "train_ppo", *arguments, cwd=tmp_path)
+    assert code == 0, said
+    first_pool, second_pool = pools
+    assert first_pool is None
+    assert second_pool is not None
+    assert 0 < len(second_pool) <= 32  # what one round makes
+    (run,) = (tmp_path / "runs/phantom/agent").glob("ppo-*")
+    for folder in (run, tmp_path / "out"):
+        stored = load_world(str(folder), CPU)
+        assert len(stored.judges) == 2
+        assert stored.unseen is not None
+        assert load_trial(folder) is not None
+        env = gym.make("LatentAug-v0", artifacts=str(folder), reward={"usefulness": 1.0, "coverage": 0.5})
+        env.reset(seed=0)
+        assert np.isfinite(float(env.step(env.action_space.sample())[1]))
+    last, _ = load_judges(run / "round_2", stored.detector)
+    first, _ = load_judges(run / "round_1", stored.detector)
+    assert alike(stored.judges[0], last[0])  # those of the last round
+    assert not alike(stored.judges[0], first[0])

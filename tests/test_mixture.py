@@ -1,0 +1,366 @@
+"""What a retrained detector learns from: blends of samples, the choice among them, and the report of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_AGENT, RunHere
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jobs import make_job
+from torch import Tensor
+
+import conf.mixture as mixture
+import train_ppo
+from agents.rollout import Augmented
+from conf.conclusion import mixed
+from conf.job import Job
+from conf.judging import varied_job
+from conf.mixture import LEARNED, RANDOM, candidates, check_mixture, choose_shares, portions
+from conf.rounds import retrain
+from conf.schema import AgentRun, MixtureConfig
+from detectors.errors import UserError
+from detectors.training import Portion, Samples, blend
+from latent_env.data import Split
+from latent_env.runs import Run
+from train_detector import detector_stage
+
+SEEDS = st.integers(0, 2**31)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- blends ---
+
+
+def samples(normal: int, anomalous: int, value: int = 0, marked: bool = True) -> Samples:
+    """Images that are all ``value``, normal ones first."""
+    count = normal + anomalous
+    labels = (torch.arange(count) >= normal).long()
+    images = torch.full((count, 1, 2, 2), value, dtype=torch.uint8)
+    masks = (labels == 1).view(-1, 1, 1, 1).expand(count, 1, 2, 2)
+    return Samples(images, masks, labels, torch.arange(count), torch.full((count,), marked))
+
+
+COUNTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.floats(0, 0.4)), min_size=1, max_size=4)
+
+
+@settings(max_examples=40)
+@given(COUNTS, SEEDS)
+def test_portions_are_drawn_as_often_as_their_shares_say(
+    counts: list[tuple[int, int, float]], seed: int
+) -> None:
+    half = 4000
+    given = [
+        Portion(samples(normal, anomalous, value), share)
+        for value, (normal, anomalous, share) in enumerate(counts)
+    ]
+    made = blend(given)
+    found: dict[int, Any] = {0: np.zeros(len(given)), 1: np.zeros(len(given))}
+    for first, label, rows, drawn in made.draw(half, seeded(seed)) if made else ():
+        assert first == (half if label else 0)
+        assert len(rows) == len(drawn.labels) <= half
+        assert (drawn.labels == label).all()
+        assert made is not None
+        assert torch.equal(made.kinds[label].at(rows).sources, drawn.sources)
+        found[label] = np.bincount(drawn.images.flatten(1)[:, 0].numpy(), minlength=len(given))
+    for label, part in ((0, 0.5), (1, 1.0)):
+        there = np.array([each[label] > 0 for each in counts])
+        wanted = np.array([part * share for *_, share in counts]) * there
+        total = min(wanted.sum(), 1.0)
+        assert found[label].sum() == round(total * half)
+        if found[label].sum():
+            expected = wanted / wanted.sum() * found[label].sum()
+            assert (np.abs(found[label] - expected) <= 6 * np.sqrt(expected) + 2).all()
+
+
+@given(st.integers(1, 9), st.integers(1, 9))
+def test_samples_of_a_portion_are_equally_likely(normal: int, anomalous: int) -> None:
+    made = blend([Portion(samples(normal, anomalous), 0.4), Portion(samples(0, 3, 1), 0.2)])
+    assert made is not None
+    torch.testing.assert_close(made.weights[0], torch.full((normal,), 0.2 / normal))
+    assert made.weights[1].sum() == pytest.approx(0.6)
+    assert made.weights[1].unique().numel() <= 2
+    assert made.shares == pytest.approx((0.2, 0.6))
+
+
+def test_blends_remember_what_is_marked() -> None:
+    made = blend([Portion(samples(2, 3), 0.3), Portion(samples(0, 4, 1, marked=False), 0.3)])
+    assert made is not None
+    for _, _, _, drawn in made.draw(200, seeded()):
+        assert torch.equal(drawn.marked, drawn.images.flatten(1)[:, 0] == 0)
+
+
+def test_nothing_blends_to_nothing() -> None:
+    assert blend([]) is None
+    assert blend([Portion(samples(3, 3), 0.0)]) is None
+    empty = blend([Portion(samples(0, 0), 0.5)])
+    assert empty is None or not list(empty.draw(100, seeded()))
+    beside = blend([Portion(samples(0, 0), 0.5), Portion(samples(2, 2, 1), 0.1)])
+    assert beside is not None
+    assert beside.shares == pytest.approx((0.05, 0.1))  # an empty portion takes nobody's place
+    crowded = blend([Portion(samples(2, 2), 0.8), Portion(samples(2, 2, 1), 0.8)])
+    assert crowded is not None
+    assert crowded.shares == pytest.approx((0.8, 1.0))
+
+
+# --- candidates ---
+
+
+@given(st.lists(st.floats(0, 1), max_size=4), st.lists(st.sampled_from([LEARNED, RANDOM]), unique=True))
+def test_candidates(shares: list[float], sources: list[str]) -> None:
+    found = candidates(shares, sources)
+    assert found[0] == {}
+    some = {share for share in shares if share > 0}
+    assert len(found) == 1 + len(some) * (len(sources) + (len(sources) > 1)) * bool(sources)
+    assert len({tuple(sorted(each.items())) for each in found}) == len(found)
+    totals = [sum(each.values()) for each in found]
+    assert totals == pytest.approx(sorted(totals))
+    for each in found[1:]:
+        assert set(each) <= set(sources)
+        assert any(sum(each.values()) == pytest.approx(share) for share in some)
+        assert len(set(each.values())) == 1
+
+
+# --- the choice ---
+
+
+class Made:
+    """A command with its first two stages, and folders for what comes after them."""
+
+    def __init__(self, folder: Path) -> None:
+        small = [argument for argument in TINY_AGENT if not argument.startswith("detector.steps")]
+        learning = ["detector.steps=100", "detector.learning_rate=3e-3", "detector.batch_size=16"]
+        learning += ["labelled.train=0", "detector.rivals=[]"]
+        trying = ["mixture.shares=[0.5]", "mixture.effort=1", "mixture.margin=0.5", "share=null"]
+        self.job: Job[AgentRun] = make_job(folder, *small, *learning, *trying, "agent=random")
+        self.world, self.detector_run, self.eyes = detector_stage(self.job)
+
+    def run(self, name: str) -> Run:
+        run = self.job.run("agent", "test", {"name": name})
+        run.begin()
+        return run
+
+    def choose(
+        self, name: str, sets: Mapping[str, Augmented], **changes: Any
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        job = varied_job(self.job, **changes)
+        return choose_shares(job, self.run(name), self.world, self.eyes, sets)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return Made(tmp_path_factory.mktemp("mixture"))
+
+
+def as_augmented(split: Split, label: int, chosen: int, shape: tuple[int, ...]) -> Augmented:
+    """Images of a split with one label, as if an agent had made them, all ``label``."""
+    rows = np.flatnonzero(split.labels == chosen)
+    images = torch.from_numpy(split.images[rows])
+    count = len(images)
+    bright = (images > 64).any(1, keepdim=True)
+    tokens = torch.ones(count, 1, 1, 1, dtype=torch.bool)
+    labels, zeros = torch.full((count,), label), torch.zeros(count)
+    return Augmented(
+        images, bright & (label == 1), tokens, labels, zeros.long(), torch.zeros(count, *shape), zeros
+    )
+
+
+@pytest.fixture(scope="module")
+def helpful(made: Made) -> Augmented:
+    """What really is anomalous, though not the images that choices are made by."""
+    return as_augmented(made.job.dataset.test, 1, 1, made.world.autoencoder.latent_shape)
+
+
+@pytest.fixture(scope="module")
+def harmful(made: Made) -> Augmented:
+    """What really is normal, called anomalous."""
+    return as_augmented(made.job.dataset.train, 1, 0, made.world.autoencoder.latent_shape)
+
+
+def test_what_helps_is_taken(made: Made, helpful: Augmented, harmful: Augmented) -> None:
+    shares, tried = made.choose("helpful", {LEARNED: helpful, RANDOM: harmful})
+    assert [each["shares"] for each in tried] == candidates([0.5], [LEARNED, RANDOM])
+    assert shares == {LEARNED: 0.5}
+    by_hand = {tuple(each["shares"]): each["image_AUROC"] for each in tried}
+    assert by_hand[(LEARNED,)] > by_hand[()] + 0.05
+    assert by_hand[(LEARNED,)] > by_hand[(RANDOM,)]
+    assert tried[0]["margin"] == 0
+    assert all(each["margin"] > 0 for each in tried[1:])
+
+
+def test_what_does_harm_is_left_out(made: Made, harmful: Augmented) -> None:
+    shares, tried = made.choose("harmful", {LEARNED: harmful})
+    assert shares == {}
+    assert [each["shares"] for each in tried] == [{}, {LEARNED: 0.5}]
+    assert tried[1]["image_AUROC"] < tried[0]["image_AUROC"] + tried[1]["margin"]
+    run = made.run("harmful")
+    assert retrain(made.job, run, made.world, made.eyes, {LEARNED: harmful}, shares) is made.world
+    assert not (run.path / "retrained").exists()
+
+
+def test_the_margin_decides(
+    made: Made, helpful: Augmented, harmful: Augmented, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets = {LEARNED: helpful, RANDOM: harmful}
+    first, tried = made.choose("helpful", sets)
+    monkeypatch.setattr(mixture, "learn_transformer", forbidden)  # what was tried is known
+    again, found = made.choose("helpful", sets)
+    assert (again, found) == (first, tried)
+    careful = MixtureConfig([0.5], 1.0, 1000.0)
+    assert made.choose("helpful", sets, mixture=careful)[0] == {}
+
+
+def forbidden(*_: object) -> None:
+    raise AssertionError("nothing is to be trained here")
+
+
+def test_a_fixed_share_is_not_questioned(
+    made: Made, harmful: Augmented, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixture, "learn_transformer", forbidden)
+    for share in (0.0, 0.3, 1.0):
+        found = made.choose("fixed", {LEARNED: harmful}, share=share)
+        assert found == ({LEARNED: share}, [])
+    nothing = as_augmented(made.job.dataset.test, 0, 0, made.world.autoencoder.latent_shape)
+    for either in (0.3, None):  # without an anomaly there is nothing to learn from
+        assert made.choose("fixed", {LEARNED: nothing}, share=either) == ({}, [])
+        assert made.choose("fixed", {}, share=either) == ({}, [])
+
+
+def test_a_detector_is_retrained_on_what_was_chosen(made: Made, helpful: Augmented) -> None:
+    run, sets = made.run("retrained"), {LEARNED: helpful}
+    after = retrain(made.job, run, made.world, made.eyes, sets, {LEARNED: 0.5})
+    again = retrain(made.job, run, made.world, made.eyes, sets, {LEARNED: 0.5})  # from its file
+
+    def scores(of: Any) -> Tensor:
+        images = torch.from_numpy(made.job.dataset.test.images[:20]).float() / 255
+        return of.detect(images).score
+
+    assert torch.equal(scores(after), scores(again))
+    assert not torch.equal(scores(after), scores(made.world))
+    assert after.trial is made.world.trial
+    chosen = portions(made.job, made.world, sets, {LEARNED: 0.5, RANDOM: 0.0})
+    assert [portion.share for portion in chosen] == [0.5]
+    assert torch.equal(chosen[0].samples.images, helpful.images)
+
+
+def test_shares_as_text() -> None:
+    assert mixed({LEARNED: 0.25, RANDOM: 0.1}) == "25% the agent's, 10% of random actions"
+    assert mixed({LEARNED: 0.0}) == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["share=-0.1"], "share=-0.1 must lie from 0 to 1"),
+        (["mixture.shares=[]"], "mixture.shares=[] must be shares"),
+        (["mixture.shares=[0.5,2]"], "must be shares from 0 to 1"),
+        (["share=0.9", "labelled.weight=0.2"], "leave room beside the share"),
+        (["mixture.shares=[0.9]", "labelled.weight=0.2"], "leave room beside the share"),
+        (["labelled.weight=-1"], "labelled.weight=-1 must be at least 0"),
+        (["labelled.train=1.5"], "labelled.train=1.5 must be a share"),
+    ],
+    ids=str,
+)
+def test_impossible_shares_are_refused(arguments: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        check_mixture(make_job(tmp_path, "dataset=digits", *arguments))
+    assert message in str(refused.value)
+
+
+def test_impossible_shares_show_before_anything_is_trained(tmp_path: Path, run_here: RunHere) -> None:
+    arguments = ["dataset=digits", "mixture.shares=[2]"]
+    code, _, said = run_here(train_ppo.main, "train_ppo", *arguments, cwd=tmp_path)
+    assert code == 2
+    assert "mixture.shares=[2.0] must be shares" in said.splitlines()[-1]
+    assert not (tmp_path / "runs/digits/autoencoder").exists()
+
+
+def test_where_nothing_is_labelled_it_takes_no_room(tmp_path: Path) -> None:
+    for free in (["track=normal_only"], ["labelled.train=0"]):
+        check_mixture(make_job(tmp_path, "dataset=digits", "share=1", *free))
+    with pytest.raises(UserError, match="leave room"):
+        check_mixture(make_job(tmp_path, "dataset=digits", "share=1"))
+
+
+# --- whole commands ---
+
+QUICK = [*TINY_AGENT, "agent=random", "detector.rivals=[]", "mixture.shares=[0.5]"]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder, so that the autoencoder is trained once."""
+    return tmp_path_factory.mktemp("commands")
+
+
+def finished(here: Path, run_here: RunHere, *arguments: str) -> Path:
+    """The folder of a whole command."""
+    before = set((here / "runs/digits/agent").glob("*"))
+    code, _, said = run_here(train_ppo.main, "train_ppo", *arguments, cwd=here)
+    assert code == 0, said
+    (run,) = set((here / "runs/digits/agent").glob("*")) - before
+    return run
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def scores(run: Path) -> dict[str, Any]:
+    with np.load(run / "scores.npz") as held:
+        return dict(held)
+
+
+def test_nothing_chosen_leaves_the_detector_as_it_was(here: Path, run_here: RunHere) -> None:
+    run = finished(here, run_here, *QUICK, "agent=untrained", "mixture.margin=1000")
+    held = scores(run)
+    assert np.array_equal(held["with"], held["without"])
+    report = read(run / "report.json")
+    assert [each["shares"] for each in report["mixtures_tried"]] == candidates([0.5], [LEARNED, RANDOM])
+    assert report["share_learned"] == report["share_random"] == 0
+    assert {"coverage", "duplicates", "effective_rank"} <= report.keys()
+    assert report["coverage"] > 0
+    assert report["effective_rank"] > 1
+    assert all(row["difference"] == 0 for row in report["metrics"].values())
+    assert "Nothing was added" in (run / "report.md").read_text()
+    assert not (run / "retrained").exists()
+    assert not (run / "curves.json").exists()
+    assert not list(run.rglob("round_*/augmented.npz"))
+
+
+def test_curves_change_nothing_else(here: Path, run_here: RunHere) -> None:
+    runs = [finished(here, run_here, *QUICK, "share=0.5", f"curves={on}") for on in ("false", "true")]
+    plain, curved = (scores(run) for run in runs)
+    assert plain.keys() == curved.keys() == {"labels", "without", "with"}
+    for name in plain:
+        assert np.array_equal(plain[name], curved[name])
+    assert not np.array_equal(plain["with"], plain["without"])
+    reports = [read(run / "report.json") for run in runs]
+    for report in reports:
+        assert report["share_learned"] == 0.5
+        assert report["mixtures_tried"] == []
+        report.pop("detector_before")
+    assert reports[0] == reports[1]
+    files = [
+        {path.relative_to(run).as_posix() for path in run.rglob("*") if "events" not in path.name}
+        for run in runs
+    ]
+    assert files[1] - files[0] == {"curves.json", "retrained/curves.json"}
+    assert files[0] <= files[1]
+    curves = read(runs[1] / "curves.json")
+    assert curves.keys() == {"without", "with"}
+    for name, curve in curves.items():
+        assert [point["step"] for point in curve] == [4, 8, 12, 16, 20]
+        for metric, row in reports[1]["metrics"].items():
+            assert curve[-1]["metrics"][metric] == pytest.approx(row[name])
+    assert curves["with"] != curves["without"]

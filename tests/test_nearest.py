@@ -1,0 +1,260 @@
+"""What is nearest to known latents is looked up once, and nothing else changes."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import detectors.memory
+from detectors.latent_diet import ANOMALOUS, SAMPLES, VARIED, LatentDiet, Pool
+from detectors.latent_synthesis import KINDS, LatentSynthesis
+from detectors.latent_transformer import LatentTransformer, token_losses
+from detectors.memory import NOBODY, PlacedMemory
+from detectors.nearest import UNKNOWN, NearestKnown, remembering
+from detectors.tokens import as_tokens, grid_of
+from detectors.training import Batch, Portion, Samples, blend, train_detector
+from detectors.training_state import TrainingState
+from latent_env.artifacts import load_detector, save_detector
+
+SPATIAL, FLAT = (6, 5, 5), (6,)
+BOTH_SHAPES = pytest.mark.parametrize("shape", [SPATIAL, FLAT], ids=["spatial", "flat"])
+COUNT = 30
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(count: int, shape: tuple[int, ...] = SPATIAL, seed: int = 9) -> Tensor:
+    return torch.randn(count, *shape, generator=seeded(seed))
+
+
+def filled(shape: tuple[int, ...] = SPATIAL, size: int = 20) -> PlacedMemory:
+    memory = PlacedMemory(shape, size)
+    memory.remember(noise(size, shape, seed=1), torch.arange(size))
+    return memory
+
+
+def full_diet(shape: tuple[int, ...] = SPATIAL, share: float = 0.5) -> LatentDiet:
+    """Latents of all kinds."""
+    sources, places = torch.arange(40) % COUNT, (40, 1, *grid_of(shape))
+    varied = Pool(noise(40, shape, 2).half(), torch.zeros(places), sources)
+    anomalous = Pool(noise(40, shape, 3).half(), torch.rand(places, generator=seeded(4)), sources)
+    labels = torch.arange(20) % 2
+    masks = (labels == 1).view(-1, 1, 1, 1).expand(20, 1, *grid_of(shape))
+    samples = Samples(noise(20, shape, 5), masks, labels, torch.arange(20), labels == 1)
+    blended = blend([Portion(samples, share)])
+    kinds = KINDS if len(shape) == 3 else ("noise", "shift")
+    synthesis = LatentSynthesis(dict.fromkeys(kinds, 1.0))
+    return LatentDiet(noise(COUNT, shape, 1).half(), synthesis, varied, anomalous, 0.5, blended)
+
+
+def all_known(diet: LatentDiet) -> tuple[Tensor, Tensor]:
+    """The known latents of a diet in their order, and which images they were made of."""
+    assert diet.varied is not None
+    assert diet.anomalous is not None
+    agents = () if diet.samples is None else diet.samples.kinds
+    parts = [diet.latents[:], diet.varied.latents[:], diet.anomalous.latents[:]]
+    own = [torch.arange(len(diet.latents)), diet.varied.sources, diet.anomalous.sources]
+    latents = torch.cat([part.float() for part in (*parts, *(made.images for made in agents))])
+    return latents, torch.cat([*own, *(made.sources for made in agents)])
+
+
+# --- the memory ---
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from([SPATIAL, FLAT, (2, 3, 7)]),
+    st.integers(0, 40),
+    st.floats(0, 1),
+    st.sampled_from([None, "own", "nobody"]),
+    st.integers(0, 2**31),
+)
+def test_what_is_wanted_alone_is_found_as_well(
+    shape: tuple[int, ...], batch: int, share: float, whose: str | None, seed: int
+) -> None:
+    memory, latents = filled(shape), noise(batch, shape, seed)
+    owners = None
+    if whose is not None:
+        owners = torch.arange(batch) if whose == "own" else torch.full((batch,), NOBODY)
+        latents[:20] = noise(20, shape, seed=1)[:batch]
+    whole = memory.nearest(latents, owners)
+    wanted = torch.rand(whole.shape, generator=seeded(seed)) < share
+    found = memory.nearest(latents, owners, wanted)
+    assert found.shape == whole.shape == (batch, grid_of(shape)[0] * grid_of(shape)[1])
+    assert torch.equal(found[wanted], whole[wanted])
+    if whose == "own":
+        assert (whole[:20] != torch.arange(min(batch, 20))[:, None]).all()
+
+
+def test_it_doesn_t_matter_how_many_are_looked_up_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers() -> list[Tensor]:
+        memory, latents, owners = filled(), noise(70), torch.arange(70)
+        wanted = torch.rand(70, 25, generator=seeded()) < 0.3
+        found = memory.nearest(latents, owners, wanted)[wanted]
+        return [memory.nearest(latents, owners), memory(latents)[0], memory.usual, memory.spread, found]
+
+    together = answers()
+    monkeypatch.setattr(detectors.memory, "DISTANCES_AT_ONCE", 1)
+    monkeypatch.setattr(detectors.memory, "LEAST_AT_ONCE", 3)
+    for one, other in zip(together, answers(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_what_is_given_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, latents = filled(), noise(8).requires_grad_()
+    whole = memory(latents)
+    nearest = memory.nearest(latents)
+    monkeypatch.setattr(PlacedMemory, "nearest", None)
+    given_too = memory(latents, None, nearest)
+    slopes = [torch.autograd.grad(length.sum(), latents)[0] for _, length in (whole, given_too)]
+    for one, other in zip((*whole, slopes[0]), (*given_too, slopes[1]), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_memory_that_knows_what_is_nearest_to_itself_is_the_same() -> None:
+    known, first, again = noise(20), PlacedMemory(SPATIAL, 20), PlacedMemory(SPATIAL, 20)
+    nearest = first.remember(known, torch.arange(20))
+    assert torch.equal(nearest, first.nearest(known, torch.arange(20)))
+    assert torch.equal(again.remember(known, torch.arange(20), nearest), nearest)
+    for one, other in zip(first.buffers(), again.buffers(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_lengths_of_tokens_follow_the_tokens(tmp_path: Any) -> None:
+    detector = LatentTransformer(SPATIAL, 20, width=8, depth=1, heads=2).eval()
+    detector.memory.remember(noise(20, seed=1), torch.arange(20))
+    assert not any("squares" in name for name in detector.state_dict())
+    expected = detector.memory.tokens.square().sum(2)
+    save_detector(tmp_path, detector)
+    loaded = load_detector(tmp_path)
+    restored = copy.deepcopy(LatentTransformer(SPATIAL, 20, width=8, depth=1, heads=2))
+    restored.load_state_dict(detector.state_dict())
+    assert isinstance(loaded, LatentTransformer)
+    for other in (detector, loaded, restored, copy.deepcopy(detector)):
+        assert torch.equal(other.memory.squares, expected)
+        assert torch.equal(other.memory.nearest(noise(9)), detector.memory.nearest(noise(9)))
+
+
+# --- what a batch says ---
+
+
+@BOTH_SHAPES
+@settings(max_examples=25)
+@given(st.integers(2, 20), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 2**31))
+def test_a_batch_says_which_tokens_were_known(
+    shape: tuple[int, ...], half: int, share: float, seed: int
+) -> None:
+    diet = full_diet(shape, share)
+    batch = diet.batch(2 * half, seeded(seed))
+    latents, sources = all_known(diet)
+    assert len(latents) == diet.first_known[-1]
+    assert batch.known is not None
+    known = batch.known >= 0
+    tokens = as_tokens(latents)[batch.known.clamp_min(0), torch.arange(batch.known.shape[1])]
+    assert torch.equal(tokens[known], as_tokens(batch.images)[known])
+    whose = batch.sources[:, None].expand_as(known)
+    assert torch.equal(sources[batch.known.clamp_min(0)][known], whose[known])
+    # What was made anew are anomalous tokens.
+    assert (batch.known[~known] == UNKNOWN).all()
+    assert (batch.masks.flatten(1)[~known] == 1).all()
+    assert known[:half].all()
+
+
+def test_all_kinds_are_drawn() -> None:
+    diet = full_diet()
+    batch = diet.batch(400, seeded())
+    assert batch.known is not None
+    first = diet.first_known
+    assert first == [0, COUNT, COUNT + 40, COUNT + 80, COUNT + 90, COUNT + 100]
+    for start, end in pairwise(first):
+        assert ((batch.known >= start) & (batch.known < end)).any()
+    assert (batch.known == UNKNOWN).any()
+    few = LatentDiet(noise(COUNT), LatentSynthesis({"noise": 1.0}))
+    assert few.first_known[VARIED:] == [COUNT] * 5
+    assert first[ANOMALOUS] < first[SAMPLES]
+
+
+# --- what is kept ---
+
+
+@BOTH_SHAPES
+def test_nothing_is_looked_up_twice(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, diet = filled(shape), full_diet(shape)
+    latents, owners = all_known(diet)
+    expected = memory.nearest(latents, owners)
+    nearest = NearestKnown(memory, diet.first_known[-1])
+    assert nearest.found.dtype == torch.int16
+    looked_up, look = [0], PlacedMemory.nearest
+
+    def counted(self: PlacedMemory, latents: Tensor, owners: Tensor, wanted: Tensor) -> Tensor:
+        looked_up[0] += int(wanted.sum())
+        return look(self, latents, owners, wanted)
+
+    monkeypatch.setattr(PlacedMemory, "nearest", counted)
+    made_anew = 0
+    for seed in range(80):
+        batch = diet.batch(16, seeded(seed))
+        assert batch.known is not None
+        made_anew += int((batch.known == UNKNOWN).sum())
+        found = nearest(batch.images, batch.sources, batch.known)
+        assert found.dtype == torch.int64
+        assert torch.equal(found, look(memory, batch.images, batch.sources))
+    kept = nearest.found != UNKNOWN
+    assert kept.float().mean() > 0.95
+    assert torch.equal(nearest.found[kept].long(), expected[kept])
+    # A token that two rows of a batch have in common may be looked up for both.
+    assert int(kept.sum()) + made_anew <= looked_up[0] < 1.3 * int(kept.sum()) + made_anew
+
+
+def trained(
+    diet: LatentDiet, once: bool, found: Tensor | None = None, remembered: int = 20
+) -> tuple[LatentTransformer, list[float], NearestKnown]:
+    torch.manual_seed(0)
+    detector = LatentTransformer(SPATIAL, remembered, width=16, depth=1, heads=2)
+    nearest = remembering(detector.memory, diet.latents, diet.first_known[-1], found)
+    state = TrainingState(detector, 3e-3, 40, seed=0)
+
+    def look(batch: Batch) -> tuple[Any, ...]:
+        assert batch.known is not None
+        known = nearest(batch.images, batch.sources, batch.known) if once else None
+        return batch.images, batch.sources, state.generator, known
+
+    training = train_detector(state, detector, diet, look, 16, token_losses)
+    return detector, [float(progress.losses["total"]) for progress in training], nearest
+
+
+def test_training_learns_the_same_with_and_without() -> None:
+    diet = full_diet()
+    usual, losses, _ = trained(diet, once=False)
+    same, same_losses, nearest = trained(diet, once=True)
+    again, again_losses, _ = trained(diet, True, nearest.found[: diet.first_known[SAMPLES]].clone())
+    assert losses[0] != losses[-1]
+    for other, other_losses in ((same, same_losses), (again, again_losses)):
+        assert other_losses == pytest.approx(losses, rel=1e-4)
+        for one, two in zip(usual.state_dict().values(), other.state_dict().values(), strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("remembered", [7, COUNT])
+def test_a_later_training_begins_with_what_is_known(remembered: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    diet = full_diet()
+    memory = PlacedMemory(SPATIAL, remembered)
+    nearest = remembering(memory, diet.latents, diet.first_known[-1])
+    assert int((nearest.found != UNKNOWN).all(1).sum()) == remembered
+    kept = memory.owners
+    assert torch.equal(nearest.found[kept].long(), memory.nearest(diet.latents[kept].float(), kept))
+    other = PlacedMemory(SPATIAL, remembered)
+    monkeypatch.setattr(PlacedMemory, "nearest", None)
+    later = remembering(other, diet.latents, diet.first_known[-1], nearest.found[: diet.first_known[SAMPLES]])
+    assert torch.equal(later.found, nearest.found)
+    for one, two in zip(memory.buffers(), other.buffers(), strict=True):
+        assert torch.equal(one, two)

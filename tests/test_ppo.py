@@ -1,0 +1,107 @@
+"""PPO that stays broad, and the alarm that it logs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_world
+from stable_baselines3 import PPO
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_usefulness import world as judged_world
+from torch import Tensor
+
+import latent_env
+from agents.ppo import learn, make_ppo
+from agents.sb3_vec_env import LatentVecEnv
+from detectors.errors import UserError
+from latent_env import RewardTerm, Transition
+from latent_env.progress import progress_bar
+from latent_env.settings import Settings
+from latent_env.worlds import World
+
+SETTINGS: dict[str, Any] = {
+    "n_steps": 8,
+    "batch_size": 16,
+    "n_epochs": 4,
+    "learning_rate": 0.05,
+    "gamma": 0.9,
+    "ent_coef": 0.0,
+    "hidden": [8],
+}
+
+
+@latent_env.register_reward("quiet")
+class Quiet(RewardTerm):
+    """Pays for small changes: a policy that learns this narrows."""
+
+    def value(self, transition: Transition) -> Tensor:
+        return -transition.delta.flatten(1).square().mean(1)
+
+
+def learned(of: World, reward: Mapping[str, float], folder: Path, steps: int, least: float) -> PPO:
+    vec_env = LatentVecEnv(Settings(reward=reward, horizon=2).dynamics(of, 4), 0)
+    model = make_ppo(vec_env, SETTINGS, seed=0)
+    kept: list[float] = []
+
+    def keep() -> None:
+        kept.append(float(deviations(model).min()))
+
+    with progress_bar("test", steps, hidden=True) as bar:
+        learn(model, folder, steps, bar, keep, least)
+    assert kept
+    assert min(kept) >= least * (1 - 1e-6)  # what is saved is what was promised
+    return model
+
+
+def deviations(model: PPO) -> Tensor:
+    found = model.policy.log_std
+    assert isinstance(found, Tensor)
+    return found.detach().exp()
+
+
+def test_no_deviation_falls_below_the_least(tmp_path: Path) -> None:
+    of = make_world("flat")
+    free = learned(of, {"quiet": 1.0}, tmp_path / "free", 512, 1e-3)
+    assert deviations(free).min() < 0.45  # it would narrow
+    held = learned(of, {"quiet": 1.0}, tmp_path / "held", 512, 0.5)
+    assert deviations(held).min() >= 0.5 * (1 - 1e-6)
+    observation = np.zeros((400, 6), np.float32)
+    spread = held.predict(observation, deterministic=False)[0].std(0)
+    assert spread.min() > 0.3  # actions are cut off at 1
+
+
+def test_a_floor_above_where_it_begins(tmp_path: Path) -> None:
+    model = learned(make_world("flat"), {"quiet": 1.0}, tmp_path, 64, 1.5)
+    assert deviations(model).min() >= 1.5 * (1 - 1e-6)
+
+
+@pytest.mark.parametrize("least", [0.0, -1.0, math.nan])
+def test_an_impossible_floor_is_refused(least: float) -> None:
+    vec_env = LatentVecEnv(Settings().dynamics(make_world("flat"), 4), 0)
+    with pytest.raises(UserError, match=r"agent\.least_deviation=.* must be above 0"):
+        make_ppo(vec_env, {**SETTINGS, "least_deviation": least}, seed=0)
+
+
+def logged(folder: Path) -> dict[str, list[float]]:
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_learning_logs_the_alarm(tmp_path: Path) -> None:
+    of = judged_world("latent")
+    learned(of, {"usefulness": 1.0, "coverage": 0.5}, tmp_path / "with", 96, 0.3)
+    scalars = logged(tmp_path / "with")
+    for name in ("alarm/seen", "alarm/unseen", "reward/usefulness", "reward/coverage", "reward/total"):
+        assert len(scalars[name]) == 3, name  # one a rollout
+        assert np.isfinite(scalars[name]).all()
+    assert scalars["alarm/seen"] != scalars["alarm/unseen"]
+    assert len(set(scalars["alarm/seen"])) == 3
+    learned(of.with_judges(of.judges), {"usefulness": 1.0}, tmp_path / "without", 32, 0.3)
+    assert not [tag for tag in logged(tmp_path / "without") if tag.startswith("alarm")]
+    torch.set_num_threads(1)

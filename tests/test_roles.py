@@ -1,0 +1,294 @@
+"""What labelled validation anomalies are used for, and what stands in where there are none."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import RunHere
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jobs import SMALL_PHANTOM, make_job
+from miniatures import make_arrays, save_arrays
+from torch import Tensor
+
+import conf.validation as validation
+import train_ppo
+from conf.job import Job
+from conf.schema import AgentRun, LabelledConfig
+from detectors.base import IMAGE, LATENT, Detection
+from detectors.errors import UserError
+from detectors.held_out import HeldOutSynthesis, families
+from detectors.latent_transformer import token_losses
+from detectors.synthesis import ImageSynthesis
+from detectors.training import Batch, Diet, Portion, Samples, blend, detector_losses
+from latent_env.latents import Eyes
+from latent_env.roles import divide
+from latent_env.trial import MOST, Trial
+
+LABELS = st.lists(st.integers(0, 1), max_size=80).map(lambda labels: np.array(labels, np.int64))
+ROLES: tuple[validation.Role, ...] = ("trial", "choice")
+SHARES = st.one_of(st.floats(0, 1), st.integers(0, 100).map(float))
+
+
+# --- the division ---
+
+
+@given(LABELS, SHARES, SHARES)
+def test_every_anomaly_has_one_role(labels: Any, known: float, trial: float) -> None:
+    parts = divide(labels, known, trial)
+    anomalies = np.flatnonzero(labels)
+    assert np.array_equal(np.sort(np.concatenate(parts)), anomalies)
+    assert all(np.array_equal(part, np.sort(part)) for part in parts)
+    assert len(parts.choice) >= min(len(anomalies), 1)
+
+
+@given(LABELS, SHARES, SHARES)
+def test_as_many_as_promised_as_long_as_one_is_left(labels: Any, known: float, trial: float) -> None:
+    parts, anomalies = divide(labels, known, trial), int(labels.sum())
+
+    def wanted(number: float) -> int:
+        return int(number) if number >= 1 else round(number * anomalies)
+
+    free = max(anomalies - 1, 0)
+    assert len(parts.known) == min(wanted(known), free)
+    assert len(parts.trial) == min(wanted(trial), free - len(parts.known))
+
+
+@given(st.integers(1, 12), st.integers(2, 5), st.floats(0.1, 0.6), st.floats(0.1, 0.3))
+def test_every_kind_is_in_every_part(each: int, kinds: int, known: float, trial: float) -> None:
+    kind = np.repeat(np.arange(kinds), each)  # names are in order of kind
+    for part in divide(np.ones(len(kind), np.int64), known, trial):
+        counts = np.bincount(kind[part], minlength=kinds)
+        assert counts.max() - counts.min() <= 2
+        if len(part) >= 2 * kinds:
+            assert counts.min() > 0
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 1.5, -1.0, float("nan"), float("inf")])
+def test_impossible_numbers_are_refused(wrong: float) -> None:
+    labels = np.ones(10, np.int64)
+    with pytest.raises(UserError, match=r"labelled\.train=.* must be a share"):
+        divide(labels, wrong, 0)
+    with pytest.raises(UserError, match=r"labelled\.trial=.* must be a share"):
+        divide(labels, 0, wrong)
+
+
+# --- a command's parts ---
+
+
+@functools.cache
+def job(*overrides: str) -> Job[AgentRun]:
+    with tempfile.TemporaryDirectory() as folder:  # nothing is kept there: the images are drawn
+        return make_job(Path(folder), *SMALL_PHANTOM, *overrides)
+
+
+def with_labelled(known: float, trial: float) -> Job[AgentRun]:
+    """The same command and data with other shares."""
+    before = job()
+    made = Job(replace(before.config, labelled=LabelledConfig(known, trial)), before.device)
+    made.__dict__["dataset"] = before.dataset
+    return made
+
+
+@settings(max_examples=20)
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_no_anomaly_is_in_two_parts(known: float, trial: float) -> None:
+    command = with_labelled(known, trial)
+    valid = command.dataset.valid
+    normal, anomalous = (
+        {name for name, label in zip(valid.names, valid.labels, strict=True) if label == kind}
+        for kind in (0, 1)
+    )
+    learned = {valid.names[row] for row in validation.roles(command).known}
+    found = []
+    for role in ROLES:
+        split = validation.part(command, role)
+        names = {name for name, label in zip(split.names, split.labels, strict=True) if label}
+        assert {name for name, label in zip(split.names, split.labels, strict=True) if not label} == normal
+        found.append(names)
+    trial_names, choice_names = found
+    assert not trial_names & choice_names
+    assert not learned & (trial_names | choice_names)
+    assert learned | trial_names | choice_names >= anomalous
+    assert choice_names <= anomalous
+    assert trial_names <= anomalous or not trial_names & anomalous  # labelled ones, or else synthetic ones
+
+
+def test_synthetic_anomalies_stand_in_for_labelled_ones() -> None:
+    command = job("track=normal_only")
+    valid = command.dataset.valid
+    assert not valid.labels.any()
+    parts = [validation.part(command, "trial"), validation.part(command, "choice")]
+    for split in parts:
+        half = len(valid)
+        assert np.array_equal(split.labels, np.repeat([0, 1], half))
+        assert np.array_equal(split.images[:half], valid.images)
+        assert split.masks is not None
+        changed = (split.images[half:] != valid.images).any(1)
+        assert changed.any((1, 2)).all()
+        assert not (changed & ~split.masks[half:]).any()  # nothing changes where no mask says so
+        assert not split.masks[:half].any()
+        again = validation.part(job("track=normal_only", "seed=5"), "trial")
+        assert np.array_equal(again.images, parts[0].images)  # whatever the seed
+    assert (parts[0].images[half:] != parts[1].images[half:]).any((1, 2, 3)).all()
+
+
+def test_kinds_of_synthetic_anomalies_are_never_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def spy(names: Sequence[str]) -> HeldOutSynthesis:
+        asked.append(tuple(names))
+        return HeldOutSynthesis(names)
+
+    monkeypatch.setattr(validation, "HeldOutSynthesis", spy)
+    for role in ROLES:
+        validation.part(job("track=normal_only"), role)
+    trial, choice = asked
+    assert not set(trial) & set(choice)
+    assert set(trial) | set(choice) == set(families())
+
+
+def test_the_trial_holds_both_kinds_and_not_too_many() -> None:
+    labels = torch.tensor([0] * 100 + [1] * 50)
+    inputs = torch.arange(150).view(-1, 1)
+    made = Trial.of(inputs, labels)
+    assert made is not None
+    assert made.labels.bincount().tolist() == [MOST, MOST]
+    assert torch.equal(labels[made.inputs[:, 0]], made.labels)
+    assert Trial.of(inputs[:100], labels[:100]) is None
+    assert Trial.of(inputs[100:], labels[100:]) is None
+
+
+def test_rewards_that_need_a_trial_show_that_there_will_be_none(
+    data: Path, tmp_path: Path, run_here: RunHere
+) -> None:
+    arrays = make_arrays(size=32)
+    arrays["valid"]["labels"][:] = 1
+    save_arrays(data / "mine", arrays)
+    where = ["dataset=npz", "dataset.root=mine", "dataset.name=mine", "dataset.size=32", f"data_root={data}"]
+    arguments = [*where, "device=cpu", "threads=1", "reward=useful", "share=0.5"]
+    code, _, said = run_here(train_ppo.main, "train_ppo", *arguments, cwd=tmp_path)
+    assert code == 2
+    assert "mine: the valid split needs normal images: the reward measures usefulness" in said
+    code, _, said = run_here(train_ppo.main, "train_ppo", *arguments[:-2], "reward=boundary", cwd=tmp_path)
+    assert code == 2
+    assert "mine: the valid split needs normal images, or nothing says how much" in said
+    assert not (tmp_path / "runs/mine").exists()
+
+
+# --- what detectors learn from labelled anomalies ---
+
+
+class Pooling:
+    """Stands in for an encoder: latents are means of the image's quarters."""
+
+    latent_shape: tuple[int, ...] = (1, 2, 2)
+    size = 32
+    natural_scales = torch.ones(1)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images, 2)
+
+
+@pytest.fixture
+def eyes(tmp_path: Path) -> Eyes:
+    command = job()
+    return Eyes(Pooling(), command.dataset, tmp_path, command.device, None)
+
+
+@pytest.mark.parametrize("reads", [IMAGE, LATENT])
+def test_detectors_learn_from_known_anomalies_only(reads: str, eyes: Eyes) -> None:
+    command = job()
+    valid, rows = command.dataset.valid, validation.roles(command).known
+    made = validation.known_anomalies(command, eyes, reads)
+    assert made is not None
+    assert len(made.labels) == len(rows) > 0
+    expected: Tensor = torch.from_numpy(valid.images[rows])
+    assert valid.masks is not None
+    masks = torch.from_numpy(valid.masks[rows])[:, None]
+    if reads == LATENT:
+        expected = Pooling().encode(expected.float() / 255)
+        covered = Pooling().encode(masks.float())
+        assert (made.masks.bool() | (covered < 0.1)).all()  # all that are anomalous by a tenth
+        assert (covered[made.masks.bool()] > 0).all()
+    else:
+        assert torch.equal(made.masks.bool(), masks)
+    torch.testing.assert_close(made.images.float(), expected.float(), atol=1e-3, rtol=0)
+    assert made.labels.tolist() == [1] * len(rows)
+    assert made.sources.tolist() == [-1] * len(rows)
+    assert made.marked.all()
+
+
+@pytest.mark.parametrize("reads", [IMAGE, LATENT])
+def test_without_masks_nobody_knows_where_anomalies_are(reads: str, eyes: Eyes) -> None:
+    command = with_labelled(0.5, 0.25)
+    dataset = command.dataset
+    command.__dict__["dataset"] = replace(dataset, valid=replace(dataset.valid, masks=None))
+    made = validation.known_anomalies(command, eyes, reads)
+    assert made is not None
+    assert not made.marked.any()
+    # One forgotten mask among others is not known either: an anomaly is somewhere.
+    masks = np.array(dataset.valid.masks)
+    rows = validation.roles(command).known
+    masks[rows[0]] = False
+    command.__dict__["dataset"] = replace(dataset, valid=replace(dataset.valid, masks=masks))
+    made = validation.known_anomalies(command, eyes, reads)
+    assert made is not None
+    assert made.marked.tolist() == [False] + [True] * (len(rows) - 1)
+
+
+def test_nothing_labelled_is_learned_where_nothing_is_labelled(eyes: Eyes) -> None:
+    assert validation.known_anomalies(job("track=normal_only"), eyes, IMAGE) is None
+    assert validation.known_anomalies(with_labelled(0, 0.5), eyes, IMAGE) is None
+
+
+LOSSES = pytest.mark.parametrize("losses", [detector_losses, token_losses])
+
+
+@LOSSES
+@settings(max_examples=20)
+@given(seed=st.integers(0, 2**31), unmarked=st.integers(0, 4))
+def test_anomalies_without_a_mask_dont_touch_the_maps_loss(losses: Any, seed: int, unmarked: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.randn(8, 1, 5, 5, generator=generator, requires_grad=True)
+    score = torch.randn(8, generator=generator, requires_grad=True)
+    labels = torch.tensor([0.0] * 4 + [1.0] * 4)
+    masks = (torch.rand(8, 1, 5, 5, generator=generator) < 0.3).float() * labels.view(-1, 1, 1, 1)
+    marked = torch.arange(8) < 8 - unmarked
+    none = torch.zeros(8, dtype=torch.int64)
+
+    def of(batch: Tensor) -> dict[str, Tensor]:
+        made = Batch(maps[batch], masks[batch], labels[batch], none[batch], marked[batch])
+        found: dict[str, Tensor] = losses(Detection(score[batch], maps[batch]), made)
+        return found
+
+    together, without = of(torch.arange(8)), of(marked.nonzero().flatten())
+    for name in together.keys() - {"score"}:
+        torch.testing.assert_close(together[name], without[name])
+        assert together[name].isfinite()
+    by_map, by_score = torch.autograd.grad(torch.stack(list(together.values())).sum(), [maps, score])
+    assert not by_map[~marked].any()
+    assert by_map[marked].flatten(1).any(1).all()
+    assert by_score.all()  # the image's label is known of all
+
+
+def test_a_batch_says_which_of_its_anomalies_are_marked() -> None:
+    images = torch.zeros(10, 1, 16, 16, dtype=torch.uint8)
+    white = torch.full((4, 1, 16, 16), 255, dtype=torch.uint8)
+    nobody, label = torch.full((4,), -1), torch.ones(4, dtype=torch.int64)
+    unmarked = Samples(white, torch.zeros(4, 1, 16, 16).bool(), label, nobody, torch.zeros(4).bool())
+    diet = Diet(images, ImageSynthesis({"perlin": 1.0}), blend([Portion(unmarked, 0.5)]))
+    batch = diet.batch(16, torch.Generator().manual_seed(0))
+    is_white = batch.images.flatten(1).amin(1) == 1
+    assert is_white.tolist() == [False] * 8 + [True] * 4 + [False] * 4
+    assert torch.equal(batch.marked, ~is_white)
+    assert batch.labels.tolist() == [0.0] * 8 + [1.0] * 8
+    assert batch.sources[is_white].tolist() == [-1] * 4
