@@ -1,1 +1,1 @@
-"""Measurements of speed and memory, each one command."""
+"""What can be measured: speed, memory, and whether augmentation helps; each is one command."""

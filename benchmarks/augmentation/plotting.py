@@ -1,0 +1,147 @@
+"""Figures that are drawn: differences with intervals, learning curves, and curves over a number of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.augmentation.collect import WITH, WITHOUT, Row
+from benchmarks.augmentation.comparisons import AGAINST, Comparison
+from benchmarks.augmentation.plan import AGENTS, CURVES, DEFAULT, Curve
+from latent_env.rendering import Picture, save_picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAIN_METRIC = "image_AUROC"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure that needs no screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(path: Path, figure: Figure) -> Path:
+    """Write a figure as PNG."""
+    canvas: Any = figure.canvas
+    canvas.draw()
+    picture: Picture = np.asarray(canvas.buffer_rgba())[:, :, :3].copy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_picture(path, picture)
+    return path
+
+
+def colour(agent: str) -> str:
+    """The same colour for an agent in every figure."""
+    return f"C{list(AGENTS).index(agent) % 10}" if agent in AGENTS else "grey"
+
+
+def forest(path: Path, comparisons: Iterable[Comparison], agent: str) -> Path | None:
+    """Differences of ``agent`` to others as points with intervals, one line a data set and opponent."""
+    chosen = [
+        each
+        for each in comparisons
+        if (each.agent, each.metric) == (agent, MAIN_METRIC) and each.against in AGAINST
+    ]
+    if not chosen:
+        return None
+    figure = new_figure(8, 1.4 + 0.28 * len(chosen))
+    axes = figure.subplots()
+    for line, each in enumerate(chosen):
+        estimate, own = each.estimate, colour(each.against)
+        if estimate.low is not None and estimate.high is not None:
+            axes.plot([estimate.low, estimate.high], [line, line], color=own, linewidth=1.5)
+        filled = own if estimate.excludes_zero else "white"
+        axes.plot(estimate.mean, line, "o", color=own, markerfacecolor=filled)
+    axes.axvline(0, color="grey", linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(chosen)), [f"{each.dataset}, {agent} − {each.against}" for each in chosen])
+    axes.margins(y=0.15)
+    axes.invert_yaxis()
+    axes.set(xlabel=f"difference of {MAIN_METRIC} with 95 % interval; filled: it excludes 0")
+    axes.grid(alpha=0.3, axis="x")
+    return save_figure(path, figure)
+
+
+def curve_of(row: Row) -> tuple[list[int], list[float]]:
+    """Steps and test metric of the retrained detector; an agent that adds nothing has the first one's."""
+    points = row.curves.get(WITH) or row.curves.get(WITHOUT) or []
+    return [point["step"] for point in points], [point["metrics"][MAIN_METRIC] for point in points]
+
+
+def learning(path: Path, rows: Iterable[Row], title: str) -> Path | None:
+    """The metric over a detector's steps, an agent a line: mean and range over seeds."""
+    by_agent: dict[str, list[tuple[list[int], list[float]]]] = {}
+    for row in rows:
+        if (curve := curve_of(row))[0]:
+            by_agent.setdefault(row.run.agent, []).append(curve)
+    if not by_agent:
+        return None
+    figure = new_figure(7, 4.2)
+    axes = figure.subplots()
+    for agent, curves in by_agent.items():
+        steps = curves[0][0]
+        values = np.array([values for own, values in curves if own == steps])  # (S, T)
+        draw_line(axes, steps, values, agent)
+    axes.set(xlabel="steps of the detector", ylabel=f"{MAIN_METRIC}, test", title=title)
+    return finish(path, figure, axes)
+
+
+def over_number(path: Path, rows: Sequence[Row], name: str, title: str) -> Path | None:
+    """The metric over the number that a curve's variants name, an agent a line."""
+    curve, numbers = CURVES[name], numbers_of(rows, name)
+    if not numbers:
+        return None
+    points = [f"{name}={number}" for number in numbers]
+    points = [DEFAULT, *points] if curve.default_first else [*points, DEFAULT]
+    figure = new_figure(6, 4.2)
+    axes = figure.subplots()
+    tried = {row.run.agent for row in rows if row.run.variant != DEFAULT}
+    for agent in (agent for agent in AGENTS if agent in tried):
+        found = {
+            point: [
+                row.value(MAIN_METRIC) for row in rows if (row.run.agent, row.run.variant) == (agent, point)
+            ]
+            for point in points
+        }
+        known = [point for point in points if found[point]]
+        middle = [float(np.mean(found[point])) for point in known]
+        lowest, highest = ([float(pick(found[point])) for point in known] for pick in (np.min, np.max))
+        places = [points.index(point) for point in known]
+        axes.plot(places, middle, "o-", color=colour(agent), label=agent)
+        axes.fill_between(places, lowest, highest, color=colour(agent), alpha=0.15, linewidth=0)
+    axes.set_xticks(range(len(points)), [label(point, curve) for point in points])
+    axes.set(xlabel=curve.axis, ylabel=f"{MAIN_METRIC}, test", title=title)
+    return finish(path, figure, axes)
+
+
+def numbers_of(rows: Iterable[Row], name: str) -> list[int]:
+    """The numbers of a curve's variants, in order."""
+    parts = {row.run.variant.partition("=")[::2] for row in rows}
+    return sorted(int(number) for curve, number in parts if curve == name and number.isdigit())
+
+
+def label(point: str, curve: Curve) -> str:
+    """What stands below a point of a curve."""
+    return curve.default if point == DEFAULT else point.partition("=")[2]
+
+
+def draw_line(axes: Axes, steps: Sequence[int], values: Any, agent: str) -> None:
+    """Mean and range of ``values (S, T)`` over ``steps (T,)``."""
+    axes.plot(steps, values.mean(0), color=colour(agent), label=agent)
+    axes.fill_between(steps, values.min(0), values.max(0), color=colour(agent), alpha=0.15, linewidth=0)
+
+
+def finish(path: Path, figure: Figure, axes: Axes) -> Path:
+    """Grid and legend, and the file."""
+    axes.grid(alpha=0.3)
+    axes.legend(title="line: mean of seeds, band: lowest to highest", fontsize=8, title_fontsize=8)
+    return save_figure(path, figure)

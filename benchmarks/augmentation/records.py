@@ -1,0 +1,73 @@
+"""The study's memory: what became of every run that was started."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.augmentation.plan import Planned
+from latent_env.artifacts import read_json, write_json
+from latent_env.worlds import COMPLETE
+
+STARTED, WHOLE, FAILED, STOPPED, MISSING = "started", "complete", "failed", "stopped", "not started"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run."""
+
+    state: str
+    folder: str | None = None
+    seconds: float | None = None
+    """What it took when it was made; None where nobody measured."""
+    error: str | None = None
+    commit: str | None = None
+    """The code that made it."""
+
+
+class Records:
+    """``study.json``: written whenever a run starts or ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.held: dict[str, dict[str, object]] = read_json(path) if path.is_file() else {}
+
+    def note(self, run: Planned, outcome: Outcome) -> None:
+        """Write down what became of a run; one that is only found again keeps its time and commit."""
+        known = self.outcome(run)
+        if outcome.seconds is None and known and known.folder == outcome.folder:
+            outcome = Outcome(
+                outcome.state, outcome.folder, known.seconds, outcome.error, outcome.commit or known.commit
+            )
+        self.held[run.key] = {"overrides": list(run.overrides), **asdict(outcome)}
+        write_json(self.path, self.held)
+
+    def outcome(self, run: Planned) -> Outcome | None:
+        """What became of a run, if it was started with the same keys."""
+        held = self.held.get(run.key)
+        if held is None or held["overrides"] != list(run.overrides):
+            return None
+        outcome = Outcome(**{key: value for key, value in held.items() if key != "overrides"})  # type: ignore[arg-type]
+        gone = outcome.folder is None or not (Path(outcome.folder) / COMPLETE).is_file()
+        return None if outcome.state == WHOLE and gone else outcome
+
+    @property
+    def folders(self) -> set[Path]:
+        """The folders that are known."""
+        return {Path(str(held["folder"])) for held in self.held.values() if held["folder"]}
+
+
+def commit() -> str:
+    """The commit that is checked out here, and whether code or configuration differ from it."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", ":(top)*.py", ":(top)*.yaml")
+        return git("rev-parse", "HEAD") + (" + uncommitted changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

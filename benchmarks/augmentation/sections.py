@@ -1,0 +1,287 @@
+"""RESULTS.md part by part, in words that any numbers make true."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from benchmarks.augmentation.collect import Row
+from benchmarks.augmentation.comparisons import AGAINST, Comparison
+from benchmarks.augmentation.figures import CASES, CURVE, FOREST, LEARNING, SAMPLES
+from benchmarks.augmentation.findings import Findings
+from benchmarks.augmentation.plan import DEFAULT, commands
+from benchmarks.augmentation.plotting import MAIN_METRIC
+from benchmarks.augmentation.records import FAILED
+from benchmarks.augmentation.statistics import Estimate
+
+PIXELS = "pixel_AUPRO"
+
+ASKED = """\
+The question: is a detector that also learns from an agent's samples better than one that doesn't, and
+better than one that learns from random changes, under the same decoder, budget and test images? Every run
+is one `train_ppo.py`. Values are those of the retrained detector on the test split. Agent `none` changes
+nothing and is the reference; `none (cutpaste)` and `none (perlin)` change nothing either, and learn from
+one kind of image-space anomaly alone. Differences are paired by seed."""
+
+MEASURED = """\
+Intervals are 95 % and not corrected for how many there are. Those of image_AUROC and image_AP come from a
+bootstrap over seeds and test images, whose part over seeds is widened because there are few of them; with
+one seed they are over images alone, and the luck of training isn't in them. Those of other metrics, of
+differences to rivals, and of runs that kept no scores are Student's over seeds, and there are none for
+fewer than 3. **Bold**: the interval excludes zero."""
+
+
+def markdown(findings: Findings, discussion: str) -> str:
+    """The report for people."""
+    parts = ["# Does augmentation by an agent help?"]
+    if discussion:
+        parts.append(discussion)
+    parts += [
+        *asked(findings),
+        *verdicts(findings),
+        *pictures(findings, FOREST),
+        *means(findings),
+        *rivals(findings),
+        *section("Learning curves", pictures(findings, LEARNING)),
+        *section("Variants", [*variants(findings), *pictures(findings, CURVE)]),
+        *section("What agents make", pictures(findings, SAMPLES)),
+        *section("Where the detector is most wrong, and surest", pictures(findings, CASES)),
+        *unfinished(findings),
+        "## All runs as commands",
+        "Where things lie is left out: `data_root=`, `runs=`, and `autoencoder.backbone=` for pretrained.",
+        code(commands([replace(row.run, place=()) for row in findings.rows])),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def section(title: str, parts: Iterable[str]) -> list[str]:
+    """A part of the report, if there is anything in it."""
+    parts = list(parts)
+    return [f"## {title}", *parts] if parts else []
+
+
+def code(lines: Iterable[str]) -> str:
+    """Lines as they are typed."""
+    return "\n".join(["```", *lines, "```"])
+
+
+def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table that also reads well in a terminal."""
+    body = [list(map(str, line)) for line in lines]
+    widths = [max(len(line[i]) for line in [list(header), *body]) for i in range(len(header))]
+    rows = [list(header), ["-" * width for width in widths], *body]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    )
+
+
+def count(number: int, what: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def asked(findings: Findings) -> Iterator[str]:
+    """What was asked, how it was measured, and of what code."""
+    states = Counter(row.outcome.state for row in findings.rows)
+    seconds = sum(row.outcome.seconds or 0 for row in findings.whole)
+    yield ASKED
+    yield MEASURED
+    counted = ", ".join(f"{number} {state}" for state, number in states.items())
+    yield (
+        f"{count(len(findings.rows), 'run')}: {counted}. The complete ones took {seconds / 3600:.1f} hours, "
+        "as far as that was noted."
+    )
+    made = Counter(row.outcome.commit or "a commit that wasn't noted" for row in findings.whole)
+    by = ", ".join(f"{count(number, 'run')} at {name}" for name, number in made.items()) or "none"
+    yield code([findings.command, "", f"report at commit {findings.commit}", f"complete: {by}"])
+    if findings.remarks:
+        yield "\n".join(f"- {remark}" for remark in findings.remarks)
+
+
+def cell(estimate: Estimate | None, bold: bool = True) -> str:
+    """A difference with its interval, bold if that excludes zero."""
+    if estimate is None:
+        return ""
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.mean:+.4f}"
+    text = f"{estimate.mean:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})"
+    return f"**{text}**" if bold and estimate.excludes_zero else text
+
+
+def find(findings: Findings, metric: str, variant: str | None = DEFAULT) -> list[Comparison]:
+    """Comparisons of the agent that the verdict is about."""
+    return [
+        each
+        for each in findings.comparisons
+        if (each.agent, each.metric) == (findings.focus, metric) and variant in (None, each.variant)
+    ]
+
+
+def heads(findings: Findings) -> list[tuple[str, str]]:
+    """Settings and tracks that have something to say."""
+    return list(dict.fromkeys((row.run.setting, row.run.track) for row in findings.whole))
+
+
+def verdicts(findings: Findings, bold: bool = True) -> Iterator[str]:
+    """Who is better than whom by the main metric."""
+    yield f"## Verdict: {findings.focus} minus others, {MAIN_METRIC}"
+    chosen = [each for each in find(findings, MAIN_METRIC) if each.against in AGAINST]
+    if not chosen:
+        yield f"Nothing to compare: no complete runs of {findings.focus} and another agent for the same seed."
+        return
+    for place in heads(findings):
+        own = [each for each in chosen if each.place[:2] == place]
+        if own:
+            yield f"### {place[0]}, {place[1]}"
+            yield verdict_table(own, bold)
+    yield "\n".join(filter(None, (tally(chosen, against) for against in AGAINST)))
+
+
+def verdict_table(comparisons: Sequence[Comparison], bold: bool) -> str:
+    """Data sets against opponents."""
+    others = [name for name in AGAINST if any(each.against == name for each in comparisons)]
+    lines = []
+    for dataset in dict.fromkeys(each.dataset for each in comparisons):
+        own = {each.against: each for each in comparisons if each.dataset == dataset}
+        seeds = sorted({each.seeds for each in own.values()})
+        cells = [cell(own[name].estimate, bold) if name in own else "" for name in others]
+        lines.append([dataset, " or ".join(map(str, seeds)), *cells])
+    return table(["data set", "seeds", *(f"minus {name}" for name in others)], lines)
+
+
+def tally(comparisons: Sequence[Comparison], against: str) -> str:
+    """How often the difference to an opponent is above or below zero for sure."""
+    estimates = [each.estimate for each in comparisons if each.against == against]
+    if not estimates:
+        return ""
+    above = sum(each.low is not None and each.low > 0 for each in estimates)
+    below = sum(each.high is not None and each.high < 0 for each in estimates)
+    agent = comparisons[0].agent
+    return (
+        f"- Compared with {against} {count(len(estimates), 'time')}, {agent} is better in {above} and worse "
+        f"in {below} by an interval that excludes zero, and in {len(estimates) - above - below} the interval "
+        "holds zero or there is none."
+    )
+
+
+def means(findings: Findings) -> Iterator[str]:
+    """What every agent reached, on average over seeds."""
+    for metric in (MAIN_METRIC, PIXELS):
+        rows = [row for row in findings.whole if row.run.variant == DEFAULT and known(row, metric)]
+        if not rows:
+            continue
+        yield f"## {metric} of every agent"
+        yield "Mean ± standard deviation over seeds (number of seeds)."
+        for place in heads(findings):
+            own = [row for row in rows if (row.run.setting, row.run.track) == place]
+            if own:
+                yield f"### {place[0]}, {place[1]}, {metric}"
+                yield mean_table(own, metric)
+
+
+def known(row: Row, metric: str) -> bool:
+    """Whether a run has a metric."""
+    return math.isfinite(row.value(metric))
+
+
+def mean_table(rows: Sequence[Row], metric: str) -> str:
+    """Data sets against agents."""
+    agents = list(dict.fromkeys(row.run.agent for row in rows))
+    lines = []
+    for dataset in dict.fromkeys(row.run.dataset for row in rows):
+        cells = []
+        for agent in agents:
+            own = [row for row in rows if (row.run.dataset, row.run.agent) == (dataset, agent)]
+            cells.append(spread([row.value(metric) for row in own]))
+        lines.append([dataset, *cells])
+    return table(["data set", *agents], lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation (number)."""
+    if not values:
+        return ""
+    around = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4f}{around} ({len(values)})"
+
+
+def rivals(findings: Findings) -> Iterator[str]:
+    """Detectors that learn from normal images alone, on the same images."""
+    chosen = [each for each in find(findings, MAIN_METRIC) if each.against not in AGAINST]
+    if not chosen:
+        return
+    yield "## Rivals that learn from normal images alone"
+    yield f"The rival's own {MAIN_METRIC}, and the detector of {findings.focus} minus it."
+    lines = []
+    for each in chosen:
+        values = [
+            row.rivals[each.against][MAIN_METRIC]
+            for row in findings.whole
+            if row.run.agent == each.agent
+            and (row.run.setting, row.run.track, row.run.dataset, row.run.variant) == each.place
+            and MAIN_METRIC in row.rivals.get(each.against, {})
+        ]
+        place = [each.setting, each.track, each.dataset, each.against]
+        lines.append([*place, spread(values), cell(each.estimate)])
+    yield table(["setting", "track", "data set", "rival", "rival's own", f"{findings.focus} minus it"], lines)
+
+
+def variants(findings: Findings) -> Iterator[str]:
+    """What became of the question with further keys."""
+    others = [row for row in findings.whole if row.run.variant != DEFAULT]
+    if not others:
+        return
+    yield f"Values and differences of {MAIN_METRIC}; every variant is compared within itself."
+    lines = []
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for row in others:
+        run = row.run
+        groups.setdefault((run.variant, run.setting, run.track, run.dataset, run.agent), []).append(row)
+    for (variant, *place, agent), rows in groups.items():
+        found = {
+            each.against: each.estimate
+            for each in findings.comparisons
+            if each.place == (*place, variant) and (each.agent, each.metric) == (agent, MAIN_METRIC)
+        }
+        value = spread([row.value(MAIN_METRIC) for row in rows])
+        lines.append([variant, *place, agent, value, *(cell(found.get(name)) for name in AGAINST)])
+    header = ["variant", "setting", "track", "data set", "agent", MAIN_METRIC]
+    yield table([*header, *(f"minus {name}" for name in AGAINST)], lines)
+
+
+def pictures(findings: Findings, kind: str) -> Iterator[str]:
+    """Links to figures."""
+    for shown in findings.figures:
+        if shown.kind == kind:
+            yield f"{shown.caption}\n\n![{shown.caption}]({shown.path.as_posix()})"
+
+
+def unfinished(findings: Findings) -> Iterator[str]:
+    """Runs that failed, and those that were never finished."""
+    failed = [row for row in findings.rows if row.outcome.state == FAILED]
+    yield "## Runs that failed"
+    if failed:
+        lines = ([row.run.key, one_line(row.outcome.error or "")] for row in failed)
+        yield table(["run", "error"], lines)
+    else:
+        yield "None."
+    others = [row for row in findings.rows if not row.whole and row not in failed]
+    if others:
+        yield "## Runs without an end"
+        yield table(["run", "state"], ([row.run.key, row.outcome.state] for row in others))
+
+
+def one_line(text: str, most: int = 300) -> str:
+    """An error, fit for a cell of a table."""
+    text = " ".join(text.split()).replace("|", "\\|")
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def verdict_text(findings: Findings) -> str:
+    """The verdict alone, for the terminal."""
+    return "\n\n".join(verdicts(findings, bold=False))

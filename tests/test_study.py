@@ -1,0 +1,514 @@
+"""The study of augmentation: its plan, its statistics, how it is run, and what it says of made-up runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import save_file
+from torch import uint8, zeros
+
+import benchmarks.augmentation.__main__ as command
+from benchmarks.augmentation.collect import Row, Scores, collect
+from benchmarks.augmentation.comparisons import Drawn, compare_pairs
+from benchmarks.augmentation.pictures import MOST_BYTES, first_rows, save_small
+from benchmarks.augmentation.plan import DATASETS, SETTINGS, Choice, Plan, Planned, commands, make_plan
+from benchmarks.augmentation.records import FAILED, STOPPED, WHOLE, Outcome, Records
+from benchmarks.augmentation.runner import batches, make
+from benchmarks.augmentation.running import composed
+from benchmarks.augmentation.statistics import over_seeds, over_seeds_and_images, resampled, widening
+from detectors.errors import UserError
+from detectors.metrics import image_AP, image_AUROC, paired_bootstrap
+from latent_env.data import Split
+
+PHANTOM = Choice(datasets=["phantom"], seeds=3, variants=["default"], tracks=["normal_only"])
+LABELS = np.repeat([0, 1], [30, 20])
+
+
+# --- the plan ---
+
+
+def test_plan_expands_every_table(tmp_path: Path) -> None:
+    for folder in ("mvtec/bottle", "folder/magnetic_tile", "bmad/BUSI"):
+        (tmp_path / folder).mkdir(parents=True)
+    plan = make_plan(Choice(data=tmp_path, backbone="eyes", seeds=2, also=["mine=dataset=digits device=cpu"]))
+    assert [remark.split()[2] for remark in plan.remarks] == ["mnist_0", "mnist_3", "mnist_8"]
+    assert len({run.key for run in plan.runs}) == len({run.file_name for run in plan.runs}) == len(plan.runs)
+    defaults = [run for run in plan.runs if run.variant == "default"]
+    scratch = {run.dataset for run in defaults if run.setting == "scratch"}
+    pretrained = {run.dataset for run in defaults if run.setting == "pretrained"}
+    assert scratch == {"phantom", "bottle", "magnetic_tile", "busi", "mine"}
+    assert pretrained == scratch - {"phantom"}
+    assert len(defaults) == (5 + 4) * 2 * 6 * 2  # data sets, tracks, agents, seeds
+    varied = [run for run in plan.runs if run.variant != "default"]
+    assert {run.agent for run in varied} == {"none", "random", "ppo"}
+    assert {run.dataset for run in varied} == {"phantom"}
+    assert {run.track for run in varied if run.variant.startswith("labelled")} == {"labelled_validation"}
+    assert len(varied) == (2 * 2 + 2 * 1) * 3 * 2  # curves by tracks, agents, seeds
+
+    (bottle,) = [
+        run
+        for run in defaults
+        if (run.setting, run.track, run.dataset, run.agent, run.seed)
+        == ("pretrained", "normal_only", "bottle", "none (cutpaste)", 1)
+    ]
+    assert SETTINGS["pretrained"][0] == "autoencoder=pretrained"
+    assert bottle.arguments == [
+        *(*SETTINGS["pretrained"], "dataset=mvtec", "dataset.category=bottle"),
+        *("curves=true", "track=normal_only", "agent=none", "synthesis=cutpaste", "seed=1"),
+        *("runs=runs/study", f"data_root={tmp_path}/mvtec", "autoencoder.backbone=eyes"),
+    ]
+
+
+def test_every_key_of_the_plan_exists(tmp_path: Path) -> None:
+    for data in DATASETS.values():
+        (tmp_path / (data.needs or "")).mkdir(parents=True, exist_ok=True)
+    choice = Choice(data=tmp_path, backbone="eyes", seeds=1, tracks=["labelled_validation"])
+    plan = make_plan(choice)
+    assert not plan.remarks
+    for run in plan.runs:  # one composition takes a tenth of a second and more
+        if run.agent == "none" or (run.dataset, run.variant) == ("phantom", "default"):
+            composed(run)
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        (Choice(datasets=["moon"]), "--datasets moon is unknown: choose among phantom"),
+        (Choice(agents=["genius"]), "--agents genius is unknown"),
+        (Choice(variants=["x"]), "--variants x is unknown"),
+        (Choice(seeds=0), "--seeds 0 must be at least 1"),
+        (Choice(also=["mine"]), "--also 'mine' must look like"),
+        (Choice(also=["phantom=dataset=digits"]), "there is a data set of that name"),
+    ],
+)
+def test_mistakes(choice: Choice, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make_plan(choice)
+
+
+def test_list_prints_one_command_for_agents_and_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--datasets", "phantom", "--tracks", "normal_only", "--variants", "default", "--seeds", "2"]
+    assert command.run([*arguments, "--list", "--agents", "none", "perlin", "ppo"]) == 0
+    out, error = capsys.readouterr()
+    budget = " ".join(SETTINGS["scratch"])
+    shared = f"python train_ppo.py -m {budget} dataset=phantom curves=true track=normal_only"
+    assert out.splitlines() == [
+        f"{shared} runs=runs/study agent=none,ppo seed=0,1",
+        f"{shared} synthesis=perlin runs=runs/study agent=none seed=0,1",
+    ]
+    assert "--backbone names no network" in error
+    one = Choice(["scratch"], ["normal_only"], ["phantom"], ["ppo"], ["default"], seeds=1)
+    (single,) = commands(make_plan(one).runs)
+    assert single.startswith(f"python train_ppo.py {budget} dataset=phantom")
+
+
+def test_batches_never_make_the_same_thing_at_the_same_time() -> None:
+    runs = make_plan(PHANTOM).runs
+    first, *others = batches(runs)
+    assert {run.before for run in first.runs} == {run.before for run in runs}
+    assert {run.seed for run in first.runs} == {0}
+    assert all(batch.after == first.name for batch in others)
+    assert [{run.seed for run in batch.runs} for batch in others] == [{0}, {1}, {2}]
+    assert sum(len(batch.runs) for batch in (first, *others)) == len(runs)
+
+
+# --- the statistics ---
+
+
+def test_students_interval() -> None:
+    found = over_seeds(np.array([1.0, 2.0, 3.0]))
+    assert (found.mean, found.low, found.high) == pytest.approx((2.0, -0.48414, 4.48414), abs=1e-4)
+    assert not found.excludes_zero
+    assert over_seeds(np.array([1.0, 1.0, 1.0])).excludes_zero
+    few = over_seeds(np.array([1.0, 3.0]))
+    assert (few.mean, few.low, few.high) == (2.0, None, None)
+    assert not few.excludes_zero
+
+
+@pytest.mark.parametrize(("name", "metric"), [("image_AUROC", image_AUROC), ("image_AP", image_AP)])
+def test_one_seed_is_the_paired_bootstrap_over_images(name: str, metric: Any) -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(2, 50)) + LABELS
+    drawn = resampled(name, LABELS, one) - resampled(name, LABELS, other)
+    found = over_seeds_and_images(np.array([metric(one, LABELS) - metric(other, LABELS)]), drawn[None])
+    expected = paired_bootstrap(metric, LABELS, other, one)
+    assert (found.mean, found.low, found.high) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_difference_that_never_changes_has_no_width() -> None:
+    found = over_seeds_and_images(np.full(5, 0.2), np.full((5, 100), 0.2))
+    assert (found.mean, found.low, found.high) == pytest.approx((0.2, 0.2, 0.2))
+
+
+@pytest.mark.parametrize(("of_seeds", "of_images"), [(1.0, 0.0), (1.0, 3.0), (0.1, 3.0)])
+def test_intervals_of_five_seeds_cover_what_they_promise(of_seeds: float, of_images: float) -> None:
+    rng = np.random.default_rng(0)
+    studies, seeds, images, covered = 300, 5, 40, 0
+    for _ in range(studies):
+        luck = rng.normal(scale=of_seeds, size=(seeds, 1)) + rng.normal(scale=of_images, size=images)
+        values = luck + rng.normal(scale=0.5, size=(seeds, images))  # the true difference is 0
+        chosen = rng.integers(images, size=(300, images))
+        found = over_seeds_and_images(values.mean(1), values[:, chosen].mean(2))
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= 0 <= found.high
+    assert 0.90 <= covered / studies <= 0.99
+
+
+def test_plain_percentiles_of_five_seeds_would_be_too_narrow() -> None:
+    assert widening(5) == pytest.approx(1.5836, abs=1e-3)
+    assert widening(1) == 1
+    assert 1 < widening(1000) < 1.01
+
+
+def made_up(agent: str, seed: int, scores: Any, folder: str = "nowhere") -> Row:
+    """A row whose scores are known."""
+    run = Planned("scratch", "normal_only", "phantom", agent, seed, "default", ())
+    metrics = {"image_AUROC": {"with": image_AUROC(scores, LABELS), "without": 0.5}}
+    row = Row(run, Outcome(WHOLE, folder), {"metrics": metrics})
+    row.__dict__["scores"] = Scores(LABELS, scores, scores)
+    return row
+
+
+@given(seed=st.integers(0, 1000), seeds=st.integers(1, 6), ties=st.booleans())
+def test_comparisons_turned_round_change_their_sign(seed: int, seeds: int, ties: bool) -> None:
+    values = np.random.default_rng(seed).normal(size=(2, seeds, 50)) + LABELS
+    values = values.round() if ties else values
+    one = [made_up("a", i, scores) for i, scores in enumerate(values[0])]
+    other = [made_up("b", i, scores) for i, scores in enumerate(values[1])]
+    there = compare_pairs("image_AUROC", list(zip(one, other, strict=True)), Drawn())
+    back = compare_pairs("image_AUROC", list(zip(other, one, strict=True)), Drawn())
+    assert there is not None
+    assert back is not None
+    assert there[0] == back[0] == seeds
+    ends = (there[1].mean, there[1].low, there[1].high)
+    assert ends == pytest.approx((-back[1].mean, -(back[1].high or 0), -(back[1].low or 0)), abs=1e-9)
+
+
+# --- made-up runs, and what is said of them ---
+
+
+def fabricate(run: Planned, log: Path) -> Outcome:
+    """What a run would leave behind, in no time: ppo is a little better than the others.
+
+    The folder of the made-up runs stands in the run's place; a file ``fail`` there lets ppo fail.
+    """
+    root = Path(next(part for part in run.place if part.startswith("runs=")).removeprefix("runs="))
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "calls").open("a") as calls:
+        calls.write(f"{run.key} {os.getpid()}\n")
+    if (root / "fail").exists() and run.agent == "ppo":
+        return Outcome(FAILED, error="the moon | was\nfull", seconds=1.0)
+    if (root / "die").exists() and run.agent == "ppo" and run.seed == 0:
+        os._exit(3)
+    if (root / "stop").exists() and run.agent == "random":
+        return Outcome(STOPPED)
+    folder = root / "phantom" / "agent" / run.file_name
+    if (folder / "metrics.json").is_file():
+        return Outcome(WHOLE, str(folder))
+    gain = {"ppo": 1.5, "random": 0.8}.get(run.agent, 0.0)
+    rng = np.random.default_rng(run.seed)
+    before = (rng.normal(size=50) + 0.5 * LABELS).astype(np.float32)
+    after = before + np.float32(gain) * LABELS.astype(np.float32)
+    folder.mkdir(parents=True)
+    auroc = {"without": image_AUROC(before, LABELS), "with": image_AUROC(after, LABELS)}
+    report = {
+        "metrics": {
+            "image_AUROC": {**auroc, "difference": auroc["with"] - auroc["without"], "interval": None},
+            "pixel_AUPRO": {"without": 0.5, "with": 0.5 + gain / 10 + run.seed / 100, "interval": None},
+            "pixel_AP": {"without": float("nan"), "with": float("nan")},
+        },
+        "rivals": {"knn_image_AUROC": 0.6 + run.seed / 50, "knn_by_place_image_AUROC": 0.5, "weight_knn": 1},
+        "verdict": "whatever",
+        "seed": run.seed,
+        "coverage": 0.25,
+        "mixture": {"agent": 0.5, "image": 0.5},
+        "detector_before": "/home/somebody/runs",
+    }
+    (folder / "report.json").write_text(json.dumps(report))
+    np.savez(folder / "scores.npz", labels=LABELS, without=before, **{"with": after})
+    points = [{"step": step, "metrics": {"image_AUROC": 0.5 + gain * step / 1000}} for step in (0, 50, 100)]
+    curves = {"without": points, "with": points if gain else []}
+    (folder / "curves.json").write_text(json.dumps(curves))
+    images = rng.integers(0, 256, (8, 1, 16, 16)).astype(np.uint8)
+    made = {"images": images, "labels": np.array([0, 1] * 4), "source": np.zeros(8, np.int64)}
+    np.savez_compressed(folder / "augmented.npz", **made)
+    save_file({"images": zeros(1, 1, 16, 16, dtype=uint8)}, folder / "images.safetensors")
+    (folder / "metrics.json").write_text("{}")
+    return Outcome(WHOLE, str(folder), 1.5)
+
+
+AGENTS = ["none", "random", "gradient", "ppo"]
+
+
+def plan_of(tmp_path: Path, **more: Any) -> tuple[Planned, ...]:
+    chosen: dict[str, Any] = {"settings": ["scratch"], "tracks": ["labelled_validation"], "seeds": 3}
+    chosen |= {"datasets": ["phantom"], "agents": AGENTS, "runs": tmp_path / "runs"}
+    return make_plan(Choice(**(chosen | more))).runs
+
+
+def calls(tmp_path: Path) -> list[str]:
+    return [line.split()[0] for line in (tmp_path / "runs" / "calls").read_text().splitlines()]
+
+
+def write(tmp_path: Path, runs: tuple[Planned, ...], monkeypatch: pytest.MonkeyPatch) -> str:
+    test = Split(np.zeros((50, 1, 16, 16), np.uint8), LABELS, None, tuple(map(str, range(50))))
+    monkeypatch.setattr(command, "test_images", lambda _: test)
+    plan = Plan(runs, ("data set moon is left out",))
+    command.report(plan, tmp_path, "python -m benchmarks.augmentation …")
+    return (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+
+
+def test_the_report_has_all_its_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = plan_of(tmp_path)
+    make(runs, tmp_path, perform=fabricate)
+    (tmp_path / "DISCUSSION.md").write_text("By hand: *it depends*.\n")
+    text = write(tmp_path, runs, monkeypatch)
+    parts = [
+        "# Does augmentation by an agent help?",
+        "By hand: *it depends*.",
+        "The question:",
+        "48 runs: 48 complete",
+        "python -m benchmarks.augmentation …",
+        "data set moon is left out",
+        "## Verdict: ppo minus others, image_AUROC",
+        "### scratch, labelled_validation",
+        "| minus none ",
+        "Compared with none 1 time, ppo is better in 1 and worse in 0",
+        "(figures/forest-scratch-labelled_validation.png)",
+        "## image_AUROC of every agent",
+        "## pixel_AUPRO of every agent",
+        "## Rivals",
+        "knn_by_place",
+        "## Learning curves",
+        "## Variants",
+        "normals=40",
+        "labelled=20",
+        "curve-normals",
+        "curve-labelled",
+        "## What agents make",
+        "## Where the detector is most wrong",
+        "## Runs that failed\n\nNone.",
+        "## All runs as commands",
+    ]
+    places = [text.find(part) for part in parts]
+    assert -1 not in places, parts[places.index(-1)]
+    assert places[:3] == sorted(places[:3])
+    for link in (part.partition(")")[0] for part in text.split("](")[1:]):
+        picture = tmp_path / link
+        assert Image.open(picture).width > 200
+        assert picture.stat().st_size < MOST_BYTES
+    assert str(tmp_path) not in text
+    shown = capsys.readouterr().out
+    assert "minus random" in shown
+    assert str(tmp_path / "RESULTS.md") in shown
+
+    found = json.loads((tmp_path / "RESULTS.json").read_text())
+    assert set(found) == {"command", "commit", "comparisons", "runs"}
+    (best,) = [
+        each
+        for each in found["comparisons"]
+        if (each["agent"], each["against"], each["metric"], each["variant"])
+        == ("ppo", "none", "image_AUROC", "default")
+    ]
+    assert set(best) == {
+        *("setting", "track", "dataset", "metric", "agent", "against", "mean", "low", "high", "seeds"),
+        "variant",
+    }
+    assert best["seeds"] == 3
+    assert 0 < best["low"] < best["mean"] < best["high"]
+    assert {"knn", "knn_by_place"} <= {each["against"] for each in found["comparisons"]}
+    run = found["runs"][0]
+    assert (run["state"], run["seconds"], run["facts"]["mixture"]["agent"]) == ("complete", 1.5, 0.5)
+    assert run["metrics"]["pixel_AP"]["with"] is None
+    assert "detector_before" not in run["facts"]
+    assert str(tmp_path) not in (tmp_path / "RESULTS.json").read_text()
+    for name, length in (("runs.csv", 48), ("comparisons.csv", len(found["comparisons"]))):
+        with (tmp_path / name).open(newline="") as file:
+            lines = list(csv.DictReader(file))
+        assert len(lines) == length
+    assert "NaN" not in (tmp_path / "RESULTS.json").read_text()
+
+
+def test_what_failed_is_reported_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = plan_of(tmp_path, variants=["default"])
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "fail").touch()
+    make(runs, tmp_path, perform=fabricate)
+    text = write(tmp_path, runs, monkeypatch)
+    assert "12 runs: 9 complete, 3 failed" in text
+    assert r"the moon \| was full" in text
+    assert "Nothing to compare" in text
+    failed = [run for run in json.loads((tmp_path / "RESULTS.json").read_text())["runs"] if run["error"]]
+    assert {run["state"] for run in failed} == {"failed"}
+    assert len(failed) == 3
+
+    (tmp_path / "runs" / "fail").unlink()  # asked for once more, what failed is tried again
+    make(runs, tmp_path, perform=fabricate)
+    assert "12 runs: 12 complete." in write(tmp_path, runs, monkeypatch)
+
+
+def test_an_empty_study_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = write(tmp_path, plan_of(tmp_path), monkeypatch)
+    assert "48 runs: 48 not started." in text
+    assert "Nothing to compare" in text
+    assert "## Runs without an end" in text
+
+
+def test_stopped_and_taken_up_again(tmp_path: Path) -> None:
+    runs = plan_of(tmp_path, variants=["default"])
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "stop").touch()
+    with pytest.raises(KeyboardInterrupt):
+        make(runs, tmp_path, perform=fabricate)
+    states = [row.outcome.state for row in collect(runs, Records(tmp_path / "study.json"))]
+    assert states.count(STOPPED) == 1
+    (tmp_path / "runs" / "stop").unlink()
+    make(runs, tmp_path, perform=fabricate)
+    rows = collect(runs, Records(tmp_path / "study.json"))
+    assert {row.outcome.state for row in rows} == {WHOLE}
+    assert {row.outcome.seconds for row in rows} == {1.5}  # also of those that were only found again
+    assert {row.outcome.commit for row in rows} != {None}
+
+
+def test_other_keys_are_another_run(tmp_path: Path) -> None:
+    runs = plan_of(tmp_path, variants=["default"])
+    make(runs, tmp_path, perform=fabricate)
+    records = Records(tmp_path / "study.json")
+    other = plan_of(tmp_path, variants=["default"], extra=["samples=7"])
+    assert all(records.outcome(run) is not None for run in runs)
+    assert all(records.outcome(run) is None for run in other)
+    elsewhere = plan_of(tmp_path, variants=["default"], place=["device=cpu"])
+    assert all(records.outcome(run) is not None for run in elsewhere)
+
+
+def test_several_processes_share_the_work_and_one_that_dies_is_no_end(tmp_path: Path) -> None:
+    runs = plan_of(tmp_path, variants=["default"], agents=["none", "ppo"])
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "die").touch()
+    make(runs, tmp_path, jobs=2, perform=fabricate)
+    rows = collect(runs, Records(tmp_path / "study.json"))
+    failed = [row for row in rows if not row.whole]
+    assert [(row.run.agent, row.run.seed) for row in failed] == [("ppo", 0)]
+    assert failed[0].outcome.error == "the process ended with 3"
+    assert sorted(calls(tmp_path)) == sorted(run.key.split()[0] for run in runs)
+    assert calls(tmp_path)[0] == runs[0].key  # what all share goes first
+
+
+def linger(run: Planned, log: Path) -> Outcome:
+    """A run that takes long and comes to rest when it is interrupted."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        log.touch()
+        time.sleep(60)
+    except KeyboardInterrupt:
+        return Outcome(STOPPED)
+    return Outcome(WHOLE)
+
+
+def test_ctrl_c_brings_processes_to_rest(tmp_path: Path) -> None:
+    runs = plan_of(tmp_path, variants=["default"], agents=["none"])
+
+    def interrupt() -> None:
+        while not list(tmp_path.glob("logs/*")):
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        make(runs, tmp_path, jobs=2, perform=linger)
+    assert time.monotonic() - began < 50
+    states = [row.outcome.state for row in collect(runs, Records(tmp_path / "study.json"))]
+    assert states == [STOPPED, "not started", "not started"]
+
+
+# --- pictures ---
+
+
+def test_only_the_first_rows_are_unpacked(tmp_path: Path) -> None:
+    images = np.arange(5 * 3 * 2 * 2, dtype=np.uint8).reshape(5, 3, 2, 2)
+    np.savez_compressed(tmp_path / "made.npz", images=images, labels=np.arange(2))
+    np.testing.assert_array_equal(first_rows(tmp_path / "made.npz", "images", 2), images[:2])
+    np.testing.assert_array_equal(first_rows(tmp_path / "made.npz", "labels", 9), [0, 1])
+
+
+def test_pictures_are_small(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (700, 900, 3)).astype(np.uint8)
+    assert save_small(tmp_path / "noise.png", noise).stat().st_size < MOST_BYTES
+
+
+# --- the real thing ---
+
+TINY = [
+    *("autoencoder.steps=20", "autoencoder.width=8", "detector.steps=10", "detector.width=16"),
+    *("detector.heads=2", "env.num_envs=8", "samples=32", "rounds=1", "threads=1", "device=cpu"),
+    "mixture.effort=0.1",
+]
+SMALL = "small=dataset=phantom dataset.train=24 dataset.valid=8 dataset.test=12"
+
+
+def test_a_real_study_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--also", SMALL, "--datasets", "small", "--settings", "scratch"]
+    arguments += ["--tracks", "normal_only", "--variants", "default", "--agents", "none", "random"]
+    arguments += ["--seeds", "2", *(part for key in TINY for part in ("--set", key))]
+    assert command.run(arguments) == 0
+    found = json.loads(Path("results/RESULTS.json").read_text())
+    assert [run["state"] for run in found["runs"]] == [WHOLE] * 4
+    for agent in ("none", "random"):
+        own = [run for run in found["runs"] if run["agent"] == agent]
+        assert len({run["metrics"]["image_AUROC"]["with"] for run in own}) == 2
+    assert len(list(Path("runs/study/phantom/detector").iterdir())) == 2  # one a seed, whatever the agent
+    text = Path("results/RESULTS.md").read_text()
+    assert "## Verdict: random minus others" in text
+    assert "samples-scratch-normal_only-small.png" in text
+
+    folders = {path: path.stat().st_mtime_ns for path in Path("runs/study").rglob("metrics.json")}
+    assert command.run(arguments) == 0
+    Path("results/study.json").unlink()  # made elsewhere, as far as this folder knows
+    assert command.run([*arguments, "--report-only"]) == 0
+    again = json.loads(Path("results/RESULTS.json").read_text())
+    assert again["comparisons"] == found["comparisons"]
+    assert folders == {path: path.stat().st_mtime_ns for path in Path("runs/study").rglob("metrics.json")}
+
+
+def test_a_mistake_is_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.augmentation",
+            "--datasets",
+            "phantom",
+            "--set",
+            "detector.stpes=3",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "detector.stpes=3 is an unknown key" in done.stderr
+    assert "Traceback" not in done.stderr
