@@ -80,8 +80,8 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
     - ``usefulness`` (0): how much better a copy of the detector's last layer tells the world's *trial*
       apart (labelled images that lie beside it) after it has learned the sample; 1 is the most that one
       step of learning could gain, negative is harm.
-    - ``alignment`` (0): how much the sample's gradient in that layer points where the loss on the trial falls.
-    - ``resemblance`` (0): how much the changed part looks like the suspicious part of an anomaly of the trial.
+    - ``alignment`` (0): how much the sample's gradient in that layer points where the trial's loss falls.
+    - ``resemblance`` (0): how much the changed part looks like the suspicious part of an anomaly there.
     - ``coverage`` (0): as ``novelty``, from the last 512 changes of all worlds.
 
     Where the world brings several *judges*, what depends on the detector is their mean less their
