@@ -87,8 +87,12 @@ def headline(job: Job[AgentRun], pool: Augmented, shares: Shares) -> str:
             "anomaly, so nothing was added. Try another env.max_delta or env.shell_quantile."
         )
     if not any(shares.values()):
-        why = "" if config.agent.name == "none" or config.share is not None else " on the validation split"
-        return text + f"Nothing was added: no mixture with samples did better without doubt{why}."
+        if config.agent.name == "none" or config.share is not None:
+            return text + "Nothing was added."
+        return (
+            text
+            + "Nothing was added: no mixture with samples did better without doubt on the validation split."
+        )
     return text + "of the second one's anomalies: " + mixed(shares)
 
 

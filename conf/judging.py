@@ -25,7 +25,6 @@ from latent_env.worlds import World
 REPLAYED = 0.5
 """Of the anomalies that judges of a later round learn from, so many are what agents made before."""
 
-
 JUDGING = 2
 """Sets the random numbers of judges apart from those of agents and of sampling."""
 
@@ -33,11 +32,8 @@ JUDGING = 2
 def check_judges(job: Job[AgentRun]) -> None:
     """Complain about numbers of judges, or efforts, that can't be."""
     judges = job.config.judges
-    if judges.count < 0 or judges.width < 1 or judges.depth < 1:
-        raise UserError(
-            f"judges: count={judges.count} must be at least 0, width={judges.width} and depth={judges.depth} "
-            "at least 1"
-        )
+    if judges.count < 0:
+        raise UserError(f"judges: count={judges.count} must be at least 0")
     for key, effort in (("judges", judges.effort), ("mixture", job.config.mixture.effort)):
         if not 0 < effort <= 1:
             raise UserError(f"{key}.effort={effort:g} must be above 0 and at most 1")

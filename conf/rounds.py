@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from agents.showing import show_samples
 from conf.agents import choose_agent, make_dynamics
 from conf.detector_learning import learn_to_detect
 from conf.job import LARGEST_SEED, Job, derived_seed
-from conf.judging import judged
+from conf.judging import judged, varied_job
 from conf.mixture import LEARNED, RANDOM, Shares, portions
-from conf.schema import AgentRun
+from conf.schema import AgentConfig, AgentRun
 from latent_env.artifacts import load_detector, save_detector
 from latent_env.dynamics import Dynamics
 from latent_env.latents import Eyes
@@ -60,12 +60,19 @@ def play(job: Job[AgentRun], run: Run, before: World, eyes: Eyes) -> tuple[Augme
 
 
 def chance(job: Job[AgentRun], run: Run, before: World) -> Augmented:
-    """What uniformly random actions make in the same world, as many samples as a round makes."""
+    """What uniformly random actions make in the same world, as many samples as a round makes.
+
+    Whatever the agent, as ``agent=random`` acts: where an agent comes with a perturbation of its own, these
+    actions don't go through it.
+    """
     path = run.part("chance").path / "augmented.npz"
     if path.is_file():
         return load_augmented(path)
     seed = derived_seed(job.config.seed, CHANCE)
-    dynamics = make_dynamics(job, before)
+    env, agent = job.config.env, AgentConfig(name=RANDOM)
+    if env.perturbation == job.config.agent.perturbation:
+        env = replace(env, perturbation=agent.perturbation)
+    dynamics = make_dynamics(varied_job(job, env=env, agent=agent), before)
     with progress_bar("random samples", job.config.samples) as bar:
         augmented = collect(dynamics, RandomAgent(dynamics, seed), job.config.samples, seed, bar)
     save_augmented(path, augmented)

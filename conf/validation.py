@@ -36,6 +36,8 @@ FAMILIES: dict[Role, tuple[str, ...]] = {
 """Which synthetic anomalies stand in where there are no labelled ones. No detector trains on any of them,
 and none is in both: an agent that pleases the reward must not have pleased the choice by that."""
 
+SYNTHETIC_SEEDS: dict[Role, int] = {"trial": 5, "choice": 6}
+
 MOST_SYNTHETIC = 512
 """Of more normal validation images, so many evenly spaced ones get a synthetic anomaly beside them."""
 
@@ -62,7 +64,7 @@ def with_synthetic(normal: Split, role: Role) -> Split:
     """``normal`` images, and after them the same ones with synthetic anomalies."""
     synthesis = HeldOutSynthesis(FAMILIES[role])
     images = torch.from_numpy(np.array(normal.images)).float() / 255
-    made = synthesis(images, torch.Generator().manual_seed(len(role)))
+    made = synthesis(images, torch.Generator().manual_seed(SYNTHETIC_SEEDS[role]))
     spoilt = (made.images * 255).round().to(torch.uint8).numpy()
     none = np.zeros((len(normal), *normal.images.shape[2:]), dtype=np.bool_)
     return Split(

@@ -97,8 +97,9 @@ class HeadTrial:
         self.offset = offset.gather(1, chosen)
         self.anomalous, self.normal = labels == 1, labels == 0
         self.metric = self._inverse(rows.flatten(0, 1))
-        slope = self.slope(self.start[None])[0]
-        self.best = STEP * (slope @ self.metric @ slope).clamp_min(1e-12).sqrt()
+        self.climb = self.slope(self.start[None])[0]
+        """``(d,)``: where the loss of the head as it is rises."""
+        self.best = STEP * (self.climb @ self.metric @ self.climb).clamp_min(1e-12).sqrt()
         """What a step could gain at most, to first order."""
 
     def _inverse(self, rows: Tensor) -> Tensor:
@@ -156,10 +157,9 @@ class HeadTrial:
 
     def alignment(self, lessons: Tensor) -> Tensor:
         """How much lessons ``(N, d)`` point where the trial's loss falls: a cosine, ``(N,)``."""
-        slope = self.slope(self.start[None])[0]
         moves = lessons @ self.metric
         lengths = (moves * lessons).sum(1).clamp_min(1e-12).sqrt()
-        return (moves @ slope) / (lengths * self.best / STEP)
+        return (moves @ self.climb) / (lengths * self.best / STEP)
 
     @cached_property
     def common(self) -> Tensor:

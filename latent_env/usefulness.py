@@ -30,7 +30,12 @@ class Tried(RewardTerm):
 
     def trials(self, world: World) -> list[HeadTrial]:
         """One a judge; made when they are first asked for."""
-        if self._of is None or (self._of.judges, self._of.detector) != (world.judges, world.detector):
+        known = self._of
+        if (
+            known is None
+            or known.trial is not world.trial
+            or (known.judges, known.detector) != (world.judges, world.detector)
+        ):
             heads, labels = zip(world.heads, trial_readings(world), strict=True), labels_of(world)
             self._trials = [HeadTrial(judge, reading, labels) for judge, reading in heads]
             self._of = world
