@@ -29,6 +29,7 @@ from latent_env.latents import Eyes
 from latent_env.rendering import side_by_side, stack, to_rgb
 from latent_env.runs import Run
 from latent_env.supervision import follow
+from latent_env.visibility import measure_visibility
 
 VALIDATION_IMAGES = 256
 
@@ -92,7 +93,7 @@ def autoencoder_stage(job: Job[AutoencoderRun]) -> tuple[FrozenAutoencoder, Run]
         return {"valid/psnr": float(psnr.mean()), "valid/ssim": float(ssim.mean())}
 
     follow(run, "autoencoder", training, state, validate)
-    frozen = FrozenAutoencoder(model).calibrate(images, latents)
+    frozen = measure_visibility(FrozenAutoencoder(model).calibrate(images, latents), images)
     save_autoencoder(run.path, frozen)
     show_reconstructions(run, frozen, images, valid)
     run.finish({name.replace("/", "_"): value for name, value in validate().items()})

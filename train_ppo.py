@@ -10,13 +10,14 @@ from typing import Any
 from omegaconf import DictConfig
 
 from agents.rollout import save_augmented
-from conf.agents import make_agent, make_dynamics
+from conf.agents import check_keep, make_agent, make_dynamics
 from conf.conclusion import conclude
+from conf.curves import curve_of
 from conf.job import Job, say, start_job
 from conf.judging import check_judges
 from conf.launch import run_script
-from conf.mixture import check_choice, check_mixture, choose_shares
-from conf.rounds import agent_own_settings, play, retrain, sources, tidy
+from conf.mixture import Tried, check_choice, check_mixture, choose_mixture, learn_mixtures
+from conf.rounds import agent_own_settings, play, sources, tidy
 from conf.schema import AgentRun, TransformerConfig
 from conf.validation import check_trial
 from detectors.errors import UserError
@@ -40,6 +41,7 @@ def rehearse_agent(job: Job[AgentRun]) -> None:
     check_mixture(job)
     check_choice(job)
     check_judges(job)
+    check_keep(job.config.agent)
     if not isinstance(job.config.detector, TransformerConfig):
         raise UserError(
             f"detector={job.config.detector.name} learns from normal images alone, so no sample can change "
@@ -60,13 +62,13 @@ def agent_stage(job: Job[AgentRun]) -> Run:
         return run
     before, detector_run, eyes = detector_stage(job)
     run.begin()
-    pool, played = play(job, run, before, eyes)
+    pool, played = play(job, run, detector_run, before, eyes)
     save_augmented(run.path / "augmented.npz", pool)
-    sets = sources(job, run, before, pool)
-    shares, tried = choose_shares(job, run, before, eyes, sets)
-    after = retrain(job, run, before, eyes, sets, shares)
-    save_world(run.path, after.with_judges(played.judges, played.unseen))
-    conclude(job, run, detector_run, (before, after), eyes, pool, shares, tried)
+    first = Tried({}, before, curve_of(detector_run))
+    mixtures = learn_mixtures(job, run, first, eyes, sources(job, run, before, pool))
+    chosen, tried = choose_mixture(job, eyes, mixtures)
+    save_world(run.path, chosen.world.with_judges(played.judges, played.unseen))
+    conclude(job, run, detector_run, (first, chosen), eyes, pool, tried)
     tidy(run, config.rounds)
     return run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -21,6 +22,9 @@ from latent_env.artifacts import write_atomically
 from latent_env.dynamics import Dynamics
 from latent_env.shell import ANOMALY, UNDECIDED
 from latent_env.worlds import World
+
+COMPARED = 128
+"""Of at least so many samples in a row, the best paid are kept; the reward may change from row to row."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,10 @@ class Augmented:
         parts = (self.tokens, self.labels, sources[self.source], self._marked)
         return Samples(latents, *(part.to(world.device) for part in parts))
 
+    def at(self, index: Tensor) -> Augmented:
+        """The samples at positions ``(B,)``."""
+        return Augmented(*(getattr(self, f.name)[index] for f in fields(self)))
+
     @property
     def _marked(self) -> Tensor:
         return torch.ones(len(self), dtype=torch.bool)
@@ -68,11 +76,17 @@ class Augmented:
 
 
 def collect(
-    dynamics: Dynamics, agent: Agent, count: int, seed: int, bar: tqdm[Any] | None = None
+    dynamics: Dynamics,
+    agent: Agent,
+    count: int,
+    seed: int,
+    bar: tqdm[Any] | None = None,
+    keep: float = 1.0,
 ) -> Augmented:
     """Let ``agent`` make ``count`` samples; those that are undecided don't come back.
 
-    Every step of every world is a sample. Learned agents act stochastically, as they did when they
+    Of the others only the share ``keep`` does that was paid best, see :func:`best_paid`. Every step of every
+    world is a sample. Learned agents act stochastically, as they did when they
     learned: a policy's mean alone would give one stroke an image.
     """
     if count < 1:
@@ -80,6 +94,7 @@ def collect(
     worlds = torch.arange(dynamics.num_worlds, device=dynamics.world.device)
     observation = dynamics.reset_tensor(seeds=worlds + seed)
     kept: list[Augmented] = []
+    waiting: list[Augmented] = []
     made = 0
     while made < count:
         actions, _ = agent.predict(observation.cpu().numpy())
@@ -96,14 +111,28 @@ def collect(
             step.latent - step.start_latent,
             result.rewards,
         )
-        kept.append(Augmented(*(value[decided].cpu() for value in values)))
+        waiting.append(Augmented(*(value[decided].cpu() for value in values)))
         made += dynamics.num_worlds
+        if sum(map(len, waiting)) >= COMPARED or made >= count:
+            kept.append(best_paid(Augmented.joined(waiting), keep))
+            waiting.clear()
         if bar is not None:
             bar.update(min(dynamics.num_worlds, count - made + dynamics.num_worlds))
         observation = result.observations
         if made < count and bool(result.terminated.any()):
             observation = dynamics.reset_tensor(result.terminated)
     return Augmented.joined(kept)
+
+
+def best_paid(made: Augmented, keep: float) -> Augmented:
+    """The share ``keep`` of the samples of each label that was paid best, in the order they were made."""
+    if keep == 1:
+        return made
+    chosen = []
+    for label in made.labels.unique():
+        among = (made.labels == label).nonzero().flatten()
+        chosen.append(among[made.reward[among].topk(math.ceil(keep * len(among))).indices])
+    return made.at(torch.cat(chosen).sort().values) if chosen else made
 
 
 def save_augmented(path: Path, augmented: Augmented) -> None:

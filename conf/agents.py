@@ -69,7 +69,15 @@ def reach(job: Job[AgentRun], world: World) -> float | None:
 
 def heeds_detectors(agent: AgentConfig) -> bool:
     """Whether what an agent does depends on what detectors say, through a reward or a gradient."""
-    return isinstance(agent, PPOConfig | CemConfig | GradientConfig | GlassConfig | SmallestConfig)
+    return agent.keep < 1 or isinstance(
+        agent, PPOConfig | CemConfig | GradientConfig | GlassConfig | SmallestConfig
+    )
+
+
+def check_keep(agent: AgentConfig) -> None:
+    """Complain about a share of proposals that can't be kept."""
+    if not 0 < agent.keep <= 1:
+        raise UserError(f"agent.keep={agent.keep:g} must be above 0 and at most 1")
 
 
 def choose_agent(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) -> Agent:
@@ -113,7 +121,7 @@ def make_agent(job: Job[AgentRun], dynamics: Dynamics, number: int) -> Agent:
             return GlassAgent(dynamics, seed, config.strength, *ascent)
         case FeatureNoiseConfig(strength=strength):
             return FeatureNoiseAgent(dynamics, seed, strength)
-        case AgentConfig(name="random"):
+        case AgentConfig(name="random" | "random_useful"):
             return RandomAgent(dynamics, seed)
         case AgentConfig(name="none"):
             return NoneAgent(dynamics)

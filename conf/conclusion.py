@@ -12,31 +12,29 @@ from agents.coverage import describe_set
 from agents.report import AFTER, BEFORE, compare, write_report
 from agents.rollout import Augmented
 from agents.showing import show_embedding
-from conf.curves import CURVES, curve_of
+from conf.curves import CURVES
 from conf.job import Job
-from conf.mixture import LEARNED, Shares
-from conf.rounds import FINAL
+from conf.mixture import LEARNED, Tried
 from conf.schema import AgentRun, TransformerConfig
 from latent_env.artifacts import write_atomically, write_json
 from latent_env.evaluation import Evaluation, evaluate_test, log_curves, log_evaluation
 from latent_env.latents import Eyes
 from latent_env.runs import Run
 from latent_env.shell import Shell
-from latent_env.worlds import World
 
 
 def conclude(
     job: Job[AgentRun],
     run: Run,
     detector_run: Run,
-    worlds: tuple[World, World],
+    outcome: tuple[Tried, Tried],
     eyes: Eyes,
     pool: Augmented,
-    shares: Shares,
-    tried: list[dict[str, Any]],
+    tried: list[Tried],
 ) -> None:
-    """Score the test split with the detectors of both ``worlds``, before and after, and write it all down."""
-    config, (before, after) = job.config, worlds
+    """Score the test split with the detectors of an ``outcome``, before and after, and write it all down."""
+    config, (first, chosen) = job.config, outcome
+    before, after, shares = first.world, chosen.world, chosen.shares
     assert isinstance(config.detector, TransformerConfig)
     steps = config.detector.steps
     evaluations = {BEFORE: evaluate_test(before, eyes), AFTER: evaluate_test(after, eyes)}
@@ -45,9 +43,7 @@ def conclude(
     show_embedding(run, after, eyes, job.dataset, pool)
     keep_scores(run, evaluations)
     if config.curves:
-        retrained = curve_of(run.part(FINAL))
-        curves = {"without": curve_of(detector_run), "with": retrained or curve_of(detector_run)}
-        write_json(run.path / CURVES, curves)
+        write_json(run.path / CURVES, {"without": first.curve, "with": chosen.curve})
     rows = compare(evaluations[BEFORE], evaluations[AFTER])
     around = (config.env.shell_quantile, config.env.shell_ratio, config.env.shell_band)
     shell = Shell.around_normals(after.autoencoder, *around)
@@ -62,7 +58,7 @@ def conclude(
         **made,
         "share_learned": shares.get(LEARNED, 0.0),
         "share_random": sum(shares.values()) - shares.get(LEARNED, 0.0),
-        "mixtures_tried": tried,
+        "mixtures_tried": [each.facts() for each in tried],
         "detector_steps": steps,
         "detector_before": str(detector_run.path),
     }
@@ -73,7 +69,7 @@ def conclude(
     run.finish({row.metric: row.after for row in rows} | gains)
 
 
-def headline(job: Job[AgentRun], pool: Augmented, shares: Shares) -> str:
+def headline(job: Job[AgentRun], pool: Augmented, shares: Mapping[str, float]) -> str:
     """What was compared, in a few lines."""
     config = job.config
     assert isinstance(config.detector, TransformerConfig)

@@ -89,7 +89,7 @@ def learn_transformer(
         return learn_from_latents(job, run, detector, eyes, label, samples)
     world = World.build(autoencoder, detector, job.train_images[:1], job.device)
     calibrate(job, detector, autoencoder)
-    diet = Diet(job.train_images, make_synthesis(job), samples, job.augmentation.with_masks)
+    diet = Diet(job.train_images, make_synthesis(job), samples, job.augmentation.with_masks, autoencoder)
     state = TrainingState(detector, config.learning_rate, config.steps, job.config.seed)
     split, images = seen(job, eyes, "choice", config.input)
 

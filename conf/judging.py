@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import shutil
 from copy import copy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from agents.rollout import Augmented
@@ -34,9 +36,14 @@ def check_judges(job: Job[AgentRun]) -> None:
     judges = job.config.judges
     if judges.count < 0:
         raise UserError(f"judges: count={judges.count} must be at least 0")
-    for key, effort in (("judges", judges.effort), ("mixture", job.config.mixture.effort)):
-        if not 0 < effort <= 1:
-            raise UserError(f"{key}.effort={effort:g} must be above 0 and at most 1")
+    if not 0 < judges.effort <= 1:
+        raise UserError(f"judges.effort={judges.effort:g} must be above 0 and at most 1")
+
+
+def judges_digest(job: Job[AgentRun]) -> str:
+    """A name for what judges of the same detector may differ by."""
+    text = json.dumps(asdict(job.config.judges), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def judged(

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from agents.rollout import Augmented
-from conf.detector_learning import learn_transformer
+from conf.curves import Curve, curve_of
+from conf.detector_learning import learn_to_detect
 from conf.job import Job, say
-from conf.judging import as_samples, varied_job
-from conf.schema import AgentRun, TransformerConfig
+from conf.judging import as_samples
+from conf.schema import AgentRun
 from conf.validation import roles, seen
 from detectors.errors import UserError
 from detectors.metrics import image_AUROC, paired_bootstrap
 from detectors.training import Portion, score
-from latent_env.artifacts import read_json, write_json
+from latent_env.artifacts import load_detector, save_detector
+from latent_env.judges import share_memory
 from latent_env.latents import Eyes
 from latent_env.runs import Run
 from latent_env.worlds import World
 
 LEARNED, RANDOM = "learned", "random"
 """Where samples come from: the agent, and uniform actions. The rest of a batch is image-space synthesis."""
+
+TRIED = "with_"
+"""What the folders of detectors begin with that learned from samples."""
 
 Shares = dict[str, float]
 
@@ -54,8 +60,8 @@ def check_choice(job: Job[AgentRun]) -> None:
 
 
 def candidates(shares: list[float], sources: list[str]) -> list[Shares]:
-    """Nothing at all, every share of every source alone, and of all in equal parts; the least first."""
-    wanted: list[Shares] = [{}]
+    """Every share of every source alone, and of all in equal parts; the least first."""
+    wanted: list[Shares] = []
     for share in sorted({share for share in shares if share > 0}):
         wanted += [{source: share} for source in sources]
         if len(sources) > 1:
@@ -70,65 +76,92 @@ def portions(
     return [Portion(as_samples(job, world, sets[source]), share) for source, share in shares.items() if share]
 
 
-def choose_shares(
-    job: Job[AgentRun], run: Run, world: World, eyes: Eyes, sets: Mapping[str, Augmented]
-) -> tuple[Shares, list[dict[str, Any]]]:
-    """How much of each set to learn from, and what was tried.
+@dataclass(frozen=True)
+class Tried:
+    """A detector that learned from some mixture of samples."""
 
-    Each candidate trains a detector for a part of the steps, from the same start. The one with the best
-    image AUROC on the validation split is taken, if it beats no samples at all by ``mixture.margin``
-    standard errors of that difference; what was learned on so few images must not do harm by luck.
+    shares: Shares
+    world: World
+    """The world with that detector."""
+    curve: Curve
+    """What was noted of it while it learned."""
+    image_AUROC: float = math.nan
+    """On the validation images that choices are made by."""
+    margin: float = 0.0
+    """By how much that must be better than without samples."""
+
+    def facts(self) -> dict[str, Any]:
+        """What a report tells; where ``curves`` are asked for, how good it is on the test split too."""
+        found = {"shares": self.shares, "image_AUROC": self.image_AUROC, "margin": self.margin}
+        return found | ({"test": self.curve[-1]["metrics"]} if self.curve else {})
+
+
+def learn_mixtures(
+    job: Job[AgentRun], run: Run, before: Tried, eyes: Eyes, sets: Mapping[str, Augmented]
+) -> list[Tried]:
+    """Detectors that learned from several mixtures of ``sets``, after the one ``before``, which needed none.
+
+    All begin with the same weights and take the same number of steps.
     """
     config = job.config
     sets = {source: made for source, made in sets.items() if int(made.labels.sum())}
     if config.share is not None:
-        return ({LEARNED: config.share} if LEARNED in sets else {}), []
-    tried: list[dict[str, Any]] = []
-    for number, shares in enumerate(candidates(config.mixture.shares, list(sets)) if sets else []):
-        scores, labels = validation_scores(job, run, world, eyes, sets, shares, number)
-        found = {"shares": shares, "image_AUROC": image_AUROC(scores, labels), "margin": 0.0}
-        if number == 0:
-            without = scores
-        else:
-            _, low, high = paired_bootstrap(image_AUROC, labels, without, scores)
-            found["margin"] = config.mixture.margin * (high - low) / (2 * 1.96)
-        tried.append(found)
-    if not tried:
-        return {}, []
-    best = max(tried, key=lambda each: each["image_AUROC"] - each["margin"])
-    kept = best if best["image_AUROC"] - best["margin"] > tried[0]["image_AUROC"] else tried[0]
-    chosen: Shares = kept["shares"]
-    listed = ", ".join(f"{share:.0%} {source}" for source, share in chosen.items()) or "no samples"
-    say(
-        f"mixture: {listed}; image_AUROC on validation {kept['image_AUROC']:.4f}, "
-        f"without {tried[0]['image_AUROC']:.4f}"
-    )
-    return chosen, tried
+        wanted = [{LEARNED: config.share}] if LEARNED in sets and config.share else []
+    else:
+        wanted = candidates(config.mixture.shares, list(sets)) if sets else []
+    return [before, *(learn_mixture(job, run, before.world, eyes, sets, shares) for shares in wanted)]
 
 
-def validation_scores(
+def learn_mixture(
     job: Job[AgentRun],
     run: Run,
-    world: World,
+    before: World,
     eyes: Eyes,
     sets: Mapping[str, Augmented],
     shares: Shares,
-    number: int,
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Scores and labels of validation images, by a detector that learned from these shares for a while."""
-    part = run.part(f"mixture_{number}")
-    config = job.config.detector
-    assert isinstance(config, TransformerConfig)
-    split, inputs = seen(job, eyes, "choice", config.input)
-    if (part.path / "scores.json").is_file():
-        return np.array(read_json(part.path / "scores.json"), np.float32), split.labels
-    steps = max(round(job.config.mixture.effort * config.steps), 1)
-    short = varied_job(job, detector=replace(config, steps=steps), curves=False)
-    label = f"mixture {number + 1}"
-    made = portions(job, world, sets, shares)
-    detector = learn_transformer(short, part, world.autoencoder, eyes, label, made)
-    judge = world.with_detector(detector)
-    found = score(detector, judge.read, inputs, split.images.shape[-1], keep_maps=False).score.numpy()
-    part.writer.close()
-    write_json(part.path / "scores.json", [float(each) for each in found])
+) -> Tried:
+    """One of them; kept in a folder of its own."""
+    part = run.part(TRIED + "-".join(f"{source}_{share:g}" for source, share in shares.items()))
+    if not (part.path / "detector.json").is_file():
+        listed = " and ".join(f"{share:.0%} {source}" for source, share in shares.items())
+        made = portions(job, before, sets, shares)
+        learned = learn_to_detect(job, part, before.autoencoder, eyes, f"detector, {listed}", made)
+        part.writer.close()
+        save_detector(part.path, learned)
+    detector = load_detector(part.path)
+    share_memory(detector, before.detector)
+    return Tried(shares, before.with_detector(detector), curve_of(part))
+
+
+def choose_mixture(job: Job[AgentRun], eyes: Eyes, tried: Sequence[Tried]) -> tuple[Tried, list[Tried]]:
+    """The best of them, and all with what they were judged by.
+
+    The one with the best image AUROC on the validation split is taken, if it beats the first, which learned
+    from no samples at all, by ``mixture.margin`` standard errors of that difference; what was chosen by so
+    few images must not do harm by luck. If the share is fixed, there is nothing to choose.
+    """
+    if job.config.share is not None or len(tried) == 1:
+        return tried[-1], []
+    judged: list[Tried] = []
+    without, labels = validation_scores(job, eyes, tried[0].world)
+    for each in tried:
+        scores, _ = (without, labels) if not judged else validation_scores(job, eyes, each.world)
+        _, low, high = paired_bootstrap(image_AUROC, labels, without, scores)
+        margin = job.config.mixture.margin * (high - low) / (2 * 1.96)
+        judged.append(replace(each, image_AUROC=image_AUROC(scores, labels), margin=margin))
+    best = max(judged, key=lambda each: each.image_AUROC - each.margin)
+    kept = best if best.image_AUROC - best.margin > judged[0].image_AUROC else judged[0]
+    listed = ", ".join(f"{share:.0%} {source}" for source, share in kept.shares.items()) or "no samples"
+    say(
+        f"mixture: {listed}; image_AUROC on validation {kept.image_AUROC:.4f}, "
+        f"without {judged[0].image_AUROC:.4f}"
+    )
+    return kept, judged
+
+
+def validation_scores(job: Job[AgentRun], eyes: Eyes, world: World) -> tuple[np.ndarray[Any, Any], ...]:
+    """Scores and labels of the validation images that choices are made by."""
+    split, inputs = seen(job, eyes, "choice", world.detector.input)
+    size = split.images.shape[-1]
+    found = score(world.detector, world.read, inputs, size, keep_maps=False).score.numpy()
     return found, split.labels

@@ -1,8 +1,9 @@
-"""The steps of `train_ppo.py`: rounds of agent against judges, then a detector that learns from them."""
+"""The first steps of `train_ppo.py`: rounds of agent against judges, and what comes of them."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,12 +15,10 @@ from agents.rollout import Augmented, collect, load_augmented, save_augmented
 from agents.scripted import RandomAgent
 from agents.showing import show_samples
 from conf.agents import choose_agent, make_dynamics
-from conf.detector_learning import learn_to_detect
 from conf.job import LARGEST_SEED, Job, derived_seed
-from conf.judging import judged, varied_job
-from conf.mixture import LEARNED, RANDOM, Shares, portions
+from conf.judging import judged, judges_digest, varied_job
+from conf.mixture import LEARNED, RANDOM, TRIED
 from conf.schema import AgentConfig, AgentRun
-from latent_env.artifacts import load_detector, save_detector
 from latent_env.dynamics import Dynamics
 from latent_env.latents import Eyes
 from latent_env.progress import progress_bar
@@ -28,9 +27,6 @@ from latent_env.worlds import World
 
 SAMPLING, CHANCE = 1, 3
 """Set the random numbers of sampling, and of uniform actions, apart from those of learning."""
-
-FINAL = "retrained"
-"""The part of a run in which the detector is trained that learns from samples."""
 
 
 def augment(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) -> Augmented:
@@ -41,20 +37,29 @@ def augment(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) -> Au
     agent = choose_agent(job, run, dynamics, number)
     seed = derived_seed(job.config.seed, number, SAMPLING)
     set_random_seed(seed % LARGEST_SEED)
-    with progress_bar(f"samples, round {number}", job.config.samples) as bar:
-        augmented = collect(dynamics, agent, job.config.samples, seed, bar)
+    keep = job.config.agent.keep
+    made = math.ceil(job.config.samples / keep)
+    with progress_bar(f"samples, round {number}", made) as bar:
+        augmented = collect(dynamics, agent, made, seed, bar, keep)
     show_samples(run, dynamics, augmented, job.config.samples, number)
     save_augmented(path, augmented)
     return augmented
 
 
-def play(job: Job[AgentRun], run: Run, before: World, eyes: Eyes) -> tuple[Augmented, World]:
-    """All rounds: what the agent made, and the world of the last round with its judges."""
+def play(
+    job: Job[AgentRun], run: Run, detector_run: Run, before: World, eyes: Eyes
+) -> tuple[Augmented, World]:
+    """All rounds: what the agent made, and the world of the last round with its judges.
+
+    The judges of the first round have seen nothing that agents made, so they are the same for all agents and
+    kept in the folder of the detector.
+    """
+    first = detector_run.part(f"judges-{judges_digest(job)}")
     made: list[Augmented] = []
     world = before
     for number in range(1, job.config.rounds + 1):
         pool = Augmented.joined(made) if made else None
-        world = judged(job, run, before, eyes, pool, number)
+        world = judged(job, run if made else first, before, eyes, pool, number)
         made.append(augment(job, run, make_dynamics(job, world), number))
     return Augmented.joined(made), world
 
@@ -89,25 +94,6 @@ def sources(job: Job[AgentRun], run: Run, before: World, learned: Augmented) -> 
     return found
 
 
-def retrain(
-    job: Job[AgentRun], run: Run, before: World, eyes: Eyes, sets: dict[str, Augmented], shares: Shares
-) -> World:
-    """The world with a detector that learned from these shares of ``sets`` as well.
-
-    From the same weights in the same number of steps: without any samples it is the one from before.
-    """
-    if not any(shares.values()):
-        return before
-    part = run.part(FINAL)
-    if (part.path / "detector.json").is_file():
-        return before.with_detector(load_detector(part.path))
-    made = portions(job, before, sets, shares)
-    detector = learn_to_detect(job, part, before.autoencoder, eyes, "detector, retrained", made)
-    part.writer.close()
-    save_detector(part.path, detector)
-    return before.with_detector(detector)
-
-
 def agent_own_settings(job: Job[AgentRun]) -> dict[str, Any]:
     """All that decides what the agent makes and how the detector learns from it."""
     config = job.config
@@ -128,6 +114,9 @@ def source_digest(plugin: str) -> str:
 
 
 def tidy(run: Run, rounds: int) -> None:
-    """Remove what was only kept in order to go on from: all of it is in the joined file, or done with."""
+    """Remove what was only kept in order to go on from: it is in the joined files, or done with."""
     for name in (*(f"round_{number}" for number in range(1, rounds + 1)), "chance"):
         (run.part(name).path / "augmented.npz").unlink(missing_ok=True)
+    for name in ("detector", "checkpoint"):
+        for path in run.path.glob(f"{TRIED}*/{name}.*"):
+            path.unlink()

@@ -148,7 +148,7 @@ class EnvConfig:
     horizon: int = 1
     time_aware: bool = False
     shell_quantile: float = 0.95
-    shell_ratio: float = 4.0
+    shell_ratio: float | None = None
     shell_band: float = 0.2
     num_envs: int = 32
 
@@ -166,6 +166,7 @@ class AgentConfig:
 
     name: str = MISSING
     perturbation: str = "auto"
+    keep: float = 1.0
 
 
 @dataclass
@@ -275,8 +276,7 @@ class JudgesConfig:
 class MixtureConfig:
     """How it is found out what retrained detectors learn from."""
 
-    shares: list[float] = field(default_factory=lambda: [0.5])
-    effort: float = 0.5
+    shares: list[float] = field(default_factory=lambda: [0.25])
     margin: float = 0.5
 
 

@@ -122,6 +122,13 @@ class Batch(NamedTuple):
     """``(B, T)`` int64: which of the latents made beforehand each token is of; of none, -1."""
 
 
+Decode = Callable[[Tensor], Tensor]
+"""From images ``(B, C, H, W)`` in [0, 1] to what a decoder makes of them."""
+
+DECODED = 0.25
+"""Of the training images, so many are shown as a decoder makes them."""
+
+
 @dataclass(frozen=True)
 class Diet:
     """What a detector's batches are made of: half normal, half anomalous.
@@ -135,12 +142,19 @@ class Diet:
     synthesis: ImageSynthesis
     samples: Blend | None = None
     augment: Augment | None = None
+    decode: Decode | None = None
+    """Applied to some images before anything happens to them, normals and those that become anomalies alike:
+    so that what has been through a decoder is no sign of either."""
 
     def batch(self, size: int, generator: torch.Generator) -> Batch:
         """A batch of ``size`` images."""
         half = size // 2
         index = torch.randint(len(self.images), (2 * half,), generator=generator)
         clean = self.images[index.to(self.images.device)].float() / 255
+        if self.decode is not None:
+            through = (torch.rand(2 * half, generator=generator) < DECODED).nonzero().flatten()
+            through = through.to(clean.device)
+            clean[through] = self.decode(clean[through])
         made = self.synthesis(clean[half:], generator)
         images = torch.cat([clean[:half], made.images])
         masks = torch.cat([torch.zeros_like(made.masks), made.masks])

@@ -28,7 +28,7 @@ from detectors.errors import UserError
 from detectors.kinds import SINGLE
 from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder, PretrainedAutoencoder
 
-FORMAT = 1
+FORMAT = 2
 
 
 def write_atomically(path: Path, content: bytes) -> None:

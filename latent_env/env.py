@@ -56,12 +56,14 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
     ## Action Space
     ``Box(-1, 1, (k,))``. The perturbation turns it into Δz:
 
-    - ``dense``: one number a latent dimension, times ``max_delta`` (default 1 standard deviation).
+    - ``dense``: one number a latent dimension, times ``max_delta`` (by default so much that full
+      strength in all of them reaches as far as the brush does).
     - ``principal``: coefficients of the leading (up to 32) principal directions of normal latents,
       times ``max_delta`` (default 1) standard deviations along each.
     - ``brush`` (spatial latents): ``[row, column, radius, strength, roughness, direction…]`` of a soft
       local stroke; up to 16 direction coefficients. ``max_delta`` is how far the token at the centre
-      moves at full strength (default 4 times the 95 % quantile of the distance between normals).
+      moves at full strength (by default as far as changes must go to be seen: for half of uniformly
+      random strokes to be twice as strong as what decoding gets wrong in normal images).
     - ``auto``: ``brush`` where the latent is spatial, else ``dense``.
 
     ## Observation Space
@@ -102,13 +104,14 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
     ## The shell
     ``info["distance"]`` is the largest change of a token (the whole latent, if it is flat) since the
     start. The inner radius is the ``shell_quantile`` quantile (default 0.95) of the distance between
-    neighbouring normals, the outer one ``shell_ratio`` times that (default 4); no latent leaves it.
-    Within the inner radius a sample counts as a normal variation, beyond it as an anomaly, and within
-    ``shell_band`` (default 0.2) on both sides of it as neither.
+    neighbouring normals, the outer one ``shell_ratio`` times that (by default as far as the brush
+    goes, at least 4); no latent leaves it. Within the inner radius a sample counts as a normal
+    variation, beyond it as an anomaly if the change shows, and otherwise, as within ``shell_band``
+    (default 0.2) on both sides of the radius, as neither.
 
     ## Arguments
     ``gym.make("LatentAug-v0", artifacts="digits", perturbation="auto", max_delta=None, reward=None,
-    horizon=4, time_aware=False, shell_quantile=0.95, shell_ratio=4.0, shell_band=0.2, device="cpu",
+    horizon=4, time_aware=False, shell_quantile=0.95, shell_ratio=None, shell_band=0.2, device="cpu",
     render_mode=None)``
 
     - ``artifacts``: ``"digits"`` (8×8 handwritten digits, flat latent), ``"phantom"`` (64×64 CT-like
@@ -132,7 +135,7 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
         horizon: int = 4,
         time_aware: bool = False,
         shell_quantile: float = 0.95,
-        shell_ratio: float = 4.0,
+        shell_ratio: float | None = None,
         shell_band: float = 0.2,
         device: str = "cpu",
         render_mode: str | None = None,

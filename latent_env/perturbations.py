@@ -23,6 +23,7 @@ the same form under a name and pass that name to ``gym.make``::
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -64,13 +65,18 @@ def make_perturbation(name: str, autoencoder: FrozenAutoencoder, max_delta: floa
 
 @perturbations.register("dense")
 class Dense:
-    """``Δz = max_delta · a``: one number a latent dimension (default ``max_delta`` 1 deviation)."""
+    """``Δz = max_delta · a``: one number a latent dimension.
+
+    By default full strength in all dimensions goes as far as it takes to be seen: ``reach`` of the
+    autoencoder times the 95 % quantile of the distance between normal latents.
+    """
 
     def __init__(self, autoencoder: FrozenAutoencoder, max_delta: float | None) -> None:
         self.action_size = autoencoder.latent_dimensions
         self.null_action = torch.zeros_like(autoencoder.mean).flatten()
         self.shape = autoencoder.latent_shape
-        self.max_delta = 1.0 if max_delta is None else max_delta
+        usual = float(autoencoder.reach * autoencoder.spread[95]) / math.sqrt(self.action_size)
+        self.max_delta = usual if max_delta is None else max_delta
 
     def __call__(self, actions: Tensor, streams: Streams) -> Tensor:  # noqa: ARG002
         """Changes ``(N, *latent_shape)``."""
@@ -102,9 +108,10 @@ class Brush:
 
     The action is ``[row, column, radius, strength, roughness, direction…]``: where the stroke lies
     (-1 to 1 across the grid), how wide it is (0.5 tokens to a third of the grid), how far the token
-    at its centre moves (0 to ``max_delta``, by default 4 times the 95 % quantile of the distance
-    between normal tokens), whether every token moves in one direction (roughness -1) or each in one
-    of its own (1), and up to 16 coefficients of principal token directions.
+    at its centre moves (0 to ``max_delta``, by default as far as it takes to be seen: ``reach`` of the
+    autoencoder times the 95 % quantile of the distance between normal tokens), whether every token
+    moves in one direction (roughness -1) or each in one of its own (1), and up to 16 coefficients of
+    principal token directions.
     """
 
     PLACE = 5
@@ -120,7 +127,7 @@ class Brush:
         self.action_size = self.PLACE + len(self.directions)
         self.null_action = self.directions.new_zeros(self.action_size)
         self.null_action[3] = -1.0
-        usual = 4 * float(autoencoder.spread[95])
+        usual = float(autoencoder.reach * autoencoder.spread[95])
         self.max_delta = usual if max_delta is None else max_delta
         self.row = torch.arange(self.rows, device=self.directions.device)[None, :, None]
         self.column = torch.arange(self.columns, device=self.directions.device)[None, None, :]

@@ -37,7 +37,7 @@ class Settings:
     horizon: int = 4
     time_aware: bool = False
     shell_quantile: float = 0.95
-    shell_ratio: float = 4.0
+    shell_ratio: float | None = None
     shell_band: float = 0.2
 
     def __post_init__(self) -> None:
@@ -46,8 +46,8 @@ class Settings:
             raise UserError(f"perturbation={self.perturbation!r} must be a name")
         if not isinstance(self.time_aware, bool):
             raise UserError(f"time_aware={self.time_aware!r} must be True or False")
-        names = ("shell_quantile", "shell_ratio", "shell_band")
-        for name in (*names, *(["max_delta"] if self.max_delta is not None else [])):
+        optional = [name for name in ("max_delta", "shell_ratio") if getattr(self, name) is not None]
+        for name in ("shell_quantile", "shell_band", *optional):
             check_number(name, getattr(self, name))
         named = isinstance(self.reward, Mapping) and all(isinstance(key, str) for key in self.reward)
         if self.reward is not None and not named:

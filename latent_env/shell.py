@@ -38,15 +38,17 @@ class Shell:
 
     @classmethod
     def around_normals(
-        cls, autoencoder: FrozenAutoencoder, quantile: float, ratio: float, band: float
+        cls, autoencoder: FrozenAutoencoder, quantile: float, ratio: float | None, band: float
     ) -> Shell:
         """A shell whose inner radius is how far normals lie apart.
 
         ``quantile`` (0 to 1) picks from the nearest-neighbour distances between normals, ``ratio`` is
-        outer over inner.
+        outer over inner; None means as far as changes must go to be seen.
         """
         if not 0 <= quantile <= 1:
             raise UserError(f"shell_quantile={quantile:g} must lie from 0 to 1")
+        if ratio is None:
+            ratio = float(autoencoder.reach)
         if ratio <= 1:
             raise UserError(f"shell_ratio={ratio:g} must be above 1: it is outer over inner radius")
         level = round(quantile * (len(autoencoder.spread) - 1))

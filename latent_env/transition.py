@@ -8,25 +8,13 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from detectors.base import Detection, Detector
 from detectors.heads import Reading
 from detectors.tokens import as_map, as_tokens
 from latent_env.shell import ANOMALY, Shell
+from latent_env.visibility import visible_support
 from latent_env.worlds import World
-
-# A change of the decoded image fades in between these two intensities (of 1): below, it is what any
-# decoder does to a neighbouring pixel; above, one can see it.
-BARELY_VISIBLE, CLEARLY_VISIBLE = 0.01, 0.04
-
-
-def visible_support(change: Tensor) -> Tensor:
-    """The soft support ``(B, 1, H, W)`` in [0, 1] of a change ``(B, C, H, W)`` of images."""
-    strength = change.abs().mean(1, keepdim=True)
-    if strength.shape[-1] >= 32:  # on tiny images the neighbours are already another part
-        strength = functional.avg_pool2d(strength, 3, 1, 1, count_include_pad=False)
-    return ((strength - BARELY_VISIBLE) / (CLEARLY_VISIBLE - BARELY_VISIBLE)).clamp(0, 1)
 
 
 class Transition:
@@ -78,7 +66,8 @@ class Transition:
     @cached_property
     def support(self) -> Tensor:
         """``(N, 1, H, W)`` in [0, 1]: where the change can be seen."""
-        return visible_support(self.decoded - self.start_decoded)
+        barely = self.world.autoencoder.barely_visible
+        return visible_support(self.decoded - self.start_decoded, barely)
 
     @cached_property
     def image(self) -> Tensor:

@@ -79,7 +79,7 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
         horizon: int = 4,
         time_aware: bool = False,
         shell_quantile: float = 0.95,
-        shell_ratio: float = 4.0,
+        shell_ratio: float | None = None,
         shell_band: float = 0.2,
         device: str = "auto",
         render_mode: str | None = None,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_world
+from conftest import WORLDS, make_world
 
 from agents.report import Row, table, verdict
 from agents.rollout import collect, save_augmented
@@ -17,6 +17,7 @@ from detectors.errors import UserError
 from latent_env.dynamics import Dynamics
 from latent_env.settings import Settings
 from latent_env.shell import ANOMALY, NORMAL
+from latent_env.worlds import load_world
 
 
 def dynamics(latent: str = "spatial", worlds: int = 4, **settings: object) -> Dynamics:
@@ -48,17 +49,17 @@ def test_random_is_uniform_and_seeded() -> None:
     )
 
 
-@pytest.mark.parametrize("latent", ["flat", "spatial"])
-def test_gradient_lowers_the_score_below_that_of_its_start(latent: str) -> None:
-    world = dynamics(latent, worlds=16)
-    observation = world.observe().numpy()
+@pytest.mark.parametrize("name", WORLDS)
+def test_gradient_lowers_the_score_below_that_of_its_start(name: str) -> None:
+    world = Settings(horizon=1).dynamics(load_world(name, torch.device("cpu")), 16)
+    observation = world.reset_tensor(seeds=torch.arange(16)).numpy()
     start, _ = RandomAgent(world, 3).predict(observation)
     climbed, _ = GradientAgent(world, 3, steps=5, step_size=0.2).predict(observation)
     assert np.abs(climbed).max() <= 1
     with torch.no_grad():
         before = world.imagine(torch.from_numpy(start)).detection.score.mean()
         after = world.imagine(torch.from_numpy(climbed)).detection.score.mean()
-    assert after < before
+    assert after < before - 0.3
 
 
 def test_a_rollout_is_a_labelled_data_set(tmp_path: Path) -> None:

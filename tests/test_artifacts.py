@@ -16,6 +16,7 @@ from agents.rollout import Augmented, load_augmented, save_augmented
 from detectors.errors import UserError
 from detectors.transformer import TransformerDetector
 from latent_env.artifacts import (
+    FORMAT,
     load_artifact,
     load_autoencoder,
     load_detector,
@@ -123,7 +124,7 @@ def test_a_file_that_only_claims_to_be_tensors(tmp_path: Path) -> None:
     import hashlib
 
     content = b"not tensors at all"
-    description = {"kind": "x", "format": 1, "facts": {}, "sha256": hashlib.sha256(content).hexdigest()}
+    description = {"kind": "x", "format": FORMAT, "facts": {}, "sha256": hashlib.sha256(content).hexdigest()}
     (tmp_path / "x.safetensors").write_bytes(content)
     (tmp_path / "x.json").write_text(json.dumps(description))
     with pytest.raises(UserError, match="no safetensors file"):

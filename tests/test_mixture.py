@@ -22,8 +22,16 @@ from agents.rollout import Augmented
 from conf.conclusion import mixed
 from conf.job import Job
 from conf.judging import varied_job
-from conf.mixture import LEARNED, RANDOM, candidates, check_mixture, choose_shares, portions
-from conf.rounds import retrain
+from conf.mixture import (
+    LEARNED,
+    RANDOM,
+    Tried,
+    candidates,
+    check_mixture,
+    choose_mixture,
+    learn_mixtures,
+    portions,
+)
 from conf.schema import AgentRun, MixtureConfig
 from detectors.errors import UserError
 from detectors.training import Portion, Samples, blend
@@ -118,13 +126,12 @@ def test_nothing_blends_to_nothing() -> None:
 @given(st.lists(st.floats(0, 1), max_size=4), st.lists(st.sampled_from([LEARNED, RANDOM]), unique=True))
 def test_candidates(shares: list[float], sources: list[str]) -> None:
     found = candidates(shares, sources)
-    assert found[0] == {}
     some = {share for share in shares if share > 0}
-    assert len(found) == 1 + len(some) * (len(sources) + (len(sources) > 1)) * bool(sources)
+    assert len(found) == len(some) * (len(sources) + (len(sources) > 1)) * bool(sources)
     assert len({tuple(sorted(each.items())) for each in found}) == len(found)
     totals = [sum(each.values()) for each in found]
     assert totals == pytest.approx(sorted(totals))
-    for each in found[1:]:
+    for each in found:
         assert set(each) <= set(sources)
         assert any(sum(each.values()) == pytest.approx(share) for share in some)
         assert len(set(each.values())) == 1
@@ -140,7 +147,7 @@ class Made:
         small = [argument for argument in TINY_AGENT if not argument.startswith("detector.steps")]
         learning = ["detector.steps=100", "detector.learning_rate=3e-3", "detector.batch_size=16"]
         learning += ["labelled.train=0", "detector.rivals=[]"]
-        trying = ["mixture.shares=[0.5]", "mixture.effort=1", "mixture.margin=0.5", "share=null"]
+        trying = ["mixture.shares=[0.5]", "mixture.margin=0.5", "share=null"]
         self.job: Job[AgentRun] = make_job(folder, *small, *learning, *trying, "agent=random")
         self.world, self.detector_run, self.eyes = detector_stage(self.job)
 
@@ -151,9 +158,13 @@ class Made:
 
     def choose(
         self, name: str, sets: Mapping[str, Augmented], **changes: Any
-    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        job = varied_job(self.job, **changes)
-        return choose_shares(job, self.run(name), self.world, self.eyes, sets)
+    ) -> tuple[dict[str, float], list[Tried]]:
+        kept, tried = self.outcome(name, sets, **changes)
+        return kept.shares, tried
+
+    def outcome(self, name: str, sets: Mapping[str, Augmented], **changes: Any) -> tuple[Tried, list[Tried]]:
+        job, before = varied_job(self.job, **changes), Tried({}, self.world, [])
+        return choose_mixture(job, self.eyes, learn_mixtures(job, self.run(name), before, self.eyes, sets))
 
 
 @pytest.fixture(scope="module")
@@ -188,23 +199,20 @@ def harmful(made: Made) -> Augmented:
 
 def test_what_helps_is_taken(made: Made, helpful: Augmented, harmful: Augmented) -> None:
     shares, tried = made.choose("helpful", {LEARNED: helpful, RANDOM: harmful})
-    assert [each["shares"] for each in tried] == candidates([0.5], [LEARNED, RANDOM])
+    assert [each.shares for each in tried] == [{}, *candidates([0.5], [LEARNED, RANDOM])]
     assert shares == {LEARNED: 0.5}
-    by_hand = {tuple(each["shares"]): each["image_AUROC"] for each in tried}
+    by_hand = {tuple(each.shares): each.image_AUROC for each in tried}
     assert by_hand[(LEARNED,)] > by_hand[()] + 0.05
     assert by_hand[(LEARNED,)] > by_hand[(RANDOM,)]
-    assert tried[0]["margin"] == 0
-    assert all(each["margin"] > 0 for each in tried[1:])
+    assert tried[0].margin == 0
+    assert all(each.margin > 0 for each in tried[1:])
 
 
 def test_what_does_harm_is_left_out(made: Made, harmful: Augmented) -> None:
-    shares, tried = made.choose("harmful", {LEARNED: harmful})
-    assert shares == {}
-    assert [each["shares"] for each in tried] == [{}, {LEARNED: 0.5}]
-    assert tried[1]["image_AUROC"] < tried[0]["image_AUROC"] + tried[1]["margin"]
-    run = made.run("harmful")
-    assert retrain(made.job, run, made.world, made.eyes, {LEARNED: harmful}, shares) is made.world
-    assert not (run.path / "retrained").exists()
+    kept, tried = made.outcome("harmful", {LEARNED: harmful})
+    assert [each.shares for each in tried] == [{}, {LEARNED: 0.5}]
+    assert tried[1].image_AUROC < tried[0].image_AUROC + tried[1].margin
+    assert kept.world is made.world
 
 
 def test_the_margin_decides(
@@ -212,10 +220,11 @@ def test_the_margin_decides(
 ) -> None:
     sets = {LEARNED: helpful, RANDOM: harmful}
     first, tried = made.choose("helpful", sets)
-    monkeypatch.setattr(mixture, "learn_transformer", forbidden)  # what was tried is known
+    monkeypatch.setattr(mixture, "learn_to_detect", forbidden)  # what was tried is known
     again, found = made.choose("helpful", sets)
-    assert (again, found) == (first, tried)
-    careful = MixtureConfig([0.5], 1.0, 1000.0)
+    assert again == first
+    assert [each.facts() for each in found] == [each.facts() for each in tried]
+    careful = MixtureConfig([0.5], 1000.0)
     assert made.choose("helpful", sets, mixture=careful)[0] == {}
 
 
@@ -226,10 +235,15 @@ def forbidden(*_: object) -> None:
 def test_a_fixed_share_is_not_questioned(
     made: Made, harmful: Augmented, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mixture, "learn_transformer", forbidden)
+    taught: list[Any] = []
+    monkeypatch.setattr(
+        mixture, "learn_to_detect", lambda *given: taught.append(given[-1]) or made.world.detector
+    )
     for share in (0.0, 0.3, 1.0):
         found = made.choose("fixed", {LEARNED: harmful}, share=share)
-        assert found == ({LEARNED: share}, [])
+        assert found == ({LEARNED: share} if share else {}, [])
+    assert [portion.share for portions in taught for portion in portions] == [0.3, 1.0]
+    monkeypatch.setattr(mixture, "learn_to_detect", forbidden)
     nothing = as_augmented(made.job.dataset.test, 0, 0, made.world.autoencoder.latent_shape)
     for either in (0.3, None):  # without an anomaly there is nothing to learn from
         assert made.choose("fixed", {LEARNED: nothing}, share=either) == ({}, [])
@@ -237,9 +251,10 @@ def test_a_fixed_share_is_not_questioned(
 
 
 def test_a_detector_is_retrained_on_what_was_chosen(made: Made, helpful: Augmented) -> None:
-    run, sets = made.run("retrained"), {LEARNED: helpful}
-    after = retrain(made.job, run, made.world, made.eyes, sets, {LEARNED: 0.5})
-    again = retrain(made.job, run, made.world, made.eyes, sets, {LEARNED: 0.5})  # from its file
+    sets = {LEARNED: helpful}
+    after, again = (
+        made.outcome("retrained", sets, share=0.5)[0].world for _ in range(2)
+    )  # then from its file
 
     def scores(of: Any) -> Tensor:
         images = torch.from_numpy(made.job.dataset.test.images[:20]).float() / 255
@@ -326,14 +341,17 @@ def test_nothing_chosen_leaves_the_detector_as_it_was(here: Path, run_here: RunH
     held = scores(run)
     assert np.array_equal(held["with"], held["without"])
     report = read(run / "report.json")
-    assert [each["shares"] for each in report["mixtures_tried"]] == candidates([0.5], [LEARNED, RANDOM])
+    assert [each["shares"] for each in report["mixtures_tried"]] == [
+        {},
+        *candidates([0.5], [LEARNED, RANDOM]),
+    ]
     assert report["share_learned"] == report["share_random"] == 0
     assert {"coverage", "duplicates", "effective_rank"} <= report.keys()
     assert report["coverage"] > 0
     assert report["effective_rank"] > 1
     assert all(row["difference"] == 0 for row in report["metrics"].values())
     assert "Nothing was added" in (run / "report.md").read_text()
-    assert not (run / "retrained").exists()
+    assert not list(run.rglob("with_*/detector.*"))  # only the chosen one is kept
     assert not (run / "curves.json").exists()
     assert not list(run.rglob("round_*/augmented.npz"))
 
@@ -355,7 +373,7 @@ def test_curves_change_nothing_else(here: Path, run_here: RunHere) -> None:
         {path.relative_to(run).as_posix() for path in run.rglob("*") if "events" not in path.name}
         for run in runs
     ]
-    assert files[1] - files[0] == {"curves.json", "retrained/curves.json"}
+    assert files[1] - files[0] == {"curves.json", "with_learned_0.5/curves.json"}
     assert files[0] <= files[1]
     curves = read(runs[1] / "curves.json")
     assert curves.keys() == {"without", "with"}

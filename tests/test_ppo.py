@@ -45,7 +45,7 @@ class Quiet(RewardTerm):
 
 
 def learned(of: World, reward: Mapping[str, float], folder: Path, steps: int, least: float) -> PPO:
-    vec_env = LatentVecEnv(Settings(reward=reward, horizon=2).dynamics(of, 4), 0)
+    vec_env = LatentVecEnv(Settings(reward=reward, horizon=2, max_delta=1.0).dynamics(of, 4), 0)
     model = make_ppo(vec_env, SETTINGS, seed=0)
     kept: list[float] = []
 

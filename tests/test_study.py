@@ -56,9 +56,12 @@ def test_plan_expands_every_table(tmp_path: Path) -> None:
     assert len(defaults) == (5 + 4) * 2 * 6 * 2  # data sets, tracks, agents, seeds
     varied = [run for run in plan.runs if run.variant != "default"]
     assert {run.agent for run in varied} == {"none", "random", "ppo"}
-    assert {run.dataset for run in varied} == {"phantom"}
+    assert {run.dataset for run in varied} == {"phantom", "magnetic_tile", "busi"}
     assert {run.track for run in varied if run.variant.startswith("labelled")} == {"labelled_validation"}
-    assert len(varied) == (2 * 2 + 2 * 1) * 3 * 2  # curves by tracks, agents, seeds
+    curves = [run for run in varied if "=" in run.variant]
+    assert {run.dataset for run in curves} == {"phantom"}
+    assert len(curves) == (2 * 2 + 2 * 1) * 3 * 2  # curves by tracks, agents, seeds
+    assert len(varied) - len(curves) == 7 * 2 * 2 * 2  # ablations, data sets, agents, seeds
 
     (bottle,) = [
         run
@@ -462,7 +465,6 @@ def test_pictures_are_small(tmp_path: Path) -> None:
 TINY = [
     *("autoencoder.steps=20", "autoencoder.width=8", "detector.steps=10", "detector.width=16"),
     *("detector.heads=2", "env.num_envs=8", "samples=32", "rounds=1", "threads=1", "device=cpu"),
-    "mixture.effort=0.1",
 ]
 SMALL = "small=dataset=phantom dataset.train=24 dataset.valid=8 dataset.test=12"
 

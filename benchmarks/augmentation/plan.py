@@ -12,7 +12,7 @@ from detectors.errors import UserError
 SCRATCH, PRETRAINED = "scratch", "pretrained"
 NORMAL_ONLY, LABELLED = "normal_only", "labelled_validation"
 
-BUDGET = ("samples=1024", "dataset.suits.agent_steps=6144", "judges.effort=0.25")
+BUDGET = ("samples=1024", "rounds=1", "dataset.suits.agent_steps=6144")
 SETTINGS: dict[str, tuple[str, ...]] = {
     SCRATCH: (
         *("autoencoder=conv", "autoencoder.latent=spatial", "dataset.size=32"),
@@ -42,6 +42,9 @@ class Data:
     tracks: tuple[str, ...] = TRACKS
 
 
+MNIST = ("dataset=mnist", "dataset.limit=500")
+"""Of 10,000 test images, so many normal and so many others say enough."""
+
 DATASETS: dict[str, Data] = {
     "phantom": Data(("dataset=phantom",), settings=(SCRATCH,)),
     "bottle": Data(("dataset=mvtec", "dataset.category=bottle"), "mvtec/bottle", "mvtec"),
@@ -49,9 +52,9 @@ DATASETS: dict[str, Data] = {
         ("dataset=folder", "dataset.root=folder/magnetic_tile"), "folder/magnetic_tile", "."
     ),
     "busi": Data(("dataset=bmad_custom", "dataset.name=BUSI"), "bmad/BUSI", "bmad"),
-    "mnist_0": Data(("dataset=mnist", "dataset.normal=0"), "mnist", ".", (SCRATCH,)),
-    "mnist_3": Data(("dataset=mnist", "dataset.normal=3"), "mnist", ".", (SCRATCH,)),
-    "mnist_8": Data(("dataset=mnist", "dataset.normal=8"), "mnist", ".", (SCRATCH,)),
+    "mnist_0": Data((*MNIST, "dataset.normal=0"), "mnist", ".", (SCRATCH,)),
+    "mnist_3": Data((*MNIST, "dataset.normal=3"), "mnist", ".", (SCRATCH,)),
+    "mnist_8": Data((*MNIST, "dataset.normal=8"), "mnist", ".", (SCRATCH,)),
 }
 
 AGENTS: dict[str, tuple[str, ...]] = {
@@ -61,8 +64,8 @@ AGENTS: dict[str, tuple[str, ...]] = {
     **{
         name: (f"agent={name}",)
         for name in (
-            *("random", "gradient", "ppo", "random_matched", "untrained", "mixup", "smallest", "cem"),
-            *("glass", "feature_noise"),
+            *("random", "gradient", "ppo", "random_useful", "random_matched", "untrained", "mixup"),
+            *("smallest", "cem", "glass", "feature_noise"),
         )
     },
 }
@@ -96,8 +99,21 @@ class Variant:
 DEFAULT = "default"
 COMPARED = ("none", "random", "ppo")
 
+
+def ablation(*overrides: str) -> Variant:
+    """The agent in question with another key; the reference beside it doesn't depend on that."""
+    return Variant(overrides, ("none", FOCUS), ("magnetic_tile", "busi"), (SCRATCH,), (LABELLED,))
+
+
 VARIANTS: dict[str, Variant] = {
     DEFAULT: Variant(()),
+    "all kept": ablation("agent.keep=1"),
+    "one judge": ablation("judges.count=0"),
+    "two rounds": ablation("rounds=2"),
+    "balanced reward": ablation("reward=balanced"),
+    "four strokes": ablation("env.horizon=4"),
+    "faint strokes": ablation("env.shell_ratio=4"),
+    "half of all": ablation("share=0.5"),
     "normals=40": Variant(("normals=40",), COMPARED, ("phantom",)),
     "normals=160": Variant(("normals=160",), COMPARED, ("phantom",)),
     "labelled=5": Variant(("labelled.train=5",), COMPARED, ("phantom",), tracks=(LABELLED,)),

@@ -7,16 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from benchmarks.augmentation.collect import Row
 from benchmarks.augmentation.comparisons import AGAINST, Comparison
 from benchmarks.augmentation.figures import CASES, CURVE, FOREST, LEARNING, SAMPLES
 from benchmarks.augmentation.findings import Findings
+from benchmarks.augmentation.mixtures import mixtures_of
 from benchmarks.augmentation.plan import DEFAULT, commands
 from benchmarks.augmentation.plotting import MAIN_METRIC
 from benchmarks.augmentation.records import FAILED
-from benchmarks.augmentation.statistics import Estimate
+from benchmarks.augmentation.wording import cell, code, count, one_line, spread, table
 
 PIXELS = "pixel_AUPRO"
 
@@ -46,6 +45,7 @@ def markdown(findings: Findings, discussion: str) -> str:
         *pictures(findings, FOREST),
         *means(findings),
         *rivals(findings),
+        *section("What each source does by itself", by_themselves(findings)),
         *section("Learning curves", pictures(findings, LEARNING)),
         *section("Variants", [*variants(findings), *pictures(findings, CURVE)]),
         *section("What agents make", pictures(findings, SAMPLES)),
@@ -64,27 +64,6 @@ def section(title: str, parts: Iterable[str]) -> list[str]:
     return [f"## {title}", *parts] if parts else []
 
 
-def code(lines: Iterable[str]) -> str:
-    """Lines as they are typed."""
-    return "\n".join(["```", *lines, "```"])
-
-
-def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table that also reads well in a terminal."""
-    body = [list(map(str, line)) for line in lines]
-    widths = [max(len(line[i]) for line in [list(header), *body]) for i in range(len(header))]
-    rows = [list(header), ["-" * width for width in widths], *body]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    )
-
-
-def count(number: int, what: str) -> str:
-    """``1 run``, ``2 runs``."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def asked(findings: Findings) -> Iterator[str]:
     """What was asked, how it was measured, and of what code."""
     states = Counter(row.outcome.state for row in findings.rows)
@@ -101,16 +80,6 @@ def asked(findings: Findings) -> Iterator[str]:
     yield code([findings.command, "", f"report at commit {findings.commit}", f"complete: {by}"])
     if findings.remarks:
         yield "\n".join(f"- {remark}" for remark in findings.remarks)
-
-
-def cell(estimate: Estimate | None, bold: bool = True) -> str:
-    """A difference with its interval, bold if that excludes zero."""
-    if estimate is None:
-        return ""
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.mean:+.4f}"
-    text = f"{estimate.mean:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})"
-    return f"**{text}**" if bold and estimate.excludes_zero else text
 
 
 def find(findings: Findings, metric: str, variant: str | None = DEFAULT) -> list[Comparison]:
@@ -202,14 +171,6 @@ def mean_table(rows: Sequence[Row], metric: str) -> str:
     return table(["data set", *agents], lines)
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation (number)."""
-    if not values:
-        return ""
-    around = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.4f}{around} ({len(values)})"
-
-
 def rivals(findings: Findings) -> Iterator[str]:
     """Detectors that learn from normal images alone, on the same images."""
     chosen = [each for each in find(findings, MAIN_METRIC) if each.against not in AGAINST]
@@ -254,6 +215,28 @@ def variants(findings: Findings) -> Iterator[str]:
     yield table([*header, *(f"minus {name}" for name in AGAINST)], lines)
 
 
+def by_themselves(findings: Findings) -> Iterator[str]:
+    """What mixtures gave whether or not they were chosen."""
+    found = list(mixtures_of(findings.rows, (MAIN_METRIC, PIXELS)))
+    if not found:
+        return
+    yield (
+        "Every run trains a detector on each mixture, from the same weights in the same number of steps, "
+        "and the validation split chooses. Here they all are: on the test split, minus the detector without "
+        "samples; and in how many runs the mixture was chosen."
+    )
+    lines = [
+        [
+            *each.place,
+            each.named,
+            f"{each.chosen} of {each.seeds}",
+            *(cell(each.differences.get(metric)) for metric in (MAIN_METRIC, PIXELS)),
+        ]
+        for each in found
+    ]
+    yield table(["setting", "track", "data set", "agent", "mixture", "chosen", MAIN_METRIC, PIXELS], lines)
+
+
 def pictures(findings: Findings, kind: str) -> Iterator[str]:
     """Links to figures."""
     for shown in findings.figures:
@@ -274,12 +257,6 @@ def unfinished(findings: Findings) -> Iterator[str]:
     if others:
         yield "## Runs without an end"
         yield table(["run", "state"], ([row.run.key, row.outcome.state] for row in others))
-
-
-def one_line(text: str, most: int = 300) -> str:
-    """An error, fit for a cell of a table."""
-    text = " ".join(text.split()).replace("|", "\\|")
-    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def verdict_text(findings: Findings) -> str:

@@ -25,6 +25,9 @@ SPREAD_LEVELS = 101
 LEAST_VARIANCE = 0.01
 """No dimension is scaled as if its variance were below this share of the mean variance."""
 
+LEAST_VISIBLE, LEAST_REACH = 0.01, 4.0
+"""Nobody sees weaker changes, however well a decoder works; and strokes go at least so far."""
+
 MAX_DIRECTIONS = 32
 MAX_TOKEN_DIRECTIONS = 16
 
@@ -58,7 +61,11 @@ class FrozenAutoencoder(nn.Module):
     - ``spread (101,)``: quantiles of the distance from a token to the nearest token at the same
       place in another normal image (at any place, where the model whitens its tokens itself), the
       yardstick of what is still a normal variation;
-    - ``cycle_error``: the mean of ``‖E(D(z)) − z‖`` (root mean square a dimension) on normals.
+    - ``cycle_error``: the mean of ``‖E(D(z)) − z‖`` (root mean square a dimension) on normals;
+    - ``barely_visible``: how strong a change of a decoded image must be to be one, in intensities of 0 to 1;
+    - ``reach``: how far strokes must go to show, in radii within which normal tokens lie apart.
+
+    The last two are for :func:`latent_env.visibility.measure_visibility` to fill in.
     """
 
     mean: Tensor
@@ -68,6 +75,8 @@ class FrozenAutoencoder(nn.Module):
     token_directions: Tensor
     spread: Tensor
     cycle_error: Tensor
+    barely_visible: Tensor
+    reach: Tensor
 
     def __init__(self, model: Autoencoder) -> None:
         super().__init__()
@@ -88,6 +97,8 @@ class FrozenAutoencoder(nn.Module):
         self.register_buffer("token_directions", torch.zeros(tokens, shape[0]))
         self.register_buffer("spread", torch.zeros(SPREAD_LEVELS))
         self.register_buffer("cycle_error", torch.zeros(()))
+        self.register_buffer("barely_visible", torch.tensor(LEAST_VISIBLE))
+        self.register_buffer("reach", torch.tensor(LEAST_REACH))
         self.requires_grad_(False)
         self.eval()
 
@@ -111,6 +122,10 @@ class FrozenAutoencoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The reconstruction of ``images``."""
         return self.decode(self.encode(images))
+
+    def in_parts(self, latents: Tensor) -> Tensor:
+        """Whitened latents ``(N, *latent_shape)`` decoded, some at a time."""
+        return torch.cat([self.decode(part) for part in latents.split(at_once(self.size))])
 
     def in_batches(self, images: ImageSource) -> Tensor:
         """Whitened latents of ``images`` ``(N, C, H, W)``, uint8 or float, on the model's device."""

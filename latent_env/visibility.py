@@ -1,0 +1,83 @@
+"""What can be seen of a change of the latent: how strong it must be, and how far it must go for that.
+
+A change that hardly shows when it is decoded is still a normal image, whatever its length in latent space; a
+detector that learns to call it an anomaly learns to see what isn't there. How far is far enough depends on
+the decoder, so it is measured, once, when an autoencoder is frozen.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from detectors.images import ImageSource, at_once, spread_over
+from latent_env.autoencoders.frozen import LEAST_REACH, LEAST_VISIBLE, FrozenAutoencoder, as_float
+from latent_env.perturbations import Brush
+from latent_env.streams import Streams
+
+MOST_IMAGES = 64
+"""So many images are decoded to measure it."""
+
+NORMALLY = 0.99
+"""Nearly all pixels of normal images are decoded better than that: a change as small as the rest is none."""
+
+CLEARLY = 2.0
+"""A change so many times as strong as a barely visible one is clearly visible."""
+
+MOST_VISIBLE = 0.1
+"""Everybody sees more, however badly a decoder works."""
+
+MOST_REACH = 64.0
+
+
+def strength_of(change: Tensor) -> Tensor:
+    """How strong a change of images ``(B, C, H, W)`` is, place by place: ``(B, 1, H, W)``."""
+    strength = change.abs().mean(1, keepdim=True)
+    if strength.shape[-1] >= 32:  # on tiny images the neighbours are already another part
+        strength = functional.avg_pool2d(strength, 3, 1, 1, count_include_pad=False)
+    return strength
+
+
+def visible_support(change: Tensor, barely: Tensor | float) -> Tensor:
+    """The soft support ``(B, 1, H, W)`` in [0, 1] of a change ``(B, C, H, W)`` of images.
+
+    It fades in from where the change is ``barely`` visible.
+    """
+    return ((strength_of(change) / barely - 1) / (CLEARLY - 1)).clamp(0, 1)
+
+
+@torch.no_grad()
+def measure_visibility(autoencoder: FrozenAutoencoder, images: ImageSource) -> FrozenAutoencoder:
+    """Fill in ``barely_visible`` and ``reach``, from images ``(N, C, H, W)``; returns the autoencoder.
+
+    A change is barely visible where it is as strong as what decoding itself changes in the worst hundredth
+    of normal pixels. The reach is how far, in radii within which normal tokens lie apart, strokes must go for
+    half of uniformly random ones to be clearly visible somewhere.
+    """
+    some = as_float(spread_over(images, MOST_IMAGES), autoencoder.mean)
+    parts = some.split(at_once(autoencoder.size))
+    errors = torch.cat([strength_of(autoencoder(part) - part).flatten() for part in parts])
+    usual = errors.kthvalue(round(NORMALLY * (len(errors) - 1)) + 1).values
+    autoencoder.barely_visible.copy_(usual.clamp(LEAST_VISIBLE, MOST_VISIBLE))
+    if autoencoder.is_spatial and not autoencoder.whitens_itself:
+        autoencoder.reach.copy_(torch.tensor(_reach(autoencoder, some)))
+    return autoencoder
+
+
+def _reach(autoencoder: FrozenAutoencoder, images: Tensor) -> float:
+    """The smallest reach, in steps of the square root of 2, that makes strokes visible."""
+    latents = autoencoder.in_batches(images)
+    inner = float(autoencoder.spread[95])
+    brush, streams = Brush(autoencoder, inner), Streams(len(latents), latents.device)
+    streams.seeds += torch.arange(len(latents), device=latents.device)
+    actions = torch.rand(len(latents), brush.action_size, generator=torch.Generator().manual_seed(0))
+    strokes = brush((2 * actions - 1).to(latents), streams)
+    reach, decoded = LEAST_REACH, autoencoder.in_parts(latents)
+    while reach < MOST_REACH:
+        change = autoencoder.in_parts(latents + reach * strokes) - decoded
+        peaks = strength_of(change).flatten(1).amax(1)
+        if peaks.median() >= CLEARLY * autoencoder.barely_visible:
+            break
+        reach *= 2**0.5
+    return reach
