@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from detectors.errors import UserError
 from detectors.images import ImageSource, spread_over
 from detectors.synthesis import ImageSynthesis
-from detectors.training import Diet, Portion, Samples, blend, score, train_detector
+from detectors.training import DECODED, Diet, Portion, Samples, blend, score, train_detector
 from detectors.training_state import TrainingState
 from detectors.transformer import TransformerDetector
 from latent_env.autoencoders import ConvAutoencoder
@@ -366,6 +366,17 @@ def test_the_detector_learns_the_same_and_scores_the_same(mapped: NDArray[np.uin
     assert torch.equal(resident, streamed)
     assert torch.equal(scores[0].score, scores[1].score)
     assert torch.equal(scores[0].map, scores[1].map)
+
+
+def test_what_went_through_a_decoder_is_normal_as_often_as_not() -> None:
+    images = torch.full((8, 1, 32, 32), 200, dtype=torch.uint8)
+    dark = Diet(images, ImageSynthesis({"cutpaste": 1.0}), decode=lambda batch: batch / 4)
+    batch = dark.batch(800, seeded())
+    through = batch.images.flatten(1).median(1).values < 0.5  # most of it, whatever was pasted
+    for label in (0, 1):
+        assert float(through[batch.labels == label].float().mean()) == pytest.approx(DECODED, abs=0.08)
+    unchanged = batch.images[through & (batch.labels == 0)]
+    torch.testing.assert_close(unchanged, torch.full_like(unchanged, 200 / 255 / 4))
 
 
 @settings(max_examples=20)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -273,7 +275,7 @@ def write(tmp_path: Path, runs: tuple[Planned, ...], monkeypatch: pytest.MonkeyP
     test = Split(np.zeros((50, 1, 16, 16), np.uint8), LABELS, None, tuple(map(str, range(50))))
     monkeypatch.setattr(command, "test_images", lambda _: test)
     plan = Plan(runs, ("data set moon is left out",))
-    command.report(plan, tmp_path, "python -m benchmarks.augmentation …")
+    command.report(plan, tmp_path, "python -m benchmarks.augmentation …", started=False)
     return (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
 
 
@@ -485,11 +487,23 @@ def test_a_real_study_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "## Verdict: random minus others" in text
     assert "samples-scratch-normal_only-small.png" in text
 
+    drawn = re.findall(r"\(figures/.*?\.png\)", text)
+    shutil.move("runs", "elsewhere")  # the report needs nothing of them
+    assert command.run(arguments) == 0
+    assert not Path("runs/study/phantom/agent").exists()
+    assert json.loads(Path("results/RESULTS.json").read_text())["comparisons"] == found["comparisons"]
+    assert re.findall(r"\(figures/.*?\.png\)", Path("results/RESULTS.md").read_text()) == drawn
+    shutil.rmtree("runs", ignore_errors=True)
+    shutil.move("elsewhere", "runs")
+
     folders = {path: path.stat().st_mtime_ns for path in Path("runs/study").rglob("metrics.json")}
     assert command.run(arguments) == 0
     Path("results/study.json").unlink()  # made elsewhere, as far as this folder knows
-    assert command.run([*arguments, "--report-only"]) == 0
+    asked = [*arguments, "--seeds", "3", "--report-only"]
+    assert command.run(asked) == 0
     again = json.loads(Path("results/RESULTS.json").read_text())
+    assert len(again["runs"]) == 4
+    assert "2 more runs were possible and have not been started" in Path("results/RESULTS.md").read_text()
     assert again["comparisons"] == found["comparisons"]
     assert folders == {path: path.stat().st_mtime_ns for path in Path("runs/study").rglob("metrics.json")}
 

@@ -38,7 +38,7 @@ from benchmarks.augmentation.plan import (
     commands,
     make_plan,
 )
-from benchmarks.augmentation.records import FAILED, Records, commit
+from benchmarks.augmentation.records import FAILED, MISSING, Records, commit
 from benchmarks.augmentation.report import write_report
 from benchmarks.augmentation.runner import find, make
 from benchmarks.augmentation.running import check_keys, job_of
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--jobs", type=int, default=1, metavar="N", help=text)
     text = "print the runs as commands and stop: one with -m for all that differ by agent and seed alone"
     line.add_argument("--list", action="store_true", help=text)
-    line.add_argument("--report-only", action="store_true", help="run nothing: report what is there")
+    line.add_argument("--report-only", action="store_true", help="run nothing: report what was started")
     return line
 
 
@@ -121,14 +121,18 @@ def test_images(run: Planned) -> Split | None:
         return None
 
 
-def report(plan: Plan, out: Path, command: str) -> Findings:
-    """Collect what is there, compare, draw and write."""
-    rows = collect(plan.runs, Records(out / "study.json"))
+def report(plan: Plan, out: Path, command: str, started: bool) -> Findings:
+    """Collect what is there, compare, draw and write; if ``started``, without runs that nobody began."""
+    rows, remarks = collect(plan.runs, Records(out / "study.json")), list(plan.remarks)
+    begun = [row for row in rows if row.outcome.state != MISSING]
+    if started and len(begun) < len(rows):
+        remarks.append(f"{len(rows) - len(begun)} more runs were possible and have not been started")
+        rows = begun
     with progress_bar("comparing", len(by_place(rows))) as bar:
         comparisons = compare_all(rows, bar.update)
-    findings = Findings(rows, comparisons, command, commit(), plan.remarks)
+    findings = Findings(rows, comparisons, command, commit(), remarks)
     figures = draw_figures(out, rows, comparisons, findings.focus, test_images)
-    findings = Findings(rows, comparisons, command, findings.commit, plan.remarks, figures)
+    findings = Findings(rows, comparisons, command, findings.commit, remarks, figures)
     path = write_report(out, findings)
     print(f"{verdict_text(findings)}\n\nreport: {path}")
     return findings
@@ -155,7 +159,7 @@ def run(arguments: list[str]) -> int:
         if options.jobs > 1:
             os.environ.setdefault("OMP_NUM_THREADS", "1")  # the processes inherit it
         make(plan.runs, options.out, options.jobs)
-    findings = report(plan, options.out, command)
+    findings = report(plan, options.out, command, options.report_only)
     return 1 if any(row.outcome.state == FAILED for row in findings.rows) else 0
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.augmentation.plan import Planned
-from benchmarks.augmentation.records import FAILED, MISSING, WHOLE, Outcome, Records
+from benchmarks.augmentation.records import FAILED, MISSING, NEEDED, WHOLE, Outcome, Records
 from latent_env.artifacts import read_json
 
 METRICS = ("image_AUROC", "image_AP", "image_F1Max", "pixel_AUROC", "pixel_AP", "pixel_AUPRO")
@@ -42,6 +42,8 @@ class Row:
     run: Planned
     outcome: Outcome
     report: Mapping[str, Any] = field(default_factory=dict)
+    kept: Path = Path()
+    """Where its scores and curves lie."""
 
     @property
     def whole(self) -> bool:
@@ -50,7 +52,7 @@ class Row:
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """Where it was made; may be gone."""
         assert self.outcome.folder is not None
         return Path(self.outcome.folder)
 
@@ -84,7 +86,7 @@ class Row:
     @cached_property
     def scores(self) -> Scores | None:
         """The raw test scores, where the run kept them."""
-        path = self.folder / "scores.npz"
+        path = self.kept / "scores.npz"
         if not path.is_file():
             return None
         with np.load(path, allow_pickle=False) as held:
@@ -94,7 +96,7 @@ class Row:
     @cached_property
     def curves(self) -> Curves:
         """Metrics of both detectors over their steps, where the run kept them."""
-        path = self.folder / "curves.json"
+        path = self.kept / "curves.json"
         found: Any = read_json(path) if path.is_file() else {}
         return {WITH: found} if isinstance(found, list) else found
 
@@ -112,12 +114,11 @@ def collect(runs: Iterable[Planned], records: Records) -> list[Row]:
     for run in runs:
         outcome = records.outcome(run) or Outcome(MISSING)
         report: Any = {}
+        kept = records.kept(run)
         if outcome.state == WHOLE:
-            assert outcome.folder is not None
-            path = Path(outcome.folder) / "report.json"
-            if path.is_file():
-                report = read_json(path)
+            if (kept / NEEDED[0]).is_file():
+                report = read_json(kept / NEEDED[0])
             else:
-                outcome = Outcome(FAILED, outcome.folder, error="its folder has no report.json")
-        rows.append(Row(run, outcome, report))
+                outcome = Outcome(FAILED, outcome.folder, error=f"its folder has no {NEEDED[0]}")
+        rows.append(Row(run, outcome, report, kept))
     return rows

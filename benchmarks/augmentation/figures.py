@@ -38,7 +38,7 @@ def draw_figures(
     places = by_place(rows)
 
     def keep(kind: str, path: Path | None, caption: str) -> None:
-        if path is not None:
+        if path is not None and path.is_file():
             shown.append(Shown(kind, path.relative_to(out), caption))
 
     def file(*parts: str) -> Path:
@@ -54,12 +54,12 @@ def draw_figures(
         title = f"{dataset}: {setting}, {track}"
         if variant == DEFAULT:
             keep(LEARNING, learning(file(LEARNING, setting, track, dataset), group, title), title)
-            keep(
-                SAMPLES,
-                samples(file(SAMPLES, setting, track, dataset), group),
-                f"{title}, seed {group[0].run.seed}",
-            )
-            keep(CASES, *worst(file(CASES, setting, track, dataset), group, focus, test_split, title))
+            # What these are drawn from may be gone; what was drawn while it was there still stands.
+            path = file(SAMPLES, setting, track, dataset)
+            samples(path, group)
+            keep(SAMPLES, path, f"{title}, seed {group[0].run.seed}")
+            path = file(CASES, setting, track, dataset)
+            keep(CASES, path, worst(path, group, focus, test_split, title))
     for name in CURVES:
         for place in (place for place in places if place[3] == DEFAULT):
             group = alike(places, place)
@@ -77,15 +77,14 @@ def alike(places: dict[Place, list[Row]], place: Place) -> list[Row]:
     return [row for other, rows in places.items() if other[:3] == place[:3] for row in rows]
 
 
-def worst(
-    path: Path, rows: Sequence[Row], focus: str, test_split: TestSplit, title: str
-) -> tuple[Path | None, str]:
-    """The most wrong scores of the first seed's run of ``focus``."""
+def worst(path: Path, rows: Sequence[Row], focus: str, test_split: TestSplit, title: str) -> str:
+    """Draw the most wrong scores of the first seed's run of ``focus``; returns what it shows."""
     row = next((row for row in rows if row.run.agent == focus), None)
-    if row is None or row.scores is None or (split := test_split(row.run)) is None:
-        return None, ""
-    caption = (
+    if row is None or row.scores is None:
+        return ""
+    if (split := test_split(row.run)) is not None:
+        cases(path, row.scores, split)
+    return (
         f"{title}, detector of {focus}, seed {row.run.seed}: anomalies with the lowest scores, "
         "normals with the highest, anomalies with the highest"
     )
-    return cases(path, row.scores, split), caption

@@ -1,7 +1,12 @@
-"""The study's memory: what became of every run that was started."""
+"""The study's memory: what became of every run that was started, and what the report needs of it.
+
+That is small, and kept beside the report: whoever has both can go on with the study, add seeds and data
+sets, and write the report anew without the runs' own folders.
+"""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +16,10 @@ from latent_env.artifacts import read_json, write_json
 from latent_env.worlds import COMPLETE
 
 STARTED, WHOLE, FAILED, STOPPED, MISSING = "started", "complete", "failed", "stopped", "not started"
+
+
+NEEDED = ("report.json", "scores.npz", "curves.json")
+"""The files of a run that a report is made from; the first is always there."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,22 @@ class Records:
                 outcome.state, outcome.folder, known.seconds, outcome.error, outcome.commit or known.commit
             )
         self.held[run.key] = {"overrides": list(run.overrides), **asdict(outcome)}
+        if outcome.state == WHOLE:
+            self._keep(run, outcome)
         write_json(self.path, self.held)
+
+    def kept(self, run: Planned) -> Path:
+        """Where the report finds what it needs of a run."""
+        return self.path.parent / "kept" / run.file_name
+
+    def _keep(self, run: Planned, outcome: Outcome) -> None:
+        assert outcome.folder is not None
+        kept = self.kept(run)
+        kept.mkdir(parents=True, exist_ok=True)
+        for name in reversed(NEEDED):  # the first one last: it says that all are there
+            source = Path(outcome.folder) / name
+            if source.is_file():
+                shutil.copyfile(source, kept / name)
 
     def outcome(self, run: Planned) -> Outcome | None:
         """What became of a run, if it was started with the same keys."""
@@ -49,7 +73,9 @@ class Records:
         if held is None or held["overrides"] != list(run.overrides):
             return None
         outcome = Outcome(**{key: value for key, value in held.items() if key != "overrides"})  # type: ignore[arg-type]
-        gone = outcome.folder is None or not (Path(outcome.folder) / COMPLETE).is_file()
+        gone = not (self.kept(run) / NEEDED[0]).is_file() and (
+            outcome.folder is None or not (Path(outcome.folder) / COMPLETE).is_file()
+        )
         return None if outcome.state == WHOLE and gone else outcome
 
     @property

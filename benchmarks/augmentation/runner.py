@@ -101,7 +101,9 @@ class Study:
 
 def make(runs: Iterable[Planned], out: Path, jobs: int = 1, perform: Perform = perform) -> None:
     """Make all runs that aren't there; what becomes of them is in ``<out>/study.json``."""
-    Study(runs, Records(out / "study.json"), out / "logs").run(jobs, perform)
+    records = Records(out / "study.json")
+    missing = [run for run in runs if (known := records.outcome(run)) is None or known.state != WHOLE]
+    Study(missing, records, out / "logs").run(jobs, perform)
 
 
 def find(runs: Iterable[Planned], out: Path, folder: Path) -> None:
