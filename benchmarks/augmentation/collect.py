@@ -116,6 +116,8 @@ def collect(runs: Iterable[Planned], records: Records) -> list[Row]:
         report: Any = {}
         kept = records.kept(run)
         if outcome.state == WHOLE:
+            if not (kept / NEEDED[0]).is_file():
+                records.keep(run, outcome)
             if (kept / NEEDED[0]).is_file():
                 report = read_json(kept / NEEDED[0])
             else:

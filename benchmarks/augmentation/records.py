@@ -51,14 +51,15 @@ class Records:
             )
         self.held[run.key] = {"overrides": list(run.overrides), **asdict(outcome)}
         if outcome.state == WHOLE:
-            self._keep(run, outcome)
+            self.keep(run, outcome)
         write_json(self.path, self.held)
 
     def kept(self, run: Planned) -> Path:
         """Where the report finds what it needs of a run."""
         return self.path.parent / "kept" / run.file_name
 
-    def _keep(self, run: Planned, outcome: Outcome) -> None:
+    def keep(self, run: Planned, outcome: Outcome) -> None:
+        """Copy what the report needs of a run."""
         assert outcome.folder is not None
         kept = self.kept(run)
         kept.mkdir(parents=True, exist_ok=True)
