@@ -52,6 +52,7 @@ def new_form(job: Job[AutoencoderRun], config: FormConfig) -> MemoryAutoencoder:
             config.width,
             config.variational,
             config.items,
+            config.heads,
             config.shared,
             config.join,
             config.shrinkage,

@@ -63,6 +63,7 @@ class FormConfig(ConvConfig):
     variational: bool = MISSING
     kl: float = MISSING
     items: int = MISSING  # prototypes; 0: no memory
+    heads: int = 1
     shared: bool = True
     join: str = "concatenate"
     shrinkage: float = 1.0

@@ -48,6 +48,8 @@ class MemoryAutoencoder(ConvAutoencoder):
 
     :param variational: encodings are distributions, pulled towards N(0, 1).
     :param items: prototypes in the memory; 0 for no memory.
+    :param heads: pieces that a flat latent is looked up in, each in a memory of its own: mixtures of whole
+        images can make up little, mixtures of pieces more.
     :param shared: one memory for all places of a spatial latent, else one for each.
     :param join: ``concatenate``: the decoder gets the encoding and what was retrieved for it; ``replace``:
         only what was retrieved.
@@ -63,6 +65,7 @@ class MemoryAutoencoder(ConvAutoencoder):
         width: int = 32,
         variational: bool = False,
         items: int = 0,
+        heads: int = 1,
         shared: bool = True,
         join: str = "concatenate",
         shrinkage: float = 1.0,
@@ -73,21 +76,28 @@ class MemoryAutoencoder(ConvAutoencoder):
             raise UserError(f"autoencoder.join={join} is unknown: choose one of {', '.join(JOINS)}")
         if items < 0:
             raise UserError(f"autoencoder.items={items} must be at least 2, or 0 for no memory")
-        self.variational, self.items, self.shared = variational, items, shared
+        if heads < 1 or (latent == "flat" and latent_size % heads):
+            raise UserError(
+                f"autoencoder.heads={heads} must divide autoencoder.latent_size={latent_size}: each gets as "
+                "many of its numbers"
+            )
+        self.variational, self.items, self.heads, self.shared = variational, items, heads, shared
         self.join, self.shrinkage, self.temperature = join, shrinkage, temperature
         self.log_variance = self._variance_head() if variational else None
         self.memory: PrototypeMemory | None = None
         if items:
-            tokens = self.latent_shape[1] * self.latent_shape[2] if latent == "spatial" else 1
-            places = 1 if shared else tokens
-            self.memory = PrototypeMemory(places, items, latent_size, shrinkage, temperature)
+            if latent == "spatial":
+                places, wide = 1 if shared else self.latent_shape[1] * self.latent_shape[2], latent_size
+            else:
+                places, wide = heads, latent_size // heads
+            self.memory = PrototypeMemory(places, items, wide, shrinkage, temperature)
             if join == "concatenate":
                 self.decoder[0] = self._twice_as_wide(self.decoder[0])
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build this architecture again."""
-        names = ("variational", "items", "shared", "join", "shrinkage", "temperature")
+        names = ("variational", "items", "heads", "shared", "join", "shrinkage", "temperature")
         return {**super().hyperparameters(), **{name: getattr(self, name) for name in names}}
 
     def encoding(self, images: Tensor) -> Encoding:
@@ -106,7 +116,7 @@ class MemoryAutoencoder(ConvAutoencoder):
         """The same, with the memory's weights ``(B, T, items)``; None without a memory."""
         if self.memory is None:
             return super().decode(latents), None
-        retrieved, weights = self.memory(as_tokens(latents))
+        retrieved, weights = self.memory(self._queries(latents))
         known = self._as_latents(retrieved)
         joined = torch.cat([latents, known], 1) if self.join == "concatenate" else known
         return super().decode(joined), weights
@@ -117,7 +127,7 @@ class MemoryAutoencoder(ConvAutoencoder):
         1].
         """
         assert self.memory is not None
-        weights: Tensor = self.memory.address(as_tokens(self.encode(images)))
+        weights: Tensor = self.memory.address(self._queries(self.encode(images)))
         return weights
 
     @torch.no_grad()
@@ -125,7 +135,7 @@ class MemoryAutoencoder(ConvAutoencoder):
         """Begin with what the encoder makes of ``images (N, C, H, W)`` uint8 now as prototypes."""
         assert self.memory is not None
         parts = images.split(at_once(self.size))
-        tokens = torch.cat([as_tokens(self.encode(part.float() / 255)) for part in parts])
+        tokens = torch.cat([self._queries(self.encode(part.float() / 255)) for part in parts])
         self.memory.start_from(tokens, generator)
 
     def regularisers(self, encoding: Encoding, weights: Tensor | None) -> dict[str, Tensor]:
@@ -140,8 +150,14 @@ class MemoryAutoencoder(ConvAutoencoder):
             found["entropy"] = addressing_entropy(weights)
         return found
 
+    def _queries(self, latents: Tensor) -> Tensor:
+        """What is looked up for latents ``(B, *latent_shape)``: their tokens, or pieces, ``(B, T, C)``."""
+        return as_tokens(latents) if latents.ndim == 4 else latents.unflatten(1, (self.heads, -1))
+
     def _as_latents(self, tokens: Tensor) -> Tensor:
-        """Tokens ``(B, T, C)`` as ``(B, *latent_shape)``."""
+        """Tokens or pieces ``(B, T, C)`` as ``(B, *latent_shape)``."""
+        if len(self.latent_shape) == 1:
+            return tokens.flatten(1)
         return tokens.transpose(1, 2).reshape(len(tokens), *self.latent_shape)
 
     def _variance_head(self) -> nn.Module:
