@@ -12,7 +12,7 @@ from conf.job import Job, derived_seed, say
 from conf.schema import AutoencoderRun, FormConfig
 from detectors.errors import UserError
 from detectors.images import ImageSource, at_once, spread_over
-from detectors.reconstruction import ReconstructionDetector
+from detectors.reconstruction import POOLINGS, ReconstructionDetector
 from detectors.training import score
 from detectors.training_state import Progress, TrainingState
 from latent_env.autoencoders import FrozenAutoencoder, MemoryAutoencoder
@@ -42,6 +42,8 @@ def new_form(job: Job[AutoencoderRun], config: FormConfig) -> MemoryAutoencoder:
             raise UserError(
                 f"autoencoder.{name}={getattr(config, name)} must not be negative: it weighs a loss"
             )
+    if config.pooled not in POOLINGS:
+        raise UserError(f"autoencoder.pooled={config.pooled} is unknown: choose one of {', '.join(POOLINGS)}")
     channels, size = job.dataset.channels, job.dataset.size
     return job.build(
         lambda: MemoryAutoencoder(
