@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -28,8 +29,12 @@ from latent_env.sample_features import train_classifier
 from latent_env.sample_quality import MOST_COMPARED, judge_samples
 
 COLUMNS, ROWS, TILE = 8, 4, 96
-MOST_REMEMBERED = 8192
-"""Of more training images, so many evenly spaced ones say which prototypes are used."""
+MOST_IMAGES_KNOWN, MOST_NUMBERS = 8192, 2**27
+"""At most so many training images, evenly spaced, say which prototypes are used and what a copy is, and so
+many numbers in them."""
+
+GENERATING = 11
+"""The purpose that samples' random numbers are drawn for."""
 
 MATTERS = 0.01
 """A prototype matters if it ever is this share of what is retrieved."""
@@ -114,7 +119,7 @@ def show_form(
     job: Job[AutoencoderRun], config: FormConfig, run: Run, frozen: FrozenAutoencoder, watched: Watched
 ) -> dict[str, float]:
     """Pictures of what the trained model knows and makes; returns figures for ``metrics.json``."""
-    generator = torch.Generator().manual_seed(derived_seed(config.generated, job.config.seed))
+    generator = torch.Generator().manual_seed(derived_seed(job.config.seed, GENERATING))
     figures: dict[str, float] = {}
     show_errors(job, config, run, frozen)
     if config.items:
@@ -129,10 +134,15 @@ def show_form(
     if len(watched.valid) > 1:
         classifier = train_classifier(job.train_images, job.config.seed)
         held_out = normal_validation(job)
-        judged = judge_samples(classifier, made, spread_over(job.train_images, MOST_REMEMBERED), held_out)
+        judged = judge_samples(classifier, made, known_images(job.train_images), held_out)
         run.log({key.replace("_", "/", 1): value for key, value in judged.items()}, config.steps)
         figures |= judged
     return figures
+
+
+def known_images(images: ImageSource) -> Tensor:
+    """Training images ``(N, C, H, W)`` uint8: of very many, or very large ones, some evenly spaced."""
+    return spread_over(images, max(min(MOST_IMAGES_KNOWN, MOST_NUMBERS // math.prod(images.shape[1:])), 2))
 
 
 def normal_validation(job: Job[AutoencoderRun]) -> Tensor:
@@ -160,7 +170,7 @@ def show_memory(run: Run, frozen: FrozenAutoencoder, images: ImageSource, step: 
     model = as_form(frozen.model)
     assert model is not None
     assert model.memory is not None
-    known = spread_over(images, MOST_REMEMBERED)
+    known = known_images(images)
     total = torch.zeros(model.memory.places * model.items, dtype=torch.float64)
     most = torch.zeros(model.memory.places * model.items)
     tokens = 0

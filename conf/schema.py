@@ -65,7 +65,7 @@ class FormConfig(ConvConfig):
     items: int = MISSING  # prototypes; 0: no memory
     heads: int = 1
     shared: bool = True
-    join: str = "concatenate"
+    join: str = "average"
     shrinkage: float = 1.0
     temperature: float = 0.1
     entropy: float = 2e-4

@@ -86,7 +86,7 @@ def test_shrinking_keeps_a_mixture() -> None:
         ({"items": -3}, "items=-3"),
         ({"items": 5, "shrinkage": 5.0}, "shrinkage=5"),
         ({"items": 5, "temperature": 0.0}, "temperature=0"),
-        ({"items": 5, "join": "glue"}, "join=glue is unknown: choose one of concatenate, replace"),
+        ({"items": 5, "join": "glue"}, "join=glue is unknown: choose one of average, concatenate, replace"),
         ({"items": 5, "heads": 3}, "heads=3 must divide autoencoder.latent_size=4"),
     ],
 )
@@ -98,7 +98,13 @@ def test_impossible_memories(arguments: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     ("latent", "more"),
-    [("flat", {}), ("flat", {"heads": 2}), ("spatial", {}), ("spatial", {"shared": False})],
+    [
+        ("flat", {}),
+        ("flat", {"heads": 2}),
+        ("flat", {"join": "concatenate"}),
+        ("spatial", {}),
+        ("spatial", {"shared": False, "join": "concatenate"}),
+    ],
 )
 def test_every_form_goes_forward_and_backward(form: str, latent: str, more: dict[str, Any]) -> None:
     model = make_form(form, latent, size=32, **more)
@@ -134,8 +140,9 @@ def test_only_the_memory_is_decoded_where_it_replaces_the_encoding() -> None:
     latents = torch.randn(5, 4)
     # Cosines don't see lengths: what is retrieved can only depend on the direction.
     torch.testing.assert_close(model.decode(latents), model.decode(3 * latents))
-    joined = make_form("memvae")
-    assert not torch.allclose(joined.decode(latents), joined.decode(3 * latents))
+    for join in ("average", "concatenate"):
+        joined = make_form("memvae", join=join)
+        assert not torch.allclose(joined.decode(latents), joined.decode(3 * latents))
 
 
 def test_divergence_is_that_of_torch() -> None:

@@ -14,7 +14,7 @@ from detectors.tokens import as_tokens
 from latent_env.autoencoders.conv import ConvAutoencoder
 from latent_env.autoencoders.memory import PrototypeMemory, addressing_entropy
 
-JOINS = ("concatenate", "replace")
+JOINS = ("average", "concatenate", "replace")
 
 LEAST_LOG_VARIANCE, MOST_LOG_VARIANCE = -10.0, 4.0
 """Beyond these a variance is as good as none, or as the whole prior; unbounded, its exponential overflows."""
@@ -51,8 +51,8 @@ class MemoryAutoencoder(ConvAutoencoder):
     :param heads: pieces that a flat latent is looked up in, each in a memory of its own: mixtures of whole
         images can make up little, mixtures of pieces more.
     :param shared: one memory for all places of a spatial latent, else one for each.
-    :param join: ``concatenate``: the decoder gets the encoding and what was retrieved for it; ``replace``:
-        only what was retrieved.
+    :param join: ``concatenate``: the decoder gets the encoding and what was retrieved for it; ``average``:
+        their mean, so that it can't do without the memory; ``replace``: only what was retrieved.
     :param shrinkage: see :class:`~latent_env.autoencoders.memory.PrototypeMemory`, as for ``temperature``.
     """
 
@@ -67,7 +67,7 @@ class MemoryAutoencoder(ConvAutoencoder):
         items: int = 0,
         heads: int = 1,
         shared: bool = True,
-        join: str = "concatenate",
+        join: str = "average",
         shrinkage: float = 1.0,
         temperature: float = 0.1,
     ) -> None:
@@ -118,8 +118,7 @@ class MemoryAutoencoder(ConvAutoencoder):
             return super().decode(latents), None
         retrieved, weights = self.memory(self._queries(latents))
         known = self._as_latents(retrieved)
-        joined = torch.cat([latents, known], 1) if self.join == "concatenate" else known
-        return super().decode(joined), weights
+        return super().decode(self._joined(latents, known)), weights
 
     @torch.no_grad()
     def memory_weights(self, images: Tensor) -> Tensor:
@@ -149,6 +148,12 @@ class MemoryAutoencoder(ConvAutoencoder):
         if weights is not None:
             found["entropy"] = addressing_entropy(weights)
         return found
+
+    def _joined(self, latents: Tensor, known: Tensor) -> Tensor:
+        """What the decoder gets of latents and of what was ``known`` of them, both ``(B, *latent_shape)``."""
+        if self.join == "concatenate":
+            return torch.cat([latents, known], 1)
+        return (latents + known) / 2 if self.join == "average" else known
 
     def _queries(self, latents: Tensor) -> Tensor:
         """What is looked up for latents ``(B, *latent_shape)``: their tokens, or pieces, ``(B, T, C)``."""
