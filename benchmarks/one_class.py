@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 
@@ -44,7 +43,7 @@ DATASETS = ("mnist", "cifar10", "digits")
 RECIPES = {"cifar10": ("autoencoder.latent=flat", "autoencoder.latent_size=64")}
 """On CIFAR-10 the data set's own choice, a fine spatial latent, copies every image."""
 
-QUICK = ("autoencoder.steps=60", "autoencoder.width=8", "autoencoder.items=50")
+QUICK = ("autoencoder.steps=60", "autoencoder.width=8")
 QUICK_CLASSES, QUICK_LIMIT = 2, 300
 
 DRAWS = 20
@@ -78,7 +77,9 @@ class Case:
             keys += QUICK
             if self.dataset != "digits":  # which is small, and has no such key
                 keys.append(f"dataset.limit={QUICK_LIMIT}")
-        return [*keys, *options.keys]
+        # A form without a memory stays without one, whatever is said of all of them.
+        own = [key for key in options.keys if "mem" in self.form or not key.startswith("autoencoder.items=")]
+        return [*keys, *own]
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
@@ -182,7 +183,6 @@ def main(arguments: list[str] | None = None) -> None:
         if options.seeds < 1:
             raise UserError(f"--seeds {options.seeds} must be at least 1")
         register_schema()
-        torch.set_num_threads(1)
         measure(options)
         print((options.out / "one_class.md").read_text(encoding="utf-8"))
 

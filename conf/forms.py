@@ -33,6 +33,8 @@ MOST_IMAGES_KNOWN, MOST_NUMBERS = 8192, 2**27
 """At most so many training images, evenly spaced, say which prototypes are used and what a copy is, and so
 many numbers in them."""
 
+FORMS = ("ae", "vae", "memae", "memvae")
+
 GENERATING = 11
 """The purpose that samples' random numbers are drawn for."""
 
@@ -40,8 +42,20 @@ MATTERS = 0.01
 """A prototype matters if it ever is this share of what is retrieved."""
 
 
+def check_form(config: FormConfig) -> None:
+    """Complain about keys that make another form than the one that was chosen."""
+    found = ("mem" if config.items else "") + ("vae" if config.variational else "ae")
+    if config.name in FORMS and config.name != found:
+        raise UserError(
+            f"autoencoder={config.name} with autoencoder.items={config.items} and "
+            f"autoencoder.variational={str(config.variational).lower()} is another form: "
+            f"choose autoencoder={found}, or leave these keys as they are"
+        )
+
+
 def new_form(job: Job[AutoencoderRun], config: FormConfig) -> MemoryAutoencoder:
     """The autoencoder before it has learned anything."""
+    check_form(config)
     for name in ("kl", "entropy"):
         if not getattr(config, name) >= 0:
             raise UserError(

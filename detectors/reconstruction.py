@@ -28,7 +28,7 @@ BLURRED = 5
 """Relative errors are those of images seen through a window of so many pixels a side: what a decoder blurs,
 or moves by a pixel, is no anomaly."""
 
-FAINT = 0.005
+FAINT = 0.002
 """Added to an image's contrast: an image of one colour has none to compare its error with."""
 
 

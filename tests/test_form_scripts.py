@@ -141,6 +141,7 @@ def test_looks_are_epochs_but_not_too_many() -> None:
     ("key", "message"),
     [
         ("autoencoder.items=1", "autoencoder.items=1 must be at least 2"),
+        ("autoencoder.items=0", "is another form: choose autoencoder=vae"),
         ("autoencoder.join=glue", "join=glue is unknown"),
         ("autoencoder.kl=-1", "autoencoder.kl=-1.0 must not be negative"),
         ("autoencoder.heads=3", "heads=3 must divide"),
@@ -193,7 +194,7 @@ def test_a_short_training_finds_mnist_digits_it_never_saw(tmp_path: Path) -> Non
 def test_the_benchmark_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     arguments = ["--datasets", "digits", "--forms", "ae", "memvae", "--quick", "--out", str(out)]
-    arguments += ["autoencoder.steps=10", "threads=1", "device=cpu"]
+    arguments += ["autoencoder.steps=10", "autoencoder.items=20", "threads=1", "device=cpu"]
     one_class.main(arguments)
     first = capsys.readouterr()
     assert "| normal | ae | memvae |" in first.out
