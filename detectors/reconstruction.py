@@ -24,7 +24,7 @@ SMOOTHED_FROM = 32
 TOP, MEAN, RELATIVE = "top", "mean", "relative"
 POOLINGS = (TOP, MEAN, RELATIVE)
 
-BLURRED = 5
+BLURRED = 3
 """Relative errors are those of images seen through a window of so many pixels a side: what a decoder blurs,
 or moves by a pixel, is no anomaly."""
 
