@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,19 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from conf.eyes import pretrained_eyes, unfitted_encoder
+from conf.forms import epoch_looks, form_training, new_form, show_form, steps_between_looks
 from conf.job import Job, say, start_job
 from conf.launch import run_script
-from conf.schema import AutoencoderRun, ConvConfig, PretrainedConfig
+from conf.schema import AutoencoderRun, ConvConfig, FormConfig, PretrainedConfig
 from detectors.images import ImageSource, at_once
 from detectors.training_state import TrainingState
 from latent_env.artifacts import load_autoencoder, save_autoencoder
-from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder, PretrainedAutoencoder
+from latent_env.autoencoders import (
+    ConvAutoencoder,
+    FrozenAutoencoder,
+    MemoryAutoencoder,
+    PretrainedAutoencoder,
+)
 from latent_env.autoencoders.pretrained import PretrainedEncoder
 from latent_env.autoencoders.training import (
     peak_signal_to_noise,
@@ -53,6 +60,8 @@ def new_autoencoder(job: Job[AutoencoderRun]) -> ConvAutoencoder | PretrainedAut
     if isinstance(config, PretrainedConfig):
         encoder = unfitted_encoder(job, config)
         return job.build(lambda: PretrainedAutoencoder(encoder, config.width)).to(job.device)
+    if isinstance(config, FormConfig):
+        return new_form(job, config)
     assert isinstance(config, ConvConfig)
     channels, size = job.dataset.channels, job.dataset.size
     return job.build(
@@ -67,6 +76,8 @@ def autoencoder_stage(job: Job[AutoencoderRun]) -> tuple[FrozenAutoencoder, Run]
     if run.complete:
         say(f"autoencoder: using {run.path}")
         return load_autoencoder(run.path).to(job.device), run
+    if isinstance(config, FormConfig):
+        return train_form(job, config, run), run
 
     latents = None
     if isinstance(config, PretrainedConfig):
@@ -100,6 +111,24 @@ def autoencoder_stage(job: Job[AutoencoderRun]) -> tuple[FrozenAutoencoder, Run]
     return frozen, run
 
 
+def train_form(job: Job[AutoencoderRun], config: FormConfig, run: Run) -> FrozenAutoencoder:
+    """One of the four forms, trained and looked at after every epoch, then frozen and shown at length."""
+    model = new_autoencoder(job)
+    assert isinstance(model, MemoryAutoencoder)
+    state = TrainingState(model, config.learning_rate, config.steps, job.config.seed)
+    looks = epoch_looks(job, config, run, model)
+    run.begin()
+    training = form_training(job, config, state, model)
+    every = steps_between_looks(job, config)
+    follow(run, "autoencoder", training, state, lambda: looks.look(state.step), every)
+    last = looks.finish(state.step)
+    frozen = measure_visibility(FrozenAutoencoder(model).calibrate(job.train_images), job.train_images)
+    save_autoencoder(run.path, frozen)
+    figures = show_form(job, config, run, frozen, looks.watched)
+    run.finish({**{name.replace("/", "_"): value for name, value in last.items()}, **figures})
+    return frozen
+
+
 def eyes_stage(job: Job[AutoencoderRun]) -> Eyes:
     """What makes latents of images: a pretrained encoder, or that of the trained autoencoder."""
     if isinstance(job.config.autoencoder, PretrainedConfig):
@@ -125,12 +154,32 @@ def show_reconstructions(
     run.picture("reconstructions", stack([row for row in rows if row.shape[1] == widest]))
 
 
+def of_form(metrics: Mapping[str, float]) -> str:
+    """Lines on what only the four forms report; none for other autoencoders."""
+    lines = []
+    if "valid_image_AUROC" in metrics:
+        lines.append(f"validation:  AUROC {metrics['valid_image_AUROC']:.4f} of the reconstruction error")
+    if "memory_items" in metrics:
+        items, dead = metrics["memory_items"], metrics["memory_dead"]
+        lines.append(
+            f"memory:      {items - dead:.0f} of {items:.0f} prototypes ever matter, {dead:.0f} are dead"
+        )
+    if "sample_frechet" in metrics:
+        lines.append(
+            f"samples:     Fréchet distance {metrics['sample_frechet']:.3f} (real images "
+            f"{metrics['sample_frechet_real']:.3f}), precision {metrics['sample_precision']:.2f}, recall "
+            f"{metrics['sample_recall']:.2f}, {metrics['sample_copies']:.0%} as close as a copy"
+        )
+    return "".join(f"{line}\n" for line in lines)
+
+
 def main(cfg: DictConfig) -> None:
     """Train, or find, the autoencoder and say how good it is."""
     frozen, run = autoencoder_stage(start_job(cfg, AutoencoderRun))
     print(
         f"autoencoder: {run.metrics['valid_psnr']:.1f} dB, SSIM {run.metrics['valid_ssim']:.2f} on normal "
         f"validation images, latent {'x'.join(map(str, frozen.latent_shape))}\n"
+        f"{of_form(run.metrics)}"
         f"pictures:    {run.path / 'pictures'}\n"
         f"look further: tensorboard --logdir {cfg.runs}"
     )

@@ -107,6 +107,8 @@ def rehearse_distances(job: Job[DetectorRun]) -> None:
         unfitted_encoder(job, job.config.autoencoder)
     else:
         new_autoencoder(job)
+    if isinstance(config, ReconstructionConfig):
+        new_error(job)
 
 
 def save_world(folder: Path, world: World) -> None:
@@ -216,17 +218,24 @@ def distance_stage(job: Job[DetectorRun]) -> Run:
     return run
 
 
+def new_error(job: Job[DetectorRun]) -> ReconstructionDetector:
+    """The judge of an autoencoder's error, before it knows what error is usual."""
+    config = job.config.detector
+    assert isinstance(config, ReconstructionConfig)
+    channels, size = job.dataset.channels, job.dataset.size
+    return ReconstructionDetector(channels, size, config.by_place, config.pooled)
+
+
 def reconstruction_stage(job: Job[DetectorRun]) -> Run:
     """The same for the autoencoder's own error, which takes an encoder and a decoder."""
     config = job.config.detector
-    assert isinstance(config, ReconstructionConfig)
     run = job.run("detector", config.name, distance_settings(job))
     if run.complete:
         say(f"detector: using {run.path}")
         return run
     autoencoder, eyes = autoencoder_and_eyes(job)
     run.begin()
-    detector = ReconstructionDetector(job.dataset.channels, job.dataset.size, config.by_place)
+    detector = new_error(job)
     fit_reconstruction(detector, autoencoder, eyes)
     save_detector(run.path, detector)
     world = World.build(autoencoder, detector, job.train_images[:1], job.device)

@@ -50,6 +50,7 @@ class Suits:
     autoencoder_steps: int = 1000
     detector_steps: int = 800
     agent_steps: int = 16000
+    pooled: str = "top"  # of reconstruction errors
 
 
 @dataclass

@@ -182,6 +182,8 @@ POSITIVE = {
     "project_every",
     "remembered",
     "strength",
+    "generated",
+    "temperature",
 }
 """Keys whose value must be above zero, in whatever group they stand."""
 

@@ -57,6 +57,23 @@ class ConvConfig(AutoencoderConfig):
 
 
 @dataclass
+class FormConfig(ConvConfig):
+    """One of four forms of it: plain or variational, without or with a memory of normal prototypes."""
+
+    variational: bool = MISSING
+    kl: float = MISSING
+    items: int = MISSING  # prototypes; 0: no memory
+    heads: int = 1
+    shared: bool = True
+    join: str = "average"
+    shrinkage: float = 1.0
+    temperature: float = 0.1
+    entropy: float = 2e-4
+    generated: int = 500
+    pooled: str = "top"  # of the errors that are shown
+
+
+@dataclass
 class PretrainedConfig(AutoencoderConfig):
     """A frozen pretrained backbone, and a decoder."""
 
@@ -121,6 +138,7 @@ class ReconstructionConfig(DetectorConfig):
     """The autoencoder's error."""
 
     by_place: bool = False
+    pooled: str = "top"
 
 
 @dataclass
@@ -339,6 +357,7 @@ SCHEMA: dict[str, type[Any]] = {
     "dataset/category": CategoryConfig,
     "dataset/one_class": OneClassConfig,
     "autoencoder/conv": ConvConfig,
+    "autoencoder/form": FormConfig,
     "autoencoder/pretrained": PretrainedConfig,
     "detector/transformer": TransformerConfig,
     "detector/knn": KnnConfig,

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from detectors.base import IMAGE, Detection
 from detectors.distance import JUDGED_AT_ONCE, zero_and_unit
+from detectors.errors import UserError
 from detectors.images import ImageSource
 from detectors.pixels import FLOOR, top_mean
 
@@ -20,6 +21,16 @@ Reconstruct = Callable[[Tensor], Tensor]
 SMOOTHED_FROM = 32
 """Images of fewer pixels a side are not smoothed: a neighbouring pixel is another part there."""
 
+TOP, MEAN, RELATIVE = "top", "mean", "relative"
+POOLINGS = (TOP, MEAN, RELATIVE)
+
+BLURRED = 3
+"""Relative errors are those of images seen through a window of so many pixels a side: what a decoder blurs,
+or moves by a pixel, is no anomaly."""
+
+FAINT = 0.002
+"""Added to an image's contrast: an image of one colour has none to compare its error with."""
+
 
 class ReconstructionDetector(nn.Module):
     """The autoencoder's error at every pixel as a map, the mean of the largest errors as an image's score.
@@ -27,6 +38,10 @@ class ReconstructionDetector(nn.Module):
     Both are shifted and scaled so that 0 means "further out than 95 % of normal images".
 
     :param by_place: divide by the error that is usual at a place: an autoencoder always errs at edges.
+    :param pooled: ``top`` suits defects, which are small. ``mean``, the mean of all squared errors, and
+        ``relative``, the same as a share of the image's own contrast, suit images that show another thing
+        altogether: there a plain error mostly says how much there is to see. With both the map is squared
+        too.
     """
 
     input = IMAGE
@@ -34,11 +49,17 @@ class ReconstructionDetector(nn.Module):
     usual: Tensor
     spread: Tensor
 
-    def __init__(self, channels: int, size: int, by_place: bool = False) -> None:
+    def __init__(self, channels: int, size: int, by_place: bool = False, pooled: str = TOP) -> None:
         super().__init__()
+        if pooled not in POOLINGS:
+            raise UserError(f"detector.pooled={pooled} is unknown: choose one of {', '.join(POOLINGS)}")
+        if by_place and pooled == RELATIVE:
+            raise UserError(
+                "detector.by_place=true doesn't go with detector.pooled=relative: choose one of them"
+            )
         if min(channels, size) < 1:
             raise ValueError(f"an image can't have the shape {(channels, size, size)}")
-        self.channels, self.size, self.by_place = channels, size, by_place
+        self.channels, self.size, self.by_place, self.pooled = channels, size, by_place, pooled
         self.register_buffer("usual_error", torch.ones(1, size, size))
         self.register_buffer("usual", torch.zeros(()))
         self.register_buffer("spread", torch.ones(()))
@@ -50,7 +71,12 @@ class ReconstructionDetector(nn.Module):
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build this detector again."""
-        return {"channels": self.channels, "size": self.size, "by_place": self.by_place}
+        return {
+            "channels": self.channels,
+            "size": self.size,
+            "by_place": self.by_place,
+            "pooled": self.pooled,
+        }
 
     @torch.no_grad()
     def fit(self, images: ImageSource, reconstruct: Reconstruct) -> None:
@@ -73,11 +99,27 @@ class ReconstructionDetector(nn.Module):
 
     def forward(self, images: Tensor, reconstructions: Tensor) -> Detection:
         """Judge images ``(B, C, H, W)`` in [0, 1], given their reconstructions of the same shape."""
-        maps = _errors(images, reconstructions)
+        if self.pooled == RELATIVE:
+            maps = _relative_errors(images, reconstructions)
+        else:
+            maps = _errors(images, reconstructions)
         if self.by_place:
             maps = maps / (self.usual_error + FLOOR)
+        if self.pooled == MEAN:
+            maps = maps.square()
         maps = (maps - self.usual) / self.spread
-        return Detection(top_mean(maps), maps)
+        return Detection(top_mean(maps) if self.pooled == TOP else maps.flatten(1).mean(1), maps)
+
+
+def _relative_errors(images: Tensor, reconstructions: Tensor) -> Tensor:
+    """Squared errors of blurred images ``(B, C, H, W)`` as a share of the image's variance, ``(B, 1, H,
+    W)``.
+    """
+    errors = images - reconstructions
+    if errors.shape[-1] >= SMOOTHED_FROM:
+        errors = functional.avg_pool2d(errors, BLURRED, 1, BLURRED // 2, count_include_pad=False)
+    contrast = images.var((1, 2, 3), correction=0, keepdim=True)
+    return errors.square().mean(1, keepdim=True) / (contrast + FAINT)
 
 
 def _errors(images: Tensor, reconstructions: Tensor) -> Tensor:

@@ -26,7 +26,12 @@ from detectors.base import Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.errors import UserError
 from detectors.kinds import SINGLE
-from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder, PretrainedAutoencoder
+from latent_env.autoencoders import (
+    ConvAutoencoder,
+    FrozenAutoencoder,
+    MemoryAutoencoder,
+    PretrainedAutoencoder,
+)
 
 FORMAT = 2
 
@@ -121,6 +126,7 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
 ARCHITECTURES: dict[str, dict[str, tuple[type[nn.Module], Callable[..., nn.Module]]]] = {
     "autoencoder": {
         "conv": (ConvAutoencoder, ConvAutoencoder),
+        "memory": (MemoryAutoencoder, MemoryAutoencoder),
         "pretrained": (PretrainedAutoencoder, PretrainedAutoencoder.build),
     },
     "detector": {
@@ -132,7 +138,8 @@ ARCHITECTURES: dict[str, dict[str, tuple[type[nn.Module], Callable[..., nn.Modul
 
 
 def _name_of(kind: str, module: object) -> str:
-    return next(name for name, (known, _) in ARCHITECTURES[kind].items() if isinstance(module, known))
+    # Exactly: a form with a memory is a convolutional autoencoder too, but can't be built again as one.
+    return next(name for name, (known, _) in ARCHITECTURES[kind].items() if type(module) is known)
 
 
 def save_autoencoder(folder: Path, autoencoder: FrozenAutoencoder) -> None:

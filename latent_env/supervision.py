@@ -60,16 +60,18 @@ def follow(
     training: Iterator[Progress],
     state: TrainingState,
     validate: Callable[[], Mapping[str, float]] | None = None,
+    every: int | None = None,
 ) -> None:
     """Run a training loop to its end, from where an earlier command left it.
 
-    ``validate`` is asked for scalars about ``VALIDATIONS`` times on the way.
+    ``validate`` is asked for scalars after ``every`` so many steps, else about ``VALIDATIONS`` times on the
+    way.
     """
     _go_on(run, label, state)
     since = saved = time.perf_counter()
     spent: dict[str, float] = {}
     steps = 0
-    every = max(state.total // VALIDATIONS, 1)
+    every = every or max(state.total // VALIDATIONS, 1)
     with progress_bar(label, state.total, state.step) as bar, interrupt_deferred() as interrupt:
         for progress in training:
             bar.update()

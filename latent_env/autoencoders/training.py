@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch.nn import functional
 from detectors.images import ImageSource, spread_over
 from detectors.training_state import Progress, Stopwatch, TrainingState
 from latent_env.autoencoders.conv import ConvAutoencoder
+from latent_env.autoencoders.forms import MemoryAutoencoder
 from latent_env.autoencoders.pretrained import PretrainedAutoencoder
 
 START_IMAGES = 128
@@ -35,13 +36,17 @@ def train_autoencoder(
     images: ImageSource,
     batch_size: int,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    weights: Mapping[str, float] | None = None,
 ) -> Iterator[Progress]:
     """Train ``state.model``, which is ``model``, on ``images (N, C, H, W)`` uint8.
 
     :param augment: changes batches ``(B, C, H, W)`` in [0, 1] at random.
+    :param weights: of the losses that a form adds, ``kl`` and ``entropy``.
     """
     if state.step == 0:
         model.start_from(spread_over(images, START_IMAGES).float() / 255)
+        if isinstance(model, MemoryAutoencoder) and model.memory is not None:
+            model.remember(spread_over(images, max(START_IMAGES, model.items)), state.generator)
     model.train()
     while state.step < state.total:
         watch = Stopwatch()
@@ -50,11 +55,34 @@ def train_autoencoder(
         if augment is not None:
             batch = augment(batch, state.generator)
         watch.lap("env")
-        latents = model.encode(batch)
-        spread = latents.detach().std(0, correction=0)
-        decoded = model.decode(latents + spread * _noise(latents, state.generator))
-        yield _learn(state, batch, decoded, watch)
+        decoded, added = _sampled_reconstruction(model, batch, state.generator)
+        yield _learn(state, batch, decoded, watch, added, weights or {})
     model.eval()
+
+
+def _sampled_reconstruction(
+    model: ConvAutoencoder, batch: Tensor, generator: torch.Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What ``model`` makes of ``batch (B, C, H, W)`` while it learns, and what its form adds to the losses.
+
+    A variational form samples from its own distribution, any other one gets a fixed share of noise.
+    """
+    if not isinstance(model, MemoryAutoencoder):
+        latents = model.encode(batch)
+        return model.decode(_disturbed(latents, generator)), {}
+    encoding = model.encoding(batch)
+    if encoding.log_variance is None:
+        latents = _disturbed(encoding.mean, generator)
+    else:
+        drawn = torch.randn(encoding.mean.shape, generator=generator).to(encoding.mean)
+        latents = encoding.mean + (encoding.log_variance / 2).exp() * drawn
+    decoded, weights = model.decode_with_weights(latents)
+    return decoded, model.regularisers(encoding, weights)
+
+
+def _disturbed(latents: Tensor, generator: torch.Generator) -> Tensor:
+    spread = latents.detach().std(0, correction=0)
+    return latents + spread * _noise(latents, generator)
 
 
 def train_decoder(
@@ -81,10 +109,21 @@ def _noise(latents: Tensor, generator: torch.Generator) -> Tensor:
     return LATENT_NOISE * torch.randn(latents.shape, generator=generator).to(latents)
 
 
-def _learn(state: TrainingState, batch: Tensor, decoded: Tensor, watch: Stopwatch) -> Progress:
-    """One step towards reconstructing ``batch``."""
+def _learn(
+    state: TrainingState,
+    batch: Tensor,
+    decoded: Tensor,
+    watch: Stopwatch,
+    added: Mapping[str, Tensor] | None = None,
+    weights: Mapping[str, float] | None = None,
+) -> Progress:
+    """One step towards reconstructing ``batch``; losses that are ``added`` count as much as ``weights``
+    say.
+    """
     losses = reconstruction_losses(batch, decoded)
-    total = torch.stack(list(losses.values())).sum()
+    weighted = [(weights or {}).get(name, 0.0) * loss for name, loss in (added or {}).items()]
+    total = torch.stack([*losses.values(), *weighted]).sum()
+    losses |= added or {}
     watch.lap("policy")
     rate = state.minimise(total)
     watch.lap("update")

@@ -1,0 +1,191 @@
+"""One class as normal, all others as anomalies: four forms of autoencoder against the published figures.
+
+Every form is trained on the normal images of one class at a time, for several seeds, and finds anomalies by
+its reconstruction error. Two mixes of the official test split are reported: all of it (one against the rest),
+and all of its normal images with so many anomalies that they make 30 %, as the published figures have it.
+Nothing is chosen by the test split. What is trained is kept: the same command goes on where it was stopped.
+For example
+
+  python -m benchmarks.one_class --data /data --out results/one_class
+  python -m benchmarks.one_class --datasets digits --quick --out /tmp/look
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from numpy.typing import NDArray
+
+from benchmarks.one_class_report import SHARE, write_report
+from conf.choices import CONF
+from conf.forms import form_training, new_form
+from conf.job import Job, start_job
+from conf.launch import mistakes_explained
+from conf.schema import DetectorRun, FormConfig, ReconstructionConfig, register_schema
+from detectors.errors import UserError
+from detectors.metrics import image_AUROC
+from detectors.reconstruction import ReconstructionDetector
+from detectors.training import score
+from detectors.training_state import TrainingState
+from latent_env.data.residence import StreamedImages
+from latent_env.progress import progress_bar
+from latent_env.runs import Run
+from latent_env.supervision import follow
+from train_detector import detector_settings
+
+FORMS = ("ae", "vae", "memae", "memvae")
+DATASETS = ("mnist", "cifar10", "digits")
+
+RECIPES = {"cifar10": ("autoencoder.latent=flat", "autoencoder.latent_size=64")}
+"""On CIFAR-10 the data set's own choice, a fine spatial latent, copies every image."""
+
+QUICK = ("autoencoder.steps=60", "autoencoder.width=8")
+QUICK_CLASSES, QUICK_LIMIT = 2, 300
+
+DRAWS = 20
+"""So many draws of the anomalies for the 30 % mix are averaged: one alone is luck."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training."""
+
+    dataset: str
+    normal: int
+    form: str
+    seed: int
+
+    def overrides(self, options: argparse.Namespace) -> list[str]:
+        """The keys of train_detector.py that make it."""
+        listed = f"[{self.normal}]" if self.dataset == "digits" else str(self.normal)
+        keys = [
+            f"dataset={self.dataset}",
+            f"dataset.normal={listed}",
+            f"autoencoder={self.form}",
+            "detector=reconstruction",
+            f"seed={self.seed}",
+            f"data_root={options.data}",
+            f"prepared={options.prepared or options.out / 'prepared'}",
+            f"runs={options.out / 'runs'}",
+            *RECIPES.get(self.dataset, ()),
+        ]
+        if options.quick:
+            keys += QUICK
+            if self.dataset != "digits":  # which is small, and has no such key
+                keys.append(f"dataset.limit={QUICK_LIMIT}")
+        # A form without a memory stays without one, whatever is said of all of them.
+        own = [key for key in options.keys if "mem" in self.form or not key.startswith("autoencoder.items=")]
+        return [*keys, *own]
+
+
+def cases(options: argparse.Namespace) -> list[Case]:
+    """All trainings, in the order in which they are done."""
+    classes = options.classes[:QUICK_CLASSES] if options.quick else options.classes
+    seeds = 1 if options.quick else options.seeds
+    return [
+        Case(dataset, normal, form, seed)
+        for seed in range(seeds)
+        for dataset in options.datasets
+        for normal in classes
+        for form in options.forms
+    ]
+
+
+def job_of(case: Case, options: argparse.Namespace) -> Job[DetectorRun]:
+    """What train_detector.py would do for one case."""
+    with initialize_config_dir(config_dir=str(CONF), version_base=None):
+        return start_job(compose("train_detector", case.overrides(options)), DetectorRun)
+
+
+def run_of(job: Job[DetectorRun]) -> Run:
+    """The folder of a training."""
+    return job.run("one_class", job.config.autoencoder.name, detector_settings(job))
+
+
+def train_and_score(job: Job[DetectorRun], run: Run) -> None:
+    """Train the autoencoder and keep its scores of the test split; pictures are train_ae.py's affair."""
+    config, detector = job.config.autoencoder, job.config.detector
+    assert isinstance(config, FormConfig)
+    assert isinstance(detector, ReconstructionConfig)
+    run.begin()
+    model = new_form(job, config)
+    state = TrainingState(model, config.learning_rate, config.steps, job.config.seed)
+    follow(run, "autoencoder", form_training(job, config, state, model), state)
+    test = job.dataset.test
+    error = ReconstructionDetector(model.channels, model.size, detector.by_place, detector.pooled)
+    if detector.by_place:
+        error.fit(job.train_images, model)
+    source = StreamedImages(test.images, job.device)
+    found = score(error.to(job.device), lambda x: (x, model(x)), source, model.size, keep_maps=False)
+    run.finish(both_mixes(found.score.numpy(), test.labels))
+
+
+def both_mixes(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
+    """AUROC on all test images, and the mean of it over mixes with 30 % anomalies."""
+    normal, abnormal = scores[labels == 0], scores[labels == 1]
+    count = min(round(SHARE / (1 - SHARE) * len(normal)), len(abnormal))
+    mixed = np.repeat([0, 1], [len(normal), count])
+    rng = np.random.default_rng(0)
+    draws = [
+        image_AUROC(np.concatenate([normal, rng.choice(abnormal, count, replace=False)]), mixed)
+        for _ in range(DRAWS)
+    ]
+    return {"one_against_rest": image_AUROC(scores, labels), "mix": float(np.mean(draws))}
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, str | int | float]]:
+    """The figures of every case, trained now or before; written down after each."""
+    wanted = cases(options)
+    rows: list[dict[str, str | int | float]] = []
+    with progress_bar("trainings", len(wanted)) as bar:
+        for case in wanted:
+            job = job_of(case, options)
+            run = run_of(job)
+            if not run.complete:
+                train_and_score(job, run)
+            rows.append({**asdict(case), **run.metrics})
+            write_report(options.out, rows, len(wanted), options.quick)
+            bar.update()
+    return rows
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    made = argparse.ArgumentParser(
+        prog="python -m benchmarks.one_class",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("keys", nargs="*", metavar="key=value", help="keys of train_detector.py, for all cases")
+    made.add_argument("--data", type=Path, default=Path("data"), help="where data sets lie (default data)")
+    made.add_argument("--out", type=Path, default=Path("results/one_class"), help="where all of it is kept")
+    made.add_argument("--prepared", type=Path, help="where prepared images are kept (default: below --out)")
+    made.add_argument("--datasets", nargs="+", choices=DATASETS, default=["mnist", "cifar10"])
+    made.add_argument("--classes", nargs="+", type=int, choices=range(10), default=list(range(10)))
+    made.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    made.add_argument("--seeds", type=int, default=3, help="how many (default 3)")
+    made.add_argument("--quick", action="store_true", help="two classes, one seed, hardly trained: a look")
+    return made
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, and print where the tables are."""
+    # Keys may stand anywhere: argparse would take those after a list of classes for classes.
+    options = parser().parse_intermixed_args(arguments)
+    with mistakes_explained("train_detector", options.keys):
+        for key in options.keys:
+            if "=" not in key:
+                raise UserError(f"{key}: give keys of train_detector.py as key=value")
+        if options.seeds < 1:
+            raise UserError(f"--seeds {options.seeds} must be at least 1")
+        register_schema()
+        measure(options)
+        print((options.out / "one_class.md").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""The four forms through the scripts: what they show, resuming, scoring, and in the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, TINY, RunHere
+from jobs import make_job
+
+import train_ae
+import train_detector
+from benchmarks import one_class
+from benchmarks.one_class_report import report, verdict
+from conf.forms import epoch_looks, form_training, new_form
+from conf.schema import FormConfig
+from detectors.errors import UserError
+from detectors.metrics import image_AUROC
+from detectors.reconstruction import ReconstructionDetector
+from detectors.training import score
+from detectors.training_state import TrainingState
+from latent_env.epochs import look_every
+from latent_env.scoring import ReconstructionScorer
+from latent_env.supervision import follow
+
+SMALL = ["dataset=digits", "device=cpu", "threads=1", "autoencoder.width=8", "autoencoder.generated=40"]
+
+
+def form_keys(form: str) -> list[str]:
+    return [*SMALL, f"autoencoder={form}", "autoencoder.steps=20"] + (
+        ["autoencoder.items=20"] if "mem" in form else []
+    )
+
+
+def metrics_of(folder: Path) -> dict[str, float]:
+    (path,) = folder.glob("runs/digits/autoencoder/*/metrics.json")
+    found: dict[str, float] = json.loads(path.read_text())
+    return found
+
+
+@pytest.mark.parametrize("form", ["ae", "vae", "memae", "memvae"])
+def test_a_form_is_trained_and_shown(form: str, tmp_path: Path, run_here: RunHere) -> None:
+    code, said, error = run_here(train_ae.main, "train_ae", *form_keys(form), cwd=tmp_path)
+    assert code == 0, error
+    metrics = metrics_of(tmp_path)
+    (folder,) = tmp_path.glob("runs/digits/autoencoder/*")
+    assert folder.name.startswith(f"{form}-")
+    pictures = {path.stem for path in (folder / "pictures").glob("*.png")}
+    # 541 images in batches of 64: an epoch is 9 steps, and the end is looked at too.
+    shown = {"epoch_0001", "epoch_0002", "plots_losses", "plots_auroc", "plots_errors"}
+    assert shown | {"samples_generated", "samples_interpolations"} <= pictures
+    assert ("plots_memory" in pictures) == ("mem" in form)
+    assert "AUROC" in said
+    assert ("prototypes ever matter" in said) == ("mem" in form)
+    epochs = json.loads((folder / "epochs.json").read_text())
+    assert [seen["step"] for seen in epochs] == [9, 18, 20]
+    assert epochs[-1]["image_AUROC"] == metrics["valid_image_AUROC"]
+    assert {"train_loss", "valid_loss", "sample_frechet", "sample_precision"} <= metrics.keys()
+    assert ("valid_kl" in metrics) == ("vae" in form)
+    assert all(np.isfinite(list(metrics.values())))
+    if "mem" in form:
+        # One memory of 20 prototypes for each of four pieces.
+        assert 0 <= metrics["memory_dead"] < metrics["memory_items"] == 80
+
+
+def test_a_form_carries_the_environment_and_reconstruction_scores(tmp_path: Path, run_here: RunHere) -> None:
+    keys = form_keys("memvae")
+    detector = [key for key in TINY if key.startswith("detector.")]
+    code, _, error = run_here(
+        train_detector.main, "train_detector", *keys, *detector, "export=world", cwd=tmp_path
+    )
+    assert code == 0, error
+    env = gym.make("LatentAug-v0", artifacts=str(tmp_path / "world"))
+    observation, _ = env.reset(seed=0)
+    assert observation.shape == (16,)
+    _, reward, *_ = env.step(env.action_space.sample())
+    assert np.isfinite(float(reward))
+
+    code, said, error = run_here(
+        train_detector.main, "train_detector", *keys, "detector=reconstruction", cwd=tmp_path
+    )
+    assert code == 0, error
+    assert "autoencoder: using" in error
+    assert "image_AUROC" in said
+    (folder,) = tmp_path.glob("runs/digits/detector/reconstruction-*")
+    (made,) = tmp_path.glob("runs/digits/autoencoder/*")
+    scorer = ReconstructionScorer.load(made, folder)
+    images = torch.rand(3, 1, 8, 8)
+    first, second = scorer.score(images), scorer.score(images)
+    assert torch.equal(first.score, second.score)
+    assert torch.equal(first.map, second.map)
+    assert first.score.shape == (3,)
+    assert first.map.shape == (3, 1, 8, 8)
+    # In a batch or alone, an image gets the same score.
+    torch.testing.assert_close(scorer.score(images[1:2]).score, first.score[1:2])
+    (other,) = tmp_path.glob("runs/digits/detector/transformer-*")
+    with pytest.raises(UserError, match="another detector"):
+        ReconstructionScorer.load(made, other)
+
+
+def test_a_stopped_form_ends_where_it_would_have_ended(tmp_path: Path) -> None:
+    keys = [*form_keys("memvae"), "autoencoder.steps=30"]
+    whole, stopped = (make_job(tmp_path / name, *keys) for name in ("whole", "stopped"))
+    train_ae.autoencoder_stage(whole)
+    config = stopped.config.autoencoder
+    assert isinstance(config, FormConfig)
+    model = new_form(stopped, config)
+    state = TrainingState(model, config.learning_rate, config.steps, stopped.config.seed)
+    run = stopped.run("autoencoder", config.name, train_ae.autoencoder_settings(stopped))
+    looks = epoch_looks(stopped, config, run, model)
+    run.begin()
+
+    def stop() -> dict[str, float]:
+        seen = looks.look(state.step)
+        if state.step == 18:
+            os.kill(os.getpid(), 2)  # Ctrl-C, which is held back until the step is done
+        return seen
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(run, "autoencoder", form_training(stopped, config, state, model), state, stop, 9)
+    train_ae.autoencoder_stage(stopped)
+    one, other = (next(tmp_path.glob(f"{name}/runs/digits/autoencoder/*")) for name in ("whole", "stopped"))
+    assert (one / "autoencoder.safetensors").read_bytes() == (other / "autoencoder.safetensors").read_bytes()
+    assert (one / "epochs.json").read_text() == (other / "epochs.json").read_text()
+    assert (one / "metrics.json").read_text() == (other / "metrics.json").read_text()
+
+
+def test_looks_are_epochs_but_not_too_many() -> None:
+    assert look_every(images=100, batch_size=32, steps=40) == 4
+    assert look_every(images=100, batch_size=32, steps=2000) == 40
+    assert look_every(images=5300, batch_size=64, steps=2000) == 83
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("autoencoder.items=1", "autoencoder.items=1 must be at least 2"),
+        ("autoencoder.items=0", "is another form: choose autoencoder=vae"),
+        ("autoencoder.join=glue", "join=glue is unknown"),
+        ("autoencoder.kl=-1", "autoencoder.kl=-1.0 must not be negative"),
+        ("autoencoder.heads=3", "heads=3 must divide"),
+        ("autoencoder.pooled=best", "pooled=best is unknown: choose one of top, mean, relative"),
+        ("autoencoder.temperature=0", "autoencoder.temperature=0.0 must be above 0"),
+        ("autoencoder.itmes=5", "autoencoder.itmes=5 is an unknown key"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(key: str, message: str, tmp_path: Path, run_here: RunHere) -> None:
+    code, _, error = run_here(train_ae.main, "train_ae", *SMALL, "autoencoder=memvae", key, cwd=tmp_path)
+    assert code == 2, error
+    assert message in error
+    assert not list(tmp_path.glob("runs/**/metrics.json"))
+
+
+def trained_auroc(tmp_path: Path, *keys: str) -> float:
+    """AUROC on the test split of an autoencoder that is really trained, by its reconstruction error."""
+    job = make_job(tmp_path, *keys)
+    config = job.config.autoencoder
+    assert isinstance(config, FormConfig)
+    model = new_form(job, config)
+    state = TrainingState(model, config.learning_rate, config.steps, job.config.seed)
+    for _ in form_training(job, config, state, model):
+        pass
+    test = job.dataset.test
+    error = ReconstructionDetector(model.channels, model.size, pooled=config.pooled)
+    images = torch.from_numpy(np.array(test.images))
+    found = score(error, lambda batch: (batch, model(batch)), images, model.size, keep_maps=False)
+    return image_AUROC(found.score.numpy(), test.labels)
+
+
+@pytest.mark.parametrize("form", ["memae", "memvae"])
+def test_a_short_training_finds_digits_it_never_saw(form: str, tmp_path: Path) -> None:
+    keys = ["dataset=digits", "dataset.normal=[0]", "device=cpu", "threads=1", f"autoencoder={form}"]
+    small = ["autoencoder.width=8", "autoencoder.steps=300", "autoencoder.items=50", "seed=0"]
+    assert trained_auroc(tmp_path, *keys, *small) > 0.9
+
+
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.mark.skipif(not (SHARED / "mnist").is_dir(), reason="needs MNIST beside the checkout")
+def test_a_short_training_finds_mnist_digits_it_never_saw(tmp_path: Path) -> None:
+    keys = ["dataset=mnist", "dataset.normal=0", "dataset.limit=600", "device=cpu", "threads=1"]
+    small = ["autoencoder=memvae", "autoencoder.width=8", "autoencoder.steps=120", "seed=0"]
+    (tmp_path / "data").symlink_to(SHARED)
+    assert trained_auroc(tmp_path, *keys, *small) > 0.9
+
+
+def test_the_benchmark_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    arguments = ["--datasets", "digits", "--forms", "ae", "memvae", "--quick", "--out", str(out)]
+    arguments += ["autoencoder.steps=10", "autoencoder.items=20", "threads=1", "device=cpu"]
+    one_class.main(arguments)
+    first = capsys.readouterr()
+    assert "| normal | ae | memvae |" in first.out
+    rows = json.loads((out / "one_class.json").read_text())["rows"]
+    assert [(row["form"], row["normal"]) for row in rows] == [
+        ("ae", 0),
+        ("memvae", 0),
+        ("ae", 1),
+        ("memvae", 1),
+    ]
+    for row in rows:
+        assert 0 <= row["mix"] <= 1
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("runs/**/metrics.json")}
+    assert len(kept) == 4
+    one_class.main(arguments)
+    assert capsys.readouterr().out == first.out
+    assert kept == {path: path.stat().st_mtime_ns for path in out.glob("runs/**/metrics.json")}
+
+
+def test_both_mixes_are_of_the_same_scores() -> None:
+    labels = np.repeat([0, 1], [70, 300])
+    found = one_class.both_mixes(np.concatenate([np.zeros(70), np.ones(300)]).astype(np.float32), labels)
+    assert found == {"one_against_rest": 1.0, "mix": 1.0}
+    rng = np.random.default_rng(0)
+    found = one_class.both_mixes((rng.normal(size=370) + labels).astype(np.float32), labels)
+    assert found["mix"] == pytest.approx(found["one_against_rest"], abs=0.03)
+
+
+def test_the_report_says_what_is_reached() -> None:
+    means = {"ae": 0.96, "memae": 0.985}
+    rows: list[dict[str, Any]] = [
+        {
+            "dataset": "mnist",
+            "normal": normal,
+            "form": form,
+            "seed": seed,
+            "mix": mean,
+            "one_against_rest": mean,
+        }
+        for seed in range(2)
+        for normal in range(10)
+        for form, mean in means.items()
+    ]
+    text = report(rows, planned=len(rows), quick=False)
+    assert "| mean | 0.9600 ± 0.0000 | 0.9850 ± 0.0000 |" in text
+    assert "memae, 0.9850; 0.98 is reached" in text
+    assert "+0.0250; the published +0.0132 is reached" in text
+    assert not verdict("mnist", rows[:10])  # five classes are no mean over ten
+    assert "Not finished: 40 of 120" in report(rows, planned=120, quick=False)

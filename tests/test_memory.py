@@ -1,0 +1,238 @@
+"""The memory of prototypes and the four forms of autoencoder, piece by piece."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from detectors.errors import UserError
+from detectors.reconstruction import ReconstructionDetector
+from detectors.training_state import TrainingState
+from latent_env.artifacts import load_autoencoder, save_autoencoder
+from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder, MemoryAutoencoder
+from latent_env.autoencoders.memory import PrototypeMemory, addressing_entropy, shrink
+from latent_env.autoencoders.training import train_autoencoder
+from latent_env.generation import draw_latents, generate, interpolate
+
+FORMS: dict[str, dict[str, Any]] = {
+    "ae": {},
+    "vae": {"variational": True},
+    "memae": {"items": 6, "join": "replace"},
+    "memvae": {"items": 6, "variational": True},
+}
+WEIGHTS = {"kl": 0.1, "entropy": 2e-4}
+
+
+def make_form(form: str, latent: str = "flat", size: int = 16, **more: Any) -> MemoryAutoencoder:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return MemoryAutoencoder(1, size, latent, 4, width=8, **{**FORMS[form], **more})
+
+
+def stripes(count: int, size: int = 16) -> Tensor:
+    """Easy normal images: vertical stripes of random phase."""
+    phase = torch.linspace(0, 6, count)[:, None, None, None]
+    x = torch.arange(size).float()[None, None, None, :]
+    return ((x + phase).sin().expand(count, 1, size, size) * 100 + 127).to(torch.uint8)
+
+
+def slowly_addressed(token: Tensor, prototypes: Tensor, shrinkage: float, temperature: float) -> list[float]:
+    """One token's weights, number by number, as the paper writes them."""
+    cosines = [
+        float(token @ prototype) / (float(token.norm()) * float(prototype.norm())) for prototype in prototypes
+    ]
+    powers = [math.exp(cosine / temperature) for cosine in cosines]
+    weights = [power / sum(powers) for power in powers]
+    threshold = shrinkage / len(weights)
+    kept = [weight if weight > threshold else 0.0 for weight in weights]
+    return [weight / sum(kept) for weight in kept]
+
+
+@pytest.mark.parametrize("places", [1, 3])
+@pytest.mark.parametrize(("shrinkage", "temperature"), [(0.0, 1.0), (1.0, 0.2), (2.0, 0.05)])
+def test_addressing_is_that_of_a_slow_reference(places: int, shrinkage: float, temperature: float) -> None:
+    torch.manual_seed(0)
+    memory = PrototypeMemory(places, 7, 5, shrinkage, temperature).double()
+    tokens = torch.randn(4, 3, 5, dtype=torch.float64)
+    retrieved, weights = memory(tokens)
+    for image in range(4):
+        for token in range(3):
+            prototypes = memory.prototypes[token if places > 1 else 0].detach()
+            slow = slowly_addressed(tokens[image, token], prototypes, shrinkage, temperature)
+            assert weights[image, token].tolist() == pytest.approx(slow, abs=1e-9)
+            mixture = sum(w * p for w, p in zip(slow, prototypes, strict=True))
+            torch.testing.assert_close(retrieved[image, token].detach(), mixture)
+
+
+def test_shrinking_keeps_a_mixture() -> None:
+    weights = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.25, 0.25, 0.25, 0.25]])
+    shrunk = shrink(weights, 0.25)
+    torch.testing.assert_close(shrunk[0], torch.tensor([0.625, 0.375, 0, 0]))
+    assert shrunk[1].tolist() == [1, 0, 0, 0]  # nothing stands out: one is kept, not none
+    torch.testing.assert_close(shrink(weights, 0.0), weights)
+    assert float(addressing_entropy(shrunk[1:, None])) == pytest.approx(0, abs=1e-6)
+    assert float(addressing_entropy(weights[1:, None])) == pytest.approx(math.log(4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"items": 1}, "items=1 must be at least 2"),
+        ({"items": -3}, "items=-3"),
+        ({"items": 5, "shrinkage": 5.0}, "shrinkage=5"),
+        ({"items": 5, "temperature": 0.0}, "temperature=0"),
+        ({"items": 5, "join": "glue"}, "join=glue is unknown: choose one of average, concatenate, replace"),
+        ({"items": 5, "heads": 3}, "heads=3 must divide autoencoder.latent_size=4"),
+    ],
+)
+def test_impossible_memories(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        MemoryAutoencoder(1, 16, "flat", 4, **arguments)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("latent", "more"),
+    [
+        ("flat", {}),
+        ("flat", {"heads": 2}),
+        ("flat", {"join": "concatenate"}),
+        ("spatial", {}),
+        ("spatial", {"shared": False, "join": "concatenate"}),
+    ],
+)
+def test_every_form_goes_forward_and_backward(form: str, latent: str, more: dict[str, Any]) -> None:
+    model = make_form(form, latent, size=32, **more)
+    images = torch.rand(3, 1, 32, 32)
+    encoding = model.encoding(images)
+    assert encoding.mean.shape == (3, *model.latent_shape)
+    decoded, weights = model.decode_with_weights(encoding.mean)
+    assert decoded.shape == images.shape
+    added = model.regularisers(encoding, weights)
+    assert set(added) == {*(["kl"] if "vae" in form else []), *(["entropy"] if "mem" in form else [])}
+    if weights is not None:
+        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+        assert bool((weights >= 0).all())
+    (decoded.square().mean() + sum(added.values(), torch.zeros(()))).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.isfinite().all()), name
+    # What a frozen form says of an image is the mean, and always the same.
+    assert torch.equal(model(images), model(images))
+    assert torch.equal(model.encode(images), encoding.mean)
+
+
+def test_the_plain_form_is_the_convolutional_autoencoder() -> None:
+    plain = make_form("ae")
+    conv = ConvAutoencoder(1, 16, "flat", 4, width=8)
+    conv.load_state_dict(plain.state_dict())
+    images = torch.rand(2, 1, 16, 16)
+    torch.testing.assert_close(plain(images), conv(images))
+
+
+def test_only_the_memory_is_decoded_where_it_replaces_the_encoding() -> None:
+    model = make_form("memae", temperature=0.01)
+    latents = torch.randn(5, 4)
+    # Cosines don't see lengths: what is retrieved can only depend on the direction.
+    torch.testing.assert_close(model.decode(latents), model.decode(3 * latents))
+    for join in ("average", "concatenate"):
+        joined = make_form("memvae", join=join)
+        assert not torch.allclose(joined.decode(latents), joined.decode(3 * latents))
+
+
+def test_divergence_is_that_of_torch() -> None:
+    model = make_form("memvae")
+    assert isinstance(model.log_variance, torch.nn.Linear)
+    torch.nn.init.normal_(model.log_variance.weight, std=0.1)
+    encoding = model.encoding(torch.rand(3, 1, 16, 16))
+    assert encoding.log_variance is not None
+    posterior = torch.distributions.Normal(encoding.mean, (encoding.log_variance / 2).exp())
+    prior = torch.distributions.Normal(torch.zeros(3, 4), torch.ones(3, 4))
+    exact = torch.distributions.kl_divergence(posterior, prior).sum(1)
+    torch.testing.assert_close(encoding.divergence(), exact)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("latent", ["flat", "spatial"])
+def test_saved_and_loaded_forms_are_the_same(form: str, latent: str, tmp_path: Path) -> None:
+    images = stripes(12, 16)
+    frozen = FrozenAutoencoder(make_form(form, latent)).calibrate(images)
+    save_autoencoder(tmp_path, frozen)
+    again = load_autoencoder(tmp_path)
+    assert isinstance(again.model, MemoryAutoencoder)
+    assert again.hyperparameters() == frozen.hyperparameters()
+    floats = images.float() / 255
+    assert torch.equal(again(floats), frozen(floats))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_training_goes_on_exactly_where_it_stopped(form: str) -> None:
+    images = stripes(32)
+
+    def fresh() -> tuple[MemoryAutoencoder, TrainingState]:
+        model = make_form(form)
+        return model, TrainingState(model, 3e-3, 10, 0)
+
+    whole, state = fresh()
+    for _ in train_autoencoder(state, whole, images, 8, None, WEIGHTS):
+        pass
+    half, half_state = fresh()
+    for progress in train_autoencoder(half_state, half, images, 8, None, WEIGHTS):
+        if progress.step == 4:
+            break
+    kept = {name: tensor.clone() for name, tensor in half_state.tensors().items()}
+    other, other_state = fresh()
+    other_state.restore(kept)
+    for _ in train_autoencoder(other_state, other, images, 8, None, WEIGHTS):
+        pass
+    for (name, a), b in zip(whole.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_samples_and_interpolations(form: str) -> None:
+    images = stripes(20)
+    frozen = FrozenAutoencoder(make_form(form)).calibrate(images)
+    made = generate(frozen, 6, torch.Generator().manual_seed(1))
+    assert made.shape == (6, 1, 16, 16)
+    assert torch.equal(made, generate(frozen, 6, torch.Generator().manual_seed(1)))
+    assert not torch.equal(made, generate(frozen, 6, torch.Generator().manual_seed(2)))
+    some = images[:4].float() / 255
+    between = interpolate(frozen, some[:2], some[2:], 5)
+    assert between.shape == (2, 5, 1, 16, 16)
+    torch.testing.assert_close(between[:, 0], frozen(some[:2]))
+    torch.testing.assert_close(between[:, -1], frozen(some[2:]))
+
+
+def test_the_prior_is_that_of_the_form() -> None:
+    images = stripes(40)
+    generator = torch.Generator().manual_seed(0)
+    variational = FrozenAutoencoder(make_form("memvae")).calibrate(images)
+    raw = draw_latents(variational, 4000, generator) * variational.scale + variational.mean
+    torch.testing.assert_close(raw.mean(0), torch.zeros(4), atol=0.08, rtol=0)
+    torch.testing.assert_close(raw.std(0), torch.ones(4), atol=0.08, rtol=0)
+    plain = FrozenAutoencoder(make_form("memae")).calibrate(images)
+    along = draw_latents(plain, 4000, generator) @ plain.directions.T
+    torch.testing.assert_close(along.std(0), plain.direction_scales, atol=0.05, rtol=0.08)
+
+
+def test_relative_errors_forgive_faint_images_nothing() -> None:
+    detector = ReconstructionDetector(1, 32, pooled="relative")
+    torch.manual_seed(0)
+    image = torch.rand(1, 1, 32, 32)
+    decoded = image + 0.1
+    bright, faint = detector(image, decoded), detector(0.3 * image, 0.3 * image + 0.1)
+    assert float(faint.score) > float(bright.score)
+    assert bright.map.shape == (1, 1, 32, 32)
+    torch.testing.assert_close(bright.score, bright.map.flatten(1).mean(1))
+    expected = 0.01 / (float(image.var(correction=0)) + 0.002)
+    assert float(bright.score) == pytest.approx(expected, rel=1e-4)
+    for arguments in ({"pooled": "best"}, {"pooled": "relative", "by_place": True}):
+        with pytest.raises(UserError, match=r"detector\."):
+            ReconstructionDetector(1, 32, **arguments)  # type: ignore[arg-type]
+    assert ReconstructionDetector(**detector.hyperparameters()).pooled == "relative"
