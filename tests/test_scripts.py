@@ -108,7 +108,7 @@ MISTAKES = [
     (
         ["agent=genius"],
         "agent=genius is unknown: choose one of cem, feature_noise, glass, gradient, mixup, none, ppo, "
-        "random, random_matched, smallest, untrained",
+        "random, random_matched, random_useful, smallest, untrained",
     ),
     (
         ["autoencoder.widht=3"],
