@@ -138,10 +138,23 @@ def report(plan: Plan, out: Path, command: str, started: bool) -> Findings:
     return findings
 
 
+def without_places(arguments: list[str]) -> list[str]:
+    """The arguments that decide what is run: where things lie is nobody else's business."""
+    places = ("--data", "--backbone", "--out", "--runs")
+    kept: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option = argument.partition("=")[0]
+        if option in places and option != argument:
+            kept.append(f"{option}=…")
+        else:
+            kept.append("…" if before in places else argument)
+    return kept
+
+
 def run(arguments: list[str]) -> int:
     """What the command line asks for; the exit code is 1 if a run failed."""
     options = parser().parse_args(arguments)
-    command = shlex.join(["python", "-m", "benchmarks.augmentation", *arguments])
+    command = shlex.join(["python", "-m", "benchmarks.augmentation", *without_places(arguments)])
     if options.jobs < 1:
         raise UserError(f"--jobs {options.jobs} must be at least 1")
     plan = make_plan(chosen(options))

@@ -28,6 +28,8 @@ class Mixture:
     """In so many of them the validation split chose it."""
     differences: Mapping[str, Estimate]
     """By metric, on the test split."""
+    to_random: Mapping[str, Estimate]
+    """The same, minus detectors that learned from as many random samples; where the runs tried those."""
 
     @property
     def named(self) -> str:
@@ -60,10 +62,25 @@ def mixtures_of(rows: Iterable[Row], metrics: Iterable[str]) -> Iterator[Mixture
     metrics = list(metrics)
     for (place, shares), own in groups.items():
         if shares:
-            pairs = [(tried(row)[shares], tried(row)[()]) for row in own]
-            found = {
-                metric: over_seeds(np.array([after[metric] - before[metric] for after, before in pairs]))
-                for metric in metrics
-                if all(metric in before and metric in after for after, before in pairs)
-            }
-            yield Mixture(place, shares, len(own), sum(is_chosen(row, shares) for row in own), found)
+            same = (("random", round(sum(share for _, share in shares), 6)),)
+            yield Mixture(
+                place,
+                shares,
+                len(own),
+                sum(is_chosen(row, shares) for row in own),
+                differences(own, shares, (), metrics),
+                {} if shares == same else differences(own, shares, same, metrics),
+            )
+
+
+def differences(
+    rows: Iterable[Row], shares: Shares, others: Shares, metrics: Iterable[str]
+) -> dict[str, Estimate]:
+    """By metric, one mixture minus another, over the runs that tried both."""
+    known = [found for row in rows if others in (found := tried(row))]
+    pairs = [(found[shares], found[others]) for found in known]
+    return {
+        metric: over_seeds(np.array([one[metric] - other[metric] for one, other in pairs]))
+        for metric in metrics
+        if pairs and all(metric in one and metric in other for one, other in pairs)
+    }

@@ -231,10 +231,12 @@ def by_themselves(findings: Findings) -> Iterator[str]:
             each.named,
             f"{each.chosen} of {each.seeds}",
             *(cell(each.differences.get(metric)) for metric in (MAIN_METRIC, PIXELS)),
+            cell(each.to_random.get(MAIN_METRIC)),
         ]
         for each in found
     ]
-    yield table(["setting", "track", "data set", "agent", "mixture", "chosen", MAIN_METRIC, PIXELS], lines)
+    header = ["setting", "track", "data set", "agent", "mixture", "chosen", MAIN_METRIC, PIXELS]
+    yield table([*header, f"{MAIN_METRIC} minus that of as many random ones"], lines)
 
 
 def pictures(findings: Findings, kind: str) -> Iterator[str]:
