@@ -18,7 +18,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         *("autoencoder=conv", "autoencoder.latent=spatial", "dataset.size=32"),
         *("detector.width=32", "detector.steps=300", *BUDGET),
     ),
-    PRETRAINED: ("autoencoder=pretrained", "dataset.size=224", *BUDGET),
+    # What trains there is the decoder alone, which detectors of latents have no use for.
+    PRETRAINED: ("autoencoder=pretrained", "autoencoder.steps=60", "dataset.size=224", *BUDGET),
 }
 """What the eyes are, and a budget with which some hundred runs fit into hours on two cores: small images and
 small models where all is trained from scratch. With ``--set`` it can be made larger."""
