@@ -7,7 +7,7 @@ Nothing is chosen by the test split. What is trained is kept: the same command g
 For example
 
   python -m benchmarks.one_class --data /data --out results/one_class
-  python -m benchmarks.one_class --datasets digits --quick --out /tmp/look
+  python -m benchmarks.one_class --datasets digits --quick --out results/look
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from torch import Tensor
 from detectors.base import LATENT, Detection, Detector
 from detectors.errors import UserError
 from detectors.heads import Headed, is_headed
-from detectors.images import at_once
 from latent_env.artifacts import (
     load_artifact,
     load_autoencoder,
@@ -149,8 +148,7 @@ class World:
         if self.judges_latents or self.images.numel() * self.latents.element_size() > KEPT_BYTES:
             return None
         with torch.no_grad():
-            parts = self.latents.split(at_once(self.autoencoder.size))
-            return torch.cat([self.autoencoder.decode(part) for part in parts])
+            return self.autoencoder.in_parts(self.latents)
 
     def read(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The same of images, or of latents that are known where the detector reads those."""
