@@ -16,6 +16,7 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from torch import Tensor
 from tqdm import tqdm
 
+from agents.batch_ppo import BatchPPO, minibatch
 from agents.sb3_vec_env import LatentVecEnv
 from detectors.errors import UserError
 from detectors.training_state import optimizer_tensors, restore_optimizer
@@ -28,7 +29,7 @@ KEEP_SECONDS = 30.0
 def make_ppo(vec_env: LatentVecEnv, settings: Mapping[str, Any], seed: int) -> PPO:
     """An untrained PPO for ``vec_env``; ``settings`` are those of ``conf/agent/ppo.yaml``."""
     rollout = settings["n_steps"] * vec_env.num_envs
-    batch = min(settings["batch_size"], rollout)
+    batch = min(settings["batch_size"] or minibatch(rollout), rollout)
     if rollout < 2:
         raise UserError("agent.n_steps x env.num_envs must be at least 2 steps")
     if any(units < 1 for units in settings["hidden"]):
@@ -40,7 +41,7 @@ def make_ppo(vec_env: LatentVecEnv, settings: Mapping[str, Any], seed: int) -> P
     with warnings.catch_warnings():
         # SB3 says that PPO with an MLP is meant for the CPU; here the frozen models want the GPU.
         warnings.filterwarnings("ignore", message=".*PPO on the GPU.*")
-        model = PPO(
+        model = BatchPPO(
             "MlpPolicy",
             vec_env,
             learning_rate=settings["learning_rate"],

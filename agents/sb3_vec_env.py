@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 from torch import Tensor
 
 from agents.alarm import Alarm
-from latent_env.dynamics import Dynamics
+from latent_env.dynamics import Dynamics, StepResult
 from latent_env.env import LARGEST_SEED, make_spaces
 from latent_env.rendering import panel
 
@@ -24,7 +24,7 @@ class LatentVecEnv(VecEnv):
     A world that ends is reset in the same step, and the observation it ended with stands in its
     ``info["terminal_observation"]``; the infos of other worlds are empty. Each of observations, rewards
     and ends crosses from the device once a step, whatever the number of worlds; where episodes ended, the
-    observations of the new ones cross as well.
+    observations of the new ones cross as well. With :meth:`step_tensors` nothing crosses at all.
     """
 
     def __init__(self, dynamics: Dynamics, seed: int | None = None) -> None:
@@ -33,7 +33,9 @@ class LatentVecEnv(VecEnv):
         self.dynamics = dynamics
         super().__init__(dynamics.num_worlds, observation_space, action_space)
         self.actions = np.zeros((self.num_envs, *(action_space.shape or ())), dtype=np.float32)
-        self.returns = np.zeros(self.num_envs)
+        self._returns = torch.zeros(self.num_envs, device=dynamics.world.device)
+        self._finished: list[tuple[Tensor, Tensor]] = []
+        self._began = perf_counter()
         self.seconds = 0.0
         """Time spent in steps since :meth:`take_statistics`."""
         self._terms: dict[str, Tensor] = {}
@@ -55,7 +57,8 @@ class LatentVecEnv(VecEnv):
             seeds = torch.tensor(self._seeds, device=self.dynamics.world.device)
         observations: np.ndarray[Any, Any] = self.dynamics.reset_tensor(seeds=seeds).cpu().numpy()
         self._reset_seeds()
-        self.returns[:] = 0
+        self._returns.zero_()
+        self._finished.clear()
         return observations
 
     def step_async(self, actions: np.ndarray[Any, Any]) -> None:
@@ -66,30 +69,59 @@ class LatentVecEnv(VecEnv):
         """Step all worlds, and reset those that ended."""
         began = perf_counter()
         dynamics = self.dynamics
-        actions = torch.from_numpy(self.actions).to(dynamics.world.device)
-        result = dynamics.step_tensor(actions)
-        for name, term in result.reward_terms.items():
-            self._terms[name] = self._terms.get(name, torch.zeros_like(term)) + term
-        self._steps += 1
-        self.alarm.watch(result.transition)
+        result = self._advance(torch.from_numpy(self.actions).to(dynamics.world.device))
         rewards = result.rewards.cpu().numpy()
         dones = result.terminated.cpu().numpy()
         observations = result.observations.cpu().numpy()
-        self.returns += rewards
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if dones.any():
-            last = observations
+            last, returns = observations, self._returns.cpu().numpy()
             fresh = None if dones.all() else result.terminated
             observations = dynamics.reset_tensor(fresh).cpu().numpy()
             for world in np.flatnonzero(dones):
                 infos[world] = {
                     "terminal_observation": last[world],
                     "TimeLimit.truncated": False,
-                    "episode": {"r": float(self.returns[world]), "l": dynamics.horizon, "t": began},
+                    "episode": self._episode(returns[world]),
                 }
-            self.returns[dones] = 0
+            self._returns = self._returns.masked_fill(result.terminated, 0)
         self.seconds += perf_counter() - began
         return observations, rewards, dones, infos
+
+    def step_tensors(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same on the device: ``actions (N, k)`` to observations ``(N, d)``, rewards and ends ``(N,)``.
+
+        Nothing waits for the device, so worlds are reset where they ended without asking whether any did.
+        The observations are those that policies go on from; what an episode ended with isn't told.
+        """
+        began = perf_counter()
+        result = self._advance(actions)
+        self._finished.append((self._returns, result.terminated))
+        self._returns = self._returns.masked_fill(result.terminated, 0)
+        observations = self.dynamics.reset_tensor(result.terminated)
+        self.seconds += perf_counter() - began
+        return observations, result.rewards, result.terminated
+
+    def take_episodes(self, most: int) -> list[dict[str, Any]]:
+        """The last that ended in :meth:`step_tensors` since this was last called, as ``Monitor`` has them."""
+        if not self._finished:
+            return []
+        returns, ended = (torch.stack(parts).cpu().numpy() for parts in zip(*self._finished, strict=True))
+        self._finished.clear()
+        return [self._episode(value) for value in returns[ended][-most:]]
+
+    def _advance(self, actions: Tensor) -> StepResult:
+        """One step of all worlds, with what is counted of it."""
+        result = self.dynamics.step_tensor(actions)
+        for name, term in result.reward_terms.items():
+            self._terms[name] = self._terms.get(name, torch.zeros_like(term)) + term
+        self._steps += 1
+        self.alarm.watch(result.transition)
+        self._returns = self._returns + result.rewards
+        return result
+
+    def _episode(self, value: float) -> dict[str, Any]:
+        return {"r": float(value), "l": self.dynamics.horizon, "t": perf_counter() - self._began}
 
     def take_statistics(self) -> tuple[dict[str, float], float]:
         """The mean of every reward term and the seconds spent in steps, since this was last called."""

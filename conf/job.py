@@ -197,7 +197,7 @@ def check_values(cfg: DictConfig, above: str = "") -> None:
             check_values(value, f"{path}.")
         elif key in POSITIVE and isinstance(value, int | float) and not value > 0:
             raise UserError(f"{path}={value} must be above 0")
-        elif key == "batch_size" and value < 2:
+        elif key == "batch_size" and value is not None and value < 2:
             raise UserError(f"{path}={value} must be at least 2")
         elif key == "seed" and not 0 <= value < LARGEST_SEED:
             raise UserError(f"{path}={value} must lie from 0 to {LARGEST_SEED - 1}")

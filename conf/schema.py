@@ -248,7 +248,7 @@ class PPOConfig(AgentConfig):
 
     total_steps: int = MISSING
     n_steps: int = 16
-    batch_size: int = 128
+    batch_size: int | None = None
     n_epochs: int = 8
     learning_rate: float = 1e-3
     gamma: float = 0.9

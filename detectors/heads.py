@@ -95,7 +95,8 @@ class HeadTrial:
         chosen = (rows @ self.start + offset).topk(count, dim=1).indices
         self.rows = rows.gather(1, chosen.unsqueeze(2).expand(-1, -1, rows.shape[2]))  # (R, M, d)
         self.offset = offset.gather(1, chosen)
-        self.anomalous, self.normal = labels == 1, labels == 0
+        # As positions: flags would have to be counted anew, on the host, whenever they are used.
+        self.anomalous, self.normal = ((labels == label).nonzero().flatten() for label in (1, 0))
         self.metric = self._inverse(rows.flatten(0, 1))
         self.climb = self.slope(self.start[None])[0]
         """``(d,)``: where the loss of the head as it is rises."""

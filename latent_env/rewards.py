@@ -32,6 +32,10 @@ DEFAULT_REWARD: dict[str, float] = {"boundary": 1.0, "novelty": 0.5, "realism": 
 class RewardTerm(ABC):
     """One reason to pay. Only ``value`` must be written; the rest is for terms with a memory."""
 
+    needs: tuple[str, ...] = ()
+    """Facts of a transition, by name, that take networks to find: of many worlds they are found some at a
+    time, which is faster. A term may ask for others as well."""
+
     judged = False
     """Whether it depends on what detectors say: then one that the agent never sees is asked as well."""
 
@@ -71,6 +75,7 @@ class Boundary(RewardTerm):
     """
 
     judged = True
+    needs = ("opinions",)
 
     def value(self, transition: Transition) -> Tensor:
         """The term, ``(N,)`` in [-½, 1]."""
@@ -93,11 +98,13 @@ class Sketch:
         if dimensions <= self.MOST_DIMENSIONS:
             return change
         if self._projection is None:
-            # A random projection bounds the memory.
-            generator = torch.Generator().manual_seed(0)
-            shape = (dimensions, self.MOST_DIMENSIONS)
-            projection = torch.randn(shape, generator=generator) / math.sqrt(self.MOST_DIMENSIONS)
-            self._projection = projection.to(change)
+            # A random projection bounds the memory. It must not be born in inference mode: gradients may
+            # have to pass through it later.
+            with torch.inference_mode(False):
+                generator = torch.Generator().manual_seed(0)
+                shape = (dimensions, self.MOST_DIMENSIONS)
+                projection = torch.randn(shape, generator=generator) / math.sqrt(self.MOST_DIMENSIONS)
+                self._projection = projection.to(change.device, change.dtype)
         return change @ self._projection
 
 
@@ -117,7 +124,10 @@ class Novelty(RewardTerm):
         change = self._describe(transition)
         if self._memory is None:
             return torch.ones_like(change[:, 0])
-        nearest = (self._memory - change[:, None]).square().sum(2).amin(1).add(1e-12).sqrt()
+        empty = self._memory[:, :, 0].isinf()  # set aside before they meet a gradient, which infinity spoils
+        known = self._memory.masked_fill(empty[:, :, None], 0)
+        distances = (known - change[:, None]).square().sum(2).masked_fill(empty, math.inf)
+        nearest = distances.amin(1).add(1e-12).sqrt()
         return 1 - torch.exp(-nearest / transition.shell.inner)
 
     def remember(self, transition: Transition, worlds: Tensor) -> None:
@@ -151,29 +161,36 @@ class Coverage(RewardTerm):
 
     def __init__(self) -> None:
         self._describe = Sketch()
-        self._memory: Tensor | None = None  # (up to MEMORY, d), the latest last
-        self._makers: Tensor | None = None  # (up to MEMORY,) which world made each
+        self._memory: Tensor | None = None  # (MEMORY, d), the latest last
+        self._makers: Tensor | None = None  # (MEMORY,) which world made each, -1 where nothing is
 
     def value(self, transition: Transition) -> Tensor:
         """The term, ``(N,)`` in [0, 1]."""
         change = self._describe(transition)
         among = _apart(change, change).fill_diagonal_(math.inf)
-        known = among if self._memory is None else torch.cat([among, _apart(change, self._memory)], 1)
-        nearest = known.amin(1)
+        known = [among]
+        if self._memory is not None and self._makers is not None:
+            known.append(_apart(change, self._memory).masked_fill((self._makers < 0)[None], math.inf))
+        nearest = torch.cat(known, 1).amin(1)
         return 1 - torch.exp(-nearest / transition.shell.inner)
 
     def remember(self, transition: Transition, worlds: Tensor) -> None:
         """Keep the changes of ``worlds (N,)`` bool, in place of the oldest."""
-        made, makers = self._describe(transition)[worlds], worlds.nonzero().flatten()
-        if self._memory is not None and self._makers is not None:
-            made, makers = torch.cat([self._memory, made]), torch.cat([self._makers, makers])
-        self._memory, self._makers = made[-self.MEMORY :], makers[-self.MEMORY :]
+        change = self._describe(transition)
+        if self._memory is None or self._makers is None:
+            self._memory = change.new_zeros(self.MEMORY, change.shape[1])
+            self._makers = torch.full((self.MEMORY,), -1, device=change.device)
+        makers = torch.arange(len(worlds), device=change.device)
+        memory = torch.cat([self._memory, change])
+        makers = torch.cat([self._makers, torch.where(worlds, makers, -1)])
+        # What nobody made goes to the front, and so is dropped first: how much it is, the host need not know.
+        latest = (makers >= 0).long().argsort(stable=True)[-self.MEMORY :]
+        self._memory, self._makers = memory[latest], makers[latest]
 
     def forget(self, worlds: Tensor) -> None:
         """Drop what ``worlds (N,)`` bool made."""
-        if self._memory is not None and self._makers is not None:
-            kept = ~worlds[self._makers]
-            self._memory, self._makers = self._memory[kept], self._makers[kept]
+        if self._makers is not None:
+            self._makers = self._makers.masked_fill(worlds[self._makers.clamp_min(0)], -1)
 
 
 def _apart(a: Tensor, b: Tensor) -> Tensor:
@@ -184,6 +201,8 @@ def _apart(a: Tensor, b: Tensor) -> Tensor:
 @reward_terms.register("realism")
 class Realism(RewardTerm):
     """1 where decoding and encoding again gives the latent back as well as on normals, 0 far off."""
+
+    needs = ("cycle_error",)
 
     def value(self, transition: Transition) -> Tensor:
         """The term, ``(N,)`` in (0, 1]."""
@@ -210,6 +229,7 @@ class Reward:
 
     def __call__(self, transition: Transition) -> tuple[Tensor, dict[str, Tensor]]:
         """The reward ``(N,)`` and every term ``(N,)`` before weighting."""
+        transition.work_out([fact for term in self.terms.values() for fact in term.needs])
         values = {name: term.value(transition) for name, term in self.terms.items()}
         weighted = [self.weights[name] * value for name, value in values.items()]
         return torch.stack(weighted).sum(0), values
@@ -221,6 +241,7 @@ class Reward:
 
     def judged(self, transition: Transition) -> Tensor | None:
         """What the terms that depend on detectors pay together, ``(N,)``; None if there are none."""
+        transition.work_out([fact for term in self.terms.values() if term.judged for fact in term.needs])
         parts = [self.weights[n] * t.value(transition) for n, t in self.terms.items() if t.judged]
         return torch.stack(parts).sum(0) if parts else None
 

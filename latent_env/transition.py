@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import copy
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from detectors.base import Detection, Detector
 from detectors.heads import Reading
 from detectors.tokens import as_map, as_tokens
+from latent_env.chunks import join, split, worlds_at_once
 from latent_env.shell import ANOMALY, Shell
 from latent_env.visibility import visible_support
 from latent_env.worlds import World
@@ -21,7 +22,8 @@ class Transition:
     """Where every world came from and where an action took it. All tensors lead with the worlds.
 
     The cheap facts are there at once. Decoded images and scores are computed when a reward term, a
-    picture or a rollout first asks for them, so a step does no more than its reward needs.
+    picture or a rollout first asks for them, so a step does no more than its reward needs. What reward
+    terms say they need is worked out for some worlds at a time, :meth:`work_out`.
     """
 
     def __init__(self, world: World, shell: Shell, sources: Tensor, previous: Tensor, latent: Tensor) -> None:
@@ -132,6 +134,27 @@ class Transition:
             return (self.latent,)
         return self.image, self.world.autoencoder(self.image)
 
+    def work_out(self, facts: Iterable[str]) -> None:
+        """Find these ``facts`` now, by name; what is found on the way is kept as well.
+
+        Of many worlds some at a time: from decoding to judging they stay in the CPU's caches together. Where
+        gradients are asked for nothing happens, and facts are found for all worlds when they are asked for.
+        """
+        missing = [fact for fact in facts if fact not in self.__dict__]
+        some = worlds_at_once(self.world.autoencoder.size, self.latent.device)
+        if not missing or len(self.latent) <= some or torch.is_grad_enabled():
+            return
+        known = {name: split(value, some) for name, value in self.__dict__.items() if name in FACTS}
+        parts = []
+        for number, given in enumerate(zip(*(part.split(some) for part in self._parts()), strict=True)):
+            part = Transition(self.world, self.shell, *given)
+            part.__dict__.update({name: values[number] for name, values in known.items()})
+            for fact in missing:
+                getattr(part, fact)
+            parts.append(part.__dict__)
+        for name in parts[0].keys() & FACTS - known.keys():
+            self.__dict__[name] = join([part[name] for part in parts])
+
     def judged_by(self, judges: Sequence[Detector]) -> Transition:
         """The same step before other judges; what doesn't depend on them isn't computed again."""
         other = copy(self)
@@ -161,6 +184,10 @@ class Transition:
 
     def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.sources, self.previous, self.latent
+
+
+FACTS = {name for name, value in vars(Transition).items() if isinstance(value, cached_property)}
+"""What is found out about a step once, when it is first asked for."""
 
 
 def still(world: World, shell: Shell, sources: Tensor) -> Transition:

@@ -23,6 +23,7 @@ class Tried(RewardTerm):
     """A term that puts the judges' last layers before the world's trial."""
 
     judged = True
+    needs = ("readings", "label", "truth")
 
     def __init__(self) -> None:
         self._of: World | None = None

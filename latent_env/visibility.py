@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from detectors.images import ImageSource, at_once, spread_over
 from latent_env.autoencoders.frozen import LEAST_REACH, LEAST_VISIBLE, FrozenAutoencoder, as_float
@@ -35,8 +34,25 @@ def strength_of(change: Tensor) -> Tensor:
     """How strong a change of images ``(B, C, H, W)`` is, place by place: ``(B, 1, H, W)``."""
     strength = change.abs().mean(1, keepdim=True)
     if strength.shape[-1] >= 32:  # on tiny images the neighbours are already another part
-        strength = functional.avg_pool2d(strength, 3, 1, 1, count_include_pad=False)
+        strength = among_neighbours(strength)
     return strength
+
+
+def among_neighbours(values: Tensor) -> Tensor:
+    """The mean of each of ``values (B, C, H, W)`` and its up to eight neighbours.
+
+    Sums of whole rows, then of whole columns: several times as fast as pooling, on a CPU.
+    """
+    for axis in (2, 3):
+        size = values.shape[axis]
+        total = values.clone()
+        total.narrow(axis, 1, size - 1).add_(values.narrow(axis, 0, size - 1))
+        total.narrow(axis, 0, size - 1).add_(values.narrow(axis, 1, size - 1))
+        total.narrow(axis, 1, size - 2).div_(3)
+        for edge in (0, size - 1):
+            total.narrow(axis, edge, 1).div_(2)
+        values = total
+    return values
 
 
 def visible_support(change: Tensor, barely: Tensor | float) -> Tensor:

@@ -1,0 +1,110 @@
+"""A rollout buffer of Stable-Baselines3 whose numbers live where the policy does."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import Tensor
+
+LEARNED_FROM = ("observations", "actions", "values", "log_probs", "advantages", "returns")
+"""What ``train()`` reads of a step, in the order of :class:`RolloutBufferSamples`."""
+
+
+class DeviceRolloutBuffer(RolloutBuffer):
+    """Steps ``(buffer_size, n_envs, ...)`` as tensors on ``device``; minibatches are an index away.
+
+    It takes tensors and arrays alike, shuffles by the same random numbers as the buffer it stands in for, and
+    computes the same advantages.
+    """
+
+    def reset(self) -> None:
+        """Forget everything."""
+        steps = (self.buffer_size, self.n_envs)
+        self._held: dict[str, Tensor] = {
+            name: torch.zeros(*steps, *shape, device=self.device)
+            for name, shape in {
+                "observations": self.obs_shape,
+                "actions": (self.action_dim,),
+                "rewards": (),
+                "episode_starts": (),
+                "values": (),
+                "log_probs": (),
+                "advantages": (),
+                "returns": (),
+            }.items()
+        }
+        self.pos, self.full = 0, False
+        self.generator_ready = False
+
+    def add(
+        self,
+        obs: Any,
+        action: Any,
+        reward: Any,
+        episode_start: Any,
+        value: Tensor,
+        log_prob: Tensor,
+    ) -> None:
+        """Keep one step of all worlds; everything leads with the world."""
+        step = {
+            "observations": obs,
+            "actions": action,
+            "rewards": reward,
+            "episode_starts": episode_start,
+            "values": value,
+            "log_probs": log_prob,
+        }
+        for name, part in step.items():
+            held = self._held[name][self.pos]
+            held.copy_(torch.as_tensor(part).view_as(held))
+        self.pos += 1
+        self.full = self.pos == self.buffer_size
+
+    def compute_returns_and_advantage(self, last_values: Tensor, dones: Any) -> None:
+        """Generalised advantages and the returns that the values learn, without leaving the device.
+
+        ``last_values (n_envs,)`` are of what the last step led to, ``dones (n_envs,)`` say where it ended.
+        """
+        held = self._held
+        goes_on = 1 - torch.as_tensor(dones).to(held["rewards"])
+        following = last_values.detach().flatten()
+        advantage = torch.zeros_like(following)
+        for step in reversed(range(self.buffer_size)):
+            surprise = held["rewards"][step] + self.gamma * following * goes_on - held["values"][step]
+            advantage = surprise + self.gamma * self.gae_lambda * goes_on * advantage
+            held["advantages"][step] = advantage
+            goes_on, following = 1 - held["episode_starts"][step], held["values"][step]
+        torch.add(held["advantages"], held["values"], out=held["returns"])
+
+    def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
+        """Minibatches in random order, each step once."""
+        assert self.full
+        count = self.buffer_size * self.n_envs
+        flat = [self._held[name].transpose(0, 1).flatten(0, 1) for name in LEARNED_FROM]
+        # NumPy's global generator is what SB3 seeds: the same seed means the same minibatches as there.
+        shuffled = np.random.permutation(count)  # noqa: NPY002
+        order = torch.from_numpy(shuffled).to(self.device, non_blocking=True)
+        for chosen in order.split(batch_size or count):
+            yield RolloutBufferSamples(*(part[chosen] for part in flat))
+
+    def _get_samples(
+        self,
+        batch_inds: np.ndarray[Any, Any],
+        env: VecNormalize | None = None,  # noqa: ARG002
+    ) -> RolloutBufferSamples:
+        chosen = torch.from_numpy(batch_inds).to(self.device)
+        flat = (self._held[name].transpose(0, 1).flatten(0, 1) for name in LEARNED_FROM)
+        return RolloutBufferSamples(*(part[chosen] for part in flat))
+
+    def __getattr__(self, name: str) -> Any:
+        """What is kept under ``name``, as an array: ``train()`` reads ``values`` and ``returns``."""
+        held = self.__dict__.get("_held", {})
+        if name in held:
+            return held[name].cpu().numpy()
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""What is left of the models' own speed in the step, PPO, training and imports."""

@@ -1,0 +1,40 @@
+"""What it takes to get started, each in a fresh process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from statistics import median
+
+from latent_env.progress import progress_bar
+
+MARKS = {
+    "import gymnasium": "import gymnasium as gym",
+    "import latent_env": "import latent_env",
+    "import torch": "import torch",
+    "gym.make": "env = gym.make('LatentAug-v0')",
+    "first reset and step": "env.reset(seed=0); env.step(env.action_space.sample())",
+}
+"""What happens one after the other, and is timed."""
+
+PROGRAM = "\n".join(
+    [
+        "from time import perf_counter",
+        "since = perf_counter()",
+        *(f"{code}\nprint(perf_counter() - since); since = perf_counter()" for code in MARKS.values()),
+    ]
+)
+
+
+def measure(repeats: int) -> dict[str, float]:
+    """Milliseconds that each takes on top of those before it: the median over fresh processes."""
+    found: dict[str, list[float]] = {name: [] for name in MARKS}
+    with progress_bar("imports", repeats) as bar:
+        for _ in range(repeats):
+            printed = subprocess.run(
+                [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
+            ).stdout
+            for name, line in zip(MARKS, printed.splitlines(), strict=True):
+                found[name].append(1000 * float(line))
+            bar.update()
+    return {name: median(values) for name, values in found.items()}
