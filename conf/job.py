@@ -29,6 +29,7 @@ from latent_env.data.residence import StreamedImages, settle
 from latent_env.latents import Encoder, Eyes
 from latent_env.machine import cores
 from latent_env.runs import Run
+from latent_env.threads import measured_threads
 from latent_env.worlds import check_writable, resolve_device
 
 C = TypeVar("C", bound=AutoencoderRun, covariant=True)
@@ -36,9 +37,6 @@ T = TypeVar("T")
 
 LARGEST_SEED = 2**32
 """What NumPy's and SB3's older generators take."""
-
-MOST_THREADS = 8
-"""The networks are small: more threads than this wait for each other longer than they compute."""
 
 
 @dataclass
@@ -153,11 +151,22 @@ def start_job(cfg: DictConfig, kind: type[C]) -> Job[C]:
     for path in unknown_keys(OmegaConf.to_container(cfg), asdict(config)):
         raise UserError(f"+{path}=… is an unknown key: nothing would read it")
     check_writable(config.runs, "runs")
-    threads = config.threads or min(cores(), MOST_THREADS)
-    if threads < 1:
+    device = resolve_device(config.device)
+    set_threads(config.threads)
+    return Job(config, device)
+
+
+def set_threads(threads: int | None) -> None:
+    """Let PyTorch use so many, or as many as are best here."""
+    if threads is None:
+        threads, gain = measured_threads()
+        if threads > 1:
+            say(f"{threads} threads: {gain:.1f} times as fast as one here (threads=… sets another number)")
+        elif cores() > 1:
+            say("1 thread: more are no faster here (threads=… sets another number)")
+    elif threads < 1:
         raise UserError(f"threads={threads} must be at least 1")
     torch.set_num_threads(threads)
-    return Job(config, resolve_device(config.device))
 
 
 POSITIVE = {

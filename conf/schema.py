@@ -168,6 +168,7 @@ class EnvConfig:
     shell_quantile: float = 0.95
     shell_ratio: float | None = None
     shell_band: float = 0.2
+    precision: str = "float32"
     num_envs: int = 32
 
 

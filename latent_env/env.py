@@ -111,11 +111,13 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
 
     ## Arguments
     ``gym.make("LatentAug-v0", artifacts="digits", perturbation="auto", max_delta=None, reward=None,
-    horizon=4, time_aware=False, shell_quantile=0.95, shell_ratio=None, shell_band=0.2, device="cpu",
-    render_mode=None)``
+    horizon=4, time_aware=False, shell_quantile=0.95, shell_ratio=None, shell_band=0.2,
+    precision="float32", device="cpu", render_mode=None)``
 
     - ``artifacts``: ``"digits"`` (8×8 handwritten digits, flat latent), ``"phantom"`` (64×64 CT-like
       slices, spatial latent), or a folder that ``train_detector.py`` or ``train_ppo.py`` filled.
+    - ``precision``: of what networks compute, ``"float32"`` or ``"bfloat16"``: faster on a GPU, and on a CPU
+      that has instructions for it (AVX-512 BF16, AMX); rewards move by some hundredths.
     - ``device``: ``"cpu"``, ``"cuda"`` or ``"auto"``, a GPU where there is one (a batch's default).
 
     ``gym.make_vec("LatentAug-v0", num_envs=64)`` makes a batch that shares one forward pass a step.
@@ -137,6 +139,7 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
         shell_quantile: float = 0.95,
         shell_ratio: float | None = None,
         shell_band: float = 0.2,
+        precision: str = "float32",
         device: str = "cpu",
         render_mode: str | None = None,
     ) -> None:
@@ -151,6 +154,7 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
             shell_quantile,
             shell_ratio,
             shell_band,
+            precision,
         )
         self.dynamics = settings.load(artifacts, device, num_worlds=1)
         observation_space, action_space = make_spaces(self.dynamics)

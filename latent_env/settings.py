@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import latent_env.usefulness  # noqa: F401 - makes its terms known
 from detectors.errors import UserError
@@ -12,7 +12,7 @@ from latent_env.dynamics import Dynamics
 from latent_env.perturbations import make_perturbation
 from latent_env.rewards import DEFAULT_REWARD, Reward
 from latent_env.shell import Shell
-from latent_env.worlds import World, load_world, resolve_device
+from latent_env.worlds import FULL, PRECISIONS, World, load_world, resolve_device
 
 
 def check_count(name: str, value: object) -> None:
@@ -39,9 +39,12 @@ class Settings:
     shell_quantile: float = 0.95
     shell_ratio: float | None = None
     shell_band: float = 0.2
+    precision: str = FULL
 
     def __post_init__(self) -> None:
         check_count("horizon", self.horizon)
+        if self.precision not in PRECISIONS:
+            raise UserError(f"precision={self.precision!r} must be {' or '.join(map(repr, PRECISIONS))}")
         if not isinstance(self.perturbation, str):
             raise UserError(f"perturbation={self.perturbation!r} must be a name")
         if not isinstance(self.time_aware, bool):
@@ -59,7 +62,7 @@ class Settings:
         """The batched dynamics of ``num_worlds`` worlds made of the parts in ``world``."""
         autoencoder = world.autoencoder
         return Dynamics(
-            world,
+            world if world.precision == self.precision else replace(world, precision=self.precision),
             make_perturbation(self.perturbation, autoencoder, self.max_delta),
             Reward(DEFAULT_REWARD if self.reward is None else self.reward),
             Shell.around_normals(autoencoder, self.shell_quantile, self.shell_ratio, self.shell_band),

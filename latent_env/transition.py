@@ -63,7 +63,8 @@ class Transition:
     @cached_property
     def decoded(self) -> Tensor:
         """``(N, C, H, W)``: the decoded latent."""
-        return self.world.autoencoder.decode(self.latent)
+        with self.world.networks():
+            return self.world.autoencoder.decode(self.latent).float()
 
     @cached_property
     def support(self) -> Tensor:
@@ -108,14 +109,14 @@ class Transition:
     @cached_property
     def detection(self) -> Detection:
         """What the detector says of the new latent, or of the augmented image."""
-        return self.world.detector(*self._seen)
+        return self._judged_by(self.world.detector)
 
     @cached_property
     def opinions(self) -> list[Detection]:
         """What each of the world's judges says of it; without judges, what the detector says."""
         if not self.world.judges:
             return [self.detection]
-        return [judge(*self._seen) for judge in self.world.judges]
+        return [self._judged_by(judge) for judge in self.world.judges]
 
     @property
     def score(self) -> Tensor:
@@ -125,14 +126,22 @@ class Transition:
     @cached_property
     def readings(self) -> list[Reading]:
         """What the last layer of each judge reads of it, or that of the detector."""
-        return [judge.reading(*self._seen) for judge in self.world.heads]
+        with self.world.networks():
+            readings = [judge.reading(*self._seen) for judge in self.world.heads]
+        return [Reading(*(part.float() for part in reading)) for reading in readings]
+
+    def _judged_by(self, detector: Detector) -> Detection:
+        with self.world.networks():
+            judged = detector(*self._seen)
+        return Detection(*(part.float() for part in judged))
 
     @cached_property
     def _seen(self) -> tuple[Tensor, ...]:
         """What detectors read of the new latent, or of the augmented image."""
         if self.world.judges_latents:
             return (self.latent,)
-        return self.image, self.world.autoencoder(self.image)
+        with self.world.networks():
+            return self.image, self.world.autoencoder(self.image).float()
 
     def work_out(self, facts: Iterable[str]) -> None:
         """Find these ``facts`` now, by name; what is found on the way is kept as well.
@@ -166,7 +175,8 @@ class Transition:
     @cached_property
     def cycle_error(self) -> Tensor:
         """``(N,)``: ``‖E(D(z')) − z'‖``, root mean square a dimension."""
-        again = self.world.autoencoder.encode(self.decoded)
+        with self.world.networks():
+            again = self.world.autoencoder.encode(self.decoded).float()
         return (again - self.latent).square().flatten(1).mean(1).add(1e-12).sqrt()
 
     def select(self, worlds: Tensor) -> Transition:

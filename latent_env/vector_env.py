@@ -81,6 +81,7 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
         shell_quantile: float = 0.95,
         shell_ratio: float | None = None,
         shell_band: float = 0.2,
+        precision: str = "float32",
         device: str = "auto",
         render_mode: str | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
@@ -101,6 +102,7 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
             shell_quantile,
             shell_ratio,
             shell_band,
+            precision,
         )
         self.dynamics = settings.load(artifacts, device, num_envs)
         self.num_envs = num_envs

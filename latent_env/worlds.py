@@ -33,6 +33,9 @@ BUILTIN = Path(__file__).parent / "builtin"
 COMPLETE = "metrics.json"
 """The file that a stage writes last; its presence says that the folder is whole."""
 
+FULL, HALF = "float32", "bfloat16"
+PRECISIONS = (FULL, HALF)
+
 # Decoded starting images are kept when they fit here; otherwise a reset decodes its own.
 KEPT_BYTES = 512 * 2**20
 
@@ -73,6 +76,8 @@ class World:
     """One more, which no reward goes by: where it disagrees with them, the reward is being fooled."""
     trial: Trial | None = None
     """Labelled images that a reward measures usefulness on."""
+    precision: str = FULL
+    """In which numbers networks compute during steps, :data:`PRECISIONS`; what they return is float32."""
 
     @classmethod
     def build(
@@ -121,6 +126,10 @@ class World:
         """The same world, where usefulness is measured on ``trial``."""
         return replace(self, trial=None if trial is None else trial.to(self.device))
 
+    def networks(self) -> torch.autocast:
+        """A context in which networks compute in the world's precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision != FULL)
+
     @property
     def heads(self) -> list[Headed]:
         """The judges, or the detector, as detectors whose last layer can be copied."""
@@ -139,16 +148,18 @@ class World:
 
     def start_decoded(self, index: Tensor) -> Tensor:
         """What the decoder makes of the starting latents ``index (K,)``, ``(K, C, H, W)``."""
-        kept = self._decoded
-        return self.autoencoder.decode(self.latents[index]) if kept is None else kept[index]
+        if self._decoded is not None:
+            return self._decoded[index]
+        with self.networks():
+            return self.autoencoder.decode(self.latents[index]).float()
 
     @cached_property
     def _decoded(self) -> Tensor | None:
         """All starting latents decoded, where every step asks for some of them and memory allows it."""
         if self.judges_latents or self.images.numel() * self.latents.element_size() > KEPT_BYTES:
             return None
-        with torch.no_grad():
-            return self.autoencoder.in_parts(self.latents)
+        with torch.no_grad(), self.networks():
+            return self.autoencoder.in_parts(self.latents).float()
 
     def read(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The same of images, or of latents that are known where the detector reads those."""

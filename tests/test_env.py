@@ -173,6 +173,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"shell_ratio": 1.0}, "ratio=1"),
     ({"shell_quantile": 2.0}, "quantile=2"),
     ({"shell_band": 1.5}, "band=1.5"),
+    ({"precision": "float16"}, "precision='float16' must be 'float32' or 'bfloat16'"),
     ({"device": "abacus"}, "device=abacus is unknown"),
     ({"render_mode": "ascii"}, "render_mode='ascii'"),
 ]

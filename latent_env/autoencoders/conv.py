@@ -126,7 +126,7 @@ class ConvAutoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Raw latents ``(B, *latent_shape)`` to images ``(B, C, H, W)`` in [0, 1]."""
-        images: Tensor = torch.sigmoid(self.decoder(latents))
+        images: Tensor = torch.sigmoid(self.decoder(latents).float())  # brightness needs all digits
         return images
 
     def forward(self, images: Tensor) -> Tensor:
