@@ -117,7 +117,7 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
     - ``artifacts``: ``"digits"`` (8×8 handwritten digits, flat latent), ``"phantom"`` (64×64 CT-like
       slices, spatial latent), or a folder that ``train_detector.py`` or ``train_ppo.py`` filled.
     - ``precision``: of what networks compute, ``"float32"`` or ``"bfloat16"``: faster on a GPU, and on a CPU
-      that has instructions for it (AVX-512 BF16, AMX); rewards move by some hundredths.
+      that has instructions for it (AVX-512 BF16, AMX); rewards move by some thousandths.
     - ``device``: ``"cpu"``, ``"cuda"`` or ``"auto"``, a GPU where there is one (a batch's default).
 
     ``gym.make_vec("LatentAug-v0", num_envs=64)`` makes a batch that shares one forward pass a step.
