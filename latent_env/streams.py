@@ -27,6 +27,14 @@ def _shift(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
+_MOST = (1 << 24) - 1
+
+
+def _as_uniform(bits: Tensor) -> Tensor:
+    """Numbers in (0, 1) for integers of 24 bits."""
+    return (bits.to(torch.float32) + 0.5) * 2.0**-24
+
+
 def _mix(x: Tensor) -> Tensor:
     x = x + _GOLDEN
     x = (x ^ _shift(x, 30)) * _FIRST
@@ -42,12 +50,15 @@ class Streams:
         self.episodes = torch.zeros_like(self.seeds)
         self.steps = torch.zeros_like(self.seeds)
 
-    def _uniform(self, count: int, purpose: int) -> Tensor:
-        """``(N, count)`` numbers in (0, 1)."""
+    def _bits(self, count: int, purpose: int) -> Tensor:
+        """``(N, count)`` random int64."""
         key = _mix(_mix(_mix(self.seeds) + self.episodes) + self.steps)
         places = torch.arange(count, device=key.device) + (purpose << 32)
-        bits = _shift(_mix(_mix(key)[:, None] + _mix(places)[None]), 40)  # the upper 24 bits
-        return (bits.to(torch.float32) + 0.5) * 2.0**-24
+        return _mix(_mix(key)[:, None] + _mix(places)[None])
+
+    def _uniform(self, count: int, purpose: int) -> Tensor:
+        """``(N, count)`` numbers in (0, 1)."""
+        return _as_uniform(_shift(self._bits(count, purpose), 40))
 
     def integers(self, upper: int) -> Tensor:
         """One integer from 0 to ``upper - 1`` a world, ``(N,)``."""
@@ -56,6 +67,8 @@ class Streams:
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers ``(N, *shape)``."""
         count = math.prod(shape)
-        uniform = self._uniform(2 * count, purpose=2)
-        radius = (-2 * uniform[:, :count].log()).sqrt()
-        return (radius * (2 * math.pi * uniform[:, count:]).cos()).view(-1, *shape)
+        # Box and Muller: two uniform numbers, of 24 bits each, make two normal ones.
+        bits = self._bits(-(-count // 2), purpose=2)
+        radius = (-2 * _as_uniform(_shift(bits, 40)).log()).sqrt()
+        angle = 2 * math.pi * _as_uniform((bits >> 16) & _MOST)
+        return torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :count].reshape(-1, *shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -76,9 +77,12 @@ def doors(world: str, num_worlds: int, device: str, singles: bool) -> Iterator[d
     actions = torch.from_numpy(arrays).to(dynamics.world.device)
     some = worlds_at_once(dynamics.world.autoencoder.size, dynamics.world.device)
 
+    lengths = itertools.cycle(range(1, dynamics.horizon + 1))
+
     def step_tensor() -> None:
-        result = dynamics.step_tensor(actions)
-        dynamics.reset_tensor(result.terminated)
+        dynamics.step_tensor(actions)
+        if next(lengths) == dynamics.horizon:  # as long as episodes are, whoever steps knows it
+            dynamics.reset_tensor()
 
     ways: dict[str, Callable[[], object]] = {RAW: networks(dynamics, some)}
     if some < num_worlds:
