@@ -1,7 +1,8 @@
 """Discriminators, and how they are kept from winning or giving up.
 
-Left alone, a discriminator soon tells everything apart and has nothing more to teach, or never finds out what to look
-for. So here it learns only as long as it isn't far ahead, and is heeded only as far as it knows something.
+Left alone, a discriminator soon tells everything apart and has nothing more to teach, or never finds out
+what to look for. So here it learns only as long as it isn't far ahead, and is heeded only as far as it knows
+something.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-CHANCE, HEEDED, AHEAD, TOO_FAR = 0.5, 0.65, 0.8, 0.9
-"""Accuracies: from the first to the second a discriminator is heeded more and more, from the third to the fourth it
-learns less and less."""
+CHANCE, HEEDED, AHEAD, TOO_FAR = 0.5, 0.65, 0.7, 0.85
+"""Accuracies: from the first to the second a discriminator is heeded more and more, from the third to the
+fourth it learns less and less."""
 
 MEMORY = 0.95
 """How much of the known accuracy stays at every step: the last twenty steps or so decide."""
@@ -47,7 +48,7 @@ class Critic(nn.Module):
         return verdicts
 
     def loss(self, real: Tensor, made: Tensor) -> Tensor:
-        """What to minimise in order to tell ``real (B, C, H, W)`` from ``made``; remembers how well it did."""
+        """What to minimise to tell ``real (B, C, H, W)`` from ``made``; remembers how well that went."""
         of_real, of_made = self(torch.cat([real, made])).split([len(real), len(made)])
         with torch.no_grad():
             right = ((of_real > 0).float().mean() + (of_made < 0).float().mean()) / 2
@@ -68,8 +69,8 @@ class Critic(nn.Module):
 def urge(output: Tensor, loss: Tensor, verdict: Callable[[Tensor], Tensor], strength: Tensor) -> Tensor:
     """What to add to ``loss`` so that ``output`` moves to where ``verdict`` rises as well.
 
-    Whatever the scales of both: by a gradient that is ``strength ()`` times as long as that of ``loss``. The value of
-    what is returned says nothing.
+    Whatever the scales of both: by a gradient that is ``strength ()`` times as long as that of ``loss``. The
+    value of what is returned says nothing.
     """
     (wanted,) = torch.autograd.grad(loss, output, retain_graph=True)
     tried = output.detach().requires_grad_()

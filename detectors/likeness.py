@@ -10,8 +10,8 @@ from torch.nn import functional
 def similarity_map(images: Tensor, others: Tensor) -> Tensor:
     """SSIM in every window of ``s`` = 11 pixels or fewer, for images ``(B, C, H, W)`` in [0, 1].
 
-    As ``(B, C, H - s + 1, W - s + 1)``, at most 1: a window lies inside the image. (Wang et al. 2004: Gaussian
-    windows of deviation 1.5, constants .01² and .03².)
+    As ``(B, C, H - s + 1, W - s + 1)``, at most 1: a window lies inside the image. (Wang et al.
+    2004: Gaussian windows of deviation 1.5, constants .01² and .03².)
     """
     reach = min(5, (images.shape[-1] - 1) // 2)
     offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)

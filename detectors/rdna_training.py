@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from detectors.base import Detection
 from detectors.critics import Critic, urge
 from detectors.likeness import similarity_map
 from detectors.rdna import Examination, RdnaDetector
@@ -24,6 +23,9 @@ from detectors.training_state import (
 )
 
 CRITICS, CRITIC_OPTIMIZER = "critics", "critic_optimizer"
+
+NOISE = 0.1
+"""The deviation of what is added to maps before a discriminator sees them."""
 
 
 class Critics(nn.Module):
@@ -82,8 +84,8 @@ def train_rdna(
     """Train ``state.model``, which is ``detector``, from where ``state`` stands; yields every step.
 
     :param diet: says what images would show if nothing were wrong with them.
-    :param adversarial: how strongly the discriminators of an :class:`AdversarialState` pull at reconstructions and maps,
-        as a share of what their losses do. A plain state has none.
+    :param adversarial: how strongly the discriminators of an :class:`AdversarialState` pull at
+        reconstructions and maps, as a share of what their losses do. A plain state has none.
     """
     state.model.train()
     critics = state.critics if isinstance(state, AdversarialState) else None
@@ -98,11 +100,11 @@ def train_rdna(
         reported = {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
         measured: dict[str, Tensor] = {}
         if critics is not None:
-            total = total + urges(critics, made, batch, restoring, judging, adversarial)
+            total = total + urges(critics, made, batch, restoring, judging, adversarial, state.generator)
         watch.lap("policy")
         rate = state.minimise(total)
         if isinstance(state, AdversarialState):
-            lessons = critic_losses(state.critics, made, batch)
+            lessons = critic_losses(state.critics, made, batch, state.generator)
             state.teach(lessons)
             for name, critic in state.critics.named().items():
                 reported[f"critic_of_{name}"] = lessons[name].detach()
@@ -117,7 +119,8 @@ def train_rdna(
 def restoration_losses(restored: Tensor, batch: Batch) -> dict[str, Tensor]:
     """The losses of reconstructions ``(B, C, H, W)``: squared error and structural similarity.
 
-    Where nobody knows what a normal image would show, at the anomalies of images that were collected, there are none.
+    Where nobody knows what a normal image would show, at the anomalies of images that were collected, there
+    are none.
     """
     assert batch.clean is not None
     known, unlike = known_places(batch), 1 - similarity_map(restored, batch.clean)
@@ -148,6 +151,7 @@ def urges(
     restoring: Mapping[str, Tensor],
     judging: Mapping[str, Tensor],
     adversarial: float,
+    generator: torch.Generator,
 ) -> Tensor:
     """What the discriminators add to the loss."""
     on_restored, on_maps = critics.restorations, critics.maps
@@ -155,27 +159,33 @@ def urges(
     of_restored = urge(made.restored, sum_of(restoring), on_restored, strengths[0])
 
     def fits(logits: Tensor) -> Tensor:
-        return on_maps(pictured(batch.images, logits.sigmoid())[batch.marked])
+        return on_maps(pictured(batch.images, logits.sigmoid(), generator)[batch.marked])
 
     return of_restored + urge(made.detection.map, sum_of(judging), fits, strengths[1])
 
 
-def critic_losses(critics: Critics, made: Examination, batch: Batch) -> dict[str, Tensor]:
+def critic_losses(
+    critics: Critics, made: Examination, batch: Batch, generator: torch.Generator
+) -> dict[str, Tensor]:
     """The losses of both discriminators: true images and masks against those that were made."""
     assert batch.clean is not None
     whole = known_places(batch).flatten(1).all(1)
     drawn = made.detection.map.detach().sigmoid()
     marked = batch.marked
-    true, own = (pictured(batch.images, maps)[marked] for maps in (batch.masks, drawn))
+    true, own = (pictured(batch.images, maps, generator)[marked] for maps in (batch.masks, drawn))
     return {
         "restorations": critics.restorations.loss(batch.clean[whole], made.restored.detach()[whole]),
         "maps": critics.maps.loss(true, own),
     }
 
 
-def pictured(images: Tensor, maps: Tensor) -> Tensor:
-    """Maps ``(B, 1, H, W)`` in [0, 1] beside their images: ``(B, C + 1, H, W)``."""
-    return torch.cat([images, maps], dim=1)
+def pictured(images: Tensor, maps: Tensor, generator: torch.Generator) -> Tensor:
+    """Maps ``(B, 1, H, W)`` in [0, 1] beside their images, ``(B, C + 1, H, W)``, with a little noise.
+
+    Masks are exactly 0 or 1 and drawn maps never are: without noise that would be all there is to learn.
+    """
+    noise = torch.randn(maps.shape, generator=generator).to(maps)
+    return torch.cat([images, maps + NOISE * noise], dim=1)
 
 
 def sum_of(losses: Mapping[str, Tensor]) -> Tensor:

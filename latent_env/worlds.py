@@ -128,8 +128,8 @@ class World:
         for judge in parts:
             if not is_headed(judge):
                 raise UserError(
-                    f"a reward that trains copies of a detector's last layer needs a transformer, not a "
-                    f"{type(judge).__name__}: choose detector=transformer, or other reward terms"
+                    f"a reward that trains copies of a detector's last layer needs one that is trained, "
+                    f"not a {type(judge).__name__}: choose detector=transformer, or other reward terms"
                 )
         return parts
 
