@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from conf.rdna_learning import learn_to_restore, new_rdna
 from conf.schema import DetectorRun, EnsembleConfig, RdnaConfig, TrainedConfig, TransformerConfig
 from conf.second_opinion import add_second_opinion
 from conf.validation import known_anomalies, seen
-from detectors.base import LATENT
+from detectors.base import LATENT, Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.images import at_once, spread_over
 from detectors.latent_transformer import LatentTransformer
@@ -72,9 +74,21 @@ def learn_to_detect(
     second detector and its weights are chosen anew for it.
     """
     trained = learn_alone(job, run, autoencoder, eyes, label, portions)
-    if isinstance(job.config.detector, EnsembleConfig):
-        return add_second_opinion(job, run, trained, autoencoder, eyes)
-    return trained
+    if not isinstance(job.config.detector, EnsembleConfig):
+        return trained
+
+    def train(config: RdnaConfig, own: Run) -> Detector:
+        other = with_detector(job, config)
+        return learn_alone(other, own, autoencoder, eyes, f"{label}, {config.name}", portions)
+
+    return add_second_opinion(job, run, trained, autoencoder, eyes, train)
+
+
+def with_detector(job: Job[DetectorRun], config: RdnaConfig) -> Job[DetectorRun]:
+    """The same command with another detector; what it has loaded already stays loaded."""
+    other = copy(job)
+    other.config = replace(job.config, detector=config)
+    return other
 
 
 def learn_alone(

@@ -18,8 +18,8 @@ CHANCE, HEEDED, AHEAD, TOO_FAR = 0.5, 0.65, 0.7, 0.85
 """Accuracies: from the first to the second a discriminator is heeded more and more, from the third to the
 fourth it learns less and less."""
 
-MEMORY = 0.95
-"""How much of the known accuracy stays at every step: the last twenty steps or so decide."""
+MEMORY = 0.9
+"""How much of the known accuracy stays at every step: the last ten steps or so decide."""
 
 
 class Critic(nn.Module):
