@@ -111,7 +111,7 @@ PPO = ["agent.total_steps=32", "agent.n_steps=4", "agent.batch_size=8", "agent.n
 
 
 def test_an_agent_is_paid_by_it_and_it_learns_from_the_agent(tmp_path: Path, run_here: RunHere) -> None:
-    keys = [*TINY, *AGENT, *PPO, "reward=useful", "env.shell_quantile=0.05"]
+    keys = [*TINY, *AGENT, *PPO, "reward=useful", "autoencoder.steps=40", "env.max_delta=30"]
     code, out, error = run_here(train_ppo.main, "train_ppo", *keys, cwd=tmp_path)
     assert code == 0, error
     assert "image_AUROC" in out
@@ -141,7 +141,7 @@ def test_beside_the_transformer(tmp_path: Path, run_here: RunHere) -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        (["dataset.size=24"], "multiple of 16, not size=24: choose another dataset.size"),
+        (["dataset.size=40"], "multiple of 16, not size=40: choose another dataset.size"),
         (["dataset=digits"], "multiple of 16, not size=8: choose another dataset.size"),
         (["detector.input=latent"], "detector.input=latent: detector=rdna reads images"),
         (["detector.adversarial=-1"], "detector.adversarial=-1 must be at least 0"),
@@ -158,7 +158,7 @@ def test_a_mistake_is_one_clear_line(
     given = [*base, "detector=rdna", "device=cpu", *keys]
     if any(key.startswith("detector=") for key in keys):
         given.remove("detector=rdna")
-    if "dataset.size=24" in keys:
+    if "dataset.size=40" in keys:
         given.remove("dataset.size=32")
     code, _, error = run_here(train_detector.main, "train_detector", *given, cwd=tmp_path)
     assert code == 2, error
