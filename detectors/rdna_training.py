@@ -24,9 +24,6 @@ from detectors.training_state import (
 
 CRITICS, CRITIC_OPTIMIZER = "critics", "critic_optimizer"
 
-NOISE = 0.1
-"""The deviation of what is added to maps before a discriminator sees them."""
-
 
 class Critics(nn.Module):
     """The two discriminators: of reconstructions, and of maps on the images that they belong to."""
@@ -51,17 +48,13 @@ class AdversarialState(TrainingState):
     ) -> None:
         super().__init__(model, learning_rate, total, seed)
         self.critics = critics
-        groups = [{"params": critic.parameters()} for critic in critics.named().values()]
         # Without much momentum: what they learn about is never the same twice.
-        self.critic_optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.5, 0.99))
+        self.critic_optimizer = torch.optim.AdamW(critics.parameters(), lr=learning_rate, betas=(0.5, 0.99))
 
     def teach(self, losses: Mapping[str, Tensor]) -> None:
-        """One step of each discriminator down its loss, as fast as it may learn."""
-        peak = one_cycle(self.step, self.total, self.peak)
-        for group, critic in zip(
-            self.critic_optimizer.param_groups, self.critics.named().values(), strict=True
-        ):
-            group["lr"] = peak * float(critic.eager)
+        """One step of both discriminators down their losses, as large as the model's."""
+        for group in self.critic_optimizer.param_groups:
+            group["lr"] = one_cycle(self.step, self.total, self.peak)
         self.critic_optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         self.critic_optimizer.step()
@@ -109,7 +102,7 @@ def train_rdna(
             for name, critic in state.critics.named().items():
                 reported[f"critic_of_{name}"] = lessons[name].detach()
                 measured[f"balance/accuracy_on_{name}"] = critic.accuracy.clone()
-                measured[f"balance/eager_on_{name}"] = critic.eager
+                measured[f"balance/fog_on_{name}"] = critic.fog.clone()
                 measured[f"balance/heeded_on_{name}"] = critic.heeded
         watch.lap("update")
         yield Progress(state.step, state.total, reported, rate, watch.seconds, measured)
@@ -156,11 +149,15 @@ def urges(
     """What the discriminators add to the loss."""
     on_restored, on_maps = critics.restorations, critics.maps
     strengths = [adversarial * critic.heeded for critic in (on_restored, on_maps)]
-    of_restored = urge(made.restored, sum_of(restoring), on_restored, strengths[0])
+
+    def normal(restored: Tensor) -> Tensor:
+        return on_restored(on_restored.through_fog(restored, generator))
 
     def fits(logits: Tensor) -> Tensor:
-        return on_maps(pictured(batch.images, logits.sigmoid(), generator)[batch.marked])
+        seen = pictured(batch.images, on_maps.through_fog(logits.sigmoid(), generator))
+        return on_maps(seen[batch.marked])
 
+    of_restored = urge(made.restored, sum_of(restoring), normal, strengths[0])
     return of_restored + urge(made.detection.map, sum_of(judging), fits, strengths[1])
 
 
@@ -170,22 +167,18 @@ def critic_losses(
     """The losses of both discriminators: true images and masks against those that were made."""
     assert batch.clean is not None
     whole = known_places(batch).flatten(1).all(1)
-    drawn = made.detection.map.detach().sigmoid()
-    marked = batch.marked
-    true, own = (pictured(batch.images, maps, generator)[marked] for maps in (batch.masks, drawn))
-    return {
-        "restorations": critics.restorations.loss(batch.clean[whole], made.restored.detach()[whole]),
-        "maps": critics.maps.loss(true, own),
-    }
+    images = (batch.clean[whole], made.restored.detach()[whole])
+    maps = (batch.masks, made.detection.map.detach().sigmoid())
+    of_images = [critics.restorations.through_fog(each, generator) for each in images]
+    of_maps = [
+        pictured(batch.images, critics.maps.through_fog(each, generator))[batch.marked] for each in maps
+    ]
+    return {"restorations": critics.restorations.loss(*of_images), "maps": critics.maps.loss(*of_maps)}
 
 
-def pictured(images: Tensor, maps: Tensor, generator: torch.Generator) -> Tensor:
-    """Maps ``(B, 1, H, W)`` in [0, 1] beside their images, ``(B, C + 1, H, W)``, with a little noise.
-
-    Masks are exactly 0 or 1 and drawn maps never are: without noise that would be all there is to learn.
-    """
-    noise = torch.randn(maps.shape, generator=generator).to(maps)
-    return torch.cat([images, maps + NOISE * noise], dim=1)
+def pictured(images: Tensor, maps: Tensor) -> Tensor:
+    """Maps ``(B, 1, H, W)`` beside their images: ``(B, C + 1, H, W)``."""
+    return torch.cat([images, maps], dim=1)
 
 
 def sum_of(losses: Mapping[str, Tensor]) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from conf.rdna_learning import check_rdna
 from conf.schema import JudgesConfig, RdnaConfig, TrainedConfig, TransformerConfig
-from detectors.critics import Critic, urge
+from detectors.critics import FIRST, Critic, urge
 from detectors.errors import UserError
 from detectors.heads import is_headed
 from detectors.rdna import RdnaDetector
@@ -189,12 +189,12 @@ def test_an_agents_anomaly_goes_back_to_its_image_and_a_collected_one_is_not_kno
 # --- discriminators ---
 
 
-def test_a_discriminator_learns_to_tell_and_then_holds_back() -> None:
+def test_a_discriminator_learns_to_tell_and_then_the_fog_gets_thicker() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         critic = Critic(1, 4)
     assert float(critic.heeded) == 0
-    assert float(critic.eager) == 1
+    assert float(critic.fog) == pytest.approx(FIRST)
     optimizer = torch.optim.AdamW(critic.parameters(), lr=1e-2)
     real, made = torch.rand(8, 1, 16, 16), torch.rand(8, 1, 16, 16) * 0.2
     losses = []
@@ -203,11 +203,25 @@ def test_a_discriminator_learns_to_tell_and_then_holds_back() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
     assert float(critic.accuracy) > 0.9
     assert float(critic.heeded) == 1
-    assert float(critic.eager) == 0
+    assert float(critic.fog) > FIRST
+    before = float(critic.fog)
+    for _ in range(40):  # nothing is to be told apart
+        critic.loss(real, real)
+    assert float(critic.fog) < before
+    assert float(critic.heeded) < 0.1
+
+
+def test_fog_is_as_thick_as_it_should_be_and_follows_from_the_generator() -> None:
+    critic, images = Critic(1, 4), torch.rand(8, 1, 64, 64)
+    critic.fog.fill_(0.5)
+    first, again, other = (critic.through_fog(images, seeded(seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert float((first - images).std()) == pytest.approx(0.5, rel=0.05)
 
 
 def test_an_urge_is_as_strong_as_asked_for() -> None:
@@ -218,7 +232,8 @@ def test_an_urge_is_as_strong_as_asked_for() -> None:
     (gradient,) = torch.autograd.grad(added, output)
     assert float(gradient.norm()) == pytest.approx(0.3 * float(wanted.norm()), rel=1e-4)
     assert float((gradient * target).sum()) < 0  # down this is where the verdict rises
-    assert float(urge(output, loss, lambda x: x * 0, torch.tensor(0.3))) == 0
+    nothing = urge(output, loss, lambda x: x * 0, torch.tensor(0.3))
+    assert float(nothing.detach()) == 0
 
 
 # --- training ---
@@ -270,11 +285,10 @@ def test_it_draws_what_is_normal(adversarial: float) -> None:
 def test_no_discriminator_collapses() -> None:
     _, progress = trained(0.1)
     for name in ("restorations", "maps"):
-        late = torch.stack([each.measured[f"balance/accuracy_on_{name}"] for each in progress[50:]])
+        late = torch.stack([each.measured[f"balance/accuracy_on_{name}"] for each in progress[-30:]])
         # Neither does it win for good, nor does it know nothing.
-        assert 0.55 < float(late.mean()) < 0.93
-        assert float(late[-30:].min()) < 0.93
-        heeded = torch.stack([each.measured[f"balance/heeded_on_{name}"] for each in progress[50:]])
+        assert 0.55 < float(late.min()) < float(late.max()) < 0.88
+        heeded = torch.stack([each.measured[f"balance/heeded_on_{name}"] for each in progress[-30:]])
         assert float(heeded.mean()) > 0.5
         assert all(torch.isfinite(each.losses[f"critic_of_{name}"]) for each in progress)
 
