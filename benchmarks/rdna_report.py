@@ -86,8 +86,9 @@ def report(outcomes: Sequence[Outcome], planned: int, setting: Setting, facts: M
         parts += verdict(name, of_set, setting, facts.get("keys", ()))
     parts.append(
         "Mean ± standard deviation over seeds (number of seeds). Differences are paired by seed, with 95 % "
-        "intervals: of image metrics over seeds and test images, of pixel metrics over seeds, from three "
-        "seeds on; bold where they exclude zero."
+        "intervals: of image_AUROC over seeds and test images (with one seed over images alone, so the luck "
+        "of training is not in it), of pixel metrics over seeds, from three seeds on; bold where they "
+        "exclude zero."
     )
     return "\n\n".join(part for part in parts if part) + "\n"
 

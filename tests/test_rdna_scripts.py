@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import backbones
 import gymnasium as gym
 import pytest
+import torch
 from conftest import RunHere
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -136,6 +138,18 @@ def test_beside_the_transformer(tmp_path: Path, run_here: RunHere) -> None:
     assert (run / "rdna/detector.safetensors").is_file()
     tried = json.loads((run / "second_opinion.json").read_text())
     assert set(tried["image_AUROC by weight of the transformer, 0 to 1"]) == {"rdna", "reconstruction"}
+
+
+def test_with_pretrained_eyes_it_looks_at_the_images(tmp_path: Path, run_here: RunHere) -> None:
+    backbones.mobilenet(tmp_path / "mobilenet")
+    eyes = ["autoencoder=pretrained", "autoencoder.backbone=mobilenet", "autoencoder.grid=4"]
+    keys = [*TINY, *eyes, "autoencoder.components=8", "autoencoder.steps=3", "detector.rivals=[]"]
+    code, _, error = run_here(train_detector.main, "train_detector", *keys, cwd=tmp_path)
+    assert code == 0, error
+    world = load_world(str(only_run(tmp_path, "detector")), resolve_device("cpu"))
+    assert not world.judges_latents
+    shown, restored = world.show(torch.rand(2, 1, 32, 32))
+    assert shown.map.shape == restored.shape == (2, 1, 32, 32)
 
 
 @pytest.mark.parametrize(
