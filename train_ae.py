@@ -16,6 +16,7 @@ from conf.job import Job, say, start_job
 from conf.launch import run_script
 from conf.schema import AutoencoderRun, ConvConfig, FormConfig, PretrainedConfig
 from detectors.images import ImageSource, at_once
+from detectors.likeness import structural_similarity
 from detectors.training_state import TrainingState
 from latent_env.artifacts import load_autoencoder, save_autoencoder
 from latent_env.autoencoders import (
@@ -27,7 +28,6 @@ from latent_env.autoencoders import (
 from latent_env.autoencoders.pretrained import PretrainedEncoder
 from latent_env.autoencoders.training import (
     peak_signal_to_noise,
-    structural_similarity,
     train_autoencoder,
     train_decoder,
 )

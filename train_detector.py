@@ -20,13 +20,15 @@ from conf.latent_learning import (
     make_synthesis,
 )
 from conf.launch import run_script
+from conf.rdna_learning import check_rdna
 from conf.schema import (
     DetectorConfig,
     DetectorRun,
     EnsembleConfig,
     PretrainedConfig,
+    RdnaConfig,
     ReconstructionConfig,
-    TransformerConfig,
+    TrainedConfig,
 )
 from conf.second_opinion import second_names
 from conf.validation import roles, trial
@@ -71,7 +73,9 @@ def rehearse_detector(job: Job[DetectorRun]) -> World:
     config = job.config.detector
     if job.config.export:
         check_writable(job.config.export, "export")
-    if isinstance(config, TransformerConfig):
+    if isinstance(config, TrainedConfig):
+        if isinstance(config, RdnaConfig):
+            check_rdna(config)
         if config.input not in (IMAGE, LATENT):
             raise UserError(f"detector.input={config.input} is unknown: choose one of {IMAGE}, {LATENT}")
         check_rivals(config.rivals)
@@ -134,7 +138,7 @@ def autoencoder_and_eyes(job: Job[DetectorRun]) -> tuple[FrozenAutoencoder, Eyes
 def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, Eyes]:
     """The world with its detector: loaded if an earlier command made it, else trained now."""
     config = job.config.detector
-    assert isinstance(config, TransformerConfig)
+    assert isinstance(config, TrainedConfig)
     run = job.run("detector", config.name, detector_settings(job))
     autoencoder, eyes = autoencoder_and_eyes(job)
     starts, latents = starting_points(job, autoencoder, eyes)
@@ -249,7 +253,7 @@ def reconstruction_stage(job: Job[DetectorRun]) -> Run:
 def main(cfg: DictConfig) -> None:
     """Train, or find, the detector and say how good it is."""
     job = start_job(cfg, DetectorRun)
-    trained = isinstance(job.config.detector, TransformerConfig)
+    trained = isinstance(job.config.detector, TrainedConfig)
     if trained:
         rehearse_detector(job)
         _, run, _ = detector_stage(job)

@@ -18,7 +18,7 @@ from conf.judging import check_judges
 from conf.launch import run_script
 from conf.mixture import Tried, check_choice, check_mixture, choose_mixture, learn_mixtures
 from conf.rounds import agent_own_settings, play, sources, tidy
-from conf.schema import AgentRun, TransformerConfig
+from conf.schema import AgentRun, TrainedConfig
 from conf.validation import check_trial
 from detectors.errors import UserError
 from latent_env.runs import Run
@@ -42,7 +42,7 @@ def rehearse_agent(job: Job[AgentRun]) -> None:
     check_choice(job)
     check_judges(job)
     check_keep(job.config.agent)
-    if not isinstance(job.config.detector, TransformerConfig):
+    if not isinstance(job.config.detector, TrainedConfig):
         raise UserError(
             f"detector={job.config.detector.name} learns from normal images alone, so no sample can change "
             "it: use it with train_detector.py, or choose detector=transformer"

@@ -15,7 +15,7 @@ from agents.showing import show_embedding
 from conf.curves import CURVES
 from conf.job import Job
 from conf.mixture import LEARNED, Tried
-from conf.schema import AgentRun, TransformerConfig
+from conf.schema import AgentRun, TrainedConfig
 from latent_env.artifacts import write_atomically, write_json
 from latent_env.evaluation import Evaluation, evaluate_test, log_curves, log_evaluation
 from latent_env.latents import Eyes
@@ -35,7 +35,7 @@ def conclude(
     """Score the test split with the detectors of an ``outcome``, before and after, and write it all down."""
     config, (first, chosen) = job.config, outcome
     before, after, shares = first.world, chosen.world, chosen.shares
-    assert isinstance(config.detector, TransformerConfig)
+    assert isinstance(config.detector, TrainedConfig)
     steps = config.detector.steps
     evaluations = {BEFORE: evaluate_test(before, eyes), AFTER: evaluate_test(after, eyes)}
     log_evaluation(run, evaluations[AFTER], after.show, job.device, steps)
@@ -72,7 +72,7 @@ def conclude(
 def headline(job: Job[AgentRun], pool: Augmented, shares: Mapping[str, float]) -> str:
     """What was compared, in a few lines."""
     config = job.config
-    assert isinstance(config.detector, TransformerConfig)
+    assert isinstance(config.detector, TrainedConfig)
     text = (
         f"{job.dataset.summary()}\nagent {config.agent.name}, {config.rounds} rounds, seed {config.seed}; "
         f"both detectors took {config.detector.steps} steps\n"

@@ -1,8 +1,10 @@
-"""How a command's transformer learns, from images or from latents, and what it learns from."""
+"""How a command's detector learns, from images or from latents, and what it learns from."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,13 +12,15 @@ from torch import Tensor
 from conf.curves import add_point
 from conf.job import Job
 from conf.latent_learning import learn_from_latents, make_synthesis
-from conf.schema import DetectorRun, EnsembleConfig, TransformerConfig
+from conf.rdna_learning import learn_to_restore, new_rdna
+from conf.schema import DetectorRun, EnsembleConfig, RdnaConfig, TrainedConfig, TransformerConfig
 from conf.second_opinion import add_second_opinion
 from conf.validation import known_anomalies, seen
-from detectors.base import LATENT
+from detectors.base import LATENT, Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.images import at_once, spread_over
 from detectors.latent_transformer import LatentTransformer
+from detectors.rdna import RdnaDetector
 from detectors.training import Diet, Portion, blend, train_detector
 from detectors.training_state import TrainingState
 from detectors.transformer import TransformerDetector
@@ -31,9 +35,14 @@ CALIBRATION_IMAGES, CALIBRATION_BYTES = 2048, 2**28
 """So many normal images say well enough what is usual, and they fit in memory as floats."""
 
 
-def new_detector(job: Job[DetectorRun], eyes: Encoder) -> TransformerDetector | LatentTransformer:
+Trained = TransformerDetector | LatentTransformer | RdnaDetector
+
+
+def new_detector(job: Job[DetectorRun], eyes: Encoder) -> Trained:
     """The detector before it has learned anything; the same weights for the same seed."""
     config = job.config.detector
+    if isinstance(config, RdnaConfig):
+        return new_rdna(job, config)
     assert isinstance(config, TransformerConfig)
     if config.input == LATENT:
         return job.build(
@@ -58,38 +67,68 @@ def learn_to_detect(
     eyes: Eyes,
     label: str,
     portions: Sequence[Portion] = (),
-) -> TransformerDetector | LatentTransformer | EnsembleDetector:
+) -> Trained | EnsembleDetector:
     """A detector trained from scratch, on ``portions`` of samples too if there are any.
 
     Whatever the samples, it begins with the same weights and takes the same number of steps. An ensemble's
     second detector and its weights are chosen anew for it.
     """
-    trained = learn_transformer(job, run, autoencoder, eyes, label, portions)
-    if isinstance(job.config.detector, EnsembleConfig):
-        return add_second_opinion(job, run, trained, autoencoder, eyes)
-    return trained
+    trained = learn_alone(job, run, autoencoder, eyes, label, portions)
+    if not isinstance(job.config.detector, EnsembleConfig):
+        return trained
+
+    def train(config: RdnaConfig, own: Run) -> Detector:
+        other = with_detector(job, config)
+        return learn_alone(other, own, autoencoder, eyes, f"{label}, {config.name}", portions)
+
+    return add_second_opinion(job, run, trained, autoencoder, eyes, train)
 
 
-def learn_transformer(
+def with_detector(job: Job[DetectorRun], config: RdnaConfig) -> Job[DetectorRun]:
+    """The same command with another detector; what it has loaded already stays loaded."""
+    other = copy(job)
+    other.config = replace(job.config, detector=config)
+    return other
+
+
+def learn_alone(
     job: Job[DetectorRun],
     run: Run,
     autoencoder: FrozenAutoencoder,
     eyes: Eyes,
     label: str,
     portions: Sequence[Portion] = (),
-) -> TransformerDetector | LatentTransformer:
-    """The transformer trained from scratch; labelled anomalies are always among what it learns from."""
+) -> Trained:
+    """The same without a second opinion; labelled anomalies are always among what it learns from."""
     config = job.config.detector
-    assert isinstance(config, TransformerConfig)
+    assert isinstance(config, TrainedConfig)
     known = known_anomalies(job, eyes, config.input)
     labelled = [] if known is None else [Portion(known, job.config.labelled.weight)]
     samples = blend([*portions, *labelled])
     detector = new_detector(job, autoencoder)
     if isinstance(detector, LatentTransformer):
         return learn_from_latents(job, run, detector, eyes, label, samples)
+    diet = Diet(job.train_images, make_synthesis(job), samples, job.augmentation.with_masks, autoencoder)
+    if isinstance(config, RdnaConfig) and isinstance(detector, RdnaDetector):
+        return learn_to_restore(job, config, run, detector, diet, eyes, label)
+    assert isinstance(detector, TransformerDetector)
+    return learn_from_images(job, run, detector, autoencoder, diet, eyes, label)
+
+
+def learn_from_images(
+    job: Job[DetectorRun],
+    run: Run,
+    detector: TransformerDetector,
+    autoencoder: FrozenAutoencoder,
+    diet: Diet,
+    eyes: Eyes,
+    label: str,
+) -> TransformerDetector:
+    """A transformer of images and their reconstructions after its training on ``diet``."""
+    config = job.config.detector
+    assert isinstance(config, TransformerConfig)
     world = World.build(autoencoder, detector, job.train_images[:1], job.device)
     calibrate(job, detector, autoencoder)
-    diet = Diet(job.train_images, make_synthesis(job), samples, job.augmentation.with_masks, autoencoder)
     state = TrainingState(detector, config.learning_rate, config.steps, job.config.seed)
     split, images = seen(job, eyes, "choice", config.input)
 

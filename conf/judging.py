@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 from copy import copy
 from dataclasses import asdict, replace
@@ -12,9 +11,9 @@ from typing import Any
 
 from agents.rollout import Augmented
 from conf.agents import heeds_detectors
-from conf.detector_learning import learn_transformer
+from conf.detector_learning import learn_alone
 from conf.job import LARGEST_SEED, Job, derived_seed
-from conf.schema import AgentRun, TransformerConfig
+from conf.schema import AgentRun, TrainedConfig
 from detectors.base import Detector
 from detectors.errors import UserError
 from detectors.images import spread_positions
@@ -79,7 +78,7 @@ def one_judge(
     label = f"judge {each + 1}, round {number}"
     portions = [] if samples is None else [Portion(samples, REPLAYED)]
     small = smaller(job, number, each)
-    judge = learn_transformer(small, own, world.autoencoder, eyes, label, portions)
+    judge = learn_alone(small, own, world.autoencoder, eyes, label, portions)
     own.writer.close()
     save_judges(own.path, [judge], None)
     share_memory(judge, world.detector)
@@ -88,17 +87,9 @@ def one_judge(
 
 def smaller(job: Job[AgentRun], number: int, each: int) -> Job[AgentRun]:
     """The same command, with a detector as small as a judge and another seed."""
-    config, judges = job.config, job.config.judges
-    detector = config.detector
-    assert isinstance(detector, TransformerConfig)
-    width = min(judges.width, detector.width)
-    small = replace(
-        detector,
-        width=width,
-        depth=min(judges.depth, detector.depth),
-        heads=math.gcd(detector.heads, width),
-        steps=max(round(judges.effort * detector.steps), 1),
-    )
+    config, detector = job.config, job.config.detector
+    assert isinstance(detector, TrainedConfig)
+    small = detector.smaller(config.judges)
     seed = derived_seed(config.seed, number, JUDGING, each) % LARGEST_SEED
     return varied_job(job, detector=small, seed=seed, curves=False)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+import math
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
@@ -96,19 +97,45 @@ class DetectorConfig:
 
 
 @dataclass
-class TransformerConfig(DetectorConfig):
-    """A transformer detector and its training."""
+class TrainedConfig(DetectorConfig):
+    """A detector that learns from anomalies, and its training."""
 
     input: str = MISSING
-    patch: int | None = None
     width: int = 64
-    depth: int = 2
-    heads: int = 4
     steps: int = MISSING
     batch_size: int = 32
     learning_rate: float = 1e-3
-    remembered: int = 1024
     rivals: list[str] = field(default_factory=list)
+
+    def smaller(self, judges: JudgesConfig) -> Self:
+        """The same as small as judges are, and trained as briefly."""
+        steps = max(round(judges.effort * self.steps), 1)
+        return replace(self, width=min(judges.width, self.width), steps=steps)
+
+
+@dataclass
+class TransformerConfig(TrainedConfig):
+    """A transformer detector and its training."""
+
+    patch: int | None = None
+    depth: int = 2
+    heads: int = 4
+    remembered: int = 1024
+
+    def smaller(self, judges: JudgesConfig) -> Self:
+        """The same as small as judges are, and trained as briefly."""
+        small = super().smaller(judges)
+        heads = math.gcd(self.heads, small.width)
+        return replace(small, depth=min(judges.depth, self.depth), heads=heads)
+
+
+@dataclass
+class RdnaConfig(TrainedConfig):
+    """A reconstruction and a discriminant network, and their training."""
+
+    width: int = 16
+    batch_size: int = 16
+    adversarial: float = 0.1
 
 
 @dataclass
@@ -361,6 +388,7 @@ SCHEMA: dict[str, type[Any]] = {
     "autoencoder/form": FormConfig,
     "autoencoder/pretrained": PretrainedConfig,
     "detector/transformer": TransformerConfig,
+    "detector/rdna": RdnaConfig,
     "detector/knn": KnnConfig,
     "detector/knn_by_place": KnnByPlaceConfig,
     "detector/gaussian": GaussianConfig,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from conf.job import Job, say
-from conf.schema import DetectorRun, EnsembleConfig
+from conf.schema import DetectorRun, EnsembleConfig, RdnaConfig
 from conf.validation import roles, seen
 from detectors.base import IMAGE, LATENT, Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.errors import UserError
-from detectors.kinds import DISTANCES, RECONSTRUCTION
+from detectors.kinds import DISTANCES, RDNA, RECONSTRUCTION
 from detectors.reconstruction import ReconstructionDetector
 from detectors.training import score
-from latent_env.artifacts import write_json
+from latent_env.artifacts import load_detector, save_detector, write_json
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.latents import Eyes, some_normal
 from latent_env.rivals import fit_distances, fit_reconstruction
@@ -25,12 +27,19 @@ TRAINED = "transformer"
 READERS: dict[str, list[str]] = {LATENT: list(DISTANCES), IMAGE: [RECONSTRUCTION]}
 """Who can give a second opinion, by what is read."""
 
+ON_REQUEST: dict[str, list[str]] = {LATENT: [], IMAGE: [RDNA]}
+"""Who can as well, but has to be trained first, which takes as long as the training of the transformer."""
+
+Train = Callable[[RdnaConfig, Run], Detector]
+"""Trains a second detector in a folder of its own, on what the first one learned from."""
+
 
 def second_names(config: EnsembleConfig) -> list[str]:
     """Whose second opinion is asked; complains about those that can't give one."""
     fitting = READERS[config.input]
     if config.second is None:
         return fitting
+    fitting = fitting + ON_REQUEST[config.input]
     if not config.second:
         raise UserError(
             f"detector.second=[] names nobody: choose among {', '.join(fitting)}, or detector=transformer"
@@ -38,7 +47,7 @@ def second_names(config: EnsembleConfig) -> list[str]:
     for name in config.second:
         if name in fitting:
             continue
-        if any(name in readers for readers in READERS.values()):
+        if any(name in readers for readers in (*READERS.values(), *ON_REQUEST.values())):
             raise UserError(
                 f"detector.second={name} doesn't read what the transformer reads, with "
                 f"detector.input={config.input}: choose among {', '.join(fitting)}"
@@ -48,7 +57,12 @@ def second_names(config: EnsembleConfig) -> list[str]:
 
 
 def add_second_opinion(
-    job: Job[DetectorRun], run: Run, trained: Detector, autoencoder: FrozenAutoencoder, eyes: Eyes
+    job: Job[DetectorRun],
+    run: Run,
+    trained: Detector,
+    autoencoder: FrozenAutoencoder,
+    eyes: Eyes,
+    train: Train,
 ) -> EnsembleDetector:
     """``trained`` joined with the detector, and by the weights, that are best on the validation split.
 
@@ -57,7 +71,12 @@ def add_second_opinion(
     """
     config = job.config.detector
     assert isinstance(config, EnsembleConfig)
-    others = {name: second_detector(job, name, autoencoder, eyes) for name in second_names(config)}
+    others: dict[str, Detector] = {}
+    for name in second_names(config):
+        if name == RDNA:
+            others[name] = trained_second(run, train, rdna_beside(config))
+        else:
+            others[name] = second_detector(job, name, autoencoder, eyes)
     split, inputs = seen(job, eyes, "choice", config.input)
 
     def look(batch: Tensor) -> tuple[Tensor, ...]:
@@ -82,6 +101,26 @@ def add_second_opinion(
     tried = {"image_AUROC by weight of the transformer, 0 to 1": choice.tried}
     write_json(run.path / "second_opinion.json", {"second": choice.second, "weight": choice.weight, **tried})
     return ensemble
+
+
+def rdna_beside(config: EnsembleConfig) -> RdnaConfig:
+    """The small form of it, trained as long as the transformer, on batches as large and as fast."""
+    return RdnaConfig(
+        name=RDNA,
+        input=IMAGE,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+    )
+
+
+def trained_second(run: Run, train: Train, config: RdnaConfig) -> Detector:
+    """A detector that was trained in order to give a second opinion; kept until the whole is."""
+    own = run.part(config.name)
+    if not (own.path / "detector.json").is_file():
+        save_detector(own.path, train(config, own))
+        own.writer.close()
+    return load_detector(own.path)
 
 
 def second_detector(job: Job[DetectorRun], name: str, autoencoder: FrozenAutoencoder, eyes: Eyes) -> Detector:

@@ -12,6 +12,7 @@ from detectors.gaussian import GaussianDetector
 from detectors.knn import KnnDetector
 from detectors.knn_by_place import KnnByPlaceDetector
 from detectors.latent_transformer import LatentTransformer
+from detectors.rdna import RdnaDetector
 from detectors.reconstruction import ReconstructionDetector
 from detectors.transformer import TransformerDetector
 
@@ -22,11 +23,12 @@ DISTANCES: dict[str, type[DistanceDetector]] = {
 }
 """Those that measure distances between latents; they are built from a latent's shape."""
 
-RECONSTRUCTION = "reconstruction"
+RECONSTRUCTION, RDNA = "reconstruction", "rdna"
 
 SINGLE: dict[str, type[nn.Module]] = {
     "transformer": TransformerDetector,
     "latent_transformer": LatentTransformer,
+    RDNA: RdnaDetector,
     RECONSTRUCTION: ReconstructionDetector,
     **DISTANCES,
 }

@@ -120,6 +120,8 @@ class Batch(NamedTuple):
     """``(B,)`` bool: whether the mask says where the anomaly is; otherwise it is not known."""
     known: Tensor | None = None
     """``(B, T)`` int64: which of the latents made beforehand each token is of; of none, -1."""
+    clean: Tensor | None = None
+    """``(B, C, H, W)``: what each image would show if nothing were wrong with it, where that is known."""
 
 
 Decode = Callable[[Tensor], Tensor]
@@ -145,6 +147,8 @@ class Diet:
     decode: Decode | None = None
     """Applied to some images before anything happens to them, normals and those that become anomalies alike:
     so that what has been through a decoder is no sign of either."""
+    keep_clean: bool = False
+    """Whether batches say what images would show if nothing were wrong with them."""
 
     def batch(self, size: int, generator: torch.Generator) -> Batch:
         """A batch of ``size`` images."""
@@ -163,11 +167,28 @@ class Diet:
             rows = slice(first, first + len(chosen))
             images[rows], masks[rows] = drawn.images.float() / 255, drawn.masks.float()
             marked[rows], index[rows] = drawn.marked, drawn.sources.cpu()
+            if self.keep_clean:
+                clean[rows] = self._undone(drawn)
         if self.augment is not None:
-            images, masks = self.augment(images, generator, masks)
+            # An image and what it would show must be moved alike: as one image of more channels they are.
+            shown = torch.cat([images, clean], dim=1) if self.keep_clean else images
+            shown, masks = self.augment(shown, generator, masks)
+            images, clean = shown.chunk(2, dim=1) if self.keep_clean else (shown, clean)
         labels = torch.zeros(2 * half, device=images.device)
         labels[half:] = 1
-        return Batch(images, masks, labels, index.to(images.device), marked)
+        kept = clean if self.keep_clean else None
+        return Batch(images, masks, labels, index.to(images.device), marked, clean=kept)
+
+    def _undone(self, samples: Samples) -> Tensor:
+        """The images ``(B, C, H, W)`` in [0, 1] that anomalies were made of; others, and normal ones, as they
+        are.
+        """
+        images = samples.images.float() / 255
+        spoilt = (samples.labels == 1) & (samples.sources >= 0)
+        if spoilt.any():
+            sources = samples.sources[spoilt].to(self.images.device)
+            images[spoilt] = self.images[sources].float() / 255
+        return images
 
 
 def as_numbers(batch: Tensor) -> Tensor:

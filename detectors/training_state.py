@@ -23,6 +23,8 @@ class Progress:
     learning_rate: float
     seconds: dict[str, float]
     """Time of this step by what it was spent on: ``env`` (data), ``policy`` (forward), ``update``."""
+    measured: dict[str, Tensor] = field(default_factory=dict)
+    """More scalars of that kind that are no losses, by the tag that they are logged under."""
 
 
 class TrainingState:
@@ -57,32 +59,38 @@ class TrainingState:
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go back to where :meth:`tensors` was called."""
-        self.model.load_state_dict(dict(_below(tensors, "model")))
+        self.model.load_state_dict(dict(below(tensors, "model")))
         restore_optimizer(self.optimizer, tensors)
         self.generator.set_state(tensors["generator"])
         self.step = int(tensors["step"])
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's memory as ``optimizer.<parameter>.<slot>``."""
+OPTIMIZER = "optimizer"
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str = OPTIMIZER) -> dict[str, Tensor]:
+    """An optimiser's memory as ``<prefix>.<parameter>.<slot>``."""
     return {
-        f"optimizer.{index}.{name}": torch.as_tensor(slot)
+        f"{prefix}.{index}.{name}": torch.as_tensor(slot)
         for index, slots in optimizer.state_dict()["state"].items()
         for name, slot in slots.items()
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], prefix: str = OPTIMIZER
+) -> None:
     """Put what :func:`optimizer_tensors` returned back; its learning rate stays as it is."""
     slots: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _below(tensors, "optimizer"):
+    for name, tensor in below(tensors, prefix):
         index, slot = name.split(".", 1)
         slots.setdefault(int(index), {})[slot] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": slots, "param_groups": groups})
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> Iterable[tuple[str, Tensor]]:
+def below(tensors: Mapping[str, Tensor], prefix: str) -> Iterable[tuple[str, Tensor]]:
+    """The tensors called ``<prefix>.<name>``, by ``name``."""
     start = f"{prefix}."
     return ((n.removeprefix(start), t) for n, t in tensors.items() if n.startswith(start))
 

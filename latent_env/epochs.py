@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from detectors.images import at_once, spread_positions
+from detectors.likeness import structural_similarity
 from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector
 from latent_env.artifacts import read_json, write_json
@@ -18,7 +19,6 @@ from latent_env.autoencoders.forms import MemoryAutoencoder
 from latent_env.autoencoders.training import (
     peak_signal_to_noise,
     reconstruction_losses,
-    structural_similarity,
 )
 from latent_env.learning_plots import over_epochs
 from latent_env.rendering import Picture, side_by_side, stack, to_rgb

@@ -13,7 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from detectors.errors import UserError
+from detectors.rdna import RdnaDetector
 from detectors.tokens import at_size
+from detectors.training import Batch
 from latent_env.transition import Transition
 
 Picture = npt.NDArray[np.uint8]
@@ -85,6 +87,18 @@ def panel(transition: Transition, world: int = 0, tile: int = TILE) -> Picture:
     score = float(detection.score[0].sigmoid())
     captions = [*CAPTIONS[:-1], f"heat map, p={score:.2f}"]
     return side_by_side(tiles, captions, tile)
+
+
+@torch.inference_mode()
+def restorations(detector: RdnaDetector, batch: Batch) -> Picture:
+    """A row an image of a training batch: what a detector that restores images makes of it."""
+    restored, detection = detector.examine(batch.images)
+    rows = []
+    captions = ("image", "reconstruction", "true mask", "map")
+    parts = (batch.images, restored, batch.masks, detection.map.sigmoid())
+    for image, normal, mask, drawn in zip(*parts, strict=True):
+        rows.append(side_by_side([to_rgb(image), to_rgb(normal), heat(mask[0]), heat(drawn[0])], captions))
+    return stack(rows)
 
 
 def contact_sheet(

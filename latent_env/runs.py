@@ -85,6 +85,7 @@ class Run:
     def picture(self, tag: str, picture: Picture, step: int = 0, name: str | None = None) -> Path:
         """Keep a picture in TensorBoard and as ``pictures/<name or tag>.png``."""
         path = self.path / "pictures" / f"{(name or tag).replace('/', '_')}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)  # a part of a run begins without a folder
         save_picture(path, picture)
         self.writer.add_image(tag, picture, step, dataformats="HWC")
         return path

@@ -110,6 +110,7 @@ def _report(
             f"(now {progress.learning_rate:g})"
         )
     scalars: dict[str, float | Tensor] = {f"losses/{name}": loss for name, loss in progress.losses.items()}
+    scalars |= progress.measured
     scalars["charts/learning_rate"] = progress.learning_rate
     scalars["charts/SPS"] = steps_per_second
     whole = max(sum(spent.values()), 1e-9)

@@ -17,6 +17,7 @@ from torch import Tensor
 from detectors.base import LATENT, Detection, Detector
 from detectors.errors import UserError
 from detectors.heads import Headed, is_headed
+from detectors.rdna import RdnaDetector
 from latent_env.artifacts import (
     load_artifact,
     load_autoencoder,
@@ -137,8 +138,8 @@ class World:
         for judge in parts:
             if not is_headed(judge):
                 raise UserError(
-                    f"a reward that trains copies of a detector's last layer needs a transformer, not a "
-                    f"{type(judge).__name__}: choose detector=transformer, or other reward terms"
+                    f"a reward that trains copies of a detector's last layer needs one that is trained, "
+                    f"not a {type(judge).__name__}: choose detector=transformer, or other reward terms"
                 )
         return parts
 
@@ -170,7 +171,10 @@ class World:
         return self.detector(*self.look(images))
 
     def show(self, images: Tensor) -> tuple[Detection, Tensor]:
-        """The detector's word on images ``(B, C, H, W)`` in [0, 1], and their reconstructions."""
+        """The detector's word on images ``(B, C, H, W)`` in [0, 1], and the reconstructions it goes by."""
+        if isinstance(self.detector, RdnaDetector):
+            restored, detection = self.detector.examine(images)
+            return detection, restored
         return self.detect(images), self.autoencoder(images)
 
     def look(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -23,7 +23,7 @@ import train_ppo
 from agents.rollout import Augmented, collect
 from agents.scripted import RandomAgent
 from conf.agents import make_dynamics
-from conf.detector_learning import learn_transformer
+from conf.detector_learning import learn_alone
 from conf.job import Job
 from conf.judging import check_judges, judged, varied_job
 from conf.schema import AgentConfig, AgentRun, MixupConfig, UntrainedConfig
@@ -194,7 +194,7 @@ def test_judges_are_small_and_differ(made: Made) -> None:
 
 def test_the_same_command_uses_the_judges_it_has(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     first = made.judged("again")
-    monkeypatch.setattr(judging, "learn_transformer", forbidden)
+    monkeypatch.setattr(judging, "learn_alone", forbidden)
     again = made.judged("again")
     scores = [words([*found.judges, found.unseen], seen(made.world)) for found in (first, again)]
     for ours, theirs in zip(*scores, strict=True):
@@ -227,10 +227,10 @@ def test_a_stop_between_judges_goes_on_where_it_was(
         if len(labels) == stop_at:
             raise KeyboardInterrupt
         labels.append(label)
-        return learn_transformer(job, run, autoencoder, eyes, label, portions)
+        return learn_alone(job, run, autoencoder, eyes, label, portions)
 
     name = f"stopped {stop_at}"
-    monkeypatch.setattr(judging, "learn_transformer", until)
+    monkeypatch.setattr(judging, "learn_alone", until)
     if stop_at < 3:
         with pytest.raises(KeyboardInterrupt):
             made.judged(name)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.augmentation.__main__ import without_places
 from benchmarks.augmentation.collect import Row
 from benchmarks.augmentation.mixtures import mixtures_of
 from benchmarks.augmentation.plan import Planned
 from benchmarks.augmentation.records import MISSING, WHOLE, Outcome
+from benchmarks.augmentation.wording import without_places
 
 LEARNED, RANDOM = {"learned": 0.25}, {"random": 0.25}
 BOTH = {"learned": 0.125, "random": 0.125}

@@ -20,13 +20,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from detectors.errors import UserError
+from detectors.likeness import structural_similarity
 from detectors.synthesis import ImageSynthesis
 from detectors.training_state import TrainingState
 from latent_env.artifacts import load_autoencoder, save_autoencoder
 from latent_env.autoencoders import FrozenAutoencoder, PretrainedAutoencoder
 from latent_env.autoencoders.backbone import Backbone, load_backbone
 from latent_env.autoencoders.pretrained import PretrainedEncoder, fit_encoder
-from latent_env.autoencoders.training import peak_signal_to_noise, structural_similarity, train_decoder
+from latent_env.autoencoders.training import peak_signal_to_noise, train_decoder
 from latent_env.data import Dataset, Split
 from latent_env.data.phantom import make_phantom_dataset
 from latent_env.data.residence import StreamedImages

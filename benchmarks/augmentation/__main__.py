@@ -43,6 +43,7 @@ from benchmarks.augmentation.report import write_report
 from benchmarks.augmentation.runner import find, make
 from benchmarks.augmentation.running import check_keys, job_of
 from benchmarks.augmentation.sections import verdict_text
+from benchmarks.augmentation.wording import without_places
 from conf.launch import INTERRUPTED, MISTAKE
 from detectors.errors import UserError
 from latent_env.data import Split
@@ -136,19 +137,6 @@ def report(plan: Plan, out: Path, command: str, started: bool) -> Findings:
     path = write_report(out, findings)
     print(f"{verdict_text(findings)}\n\nreport: {path}")
     return findings
-
-
-def without_places(arguments: list[str]) -> list[str]:
-    """The arguments that decide what is run: where things lie is nobody else's business."""
-    places = ("--data", "--backbone", "--out", "--runs")
-    kept: list[str] = []
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        option = argument.partition("=")[0]
-        if option in places and option != argument:
-            kept.append(f"{option}=…")
-        else:
-            kept.append("…" if before in places else argument)
-    return kept
 
 
 def run(arguments: list[str]) -> int:

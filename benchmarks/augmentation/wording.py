@@ -52,3 +52,16 @@ def one_line(text: str, most: int = 300) -> str:
     """An error, fit for a cell of a table."""
     text = " ".join(text.split()).replace("|", "\\|")
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def without_places(arguments: list[str]) -> list[str]:
+    """The arguments that decide what is run: where things lie is nobody else's business."""
+    places = ("--data", "--prepared", "--backbone", "--out", "--runs")
+    kept: list[str] = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option = argument.partition("=")[0]
+        if option in places and option != argument:
+            kept.append(f"{option}=…")
+        else:
+            kept.append("…" if before in places else argument)
+    return kept

@@ -134,27 +134,3 @@ def _learn(
 def peak_signal_to_noise(images: Tensor, decoded: Tensor) -> Tensor:
     """PSNR in dB of every image, ``(B,)``, for images ``(B, C, H, W)`` in [0, 1]."""
     return -10 * functional.mse_loss(decoded, images, reduction="none").flatten(1).mean(1).log10()
-
-
-def structural_similarity(images: Tensor, decoded: Tensor) -> Tensor:
-    """SSIM of every image, ``(B,)``, for images ``(B, C, H, W)`` in [0, 1]: windows of 11 pixels or fewer.
-
-    (Wang et al. 2004: Gaussian windows of deviation 1.5, constants .01² and .03².)
-    """
-    reach = min(5, (images.shape[-1] - 1) // 2)
-    offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    weights = torch.exp(-(offsets**2) / (2 * 1.5**2))
-    weights = weights / weights.sum()
-
-    def smooth(x: Tensor) -> Tensor:
-        channels = x.shape[1]
-        down = functional.conv2d(x, weights.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
-        return functional.conv2d(down, weights.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
-
-    mean, other = smooth(images), smooth(decoded)
-    variance = smooth(images * images) - mean**2
-    other_variance = smooth(decoded * decoded) - other**2
-    shared = smooth(images * decoded) - mean * other
-    likeness = (2 * mean * other + 0.01**2) * (2 * shared + 0.03**2)
-    likeness = likeness / ((mean**2 + other**2 + 0.01**2) * (variance + other_variance + 0.03**2))
-    return likeness.flatten(1).mean(1)
