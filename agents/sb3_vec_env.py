@@ -13,9 +13,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 from torch import Tensor
 
 from agents.alarm import Alarm
-from latent_env.dynamics import Dynamics
+from latent_env.dynamics import Episodes
 from latent_env.env import LARGEST_SEED, make_spaces
-from latent_env.rendering import panel
+from latent_env.pictures import picture_of
 
 
 class LatentVecEnv(VecEnv):
@@ -27,7 +27,7 @@ class LatentVecEnv(VecEnv):
     observations of the new ones cross as well.
     """
 
-    def __init__(self, dynamics: Dynamics, seed: int | None = None) -> None:
+    def __init__(self, dynamics: Episodes[Any], seed: int | None = None) -> None:
         observation_space, action_space = make_spaces(dynamics)
         self.render_mode = "rgb_array"  # VecEnv asks for it through get_attr
         self.dynamics = dynamics
@@ -78,14 +78,14 @@ class LatentVecEnv(VecEnv):
         self.returns += rewards
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if dones.any():
-            last = observations
+            last, lengths = observations, dynamics.elapsed.cpu().numpy()
             fresh = None if dones.all() else result.terminated
             observations = dynamics.reset_tensor(fresh).cpu().numpy()
             for world in np.flatnonzero(dones):
                 infos[world] = {
                     "terminal_observation": last[world],
                     "TimeLimit.truncated": False,
-                    "episode": {"r": float(self.returns[world]), "l": dynamics.horizon, "t": began},
+                    "episode": {"r": float(self.returns[world]), "l": int(lengths[world]), "t": began},
                 }
             self.returns[dones] = 0
         self.seconds += perf_counter() - began
@@ -104,7 +104,7 @@ class LatentVecEnv(VecEnv):
 
     def get_images(self) -> Sequence[np.ndarray[Any, Any] | None]:
         """One picture a world."""
-        return [panel(self.dynamics.last, world) for world in range(self.num_envs)]
+        return [picture_of(self.dynamics, world) for world in range(self.num_envs)]
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """An attribute of this object, which stands for every world's."""
