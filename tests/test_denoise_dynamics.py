@@ -171,7 +171,7 @@ def test_strips_have_room_for_the_horizon() -> None:
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     (
         {"artifacts": "nowhere"},
-        "artifacts=nowhere is no built-in world .digits. and has no critic.*train_ppo",
+        "nowhere is no built-in world .digits. and has no critic.*train_ppo",
     ),
     ({"artifacts": 3}, "artifacts=3 must be"),
     ({"space": "audio"}, "space='audio' is unknown: choose latent or pixel"),

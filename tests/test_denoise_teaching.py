@@ -87,7 +87,7 @@ def test_judges_see_classes_distance_and_diversity() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         judge = SampleClassifier(1, 3)
-    state = TrainingState(judge, 5e-3, 80, 0)
+    state = TrainingState(judge, 5e-3, 120, 0)
     for _ in train_judge(state, judge, images, labels, 32):
         pass
     real = images.float() / 255
