@@ -24,7 +24,6 @@ class Alarm:
     """
 
     def __init__(self, dynamics: Episodes[Any]) -> None:
-        self.dynamics = dynamics
         kinds = ("seen", "unseen") if isinstance(dynamics, Dynamics) else ()
         self._rewards = {name: Reward(dynamics.reward.weights) for name in kinds}
         self._sums: dict[str, Tensor] = {}

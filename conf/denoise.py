@@ -191,6 +191,7 @@ def denoise_stage(job: Job[AgentRun], first_stage: AutoencoderStage) -> Run:
     run.begin()
     dynamics, agent = play_rounds(job, run, classes, place, world)
     keep_world(run.path, dynamics.world, env.space, place)
+    dynamics.drawn = False  # whatever it learned from: what is judged begins in pure noise
     untrained = untrained_policy(job, getattr(config.agent, "hidden", [128, 128]), dynamics)
     conclude_denoising(job, run, classes, place, (agent, untrained), dynamics)
     return run
