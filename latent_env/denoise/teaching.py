@@ -21,7 +21,7 @@ from latent_env.denoise.critic import Critic
 from latent_env.denoise.process import mixed
 
 LEVELS = 16
-MOST_IMAGES = 2048
+MOST_IMAGES = 1024
 """Of more images, so many evenly spaced ones explain as much."""
 
 NATURAL = 0.75
