@@ -23,10 +23,12 @@ types: $(VENV)/ready
 pytest: $(VENV)/ready
 	$(BIN)/python -m pytest -n auto
 
-# Retrains the two small worlds that ship inside the package (a few minutes).
+# Retrains the two small worlds that ship inside the package, and the critics of digits (some minutes).
 builtin: $(VENV)/ready
 	$(BIN)/python train_detector.py dataset=digits device=cpu detector.starts=256 export=latent_env/builtin/digits
 	$(BIN)/python train_detector.py dataset=phantom device=cpu detector.starts=128 export=latent_env/builtin/phantom
+	$(BIN)/python train_ppo.py env=latent_denoise env.artifacts=digits dataset=digits device=cpu export=latent_env/builtin/digits
+	$(BIN)/python train_ppo.py env=latent_denoise env.space=pixel dataset=digits device=cpu export=latent_env/builtin/digits
 
 clean:
 	rm -rf $(VENV) runs prepared build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

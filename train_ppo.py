@@ -1,4 +1,7 @@
-"""All stages: train an agent to augment, retrain the detector, and compare before with after."""
+"""All stages: train an agent to augment, retrain the detector, and compare before with after.
+
+With env=latent_denoise instead: train a critic, an agent that makes images of noise, and judge them.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,18 @@ from agents.rollout import save_augmented
 from conf.agents import check_keep, make_agent, make_dynamics
 from conf.conclusion import conclude
 from conf.curves import curve_of
+from conf.denoise import denoise_main
 from conf.job import Job, say, start_job
 from conf.judging import check_judges
 from conf.launch import run_script
 from conf.mixture import Tried, check_choice, check_mixture, choose_mixture, learn_mixtures
 from conf.rounds import agent_own_settings, play, sources, tidy
-from conf.schema import AgentRun, TrainedConfig
+from conf.schema import AgentRun, DenoiseEnvConfig, TrainedConfig
 from conf.validation import check_trial
 from detectors.errors import UserError
 from latent_env.runs import Run
 from latent_env.worlds import copy_world
+from train_ae import autoencoder_stage
 from train_detector import detector_settings, detector_stage, rehearse_detector, save_world
 
 
@@ -88,6 +93,9 @@ def main(cfg: DictConfig) -> None:
     """Make what is missing and print the before/after table."""
     job = start_job(cfg, AgentRun)
     import_plugins(job)
+    if isinstance(job.config.env, DenoiseEnvConfig):
+        denoise_main(job, autoencoder_stage)
+        return
     run = agent_stage(job)
     if job.config.export:
         copy_world(run.path, Path(job.config.export))

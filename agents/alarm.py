@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from latent_env.dynamics import Dynamics
+from latent_env.dynamics import Dynamics, Episodes
 from latent_env.rewards import Reward
 from latent_env.transition import Transition
 
@@ -18,20 +20,22 @@ class Alarm:
 
     Both are asked about each sample by itself, so that neither profits from what came before. As long as an
     agent makes samples that are useful to any detector, the two rise together; when the judges' rises alone,
-    it has learned to fool them.
+    it has learned to fool them. Episodes of another kind have no such detector, and it stays silent.
     """
 
-    def __init__(self, dynamics: Dynamics) -> None:
-        self.dynamics = dynamics
-        self._rewards = {name: Reward(dynamics.reward.weights) for name in ("seen", "unseen")}
+    def __init__(self, dynamics: Episodes[Any]) -> None:
+        kinds = ("seen", "unseen") if isinstance(dynamics, Dynamics) else ()
+        self._rewards = {name: Reward(dynamics.reward.weights) for name in kinds}
         self._sums: dict[str, Tensor] = {}
         self._steps = self._looks = 0
 
     @torch.inference_mode()
-    def watch(self, transition: Transition) -> None:
+    def watch(self, transition: Any) -> None:
         """Look at a step, every now and then."""
         self._steps += 1
-        unseen = self.dynamics.world.unseen
+        if not isinstance(transition, Transition):
+            return
+        unseen = transition.world.unseen
         if unseen is None or self._steps % EVERY:
             return
         steps = {"seen": transition, "unseen": transition.judged_by([unseen])}

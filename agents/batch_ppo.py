@@ -18,8 +18,13 @@ MINIBATCHES, LEAST_BATCH = 4, 64
 EPOCHS = 8
 
 
-def minibatch(rollout: int) -> int:
-    """How many of a rollout's steps to learn from together: a quarter, where that is enough of them."""
+def minibatch(rollout: int, wanted: int | None = None) -> int:
+    """How many of a rollout's steps to learn from together: a quarter, where nothing else is ``wanted``.
+
+    A quarter of few steps would be too few.
+    """
+    if wanted is not None:
+        return min(wanted, rollout)
     parts = (n for n in range(MINIBATCHES, 1, -1) if rollout % n == 0 and rollout // n >= LEAST_BATCH)
     return rollout // next(parts, 1)
 

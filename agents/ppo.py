@@ -29,13 +29,15 @@ KEEP_SECONDS = 30.0
 def make_ppo(vec_env: LatentVecEnv, settings: Mapping[str, Any], seed: int) -> PPO:
     """An untrained PPO for ``vec_env``; ``settings`` are those of ``conf/agent/ppo.yaml``."""
     rollout = settings["n_steps"] * vec_env.num_envs
-    batch = min(settings["batch_size"] or minibatch(rollout), rollout)
+    batch = minibatch(rollout, settings["batch_size"])
     if rollout < 2:
         raise UserError("agent.n_steps x env.num_envs must be at least 2 steps")
     if any(units < 1 for units in settings["hidden"]):
         raise UserError(f"agent.hidden={settings['hidden']} must name layers of at least 1 unit")
     if "least_deviation" in settings and not settings["least_deviation"] > 0:
         raise UserError(f"agent.least_deviation={settings['least_deviation']} must be above 0")
+    if not settings.get("first_deviation", 1.0) > 0:
+        raise UserError(f"agent.first_deviation={settings['first_deviation']} must be above 0")
     if rollout % batch:
         raise UserError(f"agent.batch_size={batch} must divide agent.n_steps x env.num_envs = {rollout}")
     with warnings.catch_warnings():
@@ -50,7 +52,10 @@ def make_ppo(vec_env: LatentVecEnv, settings: Mapping[str, Any], seed: int) -> P
             n_epochs=settings["n_epochs"],
             gamma=settings["gamma"],
             ent_coef=settings["ent_coef"],
-            policy_kwargs={"net_arch": list(settings["hidden"])},
+            policy_kwargs={
+                "net_arch": list(settings["hidden"]),
+                "log_std_init": math.log(settings.get("first_deviation", 1.0)),
+            },
             seed=seed % 2**32,
             device=vec_env.dynamics.world.device,
         )

@@ -13,9 +13,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 from torch import Tensor
 
 from agents.alarm import Alarm
-from latent_env.dynamics import Dynamics, StepResult
+from latent_env.dynamics import Episodes, StepResult
 from latent_env.env import LARGEST_SEED, make_spaces
-from latent_env.rendering import panel
+from latent_env.pictures import picture_of
 
 
 class LatentVecEnv(VecEnv):
@@ -27,14 +27,14 @@ class LatentVecEnv(VecEnv):
     observations of the new ones cross as well. With :meth:`step_tensors` nothing crosses at all.
     """
 
-    def __init__(self, dynamics: Dynamics, seed: int | None = None) -> None:
+    def __init__(self, dynamics: Episodes[Any], seed: int | None = None) -> None:
         observation_space, action_space = make_spaces(dynamics)
         self.render_mode = "rgb_array"  # VecEnv asks for it through get_attr
         self.dynamics = dynamics
         super().__init__(dynamics.num_worlds, observation_space, action_space)
         self.actions = np.zeros((self.num_envs, *(action_space.shape or ())), dtype=np.float32)
         self._returns = torch.zeros(self.num_envs, device=dynamics.world.device)
-        self._finished: list[tuple[Tensor, Tensor]] = []
+        self._finished: list[tuple[Tensor, ...]] = []  # of each step: ends, returns, lengths
         self._began = perf_counter()
         self.seconds = 0.0
         """Time spent in steps since :meth:`take_statistics`."""
@@ -76,13 +76,14 @@ class LatentVecEnv(VecEnv):
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         if dones.any():
             last, returns = observations, self._returns.cpu().numpy()
+            lengths = dynamics.elapsed.cpu().numpy()
             fresh = None if dones.all() else result.terminated
             observations = dynamics.reset_tensor(fresh).cpu().numpy()
             for world in np.flatnonzero(dones):
                 infos[world] = {
                     "terminal_observation": last[world],
                     "TimeLimit.truncated": False,
-                    "episode": self._episode(returns[world]),
+                    "episode": self._episode(returns[world], lengths[world]),
                 }
             self._returns = self._returns.masked_fill(result.terminated, 0)
         self.seconds += perf_counter() - began
@@ -96,7 +97,7 @@ class LatentVecEnv(VecEnv):
         """
         began = perf_counter()
         result = self._advance(actions)
-        self._finished.append((self._returns, result.terminated))
+        self._finished.append((result.terminated, self._returns, self.dynamics.elapsed))
         self._returns = self._returns.masked_fill(result.terminated, 0)
         observations = self.dynamics.reset_tensor(result.terminated)
         self.seconds += perf_counter() - began
@@ -106,11 +107,13 @@ class LatentVecEnv(VecEnv):
         """The last that ended in :meth:`step_tensors` since this was last called, as ``Monitor`` has them."""
         if not self._finished:
             return []
-        returns, ended = (torch.stack(parts).cpu().numpy() for parts in zip(*self._finished, strict=True))
+        parts = zip(*self._finished, strict=True)
+        ended, returns, lengths = (torch.stack(steps).cpu().numpy() for steps in parts)
         self._finished.clear()
-        return [self._episode(value) for value in returns[ended][-most:]]
+        last = zip(returns[ended][-most:], lengths[ended][-most:], strict=True)
+        return [self._episode(value, length) for value, length in last]
 
-    def _advance(self, actions: Tensor) -> StepResult:
+    def _advance(self, actions: Tensor) -> StepResult[Any]:
         """One step of all worlds, with what is counted of it."""
         result = self.dynamics.step_tensor(actions)
         for name, term in result.reward_terms.items():
@@ -120,8 +123,8 @@ class LatentVecEnv(VecEnv):
         self._returns = self._returns + result.rewards
         return result
 
-    def _episode(self, value: float) -> dict[str, Any]:
-        return {"r": float(value), "l": self.dynamics.horizon, "t": perf_counter() - self._began}
+    def _episode(self, value: float, length: int) -> dict[str, Any]:
+        return {"r": float(value), "l": int(length), "t": perf_counter() - self._began}
 
     def take_statistics(self) -> tuple[dict[str, float], float]:
         """The mean of every reward term and the seconds spent in steps, since this was last called."""
@@ -136,7 +139,7 @@ class LatentVecEnv(VecEnv):
 
     def get_images(self) -> Sequence[np.ndarray[Any, Any] | None]:
         """One picture a world."""
-        return [panel(self.dynamics.last, world) for world in range(self.num_envs)]
+        return [picture_of(self.dynamics, world) for world in range(self.num_envs)]
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """An attribute of this object, which stands for every world's."""

@@ -10,7 +10,7 @@ import torch
 
 from detectors.errors import UserError
 from detectors.tokens import as_tokens
-from latent_env.dynamics import Dynamics
+from latent_env.dynamics import Dynamics, Episodes
 from latent_env.perturbations import Dense
 
 Actions = npt.NDArray[np.float32]
@@ -19,7 +19,7 @@ Actions = npt.NDArray[np.float32]
 class NoneAgent:
     """Leaves every image as it is."""
 
-    def __init__(self, dynamics: Dynamics) -> None:
+    def __init__(self, dynamics: Episodes[Any]) -> None:
         self.action = dynamics.perturbation.null_action.cpu().numpy()
 
     def predict(self, observation: npt.NDArray[np.float32], *_: Any, **__: Any) -> tuple[Actions, None]:
@@ -30,7 +30,7 @@ class NoneAgent:
 class RandomAgent:
     """Draws every action uniformly from the action space."""
 
-    def __init__(self, dynamics: Dynamics, seed: int) -> None:
+    def __init__(self, dynamics: Episodes[Any], seed: int) -> None:
         self.size = dynamics.perturbation.action_size
         self.rng = np.random.default_rng(seed)
 

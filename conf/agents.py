@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
+from typing import Any
 
 from stable_baselines3 import PPO
 
@@ -19,6 +20,7 @@ from conf.job import Job, derived_seed
 from conf.schema import (
     AgentConfig,
     AgentRun,
+    AugmentEnvConfig,
     CemConfig,
     FeatureNoiseConfig,
     GlassConfig,
@@ -30,7 +32,7 @@ from conf.schema import (
     UntrainedConfig,
 )
 from detectors.errors import UserError
-from latent_env.dynamics import Dynamics
+from latent_env.dynamics import Dynamics, Episodes
 from latent_env.progress import progress_bar
 from latent_env.runs import Run
 from latent_env.settings import Settings
@@ -44,11 +46,16 @@ LEAST_REACH = 1e-3
 
 def make_dynamics(job: Job[AgentRun], world: World) -> Dynamics:
     """The batch of worlds that the configuration describes."""
-    env = asdict(job.config.env)
-    num_envs = env.pop("num_envs")
+    env = job.config.env.arguments()
     if env["max_delta"] is None:
         env["max_delta"] = reach(job, world)
-    return Settings(reward=job.config.reward.terms, **env).dynamics(world, num_envs)
+    return Settings(reward=job.config.reward.terms, **env).dynamics(world, job.config.env.num_envs)
+
+
+def augment_env(job: Job[AgentRun]) -> AugmentEnvConfig:
+    """The arguments of LatentAug-v0."""
+    assert isinstance(job.config.env, AugmentEnvConfig)
+    return job.config.env
 
 
 def reach(job: Job[AgentRun], world: World) -> float | None:
@@ -56,7 +63,7 @@ def reach(job: Job[AgentRun], world: World) -> float | None:
 
     None, the perturbation's own, for all others.
     """
-    env = job.config.env
+    env = augment_env(job)
     match job.config.agent:
         case FeatureNoiseConfig(strength=strength):
             around = (env.shell_quantile, env.shell_ratio, env.shell_band)
@@ -105,7 +112,7 @@ def make_agent(job: Job[AgentRun], dynamics: Dynamics, number: int) -> Agent:
         case PPOConfig() as config:
             return make_ppo(LatentVecEnv(dynamics), asdict(config), seed)
         case UntrainedConfig() as config:
-            return untrained_policy(job, config, dynamics)
+            return untrained_policy(job, config.hidden, dynamics)
         case CemConfig() as config:
             refit = (config.steps, config.elites, config.smoothing, config.least_deviation)
             return CrossEntropyAgent(dynamics, seed, *refit)
@@ -129,11 +136,11 @@ def make_agent(job: Job[AgentRun], dynamics: Dynamics, number: int) -> Agent:
             raise UserError(f"agent.name={name} is no agent: agent=none and agent=random keep their names")
 
 
-def untrained_policy(job: Job[AgentRun], config: UntrainedConfig, dynamics: Dynamics) -> PPO:
+def untrained_policy(job: Job[AgentRun], hidden: list[int], dynamics: Episodes[Any]) -> PPO:
     """The policy that PPO begins its first round with, in every round."""
     # What else PPO is told doesn't matter to one that never learns, but must fit any number of worlds.
     unused = PPOConfig(total_steps=1, n_steps=2, batch_size=2 * dynamics.num_worlds)
-    settings = {**asdict(unused), "hidden": config.hidden}
+    settings = {**asdict(unused), "hidden": hidden}
     return make_ppo(LatentVecEnv(dynamics), settings, derived_seed(job.config.seed, 1))
 
 

@@ -12,6 +12,7 @@ from agents.coverage import describe_set
 from agents.report import AFTER, BEFORE, compare, write_report
 from agents.rollout import Augmented
 from agents.showing import show_embedding
+from conf.agents import augment_env
 from conf.curves import CURVES
 from conf.job import Job
 from conf.mixture import LEARNED, Tried
@@ -45,7 +46,8 @@ def conclude(
     if config.curves:
         write_json(run.path / CURVES, {"without": first.curve, "with": chosen.curve})
     rows = compare(evaluations[BEFORE], evaluations[AFTER])
-    around = (config.env.shell_quantile, config.env.shell_ratio, config.env.shell_band)
+    env = augment_env(job)
+    around = (env.shell_quantile, env.shell_ratio, env.shell_band)
     shell = Shell.around_normals(after.autoencoder, *around)
     made = describe_set(pool, shell.inner)
     facts = {

@@ -14,7 +14,7 @@ from stable_baselines3.common.utils import set_random_seed
 from agents.rollout import Augmented, collect, load_augmented, save_augmented
 from agents.scripted import RandomAgent
 from agents.showing import show_samples
-from conf.agents import choose_agent, make_dynamics
+from conf.agents import augment_env, choose_agent, make_dynamics
 from conf.job import LARGEST_SEED, Job, derived_seed
 from conf.judging import judged, judges_digest, varied_job
 from conf.mixture import LEARNED, RANDOM, TRIED
@@ -74,7 +74,7 @@ def chance(job: Job[AgentRun], run: Run, before: World) -> Augmented:
     if path.is_file():
         return load_augmented(path)
     seed = derived_seed(job.config.seed, CHANCE)
-    env, agent = job.config.env, AgentConfig(name=RANDOM)
+    env, agent = augment_env(job), AgentConfig(name=RANDOM)
     if env.perturbation == job.config.agent.perturbation:
         env = replace(env, perturbation=agent.perturbation)
     dynamics = make_dynamics(varied_job(job, env=env, agent=agent), before)
@@ -99,7 +99,7 @@ def agent_own_settings(job: Job[AgentRun]) -> dict[str, Any]:
     config = job.config
     loop = {"rounds": config.rounds, "samples": config.samples, "share": config.share}
     return {
-        "env": asdict(config.env),
+        "env": config.env.settings(),
         "reward": asdict(config.reward),
         "agent": asdict(config.agent),
         "loop": {**loop, "mixture": asdict(config.mixture), "judges": asdict(config.judges)},

@@ -1,7 +1,7 @@
 """LatentAug: a frozen autoencoder and an anomaly detector as a reinforcement-learning environment.
 
-``import latent_env`` registers ``LatentAug-v0`` and loads nothing heavy; PyTorch comes with the first
-environment.
+``import latent_env`` registers ``LatentAug-v0`` and ``LatentDenoise-v0`` and loads nothing heavy; PyTorch
+comes with the first environment.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from gymnasium.envs.registration import register, registry
 
 if TYPE_CHECKING:
     from detectors.errors import UserError
+    from latent_env.denoise.dynamics import DenoiseDynamics
+    from latent_env.denoise.env import LatentDenoiseEnv
+    from latent_env.denoise.vector_env import LatentDenoiseVectorEnv
     from latent_env.dynamics import Dynamics
     from latent_env.env import LatentAugEnv
     from latent_env.rewards import RewardTerm
@@ -22,9 +25,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "DenoiseDynamics",
     "Dynamics",
     "LatentAugEnv",
     "LatentAugVectorEnv",
+    "LatentDenoiseEnv",
+    "LatentDenoiseVectorEnv",
     "RewardTerm",
     "Transition",
     "UserError",
@@ -33,6 +39,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DenoiseDynamics": "latent_env.denoise.dynamics",
+    "LatentDenoiseEnv": "latent_env.denoise.env",
+    "LatentDenoiseVectorEnv": "latent_env.denoise.vector_env",
     "Dynamics": "latent_env.dynamics",
     "LatentAugEnv": "latent_env.env",
     "LatentAugVectorEnv": "latent_env.vector_env",
@@ -67,4 +76,11 @@ if "LatentAug-v0" not in registry:
         id="LatentAug-v0",
         entry_point="latent_env.env:LatentAugEnv",
         vector_entry_point="latent_env.vector_env:LatentAugVectorEnv",
+    )
+
+if "LatentDenoise-v0" not in registry:
+    register(
+        id="LatentDenoise-v0",
+        entry_point="latent_env.denoise.env:LatentDenoiseEnv",
+        vector_entry_point="latent_env.denoise.vector_env:LatentDenoiseVectorEnv",
     )

@@ -5,7 +5,9 @@ Nothing here knows of Gymnasium, NumPy or files, and nothing in a step waits for
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,8 +19,10 @@ from latent_env.streams import Streams
 from latent_env.transition import Transition, still
 from latent_env.worlds import World
 
+T = TypeVar("T")
 
-class StepResult(NamedTuple):
+
+class StepResult(NamedTuple, Generic[T]):
     """What a step of N worlds leads to; no world is reset yet."""
 
     observations: Tensor
@@ -26,13 +30,123 @@ class StepResult(NamedTuple):
     rewards: Tensor
     """``(N,)``"""
     terminated: Tensor
-    """``(N,)`` bool: the horizon is reached."""
+    """``(N,)`` bool: the horizon is reached, or the task is done earlier."""
     reward_terms: dict[str, Tensor]
     """Every term before weighting, ``(N,)``."""
-    transition: Transition
+    transition: T
 
 
-class Dynamics:
+class Parts(Protocol):
+    """The frozen parts of a world, as far as every kind of episode has them."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything lives."""
+
+    @property
+    def images(self) -> Tensor:
+        """``(N, C, H, W)`` uint8: the images that episodes are about."""
+
+
+class Weighted(Protocol):
+    """A reward that is a sum of named terms."""
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """What every term counts."""
+
+
+class Episodes(ABC, Generic[T]):
+    """N episodes side by side: their clocks, their random streams, and what adapters ask of any kind.
+
+    What one of them goes through doesn't depend on the company it is in.
+    """
+
+    world: Parts
+    perturbation: Perturbation
+    reward: Weighted
+    last: T
+    """What the last step, or the reset, led to in every world."""
+
+    def __init__(self, horizon: int, num_worlds: int, time_aware: bool, device: torch.device) -> None:
+        self.horizon, self.num_worlds, self.time_aware = horizon, num_worlds, time_aware
+        self.streams = Streams(num_worlds, device)
+        self.elapsed = torch.zeros(num_worlds, dtype=torch.int64, device=device)
+
+    @property
+    @abstractmethod
+    def observation_size(self) -> int:
+        """How many numbers an observation has."""
+
+    @property
+    @abstractmethod
+    def observation_bound(self) -> float:
+        """No number of an observation is larger than this."""
+
+    @property
+    def observation_shares(self) -> int:
+        """So many numbers at an observation's end lie from 0 to 1."""
+        return int(self.time_aware)
+
+    @property
+    @abstractmethod
+    def sources(self) -> Tensor:
+        """``(N,)``: which of the world's images the episode is about."""
+
+    @abstractmethod
+    def start_facts(self) -> dict[str, Tensor]:
+        """What ``info`` says of every world that was just reset, ``(N,)`` each."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Tensor]:
+        """What it says of every world that was just stepped: the same names, and perhaps more."""
+
+    @abstractmethod
+    def reset_tensor(
+        self,
+        worlds: Tensor | None = None,
+        seeds: Tensor | None = None,
+        sources: Tensor | None = None,
+    ) -> Tensor:
+        """Start new episodes and return all observations ``(N, observation_size)``.
+
+        ``worlds (N,)`` bool says where (default: everywhere); ``seeds (N,)`` int64 begins the worlds'
+        random streams anew, without it they go on; ``sources (N,)`` names images instead of drawing them.
+        """
+
+    @abstractmethod
+    def step_tensor(self, actions: Tensor, worlds: Tensor | None = None) -> StepResult[T]:
+        """Take ``actions (N, action_size)`` in [-1, 1] in all worlds, or only in ``worlds (N,)`` bool."""
+
+    @abstractmethod
+    def observe(self) -> Tensor:
+        """The observations ``(N, observation_size)``."""
+
+    def _rewind(self, worlds: Tensor, seeds: Tensor | None) -> None:
+        """Set clocks and streams of ``worlds (N,)`` bool to the beginning of an episode."""
+        streams = self.streams
+        if seeds is None:
+            streams.episodes = streams.episodes + worlds
+        else:
+            streams.seeds = torch.where(worlds, seeds, streams.seeds)
+            streams.episodes = streams.episodes.masked_fill(worlds, 0)
+        streams.steps = streams.steps.masked_fill(worlds, 0)
+        self.elapsed = self.elapsed.masked_fill(worlds, 0)
+
+    def _advance(self, stepped: Tensor) -> None:
+        """Move the clocks of the worlds ``stepped (N,)`` bool on."""
+        self.elapsed = self.elapsed + stepped
+        self.streams.steps = self.streams.steps + stepped
+
+    def _with_time(self, observations: Tensor) -> Tensor:
+        """The observations, and the share of the episode that is left where the agent may see it."""
+        if not self.time_aware:
+            return observations
+        left = 1 - self.elapsed[:, None].to(observations) / self.horizon
+        return torch.cat([observations, left], dim=1)
+
+
+class Dynamics(Episodes[Transition]):
     """N worlds that share frozen parts: an agent changes latents and is paid for it.
 
     Episodes last ``horizon`` steps, always, and every step pays. That end is the task's own, so it is
@@ -49,10 +163,10 @@ class Dynamics:
         num_worlds: int,
         time_aware: bool = False,
     ) -> None:
-        self.world, self.perturbation, self.reward, self.shell = world, perturbation, reward, shell
-        self.horizon, self.num_worlds, self.time_aware = horizon, num_worlds, time_aware
-        self.streams = Streams(num_worlds, world.device)
-        self.elapsed = torch.zeros(num_worlds, dtype=torch.int64, device=world.device)
+        super().__init__(horizon, num_worlds, time_aware, world.device)
+        self.world: World = world
+        self.reward: Reward = reward
+        self.perturbation, self.shell = perturbation, shell
         self.last = still(world, shell, torch.zeros_like(self.elapsed))
         """The last transition of every world, for pictures and rollouts."""
 
@@ -71,6 +185,14 @@ class Dynamics:
         """No number of an observation is larger than this: the start's largest plus the shell."""
         return float(self.world.latents.abs().max()) + self.shell.outer + 1e-3
 
+    def start_facts(self) -> dict[str, Tensor]:
+        """Where the episode started from."""
+        return {"source": self.sources}
+
+    def facts(self) -> dict[str, Tensor]:
+        """The same, and how far the latent has come."""
+        return {"source": self.sources, "distance": self.last.distance}
+
     @torch.inference_mode()
     def reset_tensor(
         self,
@@ -78,26 +200,15 @@ class Dynamics:
         seeds: Tensor | None = None,
         sources: Tensor | None = None,
     ) -> Tensor:
-        """Start new episodes and return all observations ``(N, observation_size)``.
-
-        ``worlds (N,)`` bool says where (default: everywhere); ``seeds (N,)`` int64 begins the worlds'
-        random streams anew, without it they go on; ``sources (N,)`` names the starting images instead
-        of drawing them.
-        """
+        """Start new episodes, each from an image, and return all observations ``(N, observation_size)``."""
         everywhere = worlds is None
         if worlds is None:
             worlds = torch.ones_like(self.elapsed, dtype=torch.bool)
-        streams = self.streams
-        if seeds is None:
-            streams.episodes = streams.episodes + worlds
-        else:
-            streams.seeds = torch.where(worlds, seeds, streams.seeds)
-            streams.episodes = streams.episodes.masked_fill(worlds, 0)
+        self._rewind(worlds, seeds)
+        if seeds is not None:
             self.reward.forget(worlds)
         self.reward.begin(worlds)
-        streams.steps = streams.steps.masked_fill(worlds, 0)
-        self.elapsed = self.elapsed.masked_fill(worlds, 0)
-        drawn = streams.integers(len(self.world.images)) if sources is None else sources
+        drawn = self.streams.integers(len(self.world.images)) if sources is None else sources
         fresh = still(self.world, self.shell, drawn)
         self.last = fresh if everywhere else fresh.merge(worlds, self.last)
         return self.observe()
@@ -113,7 +224,7 @@ class Dynamics:
         return Transition(self.world, self.shell, sources, latent, moved)
 
     @torch.inference_mode()
-    def step_tensor(self, actions: Tensor, worlds: Tensor | None = None) -> StepResult:
+    def step_tensor(self, actions: Tensor, worlds: Tensor | None = None) -> StepResult[Transition]:
         """Take ``actions (N, action_size)`` in [-1, 1] in all worlds, or only in ``worlds (N,)`` bool.
 
         What is returned of the other worlds means nothing, and their state doesn't change.
@@ -123,14 +234,9 @@ class Dynamics:
         self.last = transition if worlds is None else transition.merge(worlds, self.last)
         stepped = torch.ones_like(self.elapsed, dtype=torch.bool) if worlds is None else worlds
         self.reward.remember(transition, stepped)
-        self.elapsed = self.elapsed + stepped
-        self.streams.steps = self.streams.steps + stepped
+        self._advance(stepped)
         return StepResult(self.observe(), rewards, self.elapsed >= self.horizon, terms, transition)
 
     def observe(self) -> Tensor:
         """The observations ``(N, observation_size)``."""
-        latent = self.last.latent.flatten(1)
-        if not self.time_aware:
-            return latent.clone()
-        left = 1 - self.elapsed[:, None].to(latent) / self.horizon
-        return torch.cat([latent, left], dim=1)
+        return self._with_time(self.last.latent.flatten(1).clone())

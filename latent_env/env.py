@@ -12,8 +12,9 @@ import torch
 from gymnasium import spaces
 
 from detectors.errors import UserError
-from latent_env.dynamics import Dynamics
-from latent_env.rendering import Window, panel
+from latent_env.dynamics import Dynamics, Episodes
+from latent_env.pictures import picture_of
+from latent_env.rendering import Window
 from latent_env.settings import Settings
 
 RENDER_MODES = ["rgb_array", "human"]
@@ -21,15 +22,26 @@ RENDER_FPS = 4
 LARGEST_SEED = 2**63 - 1
 
 
-def make_spaces(dynamics: Dynamics) -> tuple[spaces.Box, spaces.Box]:
+def make_spaces(dynamics: Episodes[Any]) -> tuple[spaces.Box, spaces.Box]:
     """The observation and the action space of one world."""
     bound = dynamics.observation_bound
     low = np.full(dynamics.observation_size, -bound, dtype=np.float32)
     high = -low
-    if dynamics.time_aware:
-        low[-1], high[-1] = 0.0, 1.0
+    shares = dynamics.observation_size - dynamics.observation_shares
+    low[shares:], high[shares:] = 0.0, 1.0
     actions = spaces.Box(-1.0, 1.0, (dynamics.perturbation.action_size,), np.float32)
     return spaces.Box(low, high, dtype=np.float32), actions
+
+
+def check_render_mode(render_mode: str | None) -> None:
+    """Complain about a render mode that there isn't."""
+    if render_mode is not None and render_mode not in RENDER_MODES:
+        raise UserError(f"render_mode={render_mode!r} must be None or one of {RENDER_MODES}")
+
+
+def first_of(values: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """The first world's number of each of ``values (N,)``, as Python has it."""
+    return {name: value[0].item() for name, value in values.items()}
 
 
 def checked_source(options: Mapping[str, Any] | None, count: int) -> int | None:
@@ -42,7 +54,73 @@ def checked_source(options: Mapping[str, Any] | None, count: int) -> int | None:
     return int(source)
 
 
-class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
+class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
+    """One world of any kind: Gymnasium's habits over a batch of one; its subclasses are the manuals."""
+
+    metadata = dict(render_modes=RENDER_MODES, render_fps=RENDER_FPS)  # noqa: C408, RUF012
+
+    def __init__(self, dynamics: Episodes[Any], title: str, render_mode: str | None) -> None:
+        self.dynamics, self.render_mode = dynamics, render_mode
+        observation_space, action_space = make_spaces(dynamics)
+        self.observation_space = cast("spaces.Space[npt.NDArray[np.float32]]", observation_space)
+        self.action_space = cast("spaces.Space[npt.NDArray[np.float32]]", action_space)
+        self._title, self._seeded = title, False
+        self._window: Window | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
+        """Start an episode; ``options={"source": i}`` makes it one of image ``i``."""
+        super().reset(seed=seed)
+        dynamics = self.dynamics
+        source = checked_source(options, len(dynamics.world.images))
+        if seed is None and not self._seeded:
+            seed = int(self.np_random.integers(LARGEST_SEED))
+        self._seeded = True
+        like = dynamics.elapsed
+        observation = dynamics.reset_tensor(
+            seeds=None if seed is None else torch.full_like(like, seed & LARGEST_SEED),
+            sources=None if source is None else torch.full_like(like, source),
+        )
+        if self.render_mode == "human":
+            self.render()
+        return observation[0].cpu().numpy(), first_of(dynamics.start_facts())
+
+    def step(
+        self, action: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """Take ``action (k,)``."""
+        dynamics = self.dynamics
+        if not self._seeded:
+            raise gym.error.ResetNeeded("call env.reset() before env.step()")
+        result = dynamics.step_tensor(as_actions(action, dynamics, (dynamics.perturbation.action_size,)))
+        info = {**first_of(dynamics.facts()), "reward_terms": first_of(result.reward_terms)}
+        if self.render_mode == "human":
+            self.render()
+        observation = result.observations[0].cpu().numpy()
+        return observation, float(result.rewards[0]), bool(result.terminated[0]), False, info
+
+    def render(self) -> npt.NDArray[np.uint8] | None:
+        """What happened so far in labelled tiles, ``(H, W, 3)``."""
+        if self.render_mode is None:
+            gym.logger.warn("render() needs a render mode: gym.make(…, render_mode='rgb_array')")
+            return None
+        picture = picture_of(self.dynamics)
+        if self.render_mode == "rgb_array":
+            return picture
+        if self._window is None:
+            self._window = Window(self._title)
+        self._window.show(picture)
+        return None
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        if self._window is not None:
+            self._window.close()
+            self._window = None
+
+
+class LatentAugEnv(LatentEnv):
     """An agent changes the latent of a normal image and is paid for what a detector can learn from it.
 
     ## Description
@@ -126,8 +204,6 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
     - v0: first version.
     """
 
-    metadata = dict(render_modes=RENDER_MODES, render_fps=RENDER_FPS)  # noqa: C408, RUF012
-
     def __init__(
         self,
         artifacts: str = "digits",
@@ -143,8 +219,7 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
         device: str = "cpu",
         render_mode: str | None = None,
     ) -> None:
-        if render_mode is not None and render_mode not in RENDER_MODES:
-            raise UserError(f"render_mode={render_mode!r} must be None or one of {RENDER_MODES}")
+        check_render_mode(render_mode)
         settings = Settings(
             perturbation,
             max_delta,
@@ -156,72 +231,13 @@ class LatentAugEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
             shell_band,
             precision,
         )
-        self.dynamics = settings.load(artifacts, device, num_worlds=1)
-        observation_space, action_space = make_spaces(self.dynamics)
-        self.observation_space = cast("spaces.Space[npt.NDArray[np.float32]]", observation_space)
-        self.action_space = cast("spaces.Space[npt.NDArray[np.float32]]", action_space)
-        self.render_mode = render_mode
-        self._seeded = False
-        self._window: Window | None = None
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-        """Start an episode; ``options={"source": i}`` starts it from image ``i``."""
-        super().reset(seed=seed)
-        dynamics = self.dynamics
-        source = checked_source(options, len(dynamics.world.images))
-        if seed is None and not self._seeded:
-            seed = int(self.np_random.integers(LARGEST_SEED))
-        self._seeded = True
-        like = dynamics.elapsed
-        observation = dynamics.reset_tensor(
-            seeds=None if seed is None else torch.full_like(like, seed & LARGEST_SEED),
-            sources=None if source is None else torch.full_like(like, source),
-        )
-        if self.render_mode == "human":
-            self.render()
-        return observation[0].cpu().numpy(), {"source": int(dynamics.sources[0])}
-
-    def step(
-        self, action: npt.NDArray[np.float32]
-    ) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Change the latent by ``action (k,)``."""
-        dynamics = self.dynamics
-        if not self._seeded:
-            raise gym.error.ResetNeeded("call env.reset() before env.step()")
-        result = dynamics.step_tensor(as_actions(action, dynamics, (dynamics.perturbation.action_size,)))
-        info = {
-            "source": int(dynamics.sources[0]),
-            "distance": float(result.transition.distance[0]),
-            "reward_terms": {name: float(term[0]) for name, term in result.reward_terms.items()},
-        }
-        if self.render_mode == "human":
-            self.render()
-        observation = result.observations[0].cpu().numpy()
-        return observation, float(result.rewards[0]), bool(result.terminated[0]), False, info
-
-    def render(self) -> npt.NDArray[np.uint8] | None:
-        """Original, decoded, augmented, difference and heat map side by side, ``(H, W, 3)``."""
-        if self.render_mode is None:
-            gym.logger.warn("render() needs a render mode: gym.make(…, render_mode='rgb_array')")
-            return None
-        picture = panel(self.dynamics.last)
-        if self.render_mode == "rgb_array":
-            return picture
-        if self._window is None:
-            self._window = Window("LatentAug-v0")
-        self._window.show(picture)
-        return None
-
-    def close(self) -> None:
-        """Close the window, if there is one."""
-        if self._window is not None:
-            self._window.close()
-            self._window = None
+        super().__init__(settings.load(artifacts, device, num_worlds=1), "LatentAug-v0", render_mode)
+        self.dynamics: Dynamics
 
 
-def as_actions(actions: npt.NDArray[np.float32], dynamics: Dynamics, shape: tuple[int, ...]) -> torch.Tensor:
+def as_actions(
+    actions: npt.NDArray[np.float32], dynamics: Episodes[Any], shape: tuple[int, ...]
+) -> torch.Tensor:
     """NumPy actions of ``shape`` as a tensor ``(num_worlds, k)`` on the worlds' device."""
     array = np.asarray(actions, dtype=np.float32)
     if array.shape != shape:

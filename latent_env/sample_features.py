@@ -25,9 +25,12 @@ TURNS = 4
 
 
 class SampleClassifier(nn.Module):
-    """Which of ``TURNS * DAMAGES`` changes an image ``(B, C, H, W)`` in [0, 1] went through."""
+    """Which of ``TURNS * DAMAGES`` changes an image ``(B, C, H, W)`` in [0, 1] went through.
 
-    def __init__(self, channels: int) -> None:
+    Or which of ``outputs`` classes it is of, where labels are known.
+    """
+
+    def __init__(self, channels: int, outputs: int = TURNS * DAMAGES) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         before = channels
@@ -36,7 +39,7 @@ class SampleClassifier(nn.Module):
             before = wide
         self.body = nn.Sequential(*layers)
         self.mix = nn.Linear(4 * FEATURES, FEATURES)
-        self.out = nn.Linear(FEATURES, TURNS * DAMAGES)
+        self.out = nn.Linear(FEATURES, outputs)
 
     def features(self, images: Tensor) -> Tensor:
         """``(B, FEATURES)``: what the last layer decides by; coarse places count, so shapes do."""
@@ -45,7 +48,7 @@ class SampleClassifier(nn.Module):
         return mixed
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(B, TURNS * DAMAGES)``."""
+        """Logits ``(B, outputs)``."""
         logits: Tensor = self.out(self.features(images))
         return logits
 

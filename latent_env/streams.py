@@ -64,6 +64,10 @@ class Streams:
         """One integer from 0 to ``upper - 1`` a world, ``(N,)``."""
         return (self._uniform(1, purpose=1)[:, 0] * upper).long().clamp_max(upper - 1)
 
+    def uniform(self) -> Tensor:
+        """One number in (0, 1) a world, ``(N,)``."""
+        return self._uniform(1, purpose=3)[:, 0]
+
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers ``(N, *shape)``."""
         count = math.prod(shape)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +15,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from detectors.errors import UserError
+from latent_env.dynamics import Dynamics, Episodes
 from latent_env.env import (
     LARGEST_SEED,
     RENDER_FPS,
@@ -22,7 +24,7 @@ from latent_env.env import (
     checked_source,
     make_spaces,
 )
-from latent_env.rendering import panel
+from latent_env.pictures import picture_of
 from latent_env.settings import Settings, check_count
 
 Floats = npt.NDArray[np.float32]
@@ -58,8 +60,14 @@ def batch_info(info: Mapping[str, Any], worlds: Flags) -> dict[str, Any]:
     return out
 
 
-class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
-    """``num_envs`` worlds of ``LatentAug-v0``; see :class:`latent_env.env.LatentAugEnv` for the manual.
+def as_arrays(values: Mapping[str, torch.Tensor]) -> dict[str, npt.NDArray[Any]]:
+    """Tensors ``(N,)`` as Gymnasium batches Python's numbers: fractions in double precision."""
+    arrays = {name: value.cpu().numpy() for name, value in values.items()}
+    return {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+
+
+class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
+    """A batch of worlds of any kind with Gymnasium's habits.
 
     World ``i`` of a batch that is reset with seed ``s`` equals a single world reset with ``s + i``.
     ``autoreset_mode`` is ``"NextStep"`` (the step after an episode's end resets) or ``"SameStep"`` (the
@@ -71,21 +79,11 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
 
     def __init__(
         self,
-        num_envs: int = 1,
-        artifacts: str = "digits",
-        perturbation: str = "auto",
-        max_delta: float | None = None,
-        reward: Mapping[str, float] | None = None,
-        horizon: int = 4,
-        time_aware: bool = False,
-        shell_quantile: float = 0.95,
-        shell_ratio: float | None = None,
-        shell_band: float = 0.2,
-        precision: str = "float32",
-        device: str = "auto",
-        render_mode: str | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        max_episode_steps: int | None = None,
+        load: Callable[[int], Episodes[Any]],
+        num_envs: int,
+        render_mode: str | None,
+        autoreset_mode: AutoresetMode | str,
+        max_episode_steps: int | None,
     ) -> None:
         super().__init__()
         if render_mode not in (None, "rgb_array"):
@@ -93,18 +91,7 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
         check_count("num_envs", num_envs)
         if max_episode_steps is not None:
             check_count("max_episode_steps", max_episode_steps)
-        settings = Settings(
-            perturbation,
-            max_delta,
-            reward,
-            horizon,
-            time_aware,
-            shell_quantile,
-            shell_ratio,
-            shell_band,
-            precision,
-        )
-        self.dynamics = settings.load(artifacts, device, num_envs)
+        self.dynamics = load(num_envs)
         self.num_envs = num_envs
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         self.max_episode_steps = max_episode_steps
@@ -145,8 +132,7 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
         else:
             self._restart(mask, source, None)
         self._ended = self._ended & ~mask
-        sources = self.dynamics.sources.cpu().numpy()
-        return self.dynamics.observe().cpu().numpy(), batch_info({"source": sources}, mask)
+        return self.dynamics.observe().cpu().numpy(), batch_info(as_arrays(self.dynamics.start_facts()), mask)
 
     def step(self, actions: Floats) -> tuple[Floats, npt.NDArray[np.float64], Flags, Flags, dict[str, Any]]:
         """Take ``actions (num_envs, k)``, and reset worlds as the autoreset mode says."""
@@ -158,7 +144,6 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
         stepped = ~ended  # only worlds in NEXT_STEP mode can have ended in an earlier step
         if ended.all():
             dynamics.reset_tensor()
-            sources = dynamics.sources.cpu().numpy()
             self._ended = np.zeros_like(ended)
             nothing = np.zeros_like(ended)
             return (
@@ -166,7 +151,7 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
                 np.zeros(self.num_envs),
                 nothing,
                 nothing.copy(),
-                batch_info({"source": sources}, ended),
+                batch_info(as_arrays(dynamics.start_facts()), ended),
             )
         result = dynamics.step_tensor(batch, None if stepped.all() else self._flags(stepped))
         if ended.any():
@@ -176,20 +161,14 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
         if self.max_episode_steps is not None:
             truncated = (dynamics.elapsed >= self.max_episode_steps).cpu().numpy() & stepped
         rewards = np.where(stepped, result.rewards.cpu().numpy(), 0).astype(np.float64)
-        info = {
-            "source": dynamics.sources.cpu().numpy(),
-            "distance": result.transition.distance.cpu().numpy().astype(np.float64),
-            "reward_terms": {
-                name: term.cpu().numpy().astype(np.float64) for name, term in result.reward_terms.items()
-            },
-        }
+        info = {**as_arrays(dynamics.facts()), "reward_terms": as_arrays(result.reward_terms)}
         done = terminated | truncated
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
             infos = self._reset_at_once(done, info)
         else:
             infos = batch_info(info, stepped)
             if ended.any():
-                infos.update(batch_info({"source": info["source"]}, np.ones_like(ended)))
+                infos.update(batch_info(as_arrays(dynamics.start_facts()), np.ones_like(ended)))
             self._ended = done
         return dynamics.observe().cpu().numpy(), rewards, terminated, truncated, infos
 
@@ -198,7 +177,7 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
         if self.render_mode is None:
             gym.logger.warn("render() needs a render mode: gym.make_vec(…, render_mode='rgb_array')")
             return None
-        return tuple(panel(self.dynamics.last, world) for world in range(self.num_envs))
+        return tuple(picture_of(self.dynamics, world) for world in range(self.num_envs))
 
     def _reset_at_once(self, done: Flags, info: dict[str, Any]) -> dict[str, Any]:
         infos: dict[str, Any] = {}
@@ -210,8 +189,7 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
             infos = batch_info({"final_obs": final, "final_info": info}, done)
             self.dynamics.reset_tensor(None if done.all() else self._flags(done))
         infos.update(batch_info(info, ~done))
-        sources = self.dynamics.sources.cpu().numpy()
-        infos.update(batch_info({"source": sources}, np.ones_like(done)))
+        infos.update(batch_info(as_arrays(self.dynamics.start_facts()), np.ones_like(done)))
         return infos
 
     def _restart(self, worlds: Flags, source: int | None, seeds: torch.Tensor | None) -> None:
@@ -249,3 +227,45 @@ class LatentAugVectorEnv(VectorEnv[Floats, Floats, Any]):
 
     def _flags(self, flags: Flags) -> torch.Tensor:
         return torch.from_numpy(flags).to(self.dynamics.world.device)
+
+
+class LatentAugVectorEnv(LatentVectorEnv):
+    """``num_envs`` worlds of ``LatentAug-v0``; see :class:`latent_env.env.LatentAugEnv` for the manual."""
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        artifacts: str = "digits",
+        perturbation: str = "auto",
+        max_delta: float | None = None,
+        reward: Mapping[str, float] | None = None,
+        horizon: int = 4,
+        time_aware: bool = False,
+        shell_quantile: float = 0.95,
+        shell_ratio: float | None = None,
+        shell_band: float = 0.2,
+        precision: str = "float32",
+        device: str = "auto",
+        render_mode: str | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
+    ) -> None:
+        settings = Settings(
+            perturbation,
+            max_delta,
+            reward,
+            horizon,
+            time_aware,
+            shell_quantile,
+            shell_ratio,
+            shell_band,
+            precision,
+        )
+        super().__init__(
+            partial(settings.load, artifacts, device),
+            num_envs,
+            render_mode,
+            autoreset_mode,
+            max_episode_steps,
+        )
+        self.dynamics: Dynamics

@@ -9,10 +9,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from conf.choices import CONF
+from conf.classes import class_labels
 from conf.datasets import Place
 from conf.schema import register_schema
 from latent_env.autoencoders.training import peak_signal_to_noise
 from latent_env.data import Dataset
+from latent_env.denoise.teaching import judge_critic
+from latent_env.denoise.world import load_denoise_world
 from latent_env.evaluation import evaluate
 from latent_env.worlds import BUILTIN, load_world
 
@@ -42,6 +45,19 @@ def test_builtin_worlds_reconstruct_and_detect_what_they_never_saw(
     assert evaluate(world, data.test).metrics["image_AUROC"] > auroc
     starts = {image.numpy().tobytes() for image in world.images}
     assert starts <= {image.tobytes() for image in data.train.images}  # not from a test split
+
+
+@pytest.mark.parametrize("space", ["latent", "pixel"])
+def test_builtin_critics_judge_what_they_never_saw(space: str) -> None:
+    world = load_denoise_world("digits", space, torch.device("cpu"))
+    test = dataset("digits").test.normal()
+    numbers = {name: number for number, name in enumerate(world.class_names)}
+    labels = torch.from_numpy(class_labels(test, numbers))
+    measured = judge_critic(world.critic, world.space.in_batches(torch.from_numpy(test.images)), labels)
+    assert measured["critic_error"] < 0.15
+    assert measured["critic_clean"] > 0.8
+    assert measured["critic_noise"] < 0.2
+    assert measured["critic_other"] < measured["critic_clean"] - 0.3  # a clean picture of another digit
 
 
 @pytest.mark.parametrize("name", WORLDS)

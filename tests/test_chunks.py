@@ -46,7 +46,7 @@ def test_some_at_a_time_is_the_same(
     for name, term in terms.items():
         torch.testing.assert_close(parted_terms[name], term, atol=1e-4, rtol=1e-4)
     with torch.no_grad():
-        torch.testing.assert_close(parted.last.image, whole.last.image, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(parted.last.image, whole.last.image, atol=1e-3, rtol=1e-3)
         assert parted.last.label.equal(whole.last.label)
 
 

@@ -17,7 +17,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from detectors.errors import UserError
 from latent_env.worlds import builtin_names
 
-SPECS = sorted(name for name in gym.registry if name.startswith("Latent"))
+AUGMENT, DENOISE = SPECS = ["LatentAug-v0", "LatentDenoise-v0"]
 VARIANTS: list[dict[str, Any]] = [
     {"artifacts": "digits"},
     {"artifacts": "digits", "perturbation": "principal", "time_aware": True},
@@ -25,17 +25,23 @@ VARIANTS: list[dict[str, Any]] = [
     {"artifacts": "phantom", "perturbation": "principal"},
     {"artifacts": "phantom", "perturbation": "dense", "horizon": 2},
 ]
+DENOISING: list[dict[str, Any]] = [
+    {},
+    {"conditional": False, "time_aware": True, "reward": {"critic": 0.5, "interpolate": 1.0}},
+    {"start": "drawn", "schedule": "linear", "threshold": None, "horizon": 3},
+    {"space": "pixel", "start": "drawn"},
+]
+CASES = [(AUGMENT, variant) for variant in VARIANTS] + [(DENOISE, variant) for variant in DENOISING]
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 
 def test_both_worlds_ship_with_the_package() -> None:
     assert builtin_names() == WORLDS
-    assert SPECS == ["LatentAug-v0"]
+    assert sorted(name for name in gym.registry if name.startswith("Latent")) == SPECS
 
 
-@pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@pytest.mark.parametrize(("spec", "variant"), CASES, ids=str)
 def test_gymnasium_checker(spec: str, variant: dict[str, Any]) -> None:
     env = gym.make(spec, **variant, disable_env_checker=True)
     # The render check tries every mode, and "human" needs a screen to open its window on.
@@ -43,17 +49,19 @@ def test_gymnasium_checker(spec: str, variant: dict[str, Any]) -> None:
     env.close()
 
 
-@pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize(
+    ("spec", "variant"),
+    [(AUGMENT, {"artifacts": world}) for world in WORLDS] + CASES[len(VARIANTS) :],
+    ids=str,
+)
 @pytest.mark.parametrize("render_mode", [None, "rgb_array"])
-def test_sb3_checker(spec: str, world: str, render_mode: str | None) -> None:
-    env = gym.make(spec, artifacts=world, render_mode=render_mode)
+def test_sb3_checker(spec: str, variant: dict[str, Any], render_mode: str | None) -> None:
+    env = gym.make(spec, **variant, render_mode=render_mode)
     check_env_sb3(env.unwrapped, skip_render_check=render_mode is None)
     env.close()
 
 
-@pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@pytest.mark.parametrize(("spec", "variant"), CASES, ids=str)
 def test_same_seed_same_trajectory(spec: str, variant: dict[str, Any]) -> None:
     def play(seed: int) -> list[Any]:
         env = gym.make(spec, **variant)
@@ -63,7 +71,8 @@ def test_same_seed_same_trajectory(spec: str, variant: dict[str, Any]) -> None:
             observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
             assert env.observation_space.contains(observation)
             assert isinstance(reward, float)
-            seen += [observation, reward, info["distance"], *info["reward_terms"].values()]
+            seen += [observation, reward, *info["reward_terms"].values()]
+            seen.append(info["distance" if spec == AUGMENT else "quality"])
             if terminated or truncated:
                 seen.append(env.reset()[0])
         return seen
@@ -73,9 +82,10 @@ def test_same_seed_same_trajectory(spec: str, variant: dict[str, Any]) -> None:
     assert not np.array_equal(first[0], other[0])
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
-def test_spec_survives_json_and_pickle(variant: dict[str, Any]) -> None:
-    env = gym.make("LatentAug-v0", **variant, reward={"boundary": 1.0, "realism": 0.5})
+@pytest.mark.parametrize(("spec", "variant"), CASES, ids=str)
+def test_spec_survives_json_and_pickle(spec: str, variant: dict[str, Any]) -> None:
+    rewards = {AUGMENT: {"boundary": 1.0, "realism": 0.5}, DENOISE: {"critic": 2.0}}
+    env = gym.make(spec, **{"reward": rewards[spec], **variant})
     assert env.spec is not None
     text = env.spec.to_json()
     json.loads(text)

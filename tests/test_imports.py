@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = ["detectors", "latent_env", "agents", "conf", "scripts"]
 SCRIPTS = ["train_ae", "train_detector", "train_ppo"]
-LOOP = {"agents", "conclusion", "judging", "mixture", "rounds"}
+LOOP = {"agents", "conclusion", "denoise", "denoise_report", "judging", "mixture", "rounds"}
 """The modules of `conf` that are about agents, which bring Stable-Baselines3 with them."""
 # A layer may import from those before it; `conf` describes the data sets, so it stands above them.
 OURS = {**{name: LAYERS.index(name) for name in LAYERS[:-1]}, **dict.fromkeys(SCRIPTS, 4)}

@@ -18,6 +18,9 @@ for world in ("digits", "phantom"):
     env = gym.make("LatentAug-v0", artifacts=world)
     env.reset(seed=0)
     env.step(env.action_space.sample())
+env = gym.make("LatentDenoise-v0")
+env.reset(seed=0)
+env.step(env.action_space.sample())
 import train_ppo, conf.choices
 assert "ppo" in conf.choices.choices("agent")
 """

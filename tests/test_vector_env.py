@@ -33,8 +33,8 @@ def assert_same(a: Any, b: Any, path: str = "info") -> None:
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4, err_msg=path)
 
 
-def singles(count: int, mode: AutoresetMode, **arguments: Any) -> SyncVectorEnv:
-    make = [lambda: gym.make("LatentAug-v0", **arguments) for _ in range(count)]
+def singles(count: int, mode: AutoresetMode, spec: str = "LatentAug-v0", **arguments: Any) -> SyncVectorEnv:
+    make = [lambda: gym.make(spec, **arguments) for _ in range(count)]
     return SyncVectorEnv(make, autoreset_mode=mode)
 
 
@@ -57,6 +57,37 @@ def test_equals_single_worlds_side_by_side(world: str, mode: AutoresetMode, limi
         actions = single.action_space.sample()
         for ours, theirs in zip(batch.step(actions), single.step(actions), strict=True):
             assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("conditional", [True, False])
+@pytest.mark.parametrize("limit", [None, 3])
+def test_denoising_equals_single_worlds_that_end_when_they_are_done(
+    mode: AutoresetMode, conditional: bool, limit: int | None
+) -> None:
+    arguments: dict[str, Any] = {
+        "start": "drawn",
+        "threshold": 0.35,
+        "horizon": 4,
+        "conditional": conditional,
+    }
+    arguments["reward"] = {"critic": 1.0, "interpolate": 0.5}
+    if limit:
+        arguments["max_episode_steps"] = limit
+    spec, lengths = "LatentDenoise-v0", set()
+    batch = gym.make_vec(spec, num_envs=4, **arguments, device="cpu", autoreset_mode=mode.value)
+    single = singles(4, mode, spec, **arguments)
+    assert batch.observation_space == single.observation_space
+    assert batch.action_space == single.action_space
+    for ours, theirs in zip(batch.reset(seed=11), single.reset(seed=11), strict=True):
+        assert_same(ours, theirs)
+    single.action_space.seed(0)
+    for _ in range(12):
+        actions = 0.2 * single.action_space.sample()
+        for ours, theirs in zip(batch.step(actions), single.step(actions), strict=True):
+            assert_same(ours, theirs)
+        lengths.add(tuple(batch.unwrapped.dynamics.elapsed.tolist()))  # type: ignore[attr-defined]
+    assert any(len(set(clocks)) > 1 for clocks in lengths)  # some were done before others
 
 
 @pytest.mark.parametrize("mode", MODES)

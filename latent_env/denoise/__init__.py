@@ -1,0 +1,1 @@
+"""Image generation as an episode: a forward process to noise, an artist that undoes it, and a critic."""

@@ -1,0 +1,184 @@
+"""The batched world of denoising in PyTorch: reset and step for N worlds at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from latent_env.denoise.process import ForwardProcess, mixed
+from latent_env.denoise.quality import Quality
+from latent_env.denoise.spaces import Stride, dimensions
+from latent_env.denoise.world import DenoiseWorld
+from latent_env.dynamics import Episodes, StepResult
+
+LARGEST_NOISE = 6.0
+"""No number of a world's stream of normal noise is larger."""
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Every world's picture in progress, and what it is about. All tensors lead with the worlds."""
+
+    sources: Tensor
+    """``(N,)``: which of the world's images the forward trajectory starts from."""
+    clean: Tensor
+    """``(N, *shape)``: that image as a state."""
+    noise: Tensor
+    """``(N, *shape)``: the noise that its trajectory ends in."""
+    wanted: Tensor
+    """``(N, classes)``: its class, one-hot; zeros unless the task is conditional."""
+    state: Tensor
+    """``(N, *shape)``: what the artist has made so far."""
+    visited: Tensor
+    """``(N, horizon + 1, *shape)``: the states of the episode, from its start; nothing yet is zeros."""
+    qualities: dict[str, Tensor]
+    """How good the state is, ``(N,)`` each."""
+
+    def merge(self, worlds: Tensor, other: Canvas) -> Canvas:
+        """The canvas itself in ``worlds (N,)`` bool, the ``other`` one elsewhere."""
+
+        def either(ours: Tensor, theirs: Tensor) -> Tensor:
+            return torch.where(worlds.view(-1, *[1] * (ours.ndim - 1)), ours, theirs)
+
+        return Canvas(
+            either(self.sources, other.sources),
+            either(self.clean, other.clean),
+            either(self.noise, other.noise),
+            either(self.wanted, other.wanted),
+            either(self.state, other.state),
+            either(self.visited, other.visited),
+            {name: either(value, other.qualities[name]) for name, value in self.qualities.items()},
+        )
+
+
+class DenoiseDynamics(Episodes[Canvas]):
+    """N artists who turn noise into images, each paid for how much better a step made its state.
+
+    :param threshold: the critic's quality from which on an image is done; None: only the horizon ends.
+    :param drawn: whether episodes start anywhere on the forward trajectory, not always in pure noise.
+    """
+
+    def __init__(
+        self,
+        world: DenoiseWorld,
+        process: ForwardProcess,
+        reward: Quality,
+        max_delta: float,
+        horizon: int,
+        num_worlds: int,
+        *,
+        threshold: float | None,
+        drawn: bool,
+        conditional: bool,
+        time_aware: bool,
+    ) -> None:
+        super().__init__(horizon, num_worlds, time_aware, world.device)
+        self.world: DenoiseWorld = world
+        self.reward: Quality = reward
+        self.process, self.threshold = process, threshold
+        self.drawn, self.conditional = drawn, conditional
+        self.perturbation = Stride(tuple(world.space.latent_shape), max_delta, world.device)
+        self.bound = float(world.states.abs().max()) + LARGEST_NOISE
+        with torch.inference_mode():
+            self.last = self._begin(torch.zeros_like(self.elapsed))
+
+    @property
+    def sources(self) -> Tensor:
+        """``(N,)``: which of the world's images the forward trajectory starts from."""
+        return self.last.sources
+
+    @property
+    def observation_size(self) -> int:
+        """The flattened state, the class where the task is conditional, and the time left where asked for."""
+        return dimensions(self.world.space) + self.observation_shares
+
+    @property
+    def observation_shares(self) -> int:
+        """Class and time lie from 0 to 1."""
+        return len(self.world.class_names) * int(self.conditional) + int(self.time_aware)
+
+    @property
+    def observation_bound(self) -> float:
+        """States are kept within it."""
+        return self.bound + 1e-3  # a comparison in another precision must not fail
+
+    @property
+    def classes(self) -> Tensor:
+        """``(N,)``: the classes of the images that the episodes are about."""
+        return self.world.labels[self.last.sources]
+
+    def start_facts(self) -> dict[str, Tensor]:
+        """The image, its class, and the critic's word."""
+        return {"source": self.sources, "class": self.classes, "quality": self.last.qualities["critic"]}
+
+    def facts(self) -> dict[str, Tensor]:
+        """The same."""
+        return self.start_facts()
+
+    @torch.inference_mode()
+    def reset_tensor(
+        self,
+        worlds: Tensor | None = None,
+        seeds: Tensor | None = None,
+        sources: Tensor | None = None,
+    ) -> Tensor:
+        """Start new episodes in noise, and return all observations ``(N, observation_size)``."""
+        everywhere = worlds is None
+        if worlds is None:
+            worlds = torch.ones_like(self.elapsed, dtype=torch.bool)
+        self._rewind(worlds, seeds)
+        drawn = self.streams.integers(len(self.world.images)) if sources is None else sources
+        fresh = self._begin(drawn)
+        self.last = fresh if everywhere else fresh.merge(worlds, self.last)
+        return self.observe()
+
+    def _begin(self, sources: Tensor) -> Canvas:
+        world, shape = self.world, self.world.space.latent_shape
+        clean, noise = world.states[sources], self.streams.normal(*shape)
+        times = self.streams.uniform() if self.drawn else torch.ones_like(clean.flatten(1)[:, 0])
+        # Pure noise is pure: the linear schedule leaves a trace of the image at its end.
+        amounts = self.process.amount(times) if self.drawn else times
+        state = mixed(clean, noise, amounts)
+        wanted = world.one_hot(world.labels[sources]) * float(self.conditional)
+        visited = state.new_zeros(len(state), self.horizon + 1, *shape)
+        visited[:, 0] = state
+        canvas = Canvas(sources, clean, noise, wanted, state, visited, {})
+        canvas.qualities.update(self.reward.terms(state, canvas))
+        return canvas
+
+    @torch.inference_mode()
+    def step_tensor(self, actions: Tensor, worlds: Tensor | None = None) -> StepResult[Canvas]:
+        """Take ``actions (N, action_size)`` in [-1, 1] in all worlds, or only in ``worlds (N,)`` bool.
+
+        What is returned of the other worlds means nothing, and their state doesn't change.
+        """
+        before = self.last
+        moved = before.state + self.perturbation(actions.clamp(-1, 1), self.streams)
+        moved = moved.clamp(-self.bound, self.bound)
+        qualities = self.reward.terms(moved, before)
+        gained = {name: qualities[name] - before.qualities[name] for name in self.reward.weights}
+        paid = [self.reward.weights[name] * gain for name, gain in gained.items()]
+        rewards = torch.stack(paid).sum(0)
+        stepped = torch.ones_like(self.elapsed, dtype=torch.bool) if worlds is None else worlds
+        self._advance(stepped)
+        visited = before.visited.clone()
+        visited[torch.arange(len(moved), device=moved.device), self.elapsed.clamp_max(self.horizon)] = moved
+        after = Canvas(before.sources, before.clean, before.noise, before.wanted, moved, visited, qualities)
+        self.last = after if worlds is None else after.merge(worlds, before)
+        ended = self.elapsed >= self.horizon
+        if self.threshold is not None:
+            ended = ended | (qualities["critic"] >= self.threshold)
+        return StepResult(self.observe(), rewards, ended, gained, after)
+
+    def observe(self) -> Tensor:
+        """The observations ``(N, observation_size)``."""
+        parts = [self.last.state.flatten(1).clone()]
+        if self.conditional:
+            parts.append(self.last.wanted)
+        return self._with_time(torch.cat(parts, dim=1))
+
+    def steps_of(self, world: int) -> Tensor:
+        """The states that one world's episode went through so far, ``(steps + 1, *shape)``."""
+        return self.last.visited[world, : int(self.elapsed[world]) + 1]

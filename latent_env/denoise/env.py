@@ -1,0 +1,100 @@
+"""``LatentDenoise-v0``: one world as a Gymnasium environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from latent_env.denoise.dynamics import DenoiseDynamics
+from latent_env.denoise.settings import DenoiseSettings
+from latent_env.env import LatentEnv, check_render_mode
+
+
+class LatentDenoiseEnv(LatentEnv):
+    """An artist turns noise into an image, step by step, and is paid for how clean it gets.
+
+    ## Description
+    A forward process adds noise to images until nothing is left of them. An episode starts at its end and
+    goes the other way: each action changes the state, and a critic, a network trained to say how much noise
+    was added, says how good it is and when the image is done. The state is the whitened latent of a frozen
+    autoencoder, or the pixels.
+
+    ## Action Space
+    ``Box(-1, 1, (d,))``: one number a dimension of the state, times ``max_delta``. By default that is chosen
+    such that ``horizon`` steps at two thirds of full strength reach any image from anywhere in the noise.
+
+    ## Observation Space
+    ``Box(-b, b, (d + classes,))``, float32: the state, flattened; with ``conditional=True`` the class that is
+    asked for follows as a one-hot, with ``time_aware=True`` the share of the episode that is left.
+
+    ## Rewards
+    How much better the state got: a weighted sum of differences of named qualities, each of them reported
+    before weighting in ``info["reward_terms"]``. So the sum over an episode is the quality at its end less
+    the quality at its start, and pure noise has (nearly) none.
+
+    - ``critic`` (weight 1): 1 less the amount of noise that the critic sees, from 0 to 1; of the class, where
+      ``conditional``.
+    - ``interpolate`` (0): the position of the state on the forward trajectory of its own image, between the
+      two nearest points of it, from 0 (noise) to 1 (the image); -1 where the state is farther than
+      ``corridor`` from the line between them, or they are no neighbours. From pure noise no artist can know
+      which image that is: use it with ``start="drawn"``.
+
+    Choose with ``reward={"critic": 1.0, "interpolate": 0.5}``.
+
+    ## Starting State
+    Noise: ``√(1 − σ²) x + σ ε`` with σ = 1, or, with ``start="drawn"``, at a time drawn uniformly on the
+    forward process, whose ``schedule`` is ``"cosine"`` or ``"linear"``. The image ``x`` is drawn uniformly;
+    ``reset(options={"source": 3})`` names one. It is reported as ``info["source"]``, its class as
+    ``info["class"]``.
+
+    ## Episode End
+    ``terminated`` when the critic's quality (``info["quality"]``) reaches ``threshold`` (default 0.8; None:
+    never), or after ``horizon`` steps (default 8): that is the task's own end too. Never truncated, unless
+    ``max_episode_steps`` is set lower.
+
+    ## Arguments
+    ``gym.make("LatentDenoise-v0", artifacts="digits", space="latent", conditional=True, reward=None,
+    schedule="cosine", start="full", threshold=0.8, corridor=0.5, horizon=8, max_delta=None,
+    time_aware=False, device="cpu", render_mode=None)``
+
+    - ``artifacts``: ``"digits"`` (8×8 handwritten digits of five classes), or a folder that
+      ``train_ppo.py env=latent_denoise`` filled.
+    - ``space``: ``"latent"`` or ``"pixel"``; each has a critic of its own.
+    - ``device``: ``"cpu"``, ``"cuda"`` or ``"auto"``, a GPU where there is one (a batch's default).
+
+    ``gym.make_vec("LatentDenoise-v0", num_envs=64)`` makes a batch that shares one forward pass a step.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    def __init__(
+        self,
+        artifacts: str = "digits",
+        space: str = "latent",
+        conditional: bool = True,
+        reward: Mapping[str, float] | None = None,
+        schedule: str = "cosine",
+        start: str = "full",
+        threshold: float | None = 0.8,
+        corridor: float = 0.5,
+        horizon: int = 8,
+        max_delta: float | None = None,
+        time_aware: bool = False,
+        device: str = "cpu",
+        render_mode: str | None = None,
+    ) -> None:
+        check_render_mode(render_mode)
+        settings = DenoiseSettings(
+            space,
+            conditional,
+            reward,
+            schedule,
+            start,
+            threshold,
+            corridor,
+            horizon,
+            max_delta,
+            time_aware,
+        )
+        super().__init__(settings.load(artifacts, device, num_worlds=1), "LatentDenoise-v0", render_mode)
+        self.dynamics: DenoiseDynamics

@@ -1,0 +1,150 @@
+"""What an episode of denoising is made of: a space, a critic, and images with their classes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from detectors.errors import UserError
+from latent_env.artifacts import load_artifact, load_autoencoder, read_json, save_artifact
+from latent_env.denoise.critic import Critic
+from latent_env.denoise.spaces import SPACES, PixelSpace, Space
+from latent_env.worlds import BUILTIN, COMPLETE
+
+EXAMPLES, CRITIC = "examples", "critic"
+HINT = "`python train_ppo.py env=latent_denoise dataset=…` makes one below runs/"
+
+
+@dataclass(frozen=True, eq=False)
+class DenoiseWorld:
+    """The frozen parts that any number of episodes, worlds and agents share."""
+
+    space: Space
+    critic: Critic
+    images: Tensor
+    """``(N, C, H, W)`` uint8: images that forward trajectories start from."""
+    labels: Tensor
+    """``(N,)`` int64: the class of each."""
+    class_names: tuple[str, ...]
+    states: Tensor
+    """``(N, *latent_shape)``: the images as states."""
+
+    @classmethod
+    def build(
+        cls, space: Space, critic: Critic, images: Tensor, labels: Tensor, names: Sequence[str]
+    ) -> DenoiseWorld:
+        """Put the parts on the device of ``critic``; ``images (N, C, H, W)`` uint8 are encoded once."""
+        device = next(critic.parameters()).device
+        critic.requires_grad_(False).eval()
+        images = images.to(device)
+        with torch.no_grad():
+            states = space.in_batches(images).float()
+        return cls(space, critic, images, labels.to(device), tuple(names), states)
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything lives."""
+        return self.states.device
+
+    def with_critic(self, critic: Critic) -> DenoiseWorld:
+        """The same world before another critic."""
+        return replace(self, critic=critic.requires_grad_(False).eval())
+
+    def one_hot(self, classes: Tensor) -> Tensor:
+        """Classes ``(B,)`` as ``(B, number of classes)``."""
+        return functional.one_hot(classes, len(self.class_names)).to(self.states)
+
+
+def save_critic(folder: Path, world: DenoiseWorld, space: str) -> None:
+    """Write the critic of a world, and what its images are, as the artifacts that ``space`` needs."""
+    facts = {**world.critic.hyperparameters(), "autoencoder": autoencoder_digest(folder, space)}
+    tensors = {"images": world.images, "labels": world.labels}
+    save_artifact(folder, EXAMPLES, EXAMPLES, tensors, {"classes": list(world.class_names)})
+    save_artifact(folder, f"{CRITIC}_{space}", CRITIC, world.critic.state_dict(), facts)
+
+
+def autoencoder_digest(folder: Path, space: str) -> str:
+    """What tells the autoencoder in ``folder`` from others; none in the space of pixels."""
+    return str(read_json(folder / "autoencoder.json").get("sha256")) if space == "latent" else ""
+
+
+def builtin_denoise_names() -> list[str]:
+    """The worlds of this kind that ship inside the package."""
+    return sorted(path.parent.name for path in BUILTIN.glob(f"*/{EXAMPLES}.json"))
+
+
+def find_denoise_world(artifacts: str, space: str) -> Path:
+    """The folder of a built-in world, of a run, or the newest whole one below a folder of runs."""
+    if not isinstance(artifacts, str) or not artifacts:
+        raise UserError(f"artifacts={artifacts!r} must be a built-in name or a folder")
+    name = f"{CRITIC}_{space}.json"
+    folder = BUILTIN / artifacts if artifacts in builtin_denoise_names() else Path(artifacts)
+    if (folder / name).is_file() and (folder / f"{EXAMPLES}.json").is_file():
+        return folder
+    found = [path.parent for depth in ("*", "*/*", "*/*/*") for path in folder.glob(f"{depth}/{COMPLETE}")]
+    whole = [path for path in found if (path / name).is_file()]
+    if whole:
+        return max(whole, key=lambda path: (path / COMPLETE).stat().st_mtime)
+    others = [other for other in SPACES if (folder / f"{CRITIC}_{other}.json").is_file()]
+    if others:
+        raise UserError(
+            f"artifacts={artifacts} has no critic for space={space!r}, but one for {others[0]!r}: choose "
+            f"that, or train one with env.space={space}"
+        )
+    known = ", ".join(builtin_denoise_names())
+    raise UserError(f"artifacts={artifacts} is no built-in world ({known}) and has no critic: {HINT}")
+
+
+def load_denoise_world(artifacts: str, space: str, device: torch.device) -> DenoiseWorld:
+    """The world called ``artifacts``, loaded once a process and device: frozen parts can be shared."""
+    folder = find_denoise_world(artifacts, space).resolve()
+    files = sorted(folder.glob("*.json"))
+    stamp = tuple(file.stat().st_mtime_ns for file in files)
+    return _load(folder, space, device, stamp)
+
+
+@functools.lru_cache(maxsize=8)
+def _load(folder: Path, space: str, device: torch.device, stamp: tuple[int, ...]) -> DenoiseWorld:  # noqa: ARG001
+    images, labels, names = read_examples(folder)
+    weights, made = load_artifact(folder, f"{CRITIC}_{space}", CRITIC)
+    if made.pop("autoencoder", None) != autoencoder_digest(folder, space):
+        raise UserError(f"{folder}: critic and autoencoder come from different worlds: train it again")
+    if space == "latent":
+        chosen: Space = load_autoencoder(folder).to(device)
+    else:
+        chosen = PixelSpace(images.shape[1], images.shape[2], device)
+    critic = read_critic(weights, made, folder / f"{CRITIC}_{space}.safetensors").to(device)
+    if critic.shape != tuple(chosen.latent_shape) or critic.classes != len(names):
+        raise UserError(f"{folder}: the critic is one of another world: train it again")
+    return DenoiseWorld.build(chosen, critic, images, labels, names)
+
+
+def read_examples(folder: Path) -> tuple[Tensor, Tensor, list[str]]:
+    """Images ``(N, C, H, W)`` uint8, their classes ``(N,)``, and what the classes are called."""
+    tensors, facts = load_artifact(folder, EXAMPLES, EXAMPLES)
+    path, names = folder / "examples.safetensors", facts.get("classes")
+    if tensors.keys() != {"images", "labels"} or not isinstance(names, list) or not names:
+        raise UserError(f"{path} holds no images with classes: make it again")
+    images, labels = tensors["images"], tensors["labels"]
+    if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(labels) or not len(images):
+        raise UserError(f"{path} holds no images with classes: make it again")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
+        raise UserError(f"{path} has labels beyond its classes: make it again")
+    return images, labels, names
+
+
+def read_critic(weights: dict[str, Tensor], facts: dict[str, object], path: Path) -> Critic:
+    """The critic that an artifact describes."""
+    try:
+        critic = Critic(**facts)  # type: ignore[arg-type]
+        critic.load_state_dict(weights)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"{path} doesn't fit the critic it describes ({reason}): make it again") from error
+    return critic
