@@ -35,7 +35,7 @@ from latent_env.data import Split
 from latent_env.latents import Eyes
 from latent_env.rendering import side_by_side, stack, to_rgb
 from latent_env.runs import Run
-from latent_env.supervision import follow
+from latent_env.supervision import follow, validation_interval
 from latent_env.visibility import measure_visibility
 
 VALIDATION_IMAGES = 256
@@ -91,7 +91,8 @@ def autoencoder_stage(job: Job[AutoencoderRun]) -> tuple[FrozenAutoencoder, Run]
     else:
         model = new_autoencoder(job)
         assert isinstance(model, ConvAutoencoder)
-        state = TrainingState(model, config.learning_rate, config.steps, job.config.seed)
+        learning = (config.learning_rate, config.steps, job.config.seed, job.config.precision)
+        state = TrainingState(model, *learning)
         training = train_autoencoder(state, model, images, config.batch_size, job.augmentation)
     run.begin()
     valid = job.tensor(first_normal(job.dataset.valid, VALIDATION_IMAGES))
@@ -103,7 +104,8 @@ def autoencoder_stage(job: Job[AutoencoderRun]) -> tuple[FrozenAutoencoder, Run]
         ssim = torch.cat([structural_similarity(*pair) for pair in pairs])
         return {"valid/psnr": float(psnr.mean()), "valid/ssim": float(ssim.mean())}
 
-    follow(run, "autoencoder", training, state, validate)
+    every = validation_interval(config.steps, config.batch_size, len(valid))
+    follow(run, "autoencoder", training, state, validate, every)
     frozen = measure_visibility(FrozenAutoencoder(model).calibrate(images, latents), images)
     save_autoencoder(run.path, frozen)
     show_reconstructions(run, frozen, images, valid)

@@ -15,7 +15,7 @@ from conf.latent_learning import learn_from_latents, make_synthesis
 from conf.rdna_learning import learn_to_restore, new_rdna
 from conf.schema import DetectorRun, EnsembleConfig, RdnaConfig, TrainedConfig, TransformerConfig
 from conf.second_opinion import add_second_opinion
-from conf.validation import known_anomalies, seen
+from conf.validation import known_anomalies, looks_every, seen
 from detectors.base import LATENT, Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.images import at_once, spread_over
@@ -129,7 +129,8 @@ def learn_from_images(
     assert isinstance(config, TransformerConfig)
     world = World.build(autoencoder, detector, job.train_images[:1], job.device)
     calibrate(job, detector, autoencoder)
-    state = TrainingState(detector, config.learning_rate, config.steps, job.config.seed)
+    learning = (config.learning_rate, config.steps, job.config.seed, job.config.precision)
+    state = TrainingState(detector, *learning)
     split, images = seen(job, eyes, "choice", config.input)
 
     def validate() -> dict[str, float]:
@@ -142,7 +143,7 @@ def learn_from_images(
     training = train_detector(
         state, detector, diet, lambda batch: world.look(batch.images), config.batch_size
     )
-    follow(run, label, training, state, validate)
+    follow(run, label, training, state, validate, looks_every(job, split))
     return detector.requires_grad_(False).eval()
 
 

@@ -19,6 +19,7 @@ from conf.datasets import Place
 from conf.schema import AutoencoderRun, DetectorRun, PretrainedConfig
 from detectors.errors import UserError
 from detectors.images import ImageSource
+from detectors.precision import HALF, check_precision
 from latent_env import __version__
 from latent_env.artifacts import FORMAT
 from latent_env.autoencoders.backbone import Backbone, load_backbone
@@ -133,7 +134,8 @@ class Job(Generic[C]):
         """What every stage's outcome depends on."""
         dataset = {**self.config.dataset.settings(), "fingerprint": self.dataset.fingerprint()}
         versions = {"format": FORMAT, "version": __version__}
-        return {"dataset": dataset, "seed": self.config.seed, **versions}
+        halved = {"precision": HALF} if self.config.precision == HALF else {}
+        return {"dataset": dataset, "seed": self.config.seed, **versions, **halved}
 
     def build(self, factory: Callable[[], T]) -> T:
         """What ``factory`` makes with random numbers that depend on the seed alone."""
@@ -151,6 +153,7 @@ def start_job(cfg: DictConfig, kind: type[C]) -> Job[C]:
     for path in unknown_keys(OmegaConf.to_container(cfg), asdict(config)):
         raise UserError(f"+{path}=… is an unknown key: nothing would read it")
     check_writable(config.runs, "runs")
+    check_precision(config.precision)
     device = resolve_device(config.device)
     set_threads(config.threads)
     return Job(config, device)

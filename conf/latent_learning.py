@@ -12,7 +12,7 @@ from torch import Tensor
 from conf.curves import add_point
 from conf.job import Job
 from conf.schema import DetectorRun, TransformerConfig
-from conf.validation import seen
+from conf.validation import looks_every, seen
 from detectors.errors import UserError
 from detectors.latent_diet import SAMPLES, LatentDiet, Pool
 from detectors.latent_synthesis import LatentSynthesis
@@ -99,7 +99,7 @@ def learn_from_latents(
         return {f"valid/{name}": value for name, value in metrics.items()}
 
     training = train_detector(state, detector, diet, look, config.batch_size, token_losses)
-    follow(run, label, training, state, validate)
+    follow(run, label, training, state, validate, looks_every(job, split))
     eyes.nearest[memory_and_pools] = nearest.found[: diet.first_known[SAMPLES]].clone()
     detector.eval().requires_grad_(False)
     detector.calibrate(known_normal)

@@ -10,7 +10,7 @@ import torch
 from conf.curves import add_point
 from conf.job import Job
 from conf.schema import DetectorRun, RdnaConfig
-from conf.validation import seen
+from conf.validation import looks_every, seen
 from detectors.base import IMAGE
 from detectors.errors import UserError
 from detectors.rdna import RdnaDetector
@@ -79,5 +79,5 @@ def learn_to_restore(
         return {f"valid/{name}": value for name, value in metrics.items()}
 
     training = train_rdna(state, detector, diet, config.batch_size, config.adversarial)
-    follow(run, label, training, state, validate)
+    follow(run, label, training, state, validate, looks_every(job, split))
     return detector.requires_grad_(False).eval()

@@ -407,6 +407,7 @@ class AutoencoderRun(DataRun):
     normals: int | None = None
     seed: int = 0
     device: str = "auto"
+    precision: str = "float32"
     threads: int | None = None
     memory: float | None = None
     runs: str = "runs"

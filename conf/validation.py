@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from conf.job import Job
-from conf.schema import DetectorRun
+from conf.schema import DetectorRun, TrainedConfig
 from detectors.base import LATENT
 from detectors.errors import UserError
 from detectors.held_out import HeldOutSynthesis
@@ -24,6 +24,7 @@ from latent_env.data.residence import StreamedImages
 from latent_env.latents import Eyes, encoded
 from latent_env.rewards import Reward
 from latent_env.roles import Roles, divide
+from latent_env.supervision import validation_interval
 from latent_env.trial import Trial
 from latent_env.usefulness import Tried
 
@@ -84,6 +85,15 @@ def seen(job: Job[DetectorRun], eyes: Eyes, role: Role, reads: str) -> tuple[Spl
     # The folder knows the data set, the file name must tell one part of it from another.
     path = eyes.folder / f"latents-{role}-{len(split)}-{split_digest(split)}.f16"
     return split, torch.from_numpy(np.array(encoded(eyes.encoder, images, path, role))).to(job.device)
+
+
+def looks_every(job: Job[DetectorRun], split: Split) -> int | None:
+    """Training steps between two looks at ``split``; None, the usual, where curves are to be compared."""
+    config = job.config.detector
+    assert isinstance(config, TrainedConfig)
+    if job.config.curves:
+        return None
+    return validation_interval(config.steps, config.batch_size, len(split))
 
 
 def known_anomalies(job: Job[DetectorRun], eyes: Eyes, reads: str) -> Samples | None:

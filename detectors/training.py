@@ -239,7 +239,9 @@ def train_detector(
         with torch.no_grad():
             seen = look(batch)
         watch.lap("env")
-        losses = losses_of(detector(*seen), batch)
+        with state.networks():
+            judged = detector(*seen)
+        losses = losses_of(Detection(*(part.float() for part in judged)), batch)
         total = torch.stack(list(losses.values())).sum()
         watch.lap("policy")
         rate = state.minimise(total)

@@ -10,6 +10,8 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
+from detectors.precision import FULL, computing_in
+
 
 @dataclass
 class Progress:
@@ -30,12 +32,18 @@ class Progress:
 class TrainingState:
     """Model, optimiser, random numbers and step count of one training run."""
 
-    def __init__(self, model: nn.Module, learning_rate: float, total: int, seed: int) -> None:
-        self.model = model
+    def __init__(
+        self, model: nn.Module, learning_rate: float, total: int, seed: int, precision: str = FULL
+    ) -> None:
+        self.model, self.precision = model, precision
         self.peak, self.total, self.step = learning_rate, total, 0
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4)
         # On the CPU whatever the device: the same seed then draws the same batches everywhere.
         self.generator = torch.Generator().manual_seed(seed)
+
+    def networks(self) -> torch.autocast:
+        """A context for forward passes of the model; losses are better computed outside."""
+        return computing_in(self.precision, next(self.model.parameters()).device)
 
     def minimise(self, loss: Tensor) -> float:
         """Take one optimiser step; returns the learning rate it was taken with."""

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 
 import latent_env.usefulness  # noqa: F401 - makes its terms known
 from detectors.errors import UserError
+from detectors.precision import FULL, check_precision
 from latent_env.dynamics import Dynamics
 from latent_env.perturbations import make_perturbation
 from latent_env.rewards import DEFAULT_REWARD, Reward
 from latent_env.shell import Shell
-from latent_env.worlds import FULL, PRECISIONS, World, load_world, resolve_device
+from latent_env.worlds import World, load_world, resolve_device
 
 
 def check_count(name: str, value: object) -> None:
@@ -43,8 +44,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_count("horizon", self.horizon)
-        if self.precision not in PRECISIONS:
-            raise UserError(f"precision={self.precision!r} must be {' or '.join(map(repr, PRECISIONS))}")
+        check_precision(self.precision)
         if not isinstance(self.perturbation, str):
             raise UserError(f"perturbation={self.perturbation!r} must be a name")
         if not isinstance(self.time_aware, bool):

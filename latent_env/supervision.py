@@ -25,6 +25,22 @@ VALIDATIONS = 5
 CHECKPOINT_SECONDS = 30.0
 
 
+COST_OF_A_STEP = 3
+"""Passes through a network that learning from an image takes: one forward, about two backward."""
+
+MOST_SPENT = 0.1
+"""Of the time of a training, validation may take so much."""
+
+
+def validation_interval(steps: int, batch_size: int, images: int) -> int:
+    """Training steps between two validations on so many ``images``: about ``VALIDATIONS`` in all.
+
+    Fewer if they would take more than a tenth of the training; but one, at the end, there always is.
+    """
+    affordable = MOST_SPENT * COST_OF_A_STEP * steps * batch_size / max(images, 1)
+    return max(steps // max(min(VALIDATIONS, int(affordable)), 1), 1)
+
+
 class Interrupt:
     """Whether Ctrl-C was pressed inside :func:`interrupt_deferred`."""
 

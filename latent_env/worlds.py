@@ -17,6 +17,7 @@ from torch import Tensor
 from detectors.base import LATENT, Detection, Detector
 from detectors.errors import UserError
 from detectors.heads import Headed, is_headed
+from detectors.precision import FULL, computing_in
 from detectors.rdna import RdnaDetector
 from latent_env.artifacts import (
     load_artifact,
@@ -33,9 +34,6 @@ from latent_env.trial import Trial
 BUILTIN = Path(__file__).parent / "builtin"
 COMPLETE = "metrics.json"
 """The file that a stage writes last; its presence says that the folder is whole."""
-
-FULL, HALF = "float32", "bfloat16"
-PRECISIONS = (FULL, HALF)
 
 # Decoded starting images are kept when they fit here; otherwise a reset decodes its own.
 KEPT_BYTES = 512 * 2**20
@@ -78,7 +76,7 @@ class World:
     trial: Trial | None = None
     """Labelled images that a reward measures usefulness on."""
     precision: str = FULL
-    """In which numbers networks compute during steps, :data:`PRECISIONS`; what they return is float32."""
+    """In which numbers networks compute during steps; what facts they tell is float32."""
 
     @classmethod
     def build(
@@ -129,7 +127,7 @@ class World:
 
     def networks(self) -> torch.autocast:
         """A context in which networks compute in the world's precision."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision != FULL)
+        return computing_in(self.precision, self.device)
 
     @property
     def heads(self) -> list[Headed]:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 
+from detectors.training_state import TrainingState
 from latent_env import threads
+from latent_env.autoencoders import ConvAutoencoder
+from latent_env.autoencoders.training import train_autoencoder
 from latent_env.dynamics import StepResult
 from latent_env.settings import Settings
+from latent_env.supervision import validation_interval
 
 
-def stepped(world: str, precision: str) -> StepResult:
+def stepped(world: str, precision: str) -> StepResult[Any]:
     dynamics = Settings(precision=precision).load(world, "cpu", 32)
     dynamics.reset_tensor(seeds=torch.arange(32))
     generator = torch.Generator().manual_seed(0)
@@ -49,3 +56,31 @@ def test_threads_are_measured_and_left_as_they_were(available: int, monkeypatch:
     assert torch.get_num_threads() == before
     assert chosen in [count for count in threads.CANDIDATES if count <= available]
     assert gain >= 1 if chosen == 1 else gain > threads.WORTH
+
+
+def learned(precision: str) -> tuple[float, torch.Tensor]:
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (16, 1, 4, 4), dtype=np.uint8))
+    images = torch.nn.functional.interpolate(images.float(), 32, mode="bilinear").byte()
+    torch.manual_seed(0)
+    model = ConvAutoencoder(1, 32, "spatial", latent_size=4, width=8)
+    state = TrainingState(model, 3e-3, 80, 0, precision)
+    loss = torch.inf
+    for progress in train_autoencoder(state, model, images, 8):
+        loss = progress.losses["total"]
+        assert loss.dtype == torch.float32
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    return float(loss), model.encoder[-1].weight.detach().clone()  # type: ignore[union-attr,operator]
+
+
+def test_autoencoders_learn_as_well_in_half_the_bits() -> None:
+    (full, weights), (half, others) = learned("float32"), learned("bfloat16")
+    assert not weights.equal(others)
+    assert half == pytest.approx(full, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("steps", "batch_size", "images", "interval"),
+    [(1000, 32, 64, 200), (1000, 32, 3200, 500), (1000, 32, 10**6, 1000), (3, 8, 10, 3), (1, 2, 0, 1)],
+)
+def test_validation_takes_a_tenth_at_most(steps: int, batch_size: int, images: int, interval: int) -> None:
+    assert validation_interval(steps, batch_size, images) == interval

@@ -55,7 +55,8 @@ def train_autoencoder(
         if augment is not None:
             batch = augment(batch, state.generator)
         watch.lap("env")
-        decoded, added = _sampled_reconstruction(model, batch, state.generator)
+        with state.networks():
+            decoded, added = _sampled_reconstruction(model, batch, state.generator)
         yield _learn(state, batch, decoded, watch, added, weights or {})
     model.eval()
 
@@ -68,7 +69,7 @@ def _sampled_reconstruction(
     A variational form samples from its own distribution, any other one gets a fixed share of noise.
     """
     if not isinstance(model, MemoryAutoencoder):
-        latents = model.encode(batch)
+        latents = model.encode(batch).float()
         return model.decode(_disturbed(latents, generator)), {}
     encoding = model.encoding(batch)
     if encoding.log_variance is None:
