@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 PIXELS_AT_ONCE = {"cpu": 2**17, "cuda": 2**25}
-"""What networks look at in one go. On a CPU more falls out of its caches (two to three times slower from
-some hundred worlds of 64 × 64 pixels on); on a GPU it is only memory that sets the bound."""
+"""What networks look at in one go. On a CPU more falls out of its caches (a thousand worlds of 64 × 64
+pixels together take one and a half times as long); on a GPU it is only memory that sets the bound."""
 
 
 def worlds_at_once(size: int, device: torch.device) -> int:

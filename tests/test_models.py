@@ -38,7 +38,7 @@ def test_any_multiple_of_8(size: int, channels: int, latent: str) -> None:
     ("arguments", "message"),
     [
         ((1, 60, "flat", 4), "size=60"),
-        ((1, 264, "flat", 4), "size=264"),
+        ((1, 520, "flat", 4), "size=520"),
         ((1, 64, "round", 4), "latent=round is unknown: choose one of flat, spatial"),
         ((1, 64, "flat", 0), "latent_size=0"),
     ],

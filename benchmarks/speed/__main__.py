@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from agents.batch_ppo import BatchPPO, scaled_to
-from benchmarks.speed import imports, policies, steps, trainings
+from benchmarks.speed import imports, policies, scale, steps, trainings
 from benchmarks.speed.timing import Rates, Ratio, ratio
 from latent_env.machine import cores
 from latent_env.worlds import resolve_device
@@ -40,6 +40,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--ppo-worlds", type=int, help="worlds for PPO (default 64, on a GPU 1024)")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default 1)")
     parser.add_argument("--repeats", type=int, help="turns of each side (default 5, quick 3)")
+    parser.add_argument("--scale", action="store_true", help="also how cost and memory grow with the work")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     return parser.parse_args()
 
@@ -92,6 +93,9 @@ def main() -> None:
     figures.values["import_ms_over_gymnasium"] = started["import latent_env"]
     figures.values["start_ms"] = started
 
+    if options.scale:
+        figures.values["scale"] = scale.measure()
+        print(scale.table(figures.values["scale"]) + "\n")
     print(figures)
     if options.json is not None:
         about = {"device": name, "threads": options.threads, "torch": torch.__version__, "repeats": repeats}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.errors import UserError
+from detectors.sizes import LARGEST_IMAGE
 
 LATENT_KINDS = ("flat", "spatial")
 
@@ -52,8 +53,8 @@ class ConvAutoencoder(nn.Module):
             raise UserError(
                 f"autoencoder.latent={latent} is unknown: choose one of {', '.join(LATENT_KINDS)}"
             )
-        if size % 8 or not 8 <= size <= 256:
-            raise UserError(f"size={size} must be a multiple of 8 from 8 to 256")
+        if size % 8 or not 8 <= size <= LARGEST_IMAGE:
+            raise UserError(f"size={size} must be a multiple of 8 from 8 to {LARGEST_IMAGE}")
         if latent_size < 1 or width < 1:
             raise UserError(
                 f"autoencoder.latent_size={latent_size} and autoencoder.width={width} must be at least 1"

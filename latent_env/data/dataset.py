@@ -10,17 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.errors import UserError
+from detectors.sizes import LARGEST_IMAGE
 
 
 def check_size(size: int) -> int:
     """Return ``size``, the side of an image in pixels, if the autoencoders can take it."""
     if isinstance(size, bool) or not isinstance(size, int | np.integer):
         raise UserError(f"size={size!r} is not a whole number of pixels: give for example 64.")
-    if not 8 <= size <= 256 or size % 8:
-        below = min(max(int(size) // 8 * 8, 8), 256)
+    if not 8 <= size <= LARGEST_IMAGE or size % 8:
+        below = min(max(int(size) // 8 * 8, 8), LARGEST_IMAGE)
         raise UserError(
             f"size={size} does not fit: images are square with a side that is a multiple of 8 "
-            f"from 8 to 256. The nearest below is {below}."
+            f"from 8 to {LARGEST_IMAGE}. The nearest below is {below}."
         )
     return int(size)
 

@@ -36,7 +36,7 @@ def make_phantom_dataset(
     Every image is a patient of its own, drawn from ``(seed, split, index)``: the same seed gives the
     same bytes, and the size of one split changes nothing in another.
 
-    :param size: side in pixels, a multiple of 8 from 32 to 256.
+    :param size: side in pixels, a multiple of 8 from 32 to 512.
     :param train: number of normal training images.
     :param valid: number of validation images, half of them with lesions.
     :param test: number of test images, half of them with lesions.

@@ -1,0 +1,4 @@
+"""How large an image may be."""
+
+LARGEST_IMAGE = 512
+"""Pixels a side."""
