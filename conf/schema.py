@@ -228,6 +228,7 @@ class AugmentEnvConfig(EnvConfig):
     shell_ratio: float | None = None
     shell_band: float = 0.2
     precision: str = "float32"
+    compiled: bool = False
 
 
 @dataclass

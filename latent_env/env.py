@@ -190,12 +190,14 @@ class LatentAugEnv(LatentEnv):
     ## Arguments
     ``gym.make("LatentAug-v0", artifacts="digits", perturbation="auto", max_delta=None, reward=None,
     horizon=4, time_aware=False, shell_quantile=0.95, shell_ratio=None, shell_band=0.2,
-    precision="float32", device="cpu", render_mode=None)``
+    precision="float32", compiled=False, device="cpu", render_mode=None)``
 
     - ``artifacts``: ``"digits"`` (8×8 handwritten digits, flat latent), ``"phantom"`` (64×64 CT-like
       slices, spatial latent), or a folder that ``train_detector.py`` or ``train_ppo.py`` filled.
     - ``precision``: of what networks compute, ``"float32"`` or ``"bfloat16"``: faster on a GPU, and on a CPU
       that has instructions for it (AVX-512 BF16, AMX); rewards move by some thousandths.
+    - ``compiled``: whether ``torch.compile`` turns the networks of a step into faster ones first, which takes
+      a minute. Meant for GPUs; on CPUs it was slower where it was measured. Where it fails, a line says so.
     - ``device``: ``"cpu"``, ``"cuda"`` or ``"auto"``, a GPU where there is one (a batch's default).
 
     ``gym.make_vec("LatentAug-v0", num_envs=64)`` makes a batch that shares one forward pass a step.
@@ -216,6 +218,7 @@ class LatentAugEnv(LatentEnv):
         shell_ratio: float | None = None,
         shell_band: float = 0.2,
         precision: str = "float32",
+        compiled: bool = False,
         device: str = "cpu",
         render_mode: str | None = None,
     ) -> None:
@@ -230,6 +233,7 @@ class LatentAugEnv(LatentEnv):
             shell_ratio,
             shell_band,
             precision,
+            compiled,
         )
         super().__init__(settings.load(artifacts, device, num_worlds=1), "LatentAug-v0", render_mode)
         self.dynamics: Dynamics

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import latent_env.usefulness  # noqa: F401 - makes its terms known
 from detectors.errors import UserError
 from detectors.precision import FULL, check_precision
+from latent_env.compilation import compiled
 from latent_env.dynamics import Dynamics
 from latent_env.perturbations import make_perturbation
 from latent_env.rewards import DEFAULT_REWARD, Reward
@@ -41,14 +42,16 @@ class Settings:
     shell_ratio: float | None = None
     shell_band: float = 0.2
     precision: str = FULL
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         check_count("horizon", self.horizon)
         check_precision(self.precision)
         if not isinstance(self.perturbation, str):
             raise UserError(f"perturbation={self.perturbation!r} must be a name")
-        if not isinstance(self.time_aware, bool):
-            raise UserError(f"time_aware={self.time_aware!r} must be True or False")
+        for name in ("time_aware", "compiled"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name}={getattr(self, name)!r} must be True or False")
         optional = [name for name in ("max_delta", "shell_ratio") if getattr(self, name) is not None]
         for name in ("shell_quantile", "shell_band", *optional):
             check_number(name, getattr(self, name))
@@ -61,8 +64,10 @@ class Settings:
     def dynamics(self, world: World, num_worlds: int) -> Dynamics:
         """The batched dynamics of ``num_worlds`` worlds made of the parts in ``world``."""
         autoencoder = world.autoencoder
+        if world.precision != self.precision:
+            world = replace(world, precision=self.precision)
         return Dynamics(
-            world if world.precision == self.precision else replace(world, precision=self.precision),
+            compiled(world, num_worlds) if self.compiled else world,
             make_perturbation(self.perturbation, autoencoder, self.max_delta),
             Reward(DEFAULT_REWARD if self.reward is None else self.reward),
             Shell.around_normals(autoencoder, self.shell_quantile, self.shell_ratio, self.shell_band),

@@ -245,6 +245,7 @@ class LatentAugVectorEnv(LatentVectorEnv):
         shell_ratio: float | None = None,
         shell_band: float = 0.2,
         precision: str = "float32",
+        compiled: bool = False,
         device: str = "auto",
         render_mode: str | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
@@ -260,6 +261,7 @@ class LatentAugVectorEnv(LatentVectorEnv):
             shell_ratio,
             shell_band,
             precision,
+            compiled,
         )
         super().__init__(
             partial(settings.load, artifacts, device),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from detectors.training_state import TrainingState
-from latent_env import threads
+from latent_env import compilation, threads
 from latent_env.autoencoders import ConvAutoencoder
 from latent_env.autoencoders.training import train_autoencoder
 from latent_env.dynamics import StepResult
@@ -84,3 +84,30 @@ def test_autoencoders_learn_as_well_in_half_the_bits() -> None:
 )
 def test_validation_takes_a_tenth_at_most(steps: int, batch_size: int, images: int, interval: int) -> None:
     assert validation_interval(steps, batch_size, images) == interval
+
+
+def test_compiled_steps_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        compilation, "BACKEND", "eager"
+    )  # traced as for a compiler, which would take a minute
+    torch.compiler.reset()
+    made = {flag: Settings(compiled=flag, horizon=2).load("digits", "cpu", 4) for flag in (False, True)}
+    assert made[True].world.autoencoder is not made[False].world.autoencoder
+    actions = torch.zeros(4, made[True].perturbation.action_size) + 0.3
+    for dynamics in made.values():
+        dynamics.reset_tensor(seeds=torch.arange(4))
+    rewards = {flag: dynamics.step_tensor(actions).rewards for flag, dynamics in made.items()}
+    torch.testing.assert_close(rewards[True], rewards[False])
+    assert not capsys.readouterr().err
+
+
+def test_what_cannot_be_compiled_goes_without(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compilation, "BACKEND", "no such compiler")
+    env = gym.make("LatentAug-v0", compiled=True)
+    assert "compiled=True: networks can't be compiled here, steps go without" in capsys.readouterr().err
+    env.reset(seed=0)
+    assert np.isfinite(env.step(env.action_space.sample())[1])
