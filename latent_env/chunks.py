@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PIXELS_AT_ONCE = {"cpu": 2**17, "cuda": 2**25}
+PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**25}
 """What networks look at in one go. On a CPU more falls out of its caches (a thousand worlds of 64 × 64
 pixels together take one and a half times as long); on a GPU it is only memory that sets the bound."""
 

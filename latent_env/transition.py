@@ -67,16 +67,19 @@ class Transition:
             return self.world.autoencoder.decode(self.latent).float()
 
     @cached_property
+    def change(self) -> Tensor:
+        """``(N, C, H, W)``: what the latent's change does to the decoded image."""
+        return self.decoded - self.start_decoded
+
+    @cached_property
     def support(self) -> Tensor:
         """``(N, 1, H, W)`` in [0, 1]: where the change can be seen."""
-        barely = self.world.autoencoder.barely_visible
-        return visible_support(self.decoded - self.start_decoded, barely)
+        return visible_support(self.change, self.world.autoencoder.barely_visible)
 
     @cached_property
     def image(self) -> Tensor:
         """``(N, C, H, W)``: the augmented image, the real one plus the decoded difference."""
-        change = self.support * (self.decoded - self.start_decoded)
-        return (self.start_image + change).clamp(0, 1)
+        return (self.start_image + self.support * self.change).clamp(0, 1)
 
     @cached_property
     def mask(self) -> Tensor:

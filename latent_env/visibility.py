@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from detectors.images import ImageSource, at_once, spread_over
 from latent_env.autoencoders.frozen import LEAST_REACH, LEAST_VISIBLE, FrozenAutoencoder, as_float
@@ -41,18 +42,21 @@ def strength_of(change: Tensor) -> Tensor:
 def among_neighbours(values: Tensor) -> Tensor:
     """The mean of each of ``values (B, C, H, W)`` and its up to eight neighbours.
 
-    Sums of whole rows, then of whole columns: several times as fast as pooling, on a CPU.
+    Three rows are added up, then three columns: on a CPU several times as fast as pooling.
     """
-    for axis in (2, 3):
-        size = values.shape[axis]
-        total = values.clone()
-        total.narrow(axis, 1, size - 1).add_(values.narrow(axis, 0, size - 1))
-        total.narrow(axis, 0, size - 1).add_(values.narrow(axis, 1, size - 1))
-        total.narrow(axis, 1, size - 2).div_(3)
-        for edge in (0, size - 1):
-            total.narrow(axis, edge, 1).div_(2)
-        values = total
-    return values
+    height, width = values.shape[2:]
+    rows = functional.pad(values, (0, 0, 1, 1))
+    rows = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
+    both = functional.pad(rows, (1, 1))
+    both = both[..., :-2] + both[..., 1:-1] + both[..., 2:]
+    return both / (_within(height, values)[:, None] * _within(width, values))
+
+
+def _within(size: int, like: Tensor) -> Tensor:
+    """How many of a place and its two neighbours lie within an axis of ``size``, ``(size,)``."""
+    counts = like.new_full((size,), 3)
+    counts[0] = counts[-1] = 2
+    return counts
 
 
 def visible_support(change: Tensor, barely: Tensor | float) -> Tensor:
