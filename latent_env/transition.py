@@ -79,7 +79,7 @@ class Transition:
     @cached_property
     def image(self) -> Tensor:
         """``(N, C, H, W)``: the augmented image, the real one plus the decoded difference."""
-        return (self.start_image + self.support * self.change).clamp(0, 1)
+        return torch.addcmul(self.start_image, self.support, self.change).clamp(0, 1)
 
     @cached_property
     def mask(self) -> Tensor:

@@ -33,7 +33,9 @@ MOST_REACH = 64.0
 
 def strength_of(change: Tensor) -> Tensor:
     """How strong a change of images ``(B, C, H, W)`` is, place by place: ``(B, 1, H, W)``."""
-    strength = change.abs().mean(1, keepdim=True)
+    strength = change.abs()
+    if change.shape[1] > 1:
+        strength = strength.mean(1, keepdim=True)
     if strength.shape[-1] >= 32:  # on tiny images the neighbours are already another part
         strength = among_neighbours(strength)
     return strength
@@ -64,7 +66,7 @@ def visible_support(change: Tensor, barely: Tensor | float) -> Tensor:
 
     It fades in from where the change is ``barely`` visible.
     """
-    return ((strength_of(change) / barely - 1) / (CLEARLY - 1)).clamp(0, 1)
+    return (strength_of(change) / barely - 1).div_(CLEARLY - 1).clamp(0, 1)
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ BUILTIN = Path(__file__).parent / "builtin"
 COMPLETE = "metrics.json"
 """The file that a stage writes last; its presence says that the folder is whole."""
 
-# Decoded starting images are kept when they fit here; otherwise a reset decodes its own.
+# Starting images as floats, and decoded, are kept when each fits here; otherwise a step makes its own.
 KEPT_BYTES = 512 * 2**20
 
 
@@ -143,6 +143,8 @@ class World:
 
     def start_images(self, index: Tensor) -> Tensor:
         """The starting images ``index (K,)`` as floats, ``(K, C, H, W)``."""
+        if self._floats is not None:
+            return self._floats[index]
         return as_float(self.images[index], self.latents)
 
     def start_decoded(self, index: Tensor) -> Tensor:
@@ -153,9 +155,19 @@ class World:
             return self.autoencoder.decode(self.latents[index]).float()
 
     @cached_property
+    def _floats(self) -> Tensor | None:
+        """All starting images as floats, under the same conditions."""
+        return as_float(self.images, self.latents) if self._keeps_floats else None
+
+    @property
+    def _keeps_floats(self) -> bool:
+        """Whether every step asks for some images and memory allows it to have all of them at hand."""
+        return not self.judges_latents and self.images.numel() * self.latents.element_size() <= KEPT_BYTES
+
+    @cached_property
     def _decoded(self) -> Tensor | None:
-        """All starting latents decoded, where every step asks for some of them and memory allows it."""
-        if self.judges_latents or self.images.numel() * self.latents.element_size() > KEPT_BYTES:
+        """All starting latents decoded, where that is worth it."""
+        if not self._keeps_floats:
             return None
         with torch.no_grad(), self.networks():
             return self.autoencoder.in_parts(self.latents).float()
