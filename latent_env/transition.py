@@ -147,7 +147,7 @@ class Transition:
             return self.image, self.world.autoencoder(self.image).float()
 
     def work_out(self, facts: Iterable[str]) -> None:
-        """Find these ``facts`` now, by name; what is found on the way is kept as well.
+        """Find these ``facts`` now, by name; most of what is found on the way is kept as well.
 
         Of many worlds some at a time: from decoding to judging they stay in the CPU's caches together. Where
         gradients are asked for nothing happens, and facts are found for all worlds when they are asked for.
@@ -164,7 +164,7 @@ class Transition:
             for fact in missing:
                 getattr(part, fact)
             parts.append(part.__dict__)
-        for name in parts[0].keys() & FACTS - known.keys():
+        for name in (parts[0].keys() & FACTS) - known.keys() - FOUND_AGAIN:
             self.__dict__[name] = join([part[name] for part in parts])
 
     def judged_by(self, judges: Sequence[Detector]) -> Transition:
@@ -201,6 +201,9 @@ class Transition:
 
 FACTS = {name for name, value in vars(Transition).items() if isinstance(value, cached_property)}
 """What is found out about a step once, when it is first asked for."""
+
+FOUND_AGAIN = {"start_latent", "start_image", "start_decoded", "change", "_seen"}
+"""Large, and rarely asked for twice: putting these together costs more than finding them again."""
 
 
 def still(world: World, shell: Shell, sources: Tensor) -> Transition:
