@@ -94,8 +94,8 @@ class BatchPPO(PPO):
                 return False
             rollout_buffer.add(now, actions, reward, begins, values, log_probs)
             now, begins = new, dones
-        # SB3 has arrays there, and only asks whether there are any.
-        self._last_obs, self._last_episode_starts = now, begins  # type: ignore[assignment]
+            # SB3 has arrays there, and only asks whether there are any.
+            self._last_obs, self._last_episode_starts = now, begins  # type: ignore[assignment]
         with torch.no_grad():
             values = self.policy.predict_values(now)
         rollout_buffer.compute_returns_and_advantage(values, begins)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
-from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 LEARNED_FROM = ("observations", "actions", "values", "log_probs", "advantages", "returns")
@@ -92,15 +91,6 @@ class DeviceRolloutBuffer(RolloutBuffer):
         order = torch.from_numpy(shuffled).to(self.device, non_blocking=True)
         for chosen in order.split(batch_size or count):
             yield RolloutBufferSamples(*(part[chosen] for part in flat))
-
-    def _get_samples(
-        self,
-        batch_inds: np.ndarray[Any, Any],
-        env: VecNormalize | None = None,  # noqa: ARG002
-    ) -> RolloutBufferSamples:
-        chosen = torch.from_numpy(batch_inds).to(self.device)
-        flat = (self._held[name].transpose(0, 1).flatten(0, 1) for name in LEARNED_FROM)
-        return RolloutBufferSamples(*(part[chosen] for part in flat))
 
     def __getattr__(self, name: str) -> Any:
         """What is kept under ``name``, as an array: ``train()`` reads ``values`` and ``returns``."""

@@ -128,9 +128,17 @@ def test_callbacks_can_stop_it_and_see_what_happens() -> None:
             assert self.locals["dones"].dtype == torch.bool
             return self.n_calls < 4
 
-    model = make(BatchPPO)
-    model.learn(800, callback=Stopping())
-    assert model.num_timesteps == 4 * 8
+    class StopAtFour(BaseCallback):
+        def _on_step(self) -> bool:
+            return self.n_calls < 4
+
+    places = []
+    for kind in (BatchPPO, PPO):
+        model = make(kind)
+        model.learn(800, callback=Stopping() if kind is BatchPPO else StopAtFour())
+        assert model.num_timesteps == 4 * 8
+        places.append(torch.as_tensor(model._last_obs))  # where learning on would begin
+    torch.testing.assert_close(*places)
 
 
 def test_other_environments_are_learned_as_ever() -> None:
