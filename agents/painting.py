@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,8 +56,10 @@ def _episodes(dynamics: DenoiseDynamics, agent: Agent, deterministic: bool) -> P
     observation = dynamics.observe()
     paid = torch.zeros(len(observation), device=observation.device)
     going = torch.ones_like(paid, dtype=torch.bool)
+    memory, begins = None, np.ones(len(observation), dtype=np.bool_)
     while going.any():
-        actions, _ = agent.predict(observation.cpu().numpy(), deterministic=deterministic)
+        actions, memory = agent.predict(observation.cpu().numpy(), memory, begins, deterministic)
+        begins = np.zeros_like(begins)
         result = dynamics.step_tensor(torch.from_numpy(actions).to(observation), going)
         paid = paid + torch.where(going, result.rewards, torch.zeros_like(paid))
         going = going & ~result.terminated

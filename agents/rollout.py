@@ -96,8 +96,9 @@ def collect(
     kept: list[Augmented] = []
     waiting: list[Augmented] = []
     made = 0
+    memory, begins = None, np.ones(len(observation), dtype=np.bool_)
     while made < count:
-        actions, _ = agent.predict(observation.cpu().numpy())
+        actions, memory = agent.predict(observation.cpu().numpy(), memory, begins)
         result = dynamics.step_tensor(torch.from_numpy(actions).to(observation))
         step = result.transition
         decided, anomalous = step.label != UNDECIDED, (step.label == ANOMALY)[:, None, None, None]
@@ -118,7 +119,7 @@ def collect(
             waiting.clear()
         if bar is not None:
             bar.update(min(dynamics.num_worlds, count - made + dynamics.num_worlds))
-        observation = result.observations
+        observation, begins = result.observations, result.terminated.cpu().numpy()
         if made < count and bool(result.terminated.any()):
             observation = dynamics.reset_tensor(result.terminated)
     return Augmented.joined(kept)

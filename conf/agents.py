@@ -7,12 +7,15 @@ from functools import partial
 from typing import Any
 
 from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.base import Agent
 from agents.cem import CrossEntropyAgent, load_distribution, save_distribution
+from agents.learners import make_learner
+from agents.learning import learn, load_policy, save_policy
 from agents.matched import RandomMatchedAgent
 from agents.mixup import MixupAgent, largest_difference
-from agents.ppo import learn, load_policy, make_ppo, save_policy
+from agents.ppo import make_ppo
 from agents.sb3_vec_env import LatentVecEnv
 from agents.scripted import FeatureNoiseAgent, GlassAgent, GradientAgent, NoneAgent, RandomAgent
 from agents.smallest import SmallestAgent
@@ -25,6 +28,7 @@ from conf.schema import (
     FeatureNoiseConfig,
     GlassConfig,
     GradientConfig,
+    LearnerConfig,
     MixupConfig,
     PPOConfig,
     RandomMatchedConfig,
@@ -77,7 +81,7 @@ def reach(job: Job[AgentRun], world: World) -> float | None:
 def heeds_detectors(agent: AgentConfig) -> bool:
     """Whether what an agent does depends on what detectors say, through a reward or a gradient."""
     return agent.keep < 1 or isinstance(
-        agent, PPOConfig | CemConfig | GradientConfig | GlassConfig | SmallestConfig
+        agent, LearnerConfig | CemConfig | GradientConfig | GlassConfig | SmallestConfig
     )
 
 
@@ -91,7 +95,7 @@ def choose_agent(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) 
     """The agent of round ``number`` (from 1), trained if it is one that learns."""
     agent = make_agent(job, dynamics, number)
     match job.config.agent, agent:
-        case PPOConfig() as config, PPO() as model:
+        case LearnerConfig() as config, BaseAlgorithm() as model:
             learn_policy(job, config, run, model, number)
         case RandomMatchedConfig() as config, RandomMatchedAgent(policy=PPO() as model):
             learn_policy(job, config, run, model, number)
@@ -109,8 +113,8 @@ def make_agent(job: Job[AgentRun], dynamics: Dynamics, number: int) -> Agent:
         case RandomMatchedConfig() as config:  # before the PPO that it also is
             policy = make_ppo(LatentVecEnv(dynamics), asdict(config), seed)
             return RandomMatchedAgent(dynamics, policy, seed, config.candidates)
-        case PPOConfig() as config:
-            return make_ppo(LatentVecEnv(dynamics), asdict(config), seed)
+        case LearnerConfig() as config:
+            return make_learner(LatentVecEnv(dynamics), asdict(config), seed)
         case UntrainedConfig() as config:
             return untrained_policy(job, config.hidden, dynamics)
         case CemConfig() as config:
@@ -144,8 +148,10 @@ def untrained_policy(job: Job[AgentRun], hidden: list[int], dynamics: Episodes[A
     return make_ppo(LatentVecEnv(dynamics), settings, derived_seed(job.config.seed, 1))
 
 
-def learn_policy(job: Job[AgentRun], config: PPOConfig, run: Run, model: PPO, number: int) -> None:
-    """PPO's share of the steps for this round, going on from the round before; kept also on Ctrl-C."""
+def learn_policy(
+    job: Job[AgentRun], config: LearnerConfig, run: Run, model: BaseAlgorithm, number: int
+) -> None:
+    """A learner's share of the steps for this round, going on from the round before; kept also on Ctrl-C."""
     vec_env, settings = model.get_env(), asdict(config)
     assert isinstance(vec_env, LatentVecEnv)
     folder, before = (run.part(f"round_{i}").path for i in (number, number - 1))
@@ -157,7 +163,7 @@ def learn_policy(job: Job[AgentRun], config: PPOConfig, run: Run, model: PPO, nu
     if done < goal:
         vec_env.seed(derived_seed(job.config.seed, number, done))  # not the episodes of before a stop
         with progress_bar(f"agent, round {number}", goal, done) as bar:
-            keep = partial(save_policy, folder, model, settings)
+            keep = partial(save_policy, folder, model, settings, goal)
             learn(model, run.path, goal, bar, keep, config.least_deviation)
 
 

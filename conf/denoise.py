@@ -12,15 +12,15 @@ from typing import Any
 from stable_baselines3.common.utils import set_random_seed
 
 from agents.base import Agent
+from agents.learners import MAKERS, make_learner
 from agents.painting import Painted, paint
-from agents.ppo import make_ppo
 from agents.sb3_vec_env import LatentVecEnv
 from agents.scripted import NoneAgent, RandomAgent
 from conf.agents import learn_policy, untrained_policy
 from conf.classes import AutoencoderStage, Classes, SpaceAt, find_classes, find_space
 from conf.denoise_report import conclude_denoising
 from conf.job import LARGEST_SEED, Job, derived_seed, say
-from conf.schema import AgentRun, DenoiseEnvConfig, PPOConfig, RandomMatchedConfig, UntrainedConfig
+from conf.schema import AgentRun, DenoiseEnvConfig, LearnerConfig, RandomMatchedConfig, UntrainedConfig
 from detectors.errors import UserError
 from detectors.training_state import TrainingState
 from latent_env.artifacts import load_artifact, save_artifact, write_atomically
@@ -36,7 +36,7 @@ from latent_env.supervision import follow
 PAINTING = 1
 """Sets the random numbers of painting apart from those of learning."""
 
-ARTISTS = ("ppo", "untrained", "random", "none")
+ARTISTS = (*MAKERS, "untrained", "random", "none")
 
 
 def denoise_env(job: Job[AgentRun]) -> DenoiseEnvConfig:
@@ -56,8 +56,8 @@ def make_artist(job: Job[AgentRun], dynamics: DenoiseDynamics, number: int) -> A
     """The agent of round ``number`` (from 1) as it begins, before it has learned anything."""
     seed = derived_seed(job.config.seed, number)
     match job.config.agent:
-        case PPOConfig() as config if not isinstance(config, RandomMatchedConfig):
-            return make_ppo(LatentVecEnv(dynamics), asdict(config), seed)
+        case LearnerConfig() as config if not isinstance(config, RandomMatchedConfig):
+            return make_learner(LatentVecEnv(dynamics), asdict(config), seed)
         case UntrainedConfig(hidden=hidden):
             return untrained_policy(job, hidden, dynamics)
         case config if config.name == "random":
@@ -142,7 +142,7 @@ def round_of(job: Job[AgentRun], run: Run, dynamics: DenoiseDynamics, number: in
     """The artist of round ``number``, trained if it is one that learns, and some of what it makes."""
     agent = make_artist(job, dynamics, number)
     match job.config.agent:
-        case PPOConfig() as config:
+        case LearnerConfig() as config:
             learn_policy(job, config, run, agent, number)  # type: ignore[arg-type]
     seed = derived_seed(job.config.seed, number, PAINTING)
     set_random_seed(seed % LARGEST_SEED)
@@ -192,7 +192,10 @@ def denoise_stage(job: Job[AgentRun], first_stage: AutoencoderStage) -> Run:
     dynamics, agent = play_rounds(job, run, classes, place, world)
     keep_world(run.path, dynamics.world, env.space, place)
     dynamics.drawn = False  # whatever it learned from: what is judged begins in pure noise
-    untrained = untrained_policy(job, getattr(config.agent, "hidden", [128, 128]), dynamics)
+    if isinstance(config.agent, LearnerConfig):
+        untrained = make_artist(job, dynamics, 1)
+    else:
+        untrained = untrained_policy(job, getattr(config.agent, "hidden", [128, 128]), dynamics)
     conclude_denoising(job, run, classes, place, (agent, untrained), dynamics)
     return run
 

@@ -13,7 +13,15 @@ from agents.batch_ppo import minibatch
 from agents.painting import paint
 from conf.classes import Classes, SpaceAt
 from conf.job import Job, derived_seed
-from conf.schema import AgentRun, LearnerSuit, PPOConfig
+from conf.schema import (
+    ActorCriticConfig,
+    AgentRun,
+    DecisionTransformerConfig,
+    LearnerSuit,
+    MpoConfig,
+    PPOConfig,
+    ReinforceConfig,
+)
 from detectors.training_state import Progress, TrainingState
 from latent_env.artifacts import load_artifact, save_artifact, write_atomically, write_json
 from latent_env.autoencoders import FrozenAutoencoder
@@ -68,18 +76,22 @@ def learned(
 def budget(job: Job[AgentRun]) -> tuple[int, int, list[int]]:
     """The gradient steps of the learning agent, the batch size of each, and the layers of its network.
 
-    For agents that don't learn, those of the one that would.
+    For agents that don't learn, those of the PPO that would.
     """
     agent, env = job.config.agent, job.config.env
+    worlds, hidden = env.num_envs, list(getattr(agent, "hidden", [128, 128]))
+    match agent:
+        case MpoConfig() | DecisionTransformerConfig():
+            updates = agent.total_steps // (agent.n_steps * worlds)
+            return max(updates * agent.gradient_steps, 1), agent.batch_size, hidden
+        case ReinforceConfig() | ActorCriticConfig():  # one step of the policy from a whole rollout
+            rollout = agent.n_steps * worlds
+            return math.ceil(agent.total_steps / rollout), max(rollout, 2), hidden
     learner: PPOConfig | LearnerSuit = agent if isinstance(agent, PPOConfig) else env.suits
-    rollout = learner.n_steps * env.num_envs
+    rollout = learner.n_steps * worlds
     batch = minibatch(rollout, learner.batch_size)
     updates = math.ceil(learner.total_steps / rollout)
-    return (
-        updates * learner.n_epochs * (rollout // batch),
-        max(batch, 2),
-        getattr(agent, "hidden", [128, 128]),
-    )
+    return updates * learner.n_epochs * (rollout // batch), max(batch, 2), hidden
 
 
 def train_references(

@@ -197,6 +197,8 @@ class LearnerSuit:
     ent_coef: float = 0.005
     first_deviation: float = 1.0
     least_deviation: float = 0.3
+    recorded_steps: int = MISSING
+    teachers: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -334,19 +336,75 @@ class CemConfig(AgentConfig):
 
 
 @dataclass
-class PPOConfig(AgentConfig):
-    """Stable-Baselines3's PPO, learning on the batch of worlds."""
+class LearnerConfig(AgentConfig):
+    """An agent that learns from what worlds pay, as Stable-Baselines3's do."""
 
     total_steps: int = MISSING
-    n_steps: int = 16
-    batch_size: int | None = None
-    n_epochs: int = 8
     learning_rate: float = 1e-3
-    gamma: float = 0.9
-    ent_coef: float = 0.005
     first_deviation: float = 1.0
     least_deviation: float = 0.3
     hidden: list[int] = field(default_factory=lambda: [128, 128])
+
+
+@dataclass
+class PPOConfig(LearnerConfig):
+    """Stable-Baselines3's PPO, learning on the batch of worlds."""
+
+    n_steps: int = 16
+    batch_size: int | None = None
+    n_epochs: int = 8
+    gamma: float = 0.9
+    ent_coef: float = 0.005
+
+
+@dataclass
+class ReinforceConfig(LearnerConfig):
+    """The policy gradient with a learned baseline."""
+
+    n_steps: int = 16
+    gamma: float = 0.9
+    ent_coef: float = 0.005
+    baseline_epochs: int = 8
+
+
+@dataclass
+class ActorCriticConfig(LearnerConfig):
+    """Stable-Baselines3's A2C."""
+
+    n_steps: int = 8
+    gamma: float = 0.9
+    gae_lambda: float = 0.9
+    ent_coef: float = 0.005
+
+
+@dataclass
+class MpoConfig(LearnerConfig):
+    """Maximum a posteriori policy optimisation."""
+
+    n_steps: int = 4
+    gradient_steps: int = 16
+    batch_size: int = 256
+    buffer_size: int = 50_000
+    learning_starts: int = 1024
+    gamma: float = 0.9
+    candidates: int = 16
+    epsilon: float = 0.1
+    epsilon_mean: float = 0.05
+    epsilon_deviation: float = 1e-3
+
+
+@dataclass
+class DecisionTransformerConfig(LearnerConfig):
+    """A sequence model of recorded episodes, asked for a high return."""
+
+    teachers: list[str] = field(default_factory=list)
+    wish: float | None = None
+    context: int = 1
+    heads: int = 4
+    n_steps: int = 16
+    gradient_steps: int = 16
+    batch_size: int = 256
+    remembered: int = 200_000
 
 
 @dataclass
@@ -471,6 +529,10 @@ SCHEMA: dict[str, type[Any]] = {
     "agent/smallest": SmallestConfig,
     "agent/cem": CemConfig,
     "agent/ppo": PPOConfig,
+    "agent/reinforce": ReinforceConfig,
+    "agent/actor_critic": ActorCriticConfig,
+    "agent/mpo": MpoConfig,
+    "agent/decision_transformer": DecisionTransformerConfig,
     "agent/untrained": UntrainedConfig,
     "agent/random_matched": RandomMatchedConfig,
     "prepare": DataRun,

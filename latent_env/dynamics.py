@@ -138,11 +138,11 @@ class Episodes(ABC, Generic[T]):
         self.elapsed = self.elapsed + stepped
         self.streams.steps = self.streams.steps + stepped
 
-    def _with_time(self, observations: Tensor) -> Tensor:
+    def _with_time(self, observations: Tensor, elapsed: Tensor) -> Tensor:
         """The observations, and the share of the episode that is left where the agent may see it."""
         if not self.time_aware:
             return observations
-        left = 1 - self.elapsed[:, None].to(observations) / self.horizon
+        left = 1 - elapsed[:, None].to(observations) / self.horizon
         return torch.cat([observations, left], dim=1)
 
 
@@ -239,4 +239,4 @@ class Dynamics(Episodes[Transition]):
 
     def observe(self) -> Tensor:
         """The observations ``(N, observation_size)``."""
-        return self._with_time(self.last.latent.flatten(1).clone())
+        return self._with_time(self.last.latent.flatten(1).clone(), self.elapsed)

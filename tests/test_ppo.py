@@ -17,7 +17,8 @@ from test_usefulness import world as judged_world
 from torch import Tensor
 
 import latent_env
-from agents.ppo import learn, make_ppo
+from agents.learning import learn
+from agents.ppo import make_ppo
 from agents.sb3_vec_env import LatentVecEnv
 from detectors.errors import UserError
 from latent_env import RewardTerm, Transition

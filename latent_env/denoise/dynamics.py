@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -79,7 +80,8 @@ class DenoiseDynamics(Episodes[Canvas]):
         self.reward: Quality = reward
         self.process, self.threshold = process, threshold
         self.drawn, self.conditional = drawn, conditional
-        self.perturbation = Stride(tuple(world.space.latent_shape), max_delta, world.device)
+        self.stride = Stride(tuple(world.space.latent_shape), max_delta, world.device)
+        self.perturbation = self.stride
         self.bound = float(world.states.abs().max()) + LARGEST_NOISE
         with torch.inference_mode():
             self.last = self._begin(torch.zeros_like(self.elapsed))
@@ -135,14 +137,18 @@ class DenoiseDynamics(Episodes[Canvas]):
         return self.observe()
 
     def _begin(self, sources: Tensor) -> Canvas:
-        world, shape = self.world, self.world.space.latent_shape
-        clean, noise = world.states[sources], self.streams.normal(*shape)
-        times = self.streams.uniform() if self.drawn else torch.ones_like(clean.flatten(1)[:, 0])
+        noise = self.streams.normal(*self.world.space.latent_shape)
+        times = self.streams.uniform() if self.drawn else torch.ones_like(noise.flatten(1)[:, 0])
         # Pure noise is pure: the linear schedule leaves a trace of the image at its end.
-        amounts = self.process.amount(times) if self.drawn else times
+        return self.canvas(sources, noise, self.process.amount(times) if self.drawn else times)
+
+    def canvas(self, sources: Tensor, noise: Tensor, amounts: Tensor) -> Canvas:
+        """Where episodes begin: images ``sources (B,)`` on their way to ``noise``, ``amounts (B,)`` of it."""
+        world = self.world
+        clean = world.states[sources]
         state = mixed(clean, noise, amounts)
         wanted = world.one_hot(world.labels[sources]) * float(self.conditional)
-        visited = state.new_zeros(len(state), self.horizon + 1, *shape)
+        visited = state.new_zeros(len(state), self.horizon + 1, *state.shape[1:])
         visited[:, 0] = state
         canvas = Canvas(sources, clean, noise, wanted, state, visited, {})
         canvas.qualities.update(self.reward.terms(state, canvas))
@@ -167,17 +173,29 @@ class DenoiseDynamics(Episodes[Canvas]):
         visited[torch.arange(len(moved), device=moved.device), self.elapsed.clamp_max(self.horizon)] = moved
         after = Canvas(before.sources, before.clean, before.noise, before.wanted, moved, visited, qualities)
         self.last = after if worlds is None else after.merge(worlds, before)
-        ended = self.elapsed >= self.horizon
-        if self.threshold is not None:
-            ended = ended | (qualities["critic"] >= self.threshold)
+        ended = (self.elapsed >= self.horizon) | self.done(qualities)
         return StepResult(self.observe(), rewards, ended, gained, after)
+
+    def worth(self, qualities: Mapping[str, Tensor]) -> Tensor:
+        """``(B,)``: what rewards are differences of, for states of such ``qualities``."""
+        weighted = [weight * qualities[name] for name, weight in self.reward.weights.items()]
+        return torch.stack(weighted).sum(0)
+
+    def done(self, qualities: Mapping[str, Tensor]) -> Tensor:
+        """``(B,)`` bool: whether the critic takes a state of such ``qualities`` for an image."""
+        seen = qualities["critic"]
+        return torch.zeros_like(seen, dtype=torch.bool) if self.threshold is None else seen >= self.threshold
 
     def observe(self) -> Tensor:
         """The observations ``(N, observation_size)``."""
-        parts = [self.last.state.flatten(1).clone()]
+        return self.observation(self.last.state, self.last.wanted, self.elapsed)
+
+    def observation(self, states: Tensor, wanted: Tensor, elapsed: Tensor) -> Tensor:
+        """What an agent sees of ``states (B, *shape)``, ``(B, observation_size)``, so many steps on."""
+        parts = [states.flatten(1).clone()]
         if self.conditional:
-            parts.append(self.last.wanted)
-        return self._with_time(torch.cat(parts, dim=1))
+            parts.append(wanted)
+        return self._with_time(torch.cat(parts, dim=1), elapsed)
 
     def steps_of(self, world: int) -> Tensor:
         """The states that one world's episode went through so far, ``(steps + 1, *shape)``."""

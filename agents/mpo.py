@@ -1,0 +1,273 @@
+"""Maximum a posteriori policy optimisation: off-policy, in two steps that each know how far they may go.
+
+Abdolmaleki et al., "Maximum a posteriori policy optimisation" (2018) and "Relative entropy regularized policy
+iteration" (2018), on Stable-Baselines3's off-policy loop and replay buffer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, ClassVar
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import create_mlp
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal, kl_divergence
+from torch.nn import functional
+
+DUAL_RATE = 1e-2
+"""Learning rate of the temperature and of the prices: they have to keep up with everything else."""
+
+
+class Actor(nn.Module):
+    """A diagonal Gaussian of actions for every state; its means lie in [-1, 1]."""
+
+    def __init__(
+        self, inputs: int, actions: int, hidden: Sequence[int], first_deviation: float, least_deviation: float
+    ) -> None:
+        super().__init__()
+        self.least_deviation = least_deviation
+        self.body = nn.Sequential(*create_mlp(inputs, -1, list(hidden), nn.ELU))
+        width = hidden[-1] if hidden else inputs
+        self.mean, self.spread = nn.Linear(width, actions), nn.Linear(width, actions)
+        nn.init.normal_(self.mean.weight, std=0.01)
+        nn.init.zeros_(self.mean.bias)
+        nn.init.zeros_(self.spread.weight)
+        # softplus of the bias, and the floor, make the first deviation
+        beyond = max(first_deviation - least_deviation, 1e-3)
+        nn.init.constant_(self.spread.bias, math.log(math.expm1(beyond)))
+
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and deviations ``(B, k)`` for ``states (B, d)``."""
+        hidden = self.body(states)
+        deviations = functional.softplus(self.spread(hidden)) + self.least_deviation
+        return self.mean(hidden).tanh(), deviations
+
+
+class Critics(nn.Module):
+    """Two opinions of what follows an action, of which the lower one counts."""
+
+    def __init__(self, inputs: int, actions: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(
+            nn.Sequential(*create_mlp(inputs + actions, 1, list(hidden), nn.ELU)) for _ in range(2)
+        )
+
+    def forward(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Values ``(2, ...)`` of ``actions (..., k)`` in ``states (..., d)``."""
+        both = torch.cat([states, actions], dim=-1)
+        return torch.stack([net(both).squeeze(-1) for net in self.nets])
+
+    def lower(self, states: Tensor, actions: Tensor) -> Tensor:
+        """The lower of the two, ``(...)``."""
+        return self(states, actions).amin(0)
+
+
+class MPOPolicy(BasePolicy):
+    """Actor and critics, the copies of them that stand still meanwhile, and the three dual variables."""
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        lr_schedule: Any,  # noqa: ARG002 - SB3 hands it to every policy
+        net_arch: Sequence[int] = (128, 128),
+        first_deviation: float = 0.5,
+        least_deviation: float = 0.05,
+        **_: Any,
+    ) -> None:
+        super().__init__(observation_space, action_space, squash_output=True)  # predict scales to the space
+        inputs, actions = spaces.flatdim(observation_space), spaces.flatdim(action_space)
+        self.actor = Actor(inputs, actions, net_arch, first_deviation, least_deviation)
+        self.critics = Critics(inputs, actions, net_arch)
+        self.still_actor = deepcopy(self.actor).requires_grad_(False)
+        self.still_critics = deepcopy(self.critics).requires_grad_(False)
+        self.log_temperature = nn.Parameter(torch.tensor(0.0))
+        self.log_price_of_mean = nn.Parameter(torch.tensor(0.0))
+        self.log_price_of_deviation = nn.Parameter(torch.tensor(0.0))
+
+    def duals(self) -> list[nn.Parameter]:
+        """What is learned by descent on the duals."""
+        return [self.log_temperature, self.log_price_of_mean, self.log_price_of_deviation]
+
+    def forward(self, observation: Tensor, deterministic: bool = False) -> Tensor:
+        """Actions ``(B, k)`` in [-1, 1]."""
+        return self._predict(observation, deterministic)
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        mean, deviation = self.actor(observation.flatten(1).float())
+        return mean if deterministic else torch.normal(mean, deviation).clamp(-1, 1)
+
+    def copy_to_still(self) -> None:
+        """Let the copies catch up."""
+        self.still_actor.load_state_dict(self.actor.state_dict())
+        self.still_critics.load_state_dict(self.critics.state_dict())
+
+
+class MPO(OffPolicyAlgorithm):
+    """Every update first asks which actions would be better, then teaches the policy to take them.
+
+    *E-step*: of ``candidates`` actions that the policy of a while ago would take in a state, those with a
+    higher value get more weight, ``w ∝ exp(Q / η)``. The temperature η is such that the weights stay within a
+    KL divergence of ``epsilon`` of equal ones. *M-step*: the policy becomes more likely to take what has
+    weight, its mean and its deviation each held near those of a while ago: a step beyond ``epsilon_mean`` or
+    ``epsilon_deviation`` (KL, a dimension) has a price that rises until none is taken. The critics learn
+    by one-step differences what the policy of a while ago is paid.
+
+    Interface, log and files are those of Stable-Baselines3's off-policy learners.
+
+    :param target_period: gradient steps after which "a while ago" becomes now.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MPOPolicy}
+    policy: MPOPolicy
+
+    def __init__(
+        self,
+        policy: str | type[MPOPolicy],
+        env: Any,
+        learning_rate: float = 1e-3,
+        buffer_size: int = 100_000,
+        learning_starts: int = 1000,
+        batch_size: int = 256,
+        gamma: float = 0.99,
+        train_freq: int = 16,
+        gradient_steps: int = 16,
+        candidates: int = 16,
+        epsilon: float = 0.1,
+        epsilon_mean: float = 0.01,
+        epsilon_deviation: float = 1e-4,
+        target_period: int = 50,
+        max_grad_norm: float = 1.0,
+        _init_setup_model: bool = True,
+        **settings: Any,
+    ) -> None:
+        self.candidates, self.target_period = candidates, target_period
+        self.epsilon, self.epsilon_mean = epsilon, epsilon_mean
+        self.epsilon_deviation, self.max_grad_norm = epsilon_deviation, max_grad_norm
+        self._n_updates = 0
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size=buffer_size,
+            learning_starts=learning_starts,
+            batch_size=batch_size,
+            gamma=gamma,
+            train_freq=train_freq,
+            gradient_steps=gradient_steps,
+            support_multi_env=True,
+            sde_support=False,
+            supported_action_spaces=(spaces.Box,),
+            **settings,
+        )
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        rate = self.lr_schedule(1)
+        self.actor_optimizer = torch.optim.Adam(self.policy.actor.parameters(), lr=rate)
+        self.critic_optimizer = torch.optim.Adam(self.policy.critics.parameters(), lr=rate)
+        self.dual_optimizer = torch.optim.Adam(self.policy.duals(), lr=DUAL_RATE)
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "actor_optimizer", "critic_optimizer", "dual_optimizer"], []
+
+    def train(self, gradient_steps: int, batch_size: int) -> None:
+        """Take gradient steps on transitions from the replay buffer."""
+        assert self.replay_buffer is not None
+        self.policy.set_training_mode(True)
+        self._update_learning_rate([self.actor_optimizer, self.critic_optimizer])
+        found: dict[str, Tensor] = {}
+        for _step in range(gradient_steps):
+            drawn = self.replay_buffer.sample(batch_size, env=self._vec_normalize_env)
+            states = drawn.observations.flatten(1).float()
+            following = drawn.next_observations.flatten(1).float()
+            found = self._learn_values(
+                states, drawn.actions, drawn.rewards.flatten(), drawn.dones.flatten(), following
+            )
+            found |= self._learn_actions(states)
+            self._n_updates += 1
+            if self._n_updates % self.target_period == 0:
+                self.policy.copy_to_still()
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, value in found.items():
+            self.logger.record(f"train/{name}", value.item())
+
+    def _learn_values(
+        self, states: Tensor, actions: Tensor, rewards: Tensor, dones: Tensor, following: Tensor
+    ) -> dict[str, Tensor]:
+        """One step of the critics towards what an action is paid, and what the policy is paid after it."""
+        policy = self.policy
+        with torch.no_grad():
+            _, _, taken = self._candidates(following)
+            after = policy.still_critics.lower(following.expand(len(taken), -1, -1), taken).mean(0)
+            wanted = rewards + self.gamma * (1 - dones) * after
+        loss = functional.mse_loss(policy.critics(states, actions), wanted.expand(2, -1))
+        self._step(self.critic_optimizer, loss, policy.critics)
+        return {"critic_loss": loss.detach()}
+
+    def _candidates(self, states: Tensor) -> tuple[Independent[Normal], Tensor, Tensor]:
+        """What the policy of a while ago does in ``states (B, d)``: its distribution, and actions that it
+        would take, ``(S, B, k)``, before and after they are cut off at 1.
+        """
+        before = Independent(_normal(*self.policy.still_actor(states)), 1)
+        proposed = before.sample((self.candidates,))
+        return before, proposed, proposed.clamp(-1, 1)
+
+    def _learn_actions(self, states: Tensor) -> dict[str, Tensor]:
+        """The E-step and the M-step for ``states (B, d)``, and one step of the duals."""
+        policy = self.policy
+        with torch.no_grad():
+            before, proposed, taken = self._candidates(states)
+            values = policy.still_critics.lower(states.expand(len(taken), -1, -1), taken)  # (S, B)
+        temperature = policy.log_temperature.exp()
+        # log-mean-exp, whose derivative by the temperature is 0 where the KL of the weights is epsilon
+        soft = (values / temperature).logsumexp(0) - math.log(len(values))
+        temperature_loss = temperature * (self.epsilon + soft.mean())
+        weights = (values / temperature.detach()).softmax(0)
+        mean, deviation = policy.actor(states)
+        old = before.base_dist
+        # Mean and deviation are taught apart, each beside the other as it was: neither hides the other.
+        moved = Independent(_normal(mean, old.stddev), 1)
+        widened = Independent(_normal(old.mean, deviation), 1)
+        likelihood = moved.log_prob(proposed) + widened.log_prob(proposed)
+        actor_loss = -(weights * likelihood).sum(0).mean()
+        dimensions = mean.shape[1]
+        strays = torch.stack(
+            [kl_divergence(before, changed).mean() / dimensions for changed in (moved, widened)]
+        )
+        prices = torch.stack([policy.log_price_of_mean, policy.log_price_of_deviation]).exp()
+        allowed = strays.new_tensor([self.epsilon_mean, self.epsilon_deviation])
+        self._step(
+            self.actor_optimizer, actor_loss + dimensions * (prices.detach() * strays).sum(), policy.actor
+        )
+        dual_loss = temperature_loss + (prices * (allowed - strays.detach())).sum()
+        self._step(self.dual_optimizer, dual_loss)
+        return {
+            "actor_loss": actor_loss.detach(),
+            "temperature": temperature.detach(),
+            "kl_mean": strays[0].detach(),
+            "kl_deviation": strays[1].detach(),
+            "price_of_mean": prices[0].detach(),
+            "price_of_deviation": prices[1].detach(),
+            "std": deviation.detach().mean(),
+        }
+
+    def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor, clipped: nn.Module | None = None) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if clipped is not None:
+            nn.utils.clip_grad_norm_(clipped.parameters(), self.max_grad_norm)
+        optimizer.step()
+
+
+def _normal(mean: Tensor, deviation: Tensor) -> Normal:
+    """Checking arguments would wait for the device."""
+    return Normal(mean, deviation, validate_args=False)
