@@ -72,6 +72,7 @@ def _make_actor_critic(vec_env: LatentVecEnv, settings: Settings, seed: int) -> 
         gae_lambda=settings["gae_lambda"],
         ent_coef=settings["ent_coef"],
         normalize_advantage=True,
+        use_rms_prop=False,  # with so many worlds gradients are no longer as noisy as that was made for
         policy_kwargs=gaussian_policy(settings),
     )
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ class Reinforce(BatchRollouts, OnPolicyAlgorithm):
         self,
         policy: str | type[ActorCriticPolicy],
         env: Any,
-        learning_rate: float = 3e-3,
+        learning_rate: float | Schedule = 3e-3,
         n_steps: int | None = None,
         gamma: float = 0.99,
         ent_coef: float = 0.0,
