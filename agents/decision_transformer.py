@@ -84,6 +84,7 @@ class DecisionTransformerPolicy(BasePolicy):
         self.wish = nn.Buffer(torch.tensor(0.0))
         self.return_scale = nn.Buffer(torch.tensor(1.0))
         self.usual, self.spread = nn.Buffer(torch.zeros(inputs)), nn.Buffer(torch.ones(inputs))
+        self.recordings = nn.Buffer(torch.tensor(0))  # whose turn it is, wherever learning goes on
         self.optimizer = torch.optim.AdamW(self.parameters(), lr=lr_schedule(1), weight_decay=1e-4)
 
     def forward(self, observation: Tensor, deterministic: bool = False) -> Tensor:
@@ -216,7 +217,7 @@ class DecisionTransformer(BaseAlgorithm):
         self.teachers, self.trajectories = list(teachers), None
         self.n_steps, self.batch_size, self.gradient_steps = n_steps, batch_size, gradient_steps
         self.wish, self.most, self.max_grad_norm = wish, most, max_grad_norm
-        self._n_updates, self._recordings = 0, 0
+        self._n_updates = 0
         if _init_setup_model:
             self._setup_model()
 
@@ -253,9 +254,8 @@ class DecisionTransformer(BaseAlgorithm):
         callback.on_training_start(locals(), globals())
         while self.num_timesteps < total:
             callback.on_rollout_start()
-            teacher = self.teachers[self._recordings % len(self.teachers)]
+            teacher = self.teachers[int(self.policy.recordings) % len(self.teachers)]
             made = teacher.record(self.env, self.n_steps * self.env.num_envs)
-            self._recordings += 1
             self.num_timesteps += len(made)
             callback.update_locals(locals())
             if not callback.on_step():
@@ -264,7 +264,7 @@ class DecisionTransformer(BaseAlgorithm):
             callback.on_rollout_end()
             self._update_current_progress_remaining(self.num_timesteps, total)
             self.train(self.gradient_steps, self.batch_size)
-            if self._recordings % log_interval == 0:
+            if int(self.policy.recordings) % log_interval == 0:
                 self._dump()
         callback.on_training_end()
         return self
@@ -278,10 +278,11 @@ class DecisionTransformer(BaseAlgorithm):
         self.ep_info_buffer.extend({"r": value, "l": 0, "t": 0} for value in made.returns().tolist())
         policy = self.policy
         policy.wish.fill_(float(whole.quantile(HIGH)) if self.wish is None else self.wish)
-        if known is None:  # once: what is learned later must not shift what was learned before
+        if not policy.recordings:  # once: what is learned later must not shift what was learned before
             policy.return_scale.fill_(max(float(whole.abs().max()), 1e-6))
             policy.usual.copy_(made.observations.mean(0))
             policy.spread.copy_(made.observations.std(0, correction=0).clamp_min(1e-2))
+        policy.recordings.add_(1)
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         """Take gradient steps on parts of what was recorded."""

@@ -16,6 +16,8 @@ from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.process import mixed
 
 RENEWED = 0.7
+STRIDE = 1_000_003
+"""A prime, so that seeds after a stop are those of no other learner nearby."""
 
 
 class ForwardBackwards:
@@ -34,8 +36,12 @@ class ForwardBackwards:
     """
 
     def __init__(self, seed: int, renewed: float = RENEWED) -> None:
-        self.renewed = renewed
+        self.seed, self.renewed = seed, renewed
         self.generator = torch.Generator().manual_seed(seed)
+
+    def skip(self, steps: int) -> None:
+        """Draw on, not again what was drawn for the first ``steps`` steps, recorded before a stop."""
+        self.generator.manual_seed((self.seed + STRIDE * steps) % 2**63)
 
     def record(self, env: VecEnv, steps: int) -> Trajectories:
         """Episodes of about ``steps`` steps in all: as many as that is if each goes to the horizon."""
@@ -50,8 +56,9 @@ class ForwardBackwards:
         episode = dynamics.canvas(sources, noise, torch.ones_like(noise.flatten(1)[:, 0]))
         qualities = [dynamics.reward.terms(states, episode) for states in path.unbind(1)]
         worth = torch.stack([dynamics.worth(quality) for quality in qualities], dim=1)
-        # A step counts if no state before it, the start included, was done already.
+        # A step counts if no step before it led to a state that is done.
         done = torch.stack([dynamics.done(quality) for quality in qualities[:-1]], dim=1)
+        done[:, 0] = False
         counts = done.cumsum(1) == 0
         times = torch.arange(horizon, device=world.device).expand(count, -1)
         seen = [dynamics.observation(path[:, t], episode.wanted, times[:, t]) for t in range(horizon)]

@@ -24,14 +24,26 @@ from latent_env.artifacts import load_artifact
 
 Settings = Mapping[str, Any]
 TEACHERS = ("forward", "random", "self")
+ROLLED = ("ppo", "reinforce", "actor_critic")
+"""Learners that compare the steps of one rollout with each other."""
 
 
 def make_learner(vec_env: LatentVecEnv, settings: Settings, seed: int) -> BaseAlgorithm:
     """The learner ``settings["name"]`` before it has learned anything; the rest as in ``conf/agent/``."""
     check_policy(settings)
-    for name in ("n_steps", "batch_size", "gradient_steps", "candidates", "context", "baseline_epochs"):
+    for name in (
+        "n_steps",
+        "batch_size",
+        "gradient_steps",
+        "candidates",
+        "context",
+        "baseline_epochs",
+        "heads",
+    ):
         if settings.get(name) is not None and settings[name] < 1:
             raise UserError(f"agent.{name}={settings[name]} must be at least 1")
+    if settings["name"] in ROLLED and settings["n_steps"] * vec_env.num_envs < 2:
+        raise UserError("agent.n_steps x env.num_envs must be at least 2 steps")
     make = MAKERS.get(settings["name"])
     if make is None:
         raise UserError(f"agent.name={settings['name']} is no learner: choose one of {', '.join(MAKERS)}")
@@ -150,8 +162,10 @@ def make_teacher(name: str, learner: BaseAlgorithm, vec_env: LatentVecEnv, seed:
 
 
 def saved_learner(folder: Path, vec_env: LatentVecEnv, seed: int) -> BaseAlgorithm:
-    """The learner that was saved in ``folder``, for worlds like those that it learned in."""
+    """The learner that was saved in ``folder``, to act in worlds like those that it learned in."""
     _, settings = load_artifact(folder, POLICY, POLICY)
+    if settings["name"] == "ppo":
+        settings = {**settings, "batch_size": None}  # which fits any number of worlds
     model = make_learner(vec_env, settings, seed)
-    load_policy(folder, model)
+    load_policy(folder, model, remembering=False)
     return model

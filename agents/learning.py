@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from agents.decision_transformer import DecisionTransformer
+from agents.demonstrations import ForwardBackwards
 from agents.sb3_vec_env import LatentVecEnv
 from agents.trajectories import Trajectories
 from detectors.errors import UserError
@@ -124,6 +125,7 @@ def learn(
             model.learn(
                 total_steps - model.num_timesteps,
                 callback=ProgressCallback(bar, vec_env, keep, interrupt, least_deviation),
+                log_interval=1,
                 reset_num_timesteps=False,
             )
     finally:
@@ -158,6 +160,9 @@ def restore_policy(model: BaseAlgorithm, tensors: Mapping[str, Tensor]) -> None:
     for name, optimizer in optimizers(model).items():
         restore_optimizer(optimizer, tensors, name)
     model.num_timesteps = int(tensors["num_timesteps"])
+    for teacher in model.teachers if isinstance(model, DecisionTransformer) else ():
+        if isinstance(teacher, ForwardBackwards):
+            teacher.skip(model.num_timesteps)
 
 
 def memory_tensors(model: BaseAlgorithm) -> dict[str, Tensor]:
@@ -178,7 +183,8 @@ def restore_memory(model: BaseAlgorithm, tensors: Mapping[str, Tensor]) -> None:
         model.trajectories = Trajectories.from_tensors(tensors)
     elif isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None:
         replay, count = model.replay_buffer, len(tensors["rewards"])
-        if replay.observations.shape[1:] != tuple(tensors["observations"].shape[1:]):
+        fits = replay.observations.shape[1:] == tuple(tensors["observations"].shape[1:])
+        if not fits or count > replay.buffer_size:
             raise UserError("the saved memory doesn't fit this world: delete its run folder and start again")
         for name in REPLAYED:
             np.copyto(getattr(replay, name)[:count], tensors[name].numpy())
@@ -203,10 +209,10 @@ def save_policy(
     model.save(folder / "policy.zip", exclude=["logger", "replay_buffer"])
 
 
-def load_policy(folder: Path, model: BaseAlgorithm) -> None:
-    """Read ``policy.safetensors`` into ``model``, and its memory if there is one."""
+def load_policy(folder: Path, model: BaseAlgorithm, remembering: bool = True) -> None:
+    """Read ``policy.safetensors`` into ``model``, and its memory, unless it is only to act."""
     tensors, _ = load_artifact(folder, POLICY, POLICY)
     restore_policy(model, tensors)
-    if (folder / f"{MEMORY}.json").is_file():
+    if remembering and (folder / f"{MEMORY}.json").is_file():
         remembered, _ = load_artifact(folder, MEMORY, MEMORY)
         restore_memory(model, remembered)

@@ -16,6 +16,7 @@ from gymnasium import spaces
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import create_mlp
+from stable_baselines3.common.type_aliases import RolloutReturn
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 from torch.nn import functional
@@ -199,6 +200,12 @@ class MPO(OffPolicyAlgorithm):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, value in found.items():
             self.logger.record(f"train/{name}", value.item())
+
+    def collect_rollouts(self, *args: Any, **settings: Any) -> RolloutReturn:
+        """As SB3's, but the log is written once a rollout: worlds that end together would write it often."""
+        made = super().collect_rollouts(*args, **{**settings, "log_interval": None})
+        self.dump_logs()
+        return made
 
     def _learn_values(
         self, states: Tensor, actions: Tensor, rewards: Tensor, dones: Tensor, following: Tensor

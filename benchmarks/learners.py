@@ -84,15 +84,15 @@ SOLVERS = {
     "ppo": Solver(
         300_000,
         lambda env, seed: BatchPPO(
-            "MlpPolicy", env, n_steps=64, batch_size=64, n_epochs=10, learning_rate=_falling(1e-3), gamma=GAMMA,
-            gae_lambda=0.95, policy_kwargs=_net(), seed=seed, device="cpu",
+            "MlpPolicy", env, n_steps=64, batch_size=64, n_epochs=10, gamma=GAMMA, gae_lambda=0.95,
+            learning_rate=_falling(1e-3), policy_kwargs=_net(), seed=seed, device="cpu",
         ),
     ),
     "reinforce": Solver(
         1_000_000,
         lambda env, seed: Reinforce(
-            "MlpPolicy", env, n_steps=100, learning_rate=_falling(5e-3), gamma=GAMMA, policy_kwargs=_net(), seed=seed,
-            device="cpu",
+            "MlpPolicy", env, n_steps=100, learning_rate=_falling(5e-3), gamma=GAMMA,
+            policy_kwargs=_net(), seed=seed, device="cpu",
         ),
     ),
     "actor_critic": Solver(

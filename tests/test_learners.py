@@ -1,0 +1,746 @@
+"""Every learner by one interface: it learns, logs, saves, loads, finds a known optimum, refuses nonsense."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from canvases import make_denoise_world
+from conftest import make_world
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from agents.actor_critic import ActorCritic
+from agents.decision_transformer import DecisionTransformer, DecisionTransformerPolicy
+from agents.learners import MAKERS, make_learner, saved_learner
+from agents.learning import learn, load_policy, optimizers, policy_tensors, save_policy
+from agents.mpo import MPO
+from agents.reinforce import LEAST_ROLLOUT, Reinforce
+from agents.sb3_vec_env import LatentVecEnv
+from agents.trajectories import Trajectories, Watching
+from detectors.errors import UserError
+from latent_env.denoise.settings import DenoiseSettings
+from latent_env.progress import progress_bar
+from latent_env.settings import Settings
+
+Array = npt.NDArray[np.float32]
+LEARNERS = list(MAKERS)
+REMEMBER = ("mpo", "decision_transformer")
+
+COMMON: dict[str, Any] = {
+    "total_steps": 64,
+    "n_steps": 8,
+    "learning_rate": 1e-2,
+    "gamma": 0.9,
+    "ent_coef": 0.01,
+    "first_deviation": 0.8,
+    "least_deviation": 0.1,
+    "hidden": [8],
+}
+OWN: dict[str, dict[str, Any]] = {
+    "ppo": {"batch_size": 16, "n_epochs": 2},
+    "reinforce": {"baseline_epochs": 2},
+    "actor_critic": {"gae_lambda": 0.9},
+    "mpo": {
+        "n_steps": 4,
+        "gradient_steps": 2,
+        "batch_size": 16,
+        "buffer_size": 1000,
+        "learning_starts": 16,
+        "candidates": 4,
+        "epsilon": 0.1,
+        "epsilon_mean": 0.05,
+        "epsilon_deviation": 1e-3,
+    },
+    "decision_transformer": {
+        "teachers": ["random"],
+        "wish": None,
+        "context": 3,
+        "heads": 2,
+        "gradient_steps": 2,
+        "batch_size": 16,
+        "remembered": 1000,
+    },
+}
+
+
+def configured(learner: str, **others: Any) -> dict[str, Any]:
+    """Small settings of one learner, as ``conf/agent/`` has large ones."""
+    return {"name": learner, **COMMON, **OWN[learner], **others}
+
+
+def worlds(kind: str = "augment", count: int = 4, seed: int = 0, **arguments: Any) -> LatentVecEnv:
+    """Episodes of four steps, of one kind or the other."""
+    if kind == "augment":
+        of = make_world(arguments.pop("latent", "flat"))
+        return LatentVecEnv(Settings(horizon=4, **arguments).dynamics(of, count), seed)
+    chosen = DenoiseSettings(**{"threshold": None, "horizon": 4, **arguments})
+    return LatentVecEnv(chosen.dynamics(make_denoise_world(), count), seed)
+
+
+def learned(model: BaseAlgorithm, folder: Path, steps: int = 64) -> list[int]:
+    """Learn until so many steps are done; returns after how many of them the policy was kept."""
+    kept: list[int] = []
+    with progress_bar("test", steps, model.num_timesteps, hidden=True) as bar:
+        learn(model, folder, steps, bar, lambda: kept.append(model.num_timesteps), 0.1)
+    return kept
+
+
+def parameters(model: BaseAlgorithm) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.policy.named_parameters()}
+
+
+def observations_of(model: BaseAlgorithm, count: int = 5) -> Array:
+    shape = (count, *(model.observation_space.shape or ()))
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def logged(folder: Path) -> dict[str, list[float]]:
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def assert_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=0, msg=name)
+
+
+# What each has to change when it learns: that which acts, and that which judges, if it has one.
+PARTS = {
+    "ppo": ("mlp_extractor.policy_net", "action_net", "log_std", "mlp_extractor.value_net", "value_net"),
+    "reinforce": ("mlp_extractor.policy_net", "action_net", "log_std", "mlp_extractor.value_net"),
+    "actor_critic": ("mlp_extractor.policy_net", "action_net", "log_std", "mlp_extractor.value_net"),
+    "mpo": ("actor.body", "actor.mean", "actor.spread", "critics.nets.0", "critics.nets.1", "log_temp"),
+    "decision_transformer": ("model.of_return", "model.of_state", "model.of_action", "model.body", "model.m"),
+}
+
+
+@pytest.mark.parametrize("kind", ["augment", "denoise"])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_everyone_learns_in_all_worlds(name: str, kind: str, tmp_path: Path) -> None:
+    env = worlds(kind)
+    model = make_learner(env, configured(name), seed=3)
+    before = parameters(model)
+    kept = learned(model, tmp_path)
+    assert model.num_timesteps == 64
+    assert kept == [64]
+    after = parameters(model)
+    for part in PARTS[name]:
+        found = [key for key in after if key.startswith(part)]
+        assert found, part
+        assert any(not after[key].equal(before[key]) for key in found), part
+    assert all(bool(tensor.isfinite().all()) for tensor in after.values())
+    seen = observations_of(model)
+    for deterministic in (True, False):
+        actions, _ = model.predict(seen, deterministic=deterministic)
+        assert actions.shape == (5, env.dynamics.perturbation.action_size)
+        assert actions.dtype == np.float32
+        assert np.abs(actions).max() <= 1
+    one, _ = model.predict(seen[0], deterministic=True)
+    np.testing.assert_allclose(one, model.predict(seen, deterministic=True)[0][0], atol=1e-5)
+    learned(model, tmp_path, 70)  # whole rollouts
+    assert model.num_timesteps == {"mpo": 80}.get(name, 96)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_what_is_learned_is_logged(name: str, tmp_path: Path) -> None:
+    """However short the run is, it leaves some curves."""
+    env = worlds(reward={"realism": 2.0, "novelty": 0.5})
+    learned(make_learner(env, configured(name), seed=0), tmp_path)
+    scalars = logged(tmp_path)
+    own = {"mpo": "critic_loss", "decision_transformer": "action_loss"}.get(name, "value_loss")
+    tags = [f"train/{own}", "charts/SPS", "charts/learning_rate", "rollout/ep_rew_mean", "time/env"]
+    rewards = ["reward/total", "reward/realism", "reward/novelty"]
+    for tag in [*tags, *rewards]:
+        assert scalars.get(tag), tag
+        assert np.isfinite(scalars[tag]).all(), tag
+    assert min(scalars["charts/SPS"]) > 0
+    assert scalars["charts/learning_rate"][0] == pytest.approx(1e-2)
+    total, realism, novelty = (np.array(scalars[tag]) for tag in rewards)
+    np.testing.assert_allclose(total, 2 * realism + 0.5 * novelty, rtol=1e-4, atol=1e-5)
+    # Episodes have four steps; what they pay differs from rollout to rollout.
+    assert scalars["rollout/ep_rew_mean"][-1] == pytest.approx(4 * total.mean(), rel=0.5)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_curve_has_one_point_a_step(name: str, tmp_path: Path) -> None:
+    """However many worlds end together."""
+    learned(make_learner(worlds(count=8), configured(name), 0), tmp_path, 256)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    for tag in events.Tags()["scalars"]:
+        steps = [event.step for event in events.Scalars(tag)]
+        assert len(steps) == len(set(steps)), tag
+
+
+def test_where_nothing_is_played_no_reward_is_logged(tmp_path: Path) -> None:
+    settings = configured("decision_transformer", teachers=["forward"])
+    learned(make_learner(worlds("denoise"), settings, 0), tmp_path / "forward")
+    scalars = logged(tmp_path / "forward")
+    assert scalars["train/action_loss"]
+    assert scalars["rollout/ep_rew_mean"]
+    assert not [tag for tag in scalars if tag.startswith("reward/")]
+    both = {**settings, "teachers": ["forward", "random", "self"]}
+    model = make_learner(worlds("denoise"), both, 0)
+    learned(model, tmp_path / "both", 96)
+    assert len(logged(tmp_path / "both")["train/wish"]) == 3  # one a recording
+    assert logged(tmp_path / "both")["reward/total"]
+    assert isinstance(model, DecisionTransformer)
+    assert model.trajectories is not None
+    returns = model.trajectories.returns().split(8)
+    assert float(returns[0].mean()) > float(returns[1].mean())  # the first are demonstrations
+
+
+@pytest.mark.parametrize("kind", ["augment", "denoise"])
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_seed_is_a_run(name: str, kind: str, tmp_path: Path) -> None:
+    def weights(seed: int, run: int) -> dict[str, Tensor]:
+        model = make_learner(worlds(kind, seed=run), configured(name), seed)
+        learned(model, tmp_path / str(run))
+        return parameters(model)
+
+    first, same, other = weights(1, 0), weights(1, 1), weights(2, 2)
+    assert_equal(first, same)
+    assert any(not first[name].equal(other[name]) for name in first)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_what_is_saved_comes_back(name: str, tmp_path: Path) -> None:
+    settings = configured(name, total_steps=128)
+    model = make_learner(worlds(), settings, seed=0)
+    learned(model, tmp_path / "log")
+    save_policy(tmp_path, model, settings, goal=128)
+    twin = make_learner(worlds(), settings, seed=1)
+    assert optimizers(model).keys() == optimizers(twin).keys()
+    load_policy(tmp_path, twin)
+    ours, theirs = policy_tensors(model), policy_tensors(twin)
+    assert_equal(ours, theirs)
+    for kind in optimizers(model):
+        assert [key for key in ours if key.startswith(f"{kind}.")], kind  # it has been used
+    trained = {
+        id(p) for optimizer in optimizers(twin).values() for g in optimizer.param_groups for p in g["params"]
+    }
+    wanted = {id(p) for p in twin.policy.parameters() if p.requires_grad}
+    assert trained == wanted
+    assert twin.num_timesteps == 64
+    seen = observations_of(model)
+    one, other = (m.predict(seen, deterministic=True)[0] for m in (model, twin))
+    np.testing.assert_array_equal(one, other)
+
+    assert (tmp_path / "memory.safetensors").is_file() == (name in REMEMBER)
+    learned(twin, tmp_path / "log", 128)
+    assert twin.num_timesteps == 128
+    save_policy(tmp_path, twin, settings, goal=128)
+    assert not list(tmp_path.glob("memory.*"))
+    fresh = make_learner(worlds(), settings, seed=2)
+    load_policy(tmp_path, fresh)
+    assert fresh.num_timesteps == 128
+    learned(fresh, tmp_path / "log", 160)  # as the next round does
+    assert fresh.num_timesteps == 160
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_the_zip_is_stable_baselines(name: str, tmp_path: Path) -> None:
+    settings = configured(name)
+    model = make_learner(worlds(), settings, seed=0)
+    learned(model, tmp_path / "log")
+    save_policy(tmp_path, model, settings)
+    loaded = type(model).load(tmp_path / "policy.zip", device="cpu")
+    assert loaded.num_timesteps == 64
+    seen, later = observations_of(model), observations_of(model) + 1
+    first, memory = model.predict(seen, deterministic=True)
+    again, same = loaded.predict(seen, deterministic=True)
+    np.testing.assert_array_equal(first, again)
+    actions, _ = model.predict(later, memory, deterministic=True)
+    np.testing.assert_array_equal(actions, loaded.predict(later, same, deterministic=True)[0])
+    assert len(list(tmp_path.glob("memory.*"))) == 0
+    if not isinstance(loaded, DecisionTransformer):  # whose teachers aren't kept
+        goes_on = type(model).load(tmp_path / "policy.zip", env=worlds(), device="cpu")
+        before = parameters(goes_on)
+        goes_on.learn(64, reset_num_timesteps=False)
+        assert goes_on.num_timesteps == 128
+        assert any(not before[key].equal(value) for key, value in parameters(goes_on).items())
+
+
+@pytest.mark.parametrize("capacity", [1000, 48])
+def test_the_replay_buffer_comes_back(capacity: int, tmp_path: Path) -> None:
+    settings = configured("mpo", total_steps=128, buffer_size=capacity)
+    model, twin = (make_learner(worlds(), settings, seed) for seed in (0, 1))
+    learned(model, tmp_path / "log")
+    save_policy(tmp_path, model, settings, goal=128)
+    load_policy(tmp_path, twin)
+    assert isinstance(model, MPO)
+    assert isinstance(twin, MPO)
+    ours, theirs = model.replay_buffer, twin.replay_buffer
+    assert ours is not None
+    assert theirs is not None
+    assert (
+        (ours.pos, ours.full) == (theirs.pos, theirs.full) == ((4, True) if capacity == 48 else (16, False))
+    )
+    for name in ("observations", "next_observations", "actions", "rewards", "dones", "timeouts"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name), err_msg=name)
+    assert ours.dones[: ours.size()].mean() == 0.25  # episodes have four steps
+    assert np.abs(ours.actions[: ours.size()]).max() <= 1
+
+
+def test_a_memory_of_other_worlds_is_refused(tmp_path: Path) -> None:
+    settings = configured("mpo", total_steps=128)
+    model = make_learner(worlds(), settings, seed=0)
+    learned(model, tmp_path / "log")
+    save_policy(tmp_path, model, settings, goal=128)
+    with pytest.raises(UserError, match="the saved memory doesn't fit this world"):
+        load_policy(tmp_path, make_learner(worlds(count=2), settings, 0))
+
+
+def recorded(model: BaseAlgorithm) -> Trajectories:
+    assert isinstance(model, DecisionTransformer)
+    assert model.trajectories is not None
+    return model.trajectories
+
+
+def test_the_trajectories_come_back(tmp_path: Path) -> None:
+    settings = configured("decision_transformer", total_steps=128)
+    model, twin = (make_learner(worlds(), settings, seed) for seed in (0, 1))
+    learned(model, tmp_path / "log")
+    save_policy(tmp_path, model, settings, goal=128)
+    load_policy(tmp_path, twin)
+    assert len(recorded(model)) == 64
+    assert_equal(recorded(model).tensors(), recorded(twin).tensors())
+    policies = model.policy, twin.policy
+    assert all(isinstance(policy, DecisionTransformerPolicy) for policy in policies)
+    learned(twin, tmp_path / "log", 96)
+    assert len(recorded(twin)) == 96
+    first = {key: tensor[:64] for key, tensor in recorded(twin).tensors().items()}
+    assert_equal(first, recorded(model).tensors())
+
+
+@pytest.mark.parametrize("teacher", ["forward", "random"])
+def test_after_a_stop_nothing_is_recorded_twice(teacher: str, tmp_path: Path) -> None:
+    """The worlds get another seed then, as ``train_ppo.py`` gives them."""
+    settings = configured("decision_transformer", total_steps=128, teachers=[teacher])
+    model = make_learner(worlds("denoise"), settings, seed=0)
+    learned(model, tmp_path / "log", 32)
+    save_policy(tmp_path, model, settings, goal=128)
+    env = worlds("denoise")
+    twin = make_learner(env, settings, seed=0)
+    load_policy(tmp_path, twin)
+    env.seed(17)
+    learned(twin, tmp_path / "log", 64)
+    before, after = recorded(twin).observations.split(32)
+    assert not after.equal(before)
+
+
+def test_what_a_transformer_measures_by_stays_in_the_next_round(tmp_path: Path) -> None:
+    """Whose memory is gone by then: weights that were learned in some units mean nothing in others."""
+    settings = configured("decision_transformer", total_steps=128)
+    model, twin = (make_learner(worlds(), settings, seed) for seed in (0, 1))
+    learned(model, tmp_path / "log")
+    save_policy(tmp_path, model, settings, goal=64)
+    load_policy(tmp_path, twin)
+    learned(twin, tmp_path / "log", 128)
+    for name in ("return_scale", "usual", "spread"):
+        torch.testing.assert_close(getattr(twin.policy, name), getattr(model.policy, name), msg=name)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_policy_of_another_world_is_refused(name: str, tmp_path: Path) -> None:
+    settings = configured(name)
+    save_policy(tmp_path, make_learner(worlds(), settings, 0), settings)
+    for other in (worlds(latent="spatial"), worlds("denoise")):
+        with pytest.raises(UserError, match="the saved policy doesn't fit this world"):
+            load_policy(tmp_path, make_learner(other, settings, 0))
+
+
+def test_a_saved_policy_teaches(tmp_path: Path) -> None:
+    settings = configured("mpo")
+    teacher = make_learner(worlds("denoise"), settings, 0)
+    learned(teacher, tmp_path / "log")
+    folder = tmp_path / "teacher"
+    save_policy(folder, teacher, settings)
+    again = saved_learner(folder, worlds("denoise"), seed=5)
+    assert isinstance(again, MPO)
+    assert_equal(policy_tensors(teacher), policy_tensors(again))
+    pupil = make_learner(
+        worlds("denoise"), configured("decision_transformer", teachers=[str(folder)]), seed=0
+    )
+    learned(pupil, tmp_path / "pupil")
+    by_hand = recorded(pupil)
+    assert len(by_hand) == 64
+    mean, _ = teacher.predict(by_hand.observations.numpy(), deterministic=True)
+    away = np.abs(by_hand.actions.numpy() - mean)
+    spread = np.sqrt(np.square(away).mean())
+    assert 0 < spread < 1.2 * 0.8  # around its means, about as far as it deviates at first
+
+
+def test_a_policy_teaches_before_it_is_finished(tmp_path: Path) -> None:
+    """What it remembers, of however many worlds, is nothing to those whom it teaches."""
+    settings = configured("mpo")
+    teacher = make_learner(worlds(), settings, 0)
+    learned(teacher, tmp_path / "log", 32)
+    save_policy(tmp_path, teacher, settings, goal=64)
+    again = saved_learner(tmp_path, worlds(count=2), seed=5)
+    assert_equal(dict(teacher.policy.state_dict()), dict(again.policy.state_dict()))
+
+
+MISTAKES: list[tuple[str, dict[str, Any], str]] = [
+    *((name, {"hidden": []}, r"agent\.hidden=\[\] must name layers") for name in LEARNERS),
+    *((name, {"hidden": [8, 0]}, r"agent\.hidden=\[8, 0\] must name layers") for name in LEARNERS),
+    *((name, {"least_deviation": 0}, r"agent\.least_deviation=0 must be above 0") for name in LEARNERS),
+    *((name, {"first_deviation": -1}, r"agent\.first_deviation=-1 must be above 0") for name in LEARNERS),
+    *((name, {"n_steps": 0}, r"agent\.n_steps=0 must be at least 1") for name in LEARNERS),
+    ("mpo", {"name": "mpq"}, r"agent\.name=mpq is no learner: choose one of ppo, .*decision_transformer"),
+    ("ppo", {"batch_size": 24}, r"agent\.batch_size=24 must divide"),
+    ("reinforce", {"baseline_epochs": 0}, r"agent\.baseline_epochs=0 must be at least 1"),
+    ("mpo", {"candidates": 0}, r"agent\.candidates=0 must be at least 1"),
+    ("mpo", {"gradient_steps": 0}, r"agent\.gradient_steps=0 must be at least 1"),
+    ("mpo", {"batch_size": 0}, r"agent\.batch_size=0 must be at least 1"),
+    ("decision_transformer", {"context": 0}, r"agent\.context=0 must be at least 1"),
+    ("decision_transformer", {"teachers": []}, r"agent\.teachers=\[\] names nobody to learn from"),
+    ("decision_transformer", {"teachers": ["master"]}, r"agent\.teachers: master is neither forward, random"),
+    ("decision_transformer", {"heads": 3}, r"agent\.heads=3 must divide agent\.hidden\[0\]=8"),
+    ("decision_transformer", {"heads": 0}, r"agent\.heads=0"),
+]
+
+
+@pytest.mark.parametrize(("name", "others", "message"), MISTAKES, ids=lambda value: str(value)[:30])
+def test_mistakes_are_explained(name: str, others: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_learner(worlds(), configured(name, **others), seed=0)
+
+
+def test_demonstrations_are_of_denoising_alone(tmp_path: Path) -> None:
+    settings = configured("decision_transformer", teachers=["forward"])
+    with pytest.raises(
+        UserError, match=r"agent\.teachers: forward is a teacher for env=latent_denoise alone"
+    ):
+        learned(make_learner(worlds(), settings, 0), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ppo", "reinforce", "actor_critic"])
+def test_one_step_of_one_world_is_refused_or_learned_from(name: str, tmp_path: Path) -> None:
+    """One number has no deviation to divide by."""
+    env = worlds(count=1)
+    try:
+        model = make_learner(env, configured(name, n_steps=1), seed=0)
+    except UserError:
+        return
+    learned(model, tmp_path, 4)
+    assert all(bool(tensor.isfinite().all()) for tensor in parameters(model).values())
+
+
+class Aim(gym.Env[Array, Array]):
+    """One step: an action is worth its negative squared distance from what the observation asks for."""
+
+    numbers = itertools.count()
+
+    def __init__(self) -> None:
+        self.observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space = gym.spaces.Box(-2, 2, (2,), np.float32)
+        self.rng = np.random.default_rng(next(self.numbers))
+        self.seen = np.zeros(2, np.float32)
+
+    @staticmethod
+    def target(seen: Array) -> Array:
+        return 1.2 * seen[..., ::-1]
+
+    def reset(self, *, seed: int | None = None, **_: Any) -> tuple[Array, dict[str, Any]]:
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
+        self.seen = self.rng.uniform(-1, 1, 2).astype(np.float32)
+        return self.seen, {}
+
+    def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
+        reward = -float(np.square(action - self.target(self.seen)).mean())
+        return self.seen, reward, True, False, {}
+
+
+def aims(count: int) -> VecEnv:
+    env = DummyVecEnv([Aim] * count)
+    env.seed(0)
+    return env
+
+
+def worth(model: BaseAlgorithm) -> float:
+    """The mean reward of the deterministic policy."""
+    seen = np.random.default_rng(1).uniform(-1, 1, (500, 2)).astype(np.float32)
+    actions, _ = model.predict(seen, deterministic=True)
+    return -float(np.square(actions - Aim.target(seen)).mean())
+
+
+def quiet(model: BaseAlgorithm) -> BaseAlgorithm:
+    model.set_logger(Logger(None, []))
+    return model
+
+
+def small_mpo(env: VecEnv, **others: Any) -> MPO:
+    settings: dict[str, Any] = {
+        "learning_rate": 3e-3,
+        "learning_starts": 200,
+        "batch_size": 64,
+        "train_freq": 4,
+        "gradient_steps": 8,
+        "epsilon_mean": 0.05,
+        "target_period": 20,
+        "policy_kwargs": {"net_arch": [32], "first_deviation": 0.4},
+    } | others
+    return MPO("MlpPolicy", env, seed=0, device="cpu", **settings)
+
+
+def aimed(name: str) -> tuple[BaseAlgorithm, int]:
+    """A learner of the aiming task, and how many steps it takes."""
+    small: dict[str, Any] = {"policy_kwargs": {"net_arch": [32]}, "seed": 0, "device": "cpu"}
+    if name == "reinforce":
+        return Reinforce("MlpPolicy", aims(16), n_steps=16, learning_rate=1e-2, **small), 256 * 30
+    if name == "actor_critic":
+        settings = {"n_steps": 4, "learning_rate": 3e-3, "normalize_advantage": True, **small}
+        return ActorCritic("MlpPolicy", aims(16), **settings), 64 * 120
+    return small_mpo(aims(16)), 64 * 85
+
+
+@pytest.mark.parametrize("name", ["reinforce", "actor_critic", "mpo"])
+def test_a_known_optimum_is_found(name: str) -> None:
+    model, steps = aimed(name)
+    quiet(model)
+    before = worth(model)
+    model.learn(steps)
+    assert before < -0.35
+    assert worth(model) > -0.06
+
+
+def test_reinforce_collects_enough_by_itself() -> None:
+    for count in (1, 3):
+        model = Reinforce("MlpPolicy", aims(count), device="cpu")
+        assert LEAST_ROLLOUT <= model.n_steps * count < LEAST_ROLLOUT + count
+
+
+class Uniform:
+    """Draws from a box."""
+
+    def __init__(self, space: gym.spaces.Space[Any]) -> None:
+        assert isinstance(space, gym.spaces.Box)
+        self.space, self.rng = space, np.random.default_rng(0)
+
+    def predict(self, observation: Array, *_: Any, **__: Any) -> tuple[Array, None]:
+        shape = (len(observation), *self.space.shape)
+        return self.rng.uniform(self.space.low, self.space.high, shape).astype(np.float32), None
+
+
+def test_asked_for_much_a_transformer_does_better_than_its_random_teacher() -> None:
+    env = aims(16)
+    model = DecisionTransformer(
+        "MlpPolicy",
+        env,
+        [Watching(Uniform(env.action_space))],
+        n_steps=16,
+        gradient_steps=32,
+        learning_rate=3e-3,
+        policy_kwargs={"context": 1, "net_arch": [32], "heads": 2},
+        seed=0,
+        device="cpu",
+    )
+    quiet(model)
+    model.learn(256 * 12)
+    returns = recorded(model).returns()
+    policy = model.policy
+    assert float(policy.wish) == pytest.approx(float(returns.quantile(0.95)))
+    assert float(returns.mean()) < -1.5
+    high = worth(model)
+    assert high > -0.3
+    policy.wish.fill_(float(returns.quantile(0.05)))
+    assert worth(model) < high - 0.5  # who asks for little gets less
+
+
+def test_a_wish_of_ones_own_is_kept(tmp_path: Path) -> None:
+    model = make_learner(worlds(), configured("decision_transformer", wish=2.5), 0)
+    learned(model, tmp_path)
+    assert isinstance(model, DecisionTransformer)
+    assert float(model.policy.wish) == 2.5
+
+
+def test_no_more_is_remembered_than_asked_for(tmp_path: Path) -> None:
+    model = make_learner(worlds(), configured("decision_transformer", remembered=40), 0)
+    learned(model, tmp_path, 128)
+    assert len(recorded(model)) == 40
+    assert int((recorded(model).times == 0).sum()) == 10
+
+
+def strays(epsilon: float) -> tuple[MPO, list[float]]:
+    model = small_mpo(aims(16), epsilon_mean=epsilon)
+    quiet(model)
+    model.learn(64 * 25)
+    found = []
+    for _ in range(20):
+        model.train(1, 64)
+        found.append(float(model.logger.name_to_value["train/kl_mean"]))
+    return model, found
+
+
+def test_a_policy_stays_near_what_it_was() -> None:
+    strict, held = strays(1e-3)
+    _, free = strays(10.0)
+    assert float(np.mean(held)) < 4e-3
+    assert float(np.mean(free)) > 1e-2
+    values = strict.logger.name_to_value
+    assert values["train/temperature"] > 0
+    assert values["train/price_of_mean"] > 1  # what it began with didn't suffice
+
+
+@pytest.mark.parametrize("epsilon", [0.02, 0.1])
+def test_weights_stray_from_equal_ones_as_far_as_they_may(epsilon: float) -> None:
+    """Once the temperature has settled, the weights' KL divergence is about epsilon."""
+    model = small_mpo(aims(16), epsilon=epsilon, candidates=64)
+    quiet(model)
+    model.learn(64 * 40)
+    policy = model.policy
+    states = torch.rand(200, 2) * 2 - 1
+    with torch.no_grad():
+        mean, deviation = policy.still_actor(states)
+        taken = (mean + deviation * torch.randn(500, *mean.shape)).clamp(-1, 1)
+        values = policy.still_critics.lower(states.expand(500, -1, -1), taken)
+        weights = (values / policy.log_temperature.exp()).softmax(0)
+    stray = float((weights * (weights * 500).log()).sum(0).mean())
+    assert epsilon / 2.5 < stray < epsilon * 2.5
+
+
+def test_deviations_of_mpo_begin_and_stay_where_told() -> None:
+    kwargs = {"net_arch": [8], "first_deviation": 0.7, "least_deviation": 0.3}
+    model = small_mpo(aims(4), policy_kwargs=kwargs, epsilon_deviation=1.0)
+    seen = torch.zeros(3, 2)
+    torch.testing.assert_close(model.policy.actor(seen)[1], torch.full((3, 2), 0.7))
+    quiet(model)
+    model.learn(1200)
+    narrowed = model.policy.actor(torch.rand(100, 2))[1].detach()
+    assert 0.3 <= float(narrowed.min()) < 0.6
+
+
+def sequence_policy(context: int) -> DecisionTransformerPolicy:
+    """A policy that isn't fresh in any respect."""
+    torch.manual_seed(0)
+    env = aims(1)
+    space = env.action_space
+    assert isinstance(space, gym.spaces.Box)
+    policy = DecisionTransformerPolicy(
+        env.observation_space, space, lambda _: 1e-3, context, net_arch=(16, 16), heads=2
+    )
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+        policy.wish.fill_(-0.5)
+        policy.return_scale.fill_(3.0)
+        policy.usual.copy_(torch.tensor([0.1, -0.2]))
+        policy.spread.copy_(torch.tensor([0.5, 0.7]))
+    return policy
+
+
+def acted(
+    policy: DecisionTransformerPolicy, seen: Sequence[Array], starts: Sequence[list[bool]]
+) -> list[Array]:
+    """Deterministic actions, step by step, in [-2, 2]."""
+    memory: tuple[npt.NDArray[Any], ...] | None = None
+    made = []
+    for observation, begins in zip(seen, starts, strict=True):
+        actions, memory = policy.predict(observation, memory, np.array(begins), deterministic=True)
+        made.append(actions)
+    return made
+
+
+def at_once(policy: DecisionTransformerPolicy, seen: Array, done: Array, first: int = 0) -> Array:
+    """The same from all steps of one world together, ``(K, k)``; ``first`` is the first one's number."""
+    times = torch.arange(first, first + len(seen))[None]
+    wish = policy.wish.expand(times.shape)
+    with torch.no_grad():
+        means, _ = policy.actions(wish, torch.from_numpy(seen)[None], torch.from_numpy(done)[None] / 2, times)
+    return 2 * means[0].numpy()
+
+
+def test_step_by_step_is_the_whole_sequence() -> None:
+    policy = sequence_policy(context=6)
+    seen = np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float32)
+    made = np.stack(acted(policy, list(seen), [[True] * 3, *[[False] * 3] * 3]))
+    for world in range(3):
+        expected = at_once(policy, seen[:, world], made[:, world])
+        np.testing.assert_allclose(made[:, world], expected, atol=1e-5)
+    # The past matters: without it the last action would be another one.
+    alone, _ = policy.predict(seen[-1], deterministic=True)
+    assert np.abs(alone - made[-1]).min() > 1e-3
+
+
+def test_nobody_sees_what_comes_later() -> None:
+    policy = sequence_policy(context=6)
+    rng = np.random.default_rng(0)
+    seen, done = (rng.uniform(-1, 1, (4, 2)).astype(np.float32) for _ in range(2))
+    before = at_once(policy, seen, done)
+    seen[3], done[2] = 5, -done[2]
+    after = at_once(policy, seen, done)
+    np.testing.assert_allclose(before[:3], after[:3], atol=1e-6)
+    assert np.abs(before[3] - after[3]).max() > 1e-3
+
+
+def test_a_new_episode_forgets_and_others_dont() -> None:
+    policy = sequence_policy(context=6)
+    seen = np.random.default_rng(0).normal(size=(4, 2, 2)).astype(np.float32)
+    starts = [[True, True], [False, False], [True, False], [False, False]]
+    made = np.stack(acted(policy, list(seen), starts))
+    np.testing.assert_allclose(made[:, 1], at_once(policy, seen[:, 1], made[:, 1]), atol=1e-5)
+    np.testing.assert_allclose(made[:2, 0], at_once(policy, seen[:2, 0], made[:2, 0]), atol=1e-5)
+    np.testing.assert_allclose(made[2:, 0], at_once(policy, seen[2:, 0], made[2:, 0]), atol=1e-5)
+
+
+def test_the_oldest_step_makes_room() -> None:
+    policy = sequence_policy(context=3)
+    seen = np.random.default_rng(0).normal(size=(6, 2, 2)).astype(np.float32)
+    made = np.stack(acted(policy, list(seen), [[True] * 2, *[[False] * 2] * 5]))
+    for world, step in itertools.product(range(2), range(6)):
+        begin = max(step - 2, 0)
+        part = slice(begin, step + 1)
+        expected = at_once(policy, seen[part, world], made[part, world], begin)[-1]
+        np.testing.assert_allclose(made[step, world], expected, atol=1e-5)
+    # What has been dropped has no say.
+    seen[0] += 9
+    other = np.stack(acted(policy, list(seen[3:]), [[True] * 2, *[[False] * 2] * 2]))
+    assert np.abs(other[-1] - made[-1]).max() > 1e-3  # only its number is known from before
+
+
+def test_a_memory_that_was_handed_out_doesnt_change() -> None:
+    policy = sequence_policy(context=2)
+    seen = np.random.default_rng(0).normal(size=(3, 2, 2)).astype(np.float32)
+    _, memory = policy.predict(seen[0], deterministic=True)
+    assert memory is not None
+    copied = [part.copy() for part in memory]
+    one, _ = policy.predict(seen[1], memory, deterministic=True)
+    for part, copy in zip(memory, copied, strict=True):
+        np.testing.assert_array_equal(part, copy)
+    other, _ = policy.predict(seen[1], memory, np.zeros(2, np.bool_), deterministic=True)
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_transformer_without_teachers_says_so() -> None:
+    with pytest.raises(ValueError, match="name at least one teacher"):
+        DecisionTransformer("MlpPolicy", aims(1), device="cpu").learn(1)
+
+
+def test_a_transformer_saves_neither_teachers_nor_memory() -> None:
+    env = aims(2)
+    teachers, small = [Watching(Uniform(env.action_space))], {"context": 2, "net_arch": [8]}
+    model = DecisionTransformer(
+        "MlpPolicy", env, teachers, gradient_steps=2, policy_kwargs=small, device="cpu"
+    )
+    quiet(model).learn(8)
+    file = io.BytesIO()
+    model.save(file)
+    file.seek(0)
+    loaded = DecisionTransformer.load(file, device="cpu")
+    assert loaded.teachers == []
+    assert loaded.trajectories is None
+    assert worth(loaded) == worth(model)
