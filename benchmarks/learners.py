@@ -98,8 +98,8 @@ SOLVERS = {
     "actor_critic": Solver(
         1_000_000,
         lambda env, seed: ActorCritic(
-            "MlpPolicy", env, n_steps=8, gae_lambda=0.9, learning_rate=_falling(2e-3), gamma=GAMMA,
-            policy_kwargs=_net(), seed=seed, device="cpu",
+            "MlpPolicy", env, n_steps=8, gae_lambda=0.9, learning_rate=_falling(1.5e-3), gamma=GAMMA,
+            use_rms_prop=False, normalize_advantage=True, policy_kwargs=_net(), seed=seed, device="cpu",
         ),
     ),
     "mpo": Solver(
