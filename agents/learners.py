@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
 
 from agents.actor_critic import ActorCritic
 from agents.decision_transformer import DecisionTransformer
@@ -18,7 +19,7 @@ from agents.ppo import check_policy, gaussian_policy, make_ppo
 from agents.reinforce import Reinforce
 from agents.sb3_vec_env import LatentVecEnv
 from agents.scripted import RandomAgent
-from agents.trajectories import Teacher, Watching
+from agents.trajectories import Teacher, Trajectories, Watching
 from detectors.errors import UserError
 from latent_env.artifacts import load_artifact
 
@@ -158,7 +159,22 @@ def make_teacher(name: str, learner: BaseAlgorithm, vec_env: LatentVecEnv, seed:
             f"agent.teachers: {name} is neither {', '.join(TEACHERS)} nor a folder with a {POLICY}.json, as "
             "train_ppo.py leaves one in every round_… folder of a run"
         )
-    return Watching(saved_learner(Path(name), vec_env, seed))
+    return WatchingSaved(Path(name), seed)
+
+
+class WatchingSaved:
+    """Records what a policy does that was saved in ``folder``; it is read when the first episode begins."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.seed = folder, seed
+        self.watching: Watching | None = None
+
+    def record(self, env: VecEnv, steps: int) -> Trajectories:
+        """Whole episodes of at least so many steps in all."""
+        if self.watching is None:
+            assert isinstance(env, LatentVecEnv)
+            self.watching = Watching(saved_learner(self.folder, env, self.seed))
+        return self.watching.record(env, steps)
 
 
 def saved_learner(folder: Path, vec_env: LatentVecEnv, seed: int) -> BaseAlgorithm:
