@@ -25,7 +25,7 @@ from latent_env.artifacts import load_artifact
 
 Settings = Mapping[str, Any]
 TEACHERS = ("forward", "random", "self")
-ROLLED = ("ppo", "reinforce", "actor_critic")
+ROLLED = ("reinforce", "actor_critic")
 """Learners that compare the steps of one rollout with each other."""
 
 

@@ -87,7 +87,10 @@ def test_pixels_without_classes(tmp_path: Path, run_here: RunHere) -> None:
 
 
 MISTAKES = [
-    (["agent=gradient"], "agent=gradient makes anomalies, no images: choose ppo, untrained, random, none"),
+    (
+        ["agent=gradient"],
+        "agent=gradient makes anomalies, no images: choose ppo, reinforce, actor_critic, mpo",
+    ),
     (["env.artifacts=nowhere"], "env.artifacts=nowhere is neither a built-in world"),
     (["env.artifacts=phantom"], "env.artifacts=phantom is for images of 1x64x64, digits has 1x8x8"),
     (["env.space=audio"], "space='audio' is unknown: choose latent or pixel"),
