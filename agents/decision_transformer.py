@@ -166,7 +166,7 @@ class DecisionTransformerPolicy(BasePolicy):
 
 
 class DecisionTransformer(BaseAlgorithm):
-    """Learns from what ``teachers`` record, one after the other in turn, and never from its own luck.
+    """Learns from what ``teachers`` record, one after the other in turn.
 
     Like SB3's learners it alternates: about ``n_steps`` steps of every world are recorded, then come
     ``gradient_steps`` on all that was recorded so far. ``total_timesteps`` of ``learn`` counts what is

@@ -66,27 +66,21 @@ def _common(vec_env: LatentVecEnv, settings: Settings, seed: int) -> dict[str, A
     }
 
 
+def _on_policy(vec_env: LatentVecEnv, settings: Settings, seed: int) -> dict[str, Any]:
+    own = {name: settings[name] for name in ("n_steps", "gamma", "ent_coef")}
+    return {**_common(vec_env, settings, seed), **own, "policy_kwargs": gaussian_policy(settings)}
+
+
 def _make_reinforce(vec_env: LatentVecEnv, settings: Settings, seed: int) -> Reinforce:
-    return Reinforce(
-        **_common(vec_env, settings, seed),
-        n_steps=settings["n_steps"],
-        gamma=settings["gamma"],
-        ent_coef=settings["ent_coef"],
-        baseline_epochs=settings["baseline_epochs"],
-        policy_kwargs=gaussian_policy(settings),
-    )
+    return Reinforce(**_on_policy(vec_env, settings, seed), baseline_epochs=settings["baseline_epochs"])
 
 
 def _make_actor_critic(vec_env: LatentVecEnv, settings: Settings, seed: int) -> ActorCritic:
     return ActorCritic(
-        **_common(vec_env, settings, seed),
-        n_steps=settings["n_steps"],
-        gamma=settings["gamma"],
+        **_on_policy(vec_env, settings, seed),
         gae_lambda=settings["gae_lambda"],
-        ent_coef=settings["ent_coef"],
         normalize_advantage=True,
         use_rms_prop=False,  # with so many worlds gradients are no longer as noisy as that was made for
-        policy_kwargs=gaussian_policy(settings),
     )
 
 

@@ -40,6 +40,7 @@ from agents.learning import load_policy, save_policy
 from agents.mpo import MPO
 from agents.reinforce import Reinforce
 from agents.trajectories import Watching
+from benchmarks.augmentation.records import commit
 from benchmarks.learners_report import write_report
 from conf.choices import CONF
 from conf.denoise import denoise_stage
@@ -209,7 +210,7 @@ def measure(options: argparse.Namespace) -> None:
             if not path.is_file():
                 torch.manual_seed(case.seed)
                 found = pendulum(case, options.out) if case.task == "pendulum" else denoise(case, options)
-                write_json(path, {**asdict(case), **found, "keys": options.keys})
+                write_json(path, {**asdict(case), **found, "keys": options.keys, "commit": commit()})
             bar.update()
             report(options.out)
 

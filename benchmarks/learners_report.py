@@ -97,7 +97,7 @@ def images(task: str, rows: Sequence[Row]) -> list[str]:
         f"The best learner by class accuracy, {best}, has {shares[best]:.3f} of that of plain diffusion, "
         f"{NEARLY:.1f} was wanted: {reached}. Diffusion's line is the mean over all runs, each with as many "
         "gradient steps and a network of the same layers as the learner beside it. Fréchet distance and "
-        "diversity (1: as varied as real images) are in the eyes of a classifier; below the interval of the "
-        "return's difference lies zero where a learner hasn't learned."
+        "diversity (1: as varied as real images) are in the eyes of a classifier. Where the interval of the "
+        "return's difference holds zero, it can't be told whether the learner has learned."
     )
     return [f"## LatentDenoise-v0 on {task}", "\n".join(lines), said]

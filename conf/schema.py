@@ -341,40 +341,40 @@ class LearnerConfig(AgentConfig):
 
     total_steps: int = MISSING
     learning_rate: float = 1e-3
-    first_deviation: float = 1.0
     least_deviation: float = 0.3
     hidden: list[int] = field(default_factory=lambda: [128, 128])
 
 
 @dataclass
-class PPOConfig(LearnerConfig):
-    """Stable-Baselines3's PPO, learning on the batch of worlds."""
+class OnPolicyConfig(LearnerConfig):
+    """One that learns from its own rollouts."""
 
     n_steps: int = 16
-    batch_size: int | None = None
-    n_epochs: int = 8
     gamma: float = 0.9
     ent_coef: float = 0.005
+    first_deviation: float = 1.0
 
 
 @dataclass
-class ReinforceConfig(LearnerConfig):
+class PPOConfig(OnPolicyConfig):
+    """Stable-Baselines3's PPO, learning on the batch of worlds."""
+
+    batch_size: int | None = None
+    n_epochs: int = 8
+
+
+@dataclass
+class ReinforceConfig(OnPolicyConfig):
     """The policy gradient with a learned baseline."""
 
-    n_steps: int = 16
-    gamma: float = 0.9
-    ent_coef: float = 0.005
     baseline_epochs: int = 8
 
 
 @dataclass
-class ActorCriticConfig(LearnerConfig):
+class ActorCriticConfig(OnPolicyConfig):
     """Stable-Baselines3's A2C."""
 
-    n_steps: int = 8
-    gamma: float = 0.9
     gae_lambda: float = 0.9
-    ent_coef: float = 0.005
 
 
 @dataclass
@@ -387,6 +387,7 @@ class MpoConfig(LearnerConfig):
     buffer_size: int = 50_000
     learning_starts: int = 1024
     gamma: float = 0.9
+    first_deviation: float = 1.0
     candidates: int = 16
     epsilon: float = 0.1
     epsilon_mean: float = 0.05

@@ -111,6 +111,7 @@ def test_the_benchmark_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.M
     rows = json.loads((tmp_path / "RESULTS.json").read_text())["runs"]
     assert {row["agent"] for row in rows} == {"ppo", "mpo", "decision_transformer"}
     assert all(-2000 < row["return"] < 0 for row in rows)
+    assert all(row["commit"] for row in rows)
 
 
 def test_a_transformer_without_its_teachers_says_whom_it_needs(
