@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from conf.eyes import pretrained_eyes, unfitted_encoder
-from conf.forms import epoch_looks, form_training, new_form, show_form, steps_between_looks
+from conf.forms import epoch_looks, form_state, form_training, new_form, show_form, steps_between_looks
 from conf.job import Job, say, start_job
 from conf.launch import run_script
 from conf.schema import AutoencoderRun, ConvConfig, FormConfig, PretrainedConfig
@@ -117,7 +117,7 @@ def train_form(job: Job[AutoencoderRun], config: FormConfig, run: Run) -> Frozen
     """One of the four forms, trained and looked at after every epoch, then frozen and shown at length."""
     model = new_autoencoder(job)
     assert isinstance(model, MemoryAutoencoder)
-    state = TrainingState(model, config.learning_rate, config.steps, job.config.seed)
+    state = form_state(job, config, model)
     looks = epoch_looks(job, config, run, model)
     run.begin()
     training = form_training(job, config, state, model)

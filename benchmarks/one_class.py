@@ -13,6 +13,8 @@ For example
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,9 +22,11 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 
-from benchmarks.one_class_report import SHARE, write_report
+from benchmarks.augmentation.records import commit
+from benchmarks.augmentation.wording import without_places
+from benchmarks.one_class_report import SHARE, Row, known_rows, write_report
 from conf.choices import CONF
-from conf.forms import form_training, new_form
+from conf.forms import form_state, form_training, new_form
 from conf.job import Job, start_job
 from conf.launch import mistakes_explained
 from conf.schema import DetectorRun, FormConfig, ReconstructionConfig, register_schema
@@ -30,7 +34,6 @@ from detectors.errors import UserError
 from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector
 from detectors.training import score
-from detectors.training_state import TrainingState
 from latent_env.data.residence import StreamedImages
 from latent_env.progress import progress_bar
 from latent_env.runs import Run
@@ -40,8 +43,15 @@ from train_detector import detector_settings
 FORMS = ("ae", "vae", "memae", "memvae")
 DATASETS = ("mnist", "cifar10", "digits")
 
-RECIPES = {"cifar10": ("autoencoder.latent=flat", "autoencoder.latent_size=64")}
-"""On CIFAR-10 the data set's own choice, a fine spatial latent, copies every image."""
+SHORT = ("autoencoder.width=16", "autoencoder.steps=1200")
+"""About half a minute of a CPU core."""
+
+RECIPES = {
+    "mnist": (*SHORT, "autoencoder.latent_size=32"),
+    "cifar10": (*SHORT, "autoencoder.latent=flat", "autoencoder.latent_size=64"),
+}
+"""What all forms have in common. A memory makes good use of a latent large enough to copy anything.
+On CIFAR-10 the data set's own choice, a fine spatial latent, copies every image, with a memory or without."""
 
 QUICK = ("autoencoder.steps=60", "autoencoder.width=8")
 QUICK_CLASSES, QUICK_LIMIT = 2, 300
@@ -62,7 +72,7 @@ class Case:
     def overrides(self, options: argparse.Namespace) -> list[str]:
         """The keys of train_detector.py that make it."""
         listed = f"[{self.normal}]" if self.dataset == "digits" else str(self.normal)
-        keys = [
+        return [
             f"dataset={self.dataset}",
             f"dataset.normal={listed}",
             f"autoencoder={self.form}",
@@ -71,8 +81,12 @@ class Case:
             f"data_root={options.data}",
             f"prepared={options.prepared or options.out / 'prepared'}",
             f"runs={options.out / 'runs'}",
-            *RECIPES.get(self.dataset, ()),
+            *self.keys(options),
         ]
+
+    def keys(self, options: argparse.Namespace) -> list[str]:
+        """Those of them that say how it is trained."""
+        keys = list(RECIPES.get(self.dataset, ()))
         if options.quick:
             keys += QUICK
             if self.dataset != "digits":  # which is small, and has no such key
@@ -113,7 +127,7 @@ def train_and_score(job: Job[DetectorRun], run: Run) -> None:
     assert isinstance(detector, ReconstructionConfig)
     run.begin()
     model = new_form(job, config)
-    state = TrainingState(model, config.learning_rate, config.steps, job.config.seed)
+    state = form_state(job, config, model)
     follow(run, "autoencoder", form_training(job, config, state, model), state)
     test = job.dataset.test
     error = ReconstructionDetector(model.channels, model.size, detector.by_place, detector.pooled)
@@ -137,20 +151,31 @@ def both_mixes(scores: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[s
     return {"one_against_rest": image_AUROC(scores, labels), "mix": float(np.mean(draws))}
 
 
-def measure(options: argparse.Namespace) -> list[dict[str, str | int | float]]:
-    """The figures of every case, trained now or before; written down after each."""
+def measure(options: argparse.Namespace) -> None:
+    """The figures of every case, trained now or before; written down after each.
+
+    What ``one_class.json`` knows stays in the report, and isn't trained again with the same keys.
+    """
     wanted = cases(options)
-    rows: list[dict[str, str | int | float]] = []
+    rows = {case_of(row): row for row in known_rows(options.out, options.quick)}
     with progress_bar("trainings", len(wanted)) as bar:
-        for case in wanted:
-            job = job_of(case, options)
-            run = run_of(job)
-            if not run.complete:
-                train_and_score(job, run)
-            rows.append({**asdict(case), **run.metrics})
-            write_report(options.out, rows, len(wanted), options.quick)
+        for number, case in enumerate(wanted, start=1):
+            if rows.get(case, {}).get("keys") != case.keys(options):
+                job = job_of(case, options)
+                run = run_of(job)
+                if not run.complete:
+                    train_and_score(job, run)
+                rows[case] = {
+                    **asdict(case), **run.metrics, "keys": case.keys(options), "commit": commit()
+                }  # fmt: skip
+            facts = {"command": options.command, "quick": options.quick, "missing": len(wanted) - number}
+            write_report(options.out, list(rows.values()), facts)
             bar.update()
-    return rows
+
+
+def case_of(row: Row) -> Case:
+    """The training that a row of the report tells of."""
+    return Case(str(row["dataset"]), int(row["normal"]), str(row["form"]), int(row["seed"]))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -175,7 +200,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and print where the tables are."""
     # Keys may stand anywhere: argparse would take those after a list of classes for classes.
-    options = parser().parse_intermixed_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_intermixed_args(given)
+    options.command = shlex.join(["python", "-m", "benchmarks.one_class", *without_places(given)])
     with mistakes_explained("train_detector", options.keys):
         for key in options.keys:
             if "=" not in key:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from latent_env.artifacts import write_atomically, write_json
+from latent_env.artifacts import read_json, write_atomically, write_json
 
 SHARE = 0.3
 """Of anomalies in the mix that published figures are on."""
 
-Row = dict[str, str | int | float]
+Row = dict[str, Any]
 
 PUBLISHED = {
     "mnist": {"AE": 0.9619, "MemAE without sparsity": 0.9725, "MemAE": 0.9751},
@@ -28,24 +29,43 @@ MEMORY = ("memae", "memvae")
 MIXES = {"mix": f"{SHARE:.0%} anomalies", "one_against_rest": "one against the rest"}
 
 
-def write_report(folder: Path, rows: Sequence[Row], planned: int, quick: bool) -> None:
-    """Write ``one_class.md`` and ``one_class.json`` of what is measured so far."""
-    facts = {"rows": list(rows), "planned": planned, "quick": quick, "published": PUBLISHED}
-    write_json(folder / "one_class.json", facts)
-    write_atomically(folder / "one_class.md", report(rows, planned, quick).encode())
+FILE = "one_class.json"
 
 
-def report(rows: Sequence[Row], planned: int, quick: bool) -> str:
+def known_rows(folder: Path, quick: bool) -> list[Row]:
+    """The rows of a report that is there already, if it is of the same kind."""
+    path = folder / FILE
+    facts: Mapping[str, Any] = read_json(path) if path.is_file() else {}
+    return list(facts["rows"]) if facts.get("quick") == quick else []
+
+
+def write_report(folder: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
+    """Write ``one_class.md`` and ``one_class.json`` of what is measured so far.
+
+    :param facts: ``command``, whether it was ``quick``, and how many trainings are ``missing``.
+    """
+    write_json(folder / FILE, {"rows": list(rows), **facts, "published": PUBLISHED})
+    write_atomically(folder / "one_class.md", report(rows, facts).encode())
+
+
+def report(rows: Sequence[Row], facts: Mapping[str, Any]) -> str:
     """All tables as Markdown."""
-    parts = ["# One class as normal: AUROC of the reconstruction error"]
+    quick = facts["quick"]
+    commits = dict.fromkeys(str(row["commit"]) for row in rows)
+    parts = [
+        "# One class as normal: AUROC of the reconstruction error",
+        f"```\n{facts['command']}\n```",
+        f"Commit {', '.join(commits)}.",
+    ]
     if quick:
         parts.append("A look (`--quick`): hardly trained, these figures say nothing about the forms.")
-    if len(rows) < planned:
-        parts.append(f"Not finished: {len(rows)} of {planned} trainings.")
+    if facts["missing"]:
+        parts.append(f"Not finished: {facts['missing']} trainings are missing.")
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         of_set = [row for row in rows if row["dataset"] == dataset]
+        parts.append(f"## {dataset}\n\n`{' '.join(of_set[-1]['keys'])}`")
         for mix, name in MIXES.items():
-            parts.append(f"## {dataset}, {name}\n\n{table(of_set, mix)}")
+            parts.append(f"### {name[0].upper()}{name[1:]}\n\n{table(of_set, mix)}")
         if not quick:
             parts += verdict(str(dataset), of_set)
     return "\n\n".join(parts) + "\n"

@@ -47,6 +47,7 @@ class Suits:
 
     latent: str = "spatial"
     latent_size: int = 8
+    prototypes: int = 100
     autoencoder_steps: int = 1000
     detector_steps: int = 800
     agent_steps: int = 16000

@@ -61,9 +61,15 @@ def new_form(job: Job[AutoencoderRun], config: FormConfig) -> MemoryAutoencoder:
             raise UserError(
                 f"autoencoder.{name}={getattr(config, name)} must not be negative: it weighs a loss"
             )
+    if not 0 <= config.warmup < 1:
+        raise UserError(
+            f"autoencoder.warmup={config.warmup:g} must lie from 0 to below 1: it is a share of the steps"
+        )
     if config.pooled not in POOLINGS:
         raise UserError(f"autoencoder.pooled={config.pooled} is unknown: choose one of {', '.join(POOLINGS)}")
     channels, size = job.dataset.channels, job.dataset.size
+    # There are no more flat latents to begin with than images.
+    items = min(config.items, len(job.train_images)) if config.latent == "flat" else config.items
     return job.build(
         lambda: MemoryAutoencoder(
             channels,
@@ -72,7 +78,7 @@ def new_form(job: Job[AutoencoderRun], config: FormConfig) -> MemoryAutoencoder:
             config.latent_size,
             config.width,
             config.variational,
-            config.items,
+            items,
             config.heads,
             config.shared,
             config.join,
@@ -87,12 +93,23 @@ def loss_weights(config: FormConfig) -> dict[str, float]:
     return {"kl": config.kl, "entropy": config.entropy}
 
 
+def form_state(job: Job[AutoencoderRun], config: FormConfig, model: MemoryAutoencoder) -> TrainingState:
+    """A training run from its beginning."""
+    return TrainingState(model, config.learning_rate, config.steps, job.config.seed, job.config.precision)
+
+
 def form_training(
     job: Job[AutoencoderRun], config: FormConfig, state: TrainingState, model: MemoryAutoencoder
 ) -> Iterator[Progress]:
     """The training loop, which all forms share."""
     return train_autoencoder(
-        state, model, job.train_images, config.batch_size, job.augmentation, loss_weights(config)
+        state,
+        model,
+        job.train_images,
+        config.batch_size,
+        job.augmentation,
+        loss_weights(config),
+        warmup=int(config.warmup * config.steps),
     )
 
 

@@ -67,9 +67,10 @@ class FormConfig(ConvConfig):
     heads: int = 1
     shared: bool = True
     join: str = "average"
-    shrinkage: float = 1.0
-    temperature: float = 0.1
+    shrinkage: float = 3.0
+    temperature: float = 0.02
     entropy: float = 2e-4
+    warmup: float = 0.3
     generated: int = 500
     pooled: str = "top"  # of the errors that are shown
 

@@ -19,3 +19,8 @@ def check_precision(precision: object, key: str = "precision") -> None:
 def computing_in(precision: str, device: torch.device) -> torch.autocast:
     """A context in which networks on ``device`` compute so; what they return may be of that kind, too."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision != FULL)
+
+
+def full_precision(device: torch.device) -> torch.autocast:
+    """A context in which networks on ``device`` compute in full precision, whatever is around it."""
+    return torch.autocast(device.type, enabled=False)

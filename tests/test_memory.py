@@ -31,7 +31,16 @@ WEIGHTS = {"kl": 0.1, "entropy": 2e-4}
 def make_form(form: str, latent: str = "flat", size: int = 16, **more: Any) -> MemoryAutoencoder:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return MemoryAutoencoder(1, size, latent, 4, width=8, **{**FORMS[form], **more})
+        model = MemoryAutoencoder(1, size, latent, 4, width=8, **{**FORMS[form], **more})
+        if model.memory is not None:
+            fill(model.memory)
+        return model
+
+
+def fill(memory: PrototypeMemory) -> None:
+    """Random prototypes."""
+    torch.nn.init.normal_(memory.prototypes)
+    memory.empty = False
 
 
 def stripes(count: int, size: int = 16) -> Tensor:
@@ -58,6 +67,7 @@ def slowly_addressed(token: Tensor, prototypes: Tensor, shrinkage: float, temper
 def test_addressing_is_that_of_a_slow_reference(places: int, shrinkage: float, temperature: float) -> None:
     torch.manual_seed(0)
     memory = PrototypeMemory(places, 7, 5, shrinkage, temperature).double()
+    fill(memory)
     tokens = torch.randn(4, 3, 5, dtype=torch.float64)
     retrieved, weights = memory(tokens)
     for image in range(4):
@@ -145,6 +155,44 @@ def test_only_the_memory_is_decoded_where_it_replaces_the_encoding() -> None:
         assert not torch.allclose(joined.decode(latents), joined.decode(3 * latents))
 
 
+@pytest.mark.parametrize("join", ["replace", "average", "concatenate"])
+def test_an_empty_memory_is_passed_by(join: str, tmp_path: Path) -> None:
+    model = make_form("memae", join=join)
+    latents = torch.randn(5, 4)
+    filled = model.decode(latents)
+    assert model.memory is not None
+    model.memory.load_state_dict({"prototypes": torch.zeros(1, 6, 4)})
+    decoded, weights = model.decode_with_weights(latents)
+    assert weights is None
+    assert not torch.allclose(decoded, filled)
+    # Whatever it will hold, a memory that answers with the question decodes the same.
+    given = torch.cat([latents, latents], 1) if join == "concatenate" else latents
+    torch.testing.assert_close(decoded, model.decoder(given).sigmoid())
+
+
+@pytest.mark.parametrize("latent", ["flat", "spatial"])
+def test_a_memory_is_filled_with_encodings_once_warm(latent: str) -> None:
+    images = stripes(32)
+    model = make_form("memae", latent)
+    assert model.memory is not None
+    model.memory.load_state_dict({"prototypes": torch.zeros_like(model.memory.prototypes)})
+    state = TrainingState(model, 3e-3, 6, 0)
+    for progress in train_autoencoder(state, model, images, 8, None, WEIGHTS, warmup=3):
+        assert model.memory.empty == (progress.step <= 3)
+        assert ("entropy" in progress.losses) == (progress.step > 3)
+
+
+def test_prototypes_begin_as_encodings_of_different_images() -> None:
+    images, generator = stripes(6), torch.Generator().manual_seed(0)
+    model = make_form("memae")
+    assert model.memory is not None
+    model.remember(images, generator)
+    known = model.encode(images.float() / 255)
+    near = torch.cdist(known, model.memory.prototypes[0]) / known.std(correction=0)
+    assert sorted(near.argmin(1).tolist()) == list(range(6))
+    assert float(near.detach().amin(1).max()) < 0.3
+
+
 def test_divergence_is_that_of_torch() -> None:
     model = make_form("memvae")
     assert isinstance(model.log_variance, torch.nn.Linear)
@@ -170,25 +218,28 @@ def test_saved_and_loaded_forms_are_the_same(form: str, latent: str, tmp_path: P
     assert torch.equal(again(floats), frozen(floats))
 
 
+@pytest.mark.parametrize("warmup", [2, 6])
 @pytest.mark.parametrize("form", FORMS)
-def test_training_goes_on_exactly_where_it_stopped(form: str) -> None:
+def test_training_goes_on_exactly_where_it_stopped(form: str, warmup: int) -> None:
     images = stripes(32)
 
     def fresh() -> tuple[MemoryAutoencoder, TrainingState]:
         model = make_form(form)
+        if model.memory is not None:
+            model.memory.load_state_dict({"prototypes": torch.zeros_like(model.memory.prototypes)})
         return model, TrainingState(model, 3e-3, 10, 0)
 
     whole, state = fresh()
-    for _ in train_autoencoder(state, whole, images, 8, None, WEIGHTS):
+    for _ in train_autoencoder(state, whole, images, 8, None, WEIGHTS, warmup=warmup):
         pass
     half, half_state = fresh()
-    for progress in train_autoencoder(half_state, half, images, 8, None, WEIGHTS):
+    for progress in train_autoencoder(half_state, half, images, 8, None, WEIGHTS, warmup=warmup):
         if progress.step == 4:
             break
     kept = {name: tensor.clone() for name, tensor in half_state.tensors().items()}
     other, other_state = fresh()
     other_state.restore(kept)
-    for _ in train_autoencoder(other_state, other, images, 8, None, WEIGHTS):
+    for _ in train_autoencoder(other_state, other, images, 8, None, WEIGHTS, warmup=warmup):
         pass
     for (name, a), b in zip(whole.state_dict().items(), other.state_dict().values(), strict=True):
         assert torch.equal(a, b), name

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from detectors.errors import UserError
 from detectors.images import at_once
+from detectors.precision import full_precision
 from detectors.tokens import as_tokens
 from latent_env.autoencoders.conv import ConvAutoencoder
 from latent_env.autoencoders.memory import PrototypeMemory, addressing_entropy
@@ -48,8 +49,8 @@ class MemoryAutoencoder(ConvAutoencoder):
 
     :param variational: encodings are distributions, pulled towards N(0, 1).
     :param items: prototypes in the memory; 0 for no memory.
-    :param heads: pieces that a flat latent is looked up in, each in a memory of its own: mixtures of whole
-        images can make up little, mixtures of pieces more.
+    :param heads: pieces that a flat latent is looked up in, each in a memory of its own: mixtures of pieces
+        can make up more than mixtures of whole images, anomalies among it.
     :param shared: one memory for all places of a spatial latent, else one for each.
     :param join: ``concatenate``: the decoder gets the encoding and what was retrieved for it; ``average``:
         their mean, so that it can't do without the memory; ``replace``: only what was retrieved.
@@ -103,20 +104,27 @@ class MemoryAutoencoder(ConvAutoencoder):
     def encoding(self, images: Tensor) -> Encoding:
         """Mean and variance of the encodings of images ``(B, C, H, W)`` in [0, 1]."""
         features = self.encoder[:-1](images * 2 - 1)
-        mean = self.encoder[-1](features)
+        mean = self.encoder[-1](features).float()
         if self.log_variance is None:
             return Encoding(mean, None)
-        return Encoding(mean, self.log_variance(features).clamp(LEAST_LOG_VARIANCE, MOST_LOG_VARIANCE))
+        spread = self.log_variance(features).float()
+        return Encoding(mean, spread.clamp(LEAST_LOG_VARIANCE, MOST_LOG_VARIANCE))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Raw latents ``(B, *latent_shape)`` to images ``(B, C, H, W)`` in [0, 1], by way of the memory."""
         return self.decode_with_weights(latents)[0]
 
     def decode_with_weights(self, latents: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The same, with the memory's weights ``(B, T, items)``; None without a memory."""
+        """The same, with the memory's weights ``(B, T, items)``; None without a memory.
+
+        An empty memory answers with what it is asked, so that encoder and decoder can learn before it.
+        """
         if self.memory is None:
             return super().decode(latents), None
-        retrieved, weights = self.memory(self._queries(latents))
+        if self.memory.empty:
+            return super().decode(self._joined(latents, latents)), None
+        with full_precision(latents.device):  # what is far and what is near differs in the last digits
+            retrieved, weights = self.memory(self._queries(latents.float()))
         known = self._as_latents(retrieved)
         return super().decode(self._joined(latents, known)), weights
 
@@ -131,7 +139,7 @@ class MemoryAutoencoder(ConvAutoencoder):
 
     @torch.no_grad()
     def remember(self, images: Tensor, generator: torch.Generator) -> None:
-        """Begin with what the encoder makes of ``images (N, C, H, W)`` uint8 now as prototypes."""
+        """Fill the memory with what the encoder makes of ``images (N, C, H, W)`` uint8 now."""
         assert self.memory is not None
         parts = images.split(at_once(self.size))
         tokens = torch.cat([self._queries(self.encode(part.float() / 255)) for part in parts])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -15,7 +17,8 @@ TINY = 1e-12
 class PrototypeMemory(nn.Module):
     """Learned prototypes, addressed by cosine: a token becomes a sparse mixture of the closest ones.
 
-    (Gong et al. 2019, "Memorizing Normality to Detect Anomaly".)
+    (Gong et al. 2019, "Memorizing Normality to Detect Anomaly".) It is empty, all its prototypes are 0, until
+    :meth:`start_from` fills it, or prototypes are loaded.
 
     :param places: 1 for one memory that all tokens share, else one memory for each of so many tokens.
     :param items: prototypes in each memory.
@@ -39,7 +42,8 @@ class PrototypeMemory(nn.Module):
             raise UserError(f"autoencoder.temperature={temperature:g} must be above 0, for example 0.1")
         self.places, self.items = places, items
         self.shrinkage, self.temperature = shrinkage, temperature
-        self.prototypes = nn.Parameter(torch.randn(places, items, width))
+        self.prototypes = nn.Parameter(torch.zeros(places, items, width))
+        self.empty = True
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """What the memory knows that is like ``tokens (B, T, C)``.
@@ -68,6 +72,12 @@ class PrototypeMemory(nn.Module):
         chosen = pool.gather(1, order[:, :, None].expand(-1, -1, pool.shape[2]))
         noise = torch.randn(chosen.shape, generator=generator).to(chosen)
         self.prototypes.copy_(chosen + 0.05 * pool.std(correction=0) * noise)
+        self.empty = False
+
+    def _load_from_state_dict(self, *arguments: Any, **more: Any) -> None:
+        super()._load_from_state_dict(*arguments, **more)
+        # Known to the host from now on: a step that asked the device would have to wait for it.
+        self.empty = not bool(self.prototypes.any())
 
     def _for_each(self, tokens: Tensor) -> Tensor:
         """The prototypes of every token's memory, ``(T, items, C)``."""

@@ -37,19 +37,28 @@ def train_autoencoder(
     batch_size: int,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     weights: Mapping[str, float] | None = None,
+    warmup: int = 0,
 ) -> Iterator[Progress]:
     """Train ``state.model``, which is ``model``, on ``images (N, C, H, W)`` uint8.
 
     :param augment: changes batches ``(B, C, H, W)`` in [0, 1] at random.
     :param weights: of the losses that a form adds, ``kl`` and ``entropy``.
+    :param warmup: after so many steps a memory is filled, and answers from then on. Prototypes are encodings
+        of images: before the encoder has learned something there are none worth keeping.
     """
     if state.step == 0:
         model.start_from(spread_over(images, START_IMAGES).float() / 255)
-        if isinstance(model, MemoryAutoencoder) and model.memory is not None:
-            model.remember(spread_over(images, max(START_IMAGES, model.items)), state.generator)
     model.train()
+    memory = model.memory if isinstance(model, MemoryAutoencoder) else None
     while state.step < state.total:
         watch = Stopwatch()
+        if (
+            isinstance(model, MemoryAutoencoder)
+            and memory is not None
+            and memory.empty
+            and state.step >= warmup
+        ):
+            model.remember(spread_over(images, max(START_IMAGES, model.items)), state.generator)
         index = torch.randint(len(images), (batch_size,), generator=state.generator)
         batch = images[index.to(images.device)].float() / 255
         if augment is not None:
