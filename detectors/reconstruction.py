@@ -21,8 +21,8 @@ Reconstruct = Callable[[Tensor], Tensor]
 SMOOTHED_FROM = 32
 """Images of fewer pixels a side are not smoothed: a neighbouring pixel is another part there."""
 
-TOP, MEAN, RELATIVE = "top", "mean", "relative"
-POOLINGS = (TOP, MEAN, RELATIVE)
+TOP, MEAN, RELATIVE, CENTRED = "top", "mean", "relative", "centred"
+POOLINGS = (TOP, MEAN, RELATIVE, CENTRED)
 
 BLURRED = 3
 """Relative errors are those of images seen through a window of so many pixels a side: what a decoder blurs,
@@ -40,8 +40,9 @@ class ReconstructionDetector(nn.Module):
     :param by_place: divide by the error that is usual at a place: an autoencoder always errs at edges.
     :param pooled: ``top`` suits defects, which are small. ``mean``, the mean of all squared errors, and
         ``relative``, the same as a share of the image's own contrast, suit images that show another thing
-        altogether: there a plain error mostly says how much there is to see. With both the map is squared
-        too.
+        altogether: there a plain error mostly says how much there is to see. ``centred`` is ``relative``
+        where it doesn't matter how bright an image is as a whole, as in photographs. With all three the map
+        is squared too.
     """
 
     input = IMAGE
@@ -53,9 +54,9 @@ class ReconstructionDetector(nn.Module):
         super().__init__()
         if pooled not in POOLINGS:
             raise UserError(f"detector.pooled={pooled} is unknown: choose one of {', '.join(POOLINGS)}")
-        if by_place and pooled == RELATIVE:
+        if by_place and pooled in (RELATIVE, CENTRED):
             raise UserError(
-                "detector.by_place=true doesn't go with detector.pooled=relative: choose one of them"
+                f"detector.by_place=true doesn't go with detector.pooled={pooled}: choose one of them"
             )
         if min(channels, size) < 1:
             raise ValueError(f"an image can't have the shape {(channels, size, size)}")
@@ -99,8 +100,8 @@ class ReconstructionDetector(nn.Module):
 
     def forward(self, images: Tensor, reconstructions: Tensor) -> Detection:
         """Judge images ``(B, C, H, W)`` in [0, 1], given their reconstructions of the same shape."""
-        if self.pooled == RELATIVE:
-            maps = _relative_errors(images, reconstructions)
+        if self.pooled in (RELATIVE, CENTRED):
+            maps = _relative_errors(images, reconstructions, self.pooled == CENTRED)
         else:
             maps = _errors(images, reconstructions)
         if self.by_place:
@@ -111,11 +112,15 @@ class ReconstructionDetector(nn.Module):
         return Detection(top_mean(maps) if self.pooled == TOP else maps.flatten(1).mean(1), maps)
 
 
-def _relative_errors(images: Tensor, reconstructions: Tensor) -> Tensor:
+def _relative_errors(images: Tensor, reconstructions: Tensor, centred: bool) -> Tensor:
     """Squared errors of blurred images ``(B, C, H, W)`` as a share of the image's variance, ``(B, 1, H,
     W)``.
+
+    :param centred: leave out what all pixels and channels have in common of them.
     """
     errors = images - reconstructions
+    if centred:
+        errors = errors - errors.mean((1, 2, 3), keepdim=True)
     if errors.shape[-1] >= SMOOTHED_FROM:
         errors = functional.avg_pool2d(errors, BLURRED, 1, BLURRED // 2, count_include_pad=False)
     contrast = images.var((1, 2, 3), correction=0, keepdim=True)

@@ -146,7 +146,7 @@ def test_looks_are_epochs_but_not_too_many() -> None:
         ("autoencoder.kl=-1", "autoencoder.kl=-1.0 must not be negative"),
         ("autoencoder.heads=3", "heads=3 must divide"),
         ("autoencoder.warmup=1", "autoencoder.warmup=1 must lie from 0 to below 1"),
-        ("autoencoder.pooled=best", "pooled=best is unknown: choose one of top, mean, relative"),
+        ("autoencoder.pooled=best", "pooled=best is unknown: choose one of top, mean, relative, centred"),
         ("autoencoder.temperature=0", "autoencoder.temperature=0.0 must be above 0"),
         ("autoencoder.itmes=5", "autoencoder.itmes=5 is an unknown key"),
     ],

@@ -283,7 +283,23 @@ def test_relative_errors_forgive_faint_images_nothing() -> None:
     torch.testing.assert_close(bright.score, bright.map.flatten(1).mean(1))
     expected = 0.01 / (float(image.var(correction=0)) + 0.002)
     assert float(bright.score) == pytest.approx(expected, rel=1e-4)
-    for arguments in ({"pooled": "best"}, {"pooled": "relative", "by_place": True}):
+    for arguments in (
+        {"pooled": "best"},
+        *({"pooled": p, "by_place": True} for p in ("relative", "centred")),
+    ):
         with pytest.raises(UserError, match=r"detector\."):
             ReconstructionDetector(1, 32, **arguments)  # type: ignore[arg-type]
     assert ReconstructionDetector(**detector.hyperparameters()).pooled == "relative"
+
+
+def test_centred_errors_forgive_brightness_alone() -> None:
+    relative, centred = (ReconstructionDetector(3, 32, pooled=pooled) for pooled in ("relative", "centred"))
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 32, 32)
+    decoded = images + 0.1 * torch.randn_like(images)
+    brighter = decoded + torch.tensor([0.3, -0.2, 0.1, 0.0])[:, None, None, None]
+    scores = centred(images, decoded).score
+    torch.testing.assert_close(centred(images, brighter).score, scores)
+    assert bool((relative(images, brighter).score[:3] > 2 * scores[:3]).all())
+    redder = decoded + torch.tensor([0.3, 0.0, 0.0])[:, None, None]  # a colour is no brightness
+    assert bool((centred(images, redder).score > 2 * scores).all())
