@@ -13,8 +13,6 @@ For example
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,14 +20,13 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 
+from benchmarks.asking import asked, asking
 from benchmarks.augmentation.records import commit
-from benchmarks.augmentation.wording import without_places
 from benchmarks.one_class_report import SHARE, Row, known_rows, write_report
 from conf.choices import CONF
 from conf.forms import form_state, form_training, new_form
 from conf.job import Job, start_job
-from conf.launch import mistakes_explained
-from conf.schema import DetectorRun, FormConfig, ReconstructionConfig, register_schema
+from conf.schema import DetectorRun, FormConfig, ReconstructionConfig
 from detectors.errors import UserError
 from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector
@@ -180,14 +177,7 @@ def case_of(row: Row) -> Case:
 
 def parser() -> argparse.ArgumentParser:
     """The arguments."""
-    made = argparse.ArgumentParser(
-        prog="python -m benchmarks.one_class",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("keys", nargs="*", metavar="key=value", help="keys of train_detector.py, for all cases")
-    made.add_argument("--data", type=Path, default=Path("data"), help="where data sets lie (default data)")
-    made.add_argument("--out", type=Path, default=Path("results/one_class"), help="where all of it is kept")
+    made = asking("benchmarks.one_class", __doc__, "train_detector", "for all cases", out="results/one_class")
     made.add_argument("--prepared", type=Path, help="where prepared images are kept (default: below --out)")
     made.add_argument("--datasets", nargs="+", choices=DATASETS, default=["mnist", "cifar10"])
     made.add_argument("--classes", nargs="+", type=int, choices=range(10), default=list(range(10)))
@@ -198,18 +188,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure, and print where the tables are."""
-    # Keys may stand anywhere: argparse would take those after a list of classes for classes.
-    given = sys.argv[1:] if arguments is None else arguments
-    options = parser().parse_intermixed_args(given)
-    options.command = shlex.join(["python", "-m", "benchmarks.one_class", *without_places(given)])
-    with mistakes_explained("train_detector", options.keys):
-        for key in options.keys:
-            if "=" not in key:
-                raise UserError(f"{key}: give keys of train_detector.py as key=value")
+    """Measure, and print the tables."""
+    with asked(parser(), arguments) as options:
         if options.seeds < 1:
             raise UserError(f"--seeds {options.seeds} must be at least 1")
-        register_schema()
         measure(options)
         print((options.out / "one_class.md").read_text(encoding="utf-8"))
 

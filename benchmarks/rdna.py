@@ -14,23 +14,20 @@ from __future__ import annotations
 
 import argparse
 import io
-import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from hydra import compose, initialize_config_dir
 
+from benchmarks.asking import asked, asking
 from benchmarks.augmentation.plan import DATASETS, Data
 from benchmarks.augmentation.records import commit
-from benchmarks.augmentation.wording import without_places
 from benchmarks.rdna_report import Outcome, Setting, write_report
 from conf.choices import CONF
 from conf.detector_learning import learn_alone
 from conf.job import Job, start_job
-from conf.launch import mistakes_explained
-from conf.schema import DetectorRun, TrainedConfig, register_schema
+from conf.schema import DetectorRun, TrainedConfig
 from detectors.errors import UserError
 from latent_env.artifacts import load_detector, save_detector, write_atomically
 from latent_env.evaluation import evaluate_test, log_evaluation
@@ -148,7 +145,6 @@ def outcome_of(case: Case, run: Run) -> Outcome:
 def measure(options: argparse.Namespace) -> None:
     """The outcome of every case, trained now or before; written down after each."""
     wanted = cases(options)
-    command = shlex.join(["python", "-m", "benchmarks.rdna", *without_places(options.given)])
     outcomes: list[Outcome] = []
     with progress_bar("trainings", len(wanted)) as bar:
         for case in wanted:
@@ -157,21 +153,14 @@ def measure(options: argparse.Namespace) -> None:
             if not run.complete:
                 train_and_score(job, run)
             outcomes.append(outcome_of(case, run))
-            facts = {"command": command, "commit": commit(), "keys": list(options.keys)}
+            facts = {"command": options.command, "commit": commit(), "keys": list(options.keys)}
             write_report(options.out, outcomes, len(wanted), SETTINGS[options.setting], facts)
             bar.update()
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments."""
-    made = argparse.ArgumentParser(
-        prog="python -m benchmarks.rdna",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument("keys", nargs="*", metavar="key=value", help="keys of train_detector.py, for all cases")
-    made.add_argument("--data", type=Path, default=Path("data"), help="where data sets lie (default data)")
-    made.add_argument("--out", type=Path, default=Path("results/rdna"), help="where all of it is kept")
+    made = asking("benchmarks.rdna", __doc__, "train_detector", "for all cases", out="results/rdna")
     made.add_argument("--prepared", type=Path, help="where prepared images are kept (default: below --out)")
     made.add_argument("--datasets", nargs="+", choices=DATASETS, default=["bottle", "magnetic_tile"])
     made.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
@@ -192,19 +181,11 @@ def check_found(data: Data, name: str, folder: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and print the report."""
-    given = sys.argv[1:] if arguments is None else arguments
-    # Keys may stand anywhere: argparse would take those after a list of data sets for data sets.
-    options = parser().parse_intermixed_args(given)
-    options.given = given
-    with mistakes_explained("train_detector", options.keys):
-        for key in options.keys:
-            if "=" not in key:
-                raise UserError(f"{key}: give keys of train_detector.py as key=value")
+    with asked(parser(), arguments) as options:
         if options.seeds < 1:
             raise UserError(f"--seeds {options.seeds} must be at least 1")
         for name in options.datasets:
             check_found(DATASETS[name], name, options.data)
-        register_schema()
         measure(options)
         print((options.out / "RESULTS.md").read_text(encoding="utf-8"))
 

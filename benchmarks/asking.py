@@ -1,0 +1,50 @@
+"""What the benchmarks have in common that train many cases: how they are asked, and how mistakes are told."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.augmentation.wording import without_places
+from conf.launch import mistakes_explained
+from conf.schema import register_schema
+from detectors.errors import UserError
+
+
+def asking(module: str, about: str | None, script: str, keys_for: str, out: str) -> argparse.ArgumentParser:
+    """The arguments that all of them take.
+
+    :param script: whose keys may follow, ``train_detector`` or so.
+    :param keys_for: what these keys are for.
+    :param out: the folder where everything is kept by default.
+    """
+    made = argparse.ArgumentParser(
+        prog=f"python -m {module}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.set_defaults(module=module, script=script)
+    made.add_argument("keys", nargs="*", metavar="key=value", help=f"keys of {script}.py, {keys_for}")
+    made.add_argument("--data", type=Path, default=Path("data"), help="where data sets lie (default data)")
+    made.add_argument("--out", type=Path, default=Path(out), help=f"where all of it is kept (default {out})")
+    return made
+
+
+@contextmanager
+def asked(parser: argparse.ArgumentParser, arguments: list[str] | None) -> Iterator[argparse.Namespace]:
+    """What was asked for, with the ``command`` that asked; a user's mistake ends in one line.
+
+    :param arguments: of the command line; None for those that this program was started with.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    # Keys may stand anywhere: argparse would take those after a list of names for more names.
+    options = parser.parse_intermixed_args(given)
+    options.command = shlex.join(["python", "-m", options.module, *without_places(given)])
+    with mistakes_explained(options.script, options.keys):
+        for key in options.keys:
+            if "=" not in key:
+                raise UserError(f"{key}: give keys of {options.script}.py as key=value")
+        register_schema()
+        yield options
