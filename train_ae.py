@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from conf.autoencoder_types import ConvConfig, FormConfig, PretrainedConfig
 from conf.eyes import pretrained_eyes, unfitted_encoder
 from conf.forms import epoch_looks, form_state, form_training, new_form, show_form, steps_between_looks
 from conf.job import Job, say, start_job
 from conf.launch import run_script
-from conf.schema import AutoencoderRun, ConvConfig, FormConfig, PretrainedConfig
+from conf.schema import AutoencoderRun
 from detectors.images import ImageSource, at_once
 from detectors.likeness import structural_similarity
 from detectors.training_state import TrainingState

@@ -10,7 +10,15 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from conf.autoencoder_types import PretrainedConfig
 from conf.detector_learning import learn_to_detect, new_detector, starting_points
+from conf.detector_types import (
+    DetectorConfig,
+    EnsembleConfig,
+    RdnaConfig,
+    ReconstructionConfig,
+    TrainedConfig,
+)
 from conf.eyes import eyes_settings, pretrained_eyes, unfitted_encoder
 from conf.job import Job, say, start_job
 from conf.latent_learning import (
@@ -21,15 +29,7 @@ from conf.latent_learning import (
 )
 from conf.launch import run_script
 from conf.rdna_learning import check_rdna
-from conf.schema import (
-    DetectorConfig,
-    DetectorRun,
-    EnsembleConfig,
-    PretrainedConfig,
-    RdnaConfig,
-    ReconstructionConfig,
-    TrainedConfig,
-)
+from conf.schema import DetectorRun
 from conf.second_opinion import second_names
 from conf.validation import roles, trial
 from detectors.base import IMAGE, LATENT, Detection

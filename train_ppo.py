@@ -17,12 +17,14 @@ from conf.agents import check_keep, make_agent, make_dynamics
 from conf.conclusion import conclude
 from conf.curves import curve_of
 from conf.denoise import denoise_main
+from conf.detector_types import TrainedConfig
+from conf.env_types import DenoiseEnvConfig
 from conf.job import Job, say, start_job
 from conf.judging import check_judges
 from conf.launch import run_script
 from conf.mixture import Tried, check_choice, check_mixture, choose_mixture, learn_mixtures
 from conf.rounds import agent_own_settings, play, sources, tidy
-from conf.schema import AgentRun, DenoiseEnvConfig, TrainedConfig
+from conf.schema import AgentRun
 from conf.validation import check_trial
 from detectors.errors import UserError
 from latent_env.runs import Run

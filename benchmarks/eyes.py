@@ -19,13 +19,15 @@ from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 from scipy import stats
 
+from conf.autoencoder_types import PretrainedConfig
 from conf.choices import CONF
 from conf.detector_learning import new_detector
+from conf.detector_types import TransformerConfig
 from conf.eyes import pretrained_eyes
 from conf.job import Job, start_job
 from conf.latent_learning import check_latent_synthesis, learn_from_latents
 from conf.launch import mistakes_explained
-from conf.schema import DetectorRun, PretrainedConfig, TransformerConfig, register_schema
+from conf.schema import DetectorRun, register_schema
 from detectors.base import LATENT, Detector
 from detectors.distance import DistanceDetector
 from detectors.errors import UserError

@@ -23,10 +23,12 @@ from numpy.typing import NDArray
 from benchmarks.asking import asked, asking
 from benchmarks.augmentation.records import commit
 from benchmarks.one_class_report import SHARE, Row, known_rows, write_report
+from conf.autoencoder_types import FormConfig
 from conf.choices import CONF
+from conf.detector_types import ReconstructionConfig
 from conf.forms import form_state, form_training, new_form
 from conf.job import Job, start_job
-from conf.schema import DetectorRun, FormConfig, ReconstructionConfig
+from conf.schema import DetectorRun
 from detectors.errors import UserError
 from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector

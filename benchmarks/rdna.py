@@ -26,8 +26,9 @@ from benchmarks.augmentation.records import commit
 from benchmarks.rdna_report import Outcome, Setting, write_report
 from conf.choices import CONF
 from conf.detector_learning import learn_alone
+from conf.detector_types import TrainedConfig
 from conf.job import Job, start_job
-from conf.schema import DetectorRun, TrainedConfig
+from conf.schema import DetectorRun
 from detectors.errors import UserError
 from latent_env.artifacts import load_detector, save_detector, write_atomically
 from latent_env.evaluation import evaluate_test, log_evaluation

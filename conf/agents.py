@@ -19,11 +19,8 @@ from agents.ppo import make_ppo
 from agents.sb3_vec_env import LatentVecEnv
 from agents.scripted import FeatureNoiseAgent, GlassAgent, GradientAgent, NoneAgent, RandomAgent
 from agents.smallest import SmallestAgent
-from conf.job import Job, derived_seed
-from conf.schema import (
+from conf.agent_types import (
     AgentConfig,
-    AgentRun,
-    AugmentEnvConfig,
     CemConfig,
     FeatureNoiseConfig,
     GlassConfig,
@@ -35,6 +32,9 @@ from conf.schema import (
     SmallestConfig,
     UntrainedConfig,
 )
+from conf.env_types import AugmentEnvConfig
+from conf.job import Job, derived_seed
+from conf.schema import AgentRun
 from detectors.errors import UserError
 from latent_env.dynamics import Dynamics, Episodes
 from latent_env.progress import progress_bar

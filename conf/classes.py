@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conf.env_types import DenoiseEnvConfig
 from conf.job import Job
-from conf.schema import AgentRun, DenoiseEnvConfig
+from conf.schema import AgentRun
 from detectors.errors import UserError
 from detectors.images import ImageSource, spread_positions
 from latent_env.artifacts import load_autoencoder

@@ -14,9 +14,10 @@ from agents.rollout import Augmented
 from agents.showing import show_embedding
 from conf.agents import augment_env
 from conf.curves import CURVES
+from conf.detector_types import TrainedConfig
 from conf.job import Job
 from conf.mixture import LEARNED, Tried
-from conf.schema import AgentRun, TrainedConfig
+from conf.schema import AgentRun
 from latent_env.artifacts import write_atomically, write_json
 from latent_env.evaluation import Evaluation, evaluate_test, log_curves, log_evaluation
 from latent_env.latents import Eyes

@@ -16,11 +16,13 @@ from agents.learners import MAKERS, make_learner
 from agents.painting import Painted, paint
 from agents.sb3_vec_env import LatentVecEnv
 from agents.scripted import NoneAgent, RandomAgent
+from conf.agent_types import LearnerConfig, RandomMatchedConfig, UntrainedConfig
 from conf.agents import learn_policy, untrained_policy
 from conf.classes import AutoencoderStage, Classes, SpaceAt, find_classes, find_space
 from conf.denoise_report import conclude_denoising
+from conf.env_types import DenoiseEnvConfig
 from conf.job import LARGEST_SEED, Job, derived_seed, say
-from conf.schema import AgentRun, DenoiseEnvConfig, LearnerConfig, RandomMatchedConfig, UntrainedConfig
+from conf.schema import AgentRun
 from detectors.errors import UserError
 from detectors.training_state import TrainingState
 from latent_env.artifacts import load_artifact, save_artifact, write_atomically

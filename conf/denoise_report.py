@@ -11,17 +11,17 @@ from torch import Tensor, nn
 from agents.base import Agent
 from agents.batch_ppo import minibatch
 from agents.painting import paint
-from conf.classes import Classes, SpaceAt
-from conf.job import Job, derived_seed
-from conf.schema import (
+from conf.agent_types import (
     ActorCriticConfig,
-    AgentRun,
     DecisionTransformerConfig,
-    LearnerSuit,
     MpoConfig,
     PPOConfig,
     ReinforceConfig,
 )
+from conf.classes import Classes, SpaceAt
+from conf.env_types import LearnerSuit
+from conf.job import Job, derived_seed
+from conf.schema import AgentRun
 from detectors.training_state import Progress, TrainingState
 from latent_env.artifacts import load_artifact, save_artifact, write_atomically, write_json
 from latent_env.autoencoders import FrozenAutoencoder

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from conf.curves import add_point
+from conf.detector_types import EnsembleConfig, RdnaConfig, TrainedConfig, TransformerConfig
 from conf.job import Job
 from conf.latent_learning import learn_from_latents, make_synthesis
 from conf.rdna_learning import learn_to_restore, new_rdna
-from conf.schema import DetectorRun, EnsembleConfig, RdnaConfig, TrainedConfig, TransformerConfig
+from conf.schema import DetectorRun
 from conf.second_opinion import add_second_opinion
 from conf.validation import known_anomalies, looks_every, seen
 from detectors.base import LATENT, Detector

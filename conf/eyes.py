@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from conf.autoencoder_types import PretrainedConfig
 from conf.job import Job, say
-from conf.schema import AutoencoderRun, PretrainedConfig
+from conf.schema import AutoencoderRun
 from detectors.errors import UserError
 from latent_env.artifacts import load_artifact, save_artifact
 from latent_env.autoencoders.backbone import Backbone

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conf.autoencoder_types import FormConfig
 from conf.job import Job, derived_seed, say
-from conf.schema import AutoencoderRun, FormConfig
+from conf.schema import AutoencoderRun
 from detectors.errors import UserError
 from detectors.images import ImageSource, at_once, spread_over
 from detectors.reconstruction import POOLINGS, ReconstructionDetector

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from conf.autoencoder_types import PretrainedConfig
 from conf.datasets import Place
-from conf.schema import AutoencoderRun, DetectorRun, PretrainedConfig
+from conf.schema import AutoencoderRun, DetectorRun
 from detectors.errors import UserError
 from detectors.images import ImageSource
 from detectors.precision import HALF, check_precision

@@ -12,8 +12,9 @@ from typing import Any
 from agents.rollout import Augmented
 from conf.agents import heeds_detectors
 from conf.detector_learning import learn_alone
+from conf.detector_types import TrainedConfig
 from conf.job import LARGEST_SEED, Job, derived_seed
-from conf.schema import AgentRun, TrainedConfig
+from conf.schema import AgentRun
 from detectors.base import Detector
 from detectors.errors import UserError
 from detectors.images import spread_positions

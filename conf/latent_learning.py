@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from conf.curves import add_point
+from conf.detector_types import TransformerConfig
 from conf.job import Job
-from conf.schema import DetectorRun, TransformerConfig
+from conf.schema import DetectorRun
 from conf.validation import looks_every, seen
 from detectors.errors import UserError
 from detectors.latent_diet import SAMPLES, LatentDiet, Pool

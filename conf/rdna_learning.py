@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 
 from conf.curves import add_point
+from conf.detector_types import RdnaConfig
 from conf.job import Job
-from conf.schema import DetectorRun, RdnaConfig
+from conf.schema import DetectorRun
 from conf.validation import looks_every, seen
 from detectors.base import IMAGE
 from detectors.errors import UserError

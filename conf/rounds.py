@@ -14,11 +14,12 @@ from stable_baselines3.common.utils import set_random_seed
 from agents.rollout import Augmented, collect, load_augmented, save_augmented
 from agents.scripted import RandomAgent
 from agents.showing import show_samples
+from conf.agent_types import AgentConfig
 from conf.agents import augment_env, choose_agent, make_dynamics
 from conf.job import LARGEST_SEED, Job, derived_seed
 from conf.judging import judged, judges_digest, varied_job
 from conf.mixture import LEARNED, RANDOM, TRIED
-from conf.schema import AgentConfig, AgentRun
+from conf.schema import AgentRun
 from latent_env.dynamics import Dynamics
 from latent_env.latents import Eyes
 from latent_env.progress import progress_bar

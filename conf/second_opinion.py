@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from conf.detector_types import EnsembleConfig, RdnaConfig
 from conf.job import Job, say
-from conf.schema import DetectorRun, EnsembleConfig, RdnaConfig
+from conf.schema import DetectorRun
 from conf.validation import roles, seen
 from detectors.base import IMAGE, LATENT, Detector
 from detectors.ensemble import EnsembleDetector

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from conf.detector_types import TrainedConfig
 from conf.job import Job
-from conf.schema import DetectorRun, TrainedConfig
+from conf.schema import DetectorRun
 from detectors.base import LATENT
 from detectors.errors import UserError
 from detectors.held_out import HeldOutSynthesis

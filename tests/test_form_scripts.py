@@ -19,8 +19,8 @@ import train_ae
 import train_detector
 from benchmarks import one_class
 from benchmarks.one_class_report import report, verdict
+from conf.autoencoder_types import FormConfig
 from conf.forms import epoch_looks, form_training, new_form
-from conf.schema import FormConfig
 from detectors.errors import UserError
 from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector

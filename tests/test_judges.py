@@ -22,11 +22,12 @@ import conf.rounds as rounds
 import train_ppo
 from agents.rollout import Augmented, collect
 from agents.scripted import RandomAgent
+from conf.agent_types import AgentConfig, MixupConfig, UntrainedConfig
 from conf.agents import make_dynamics
 from conf.detector_learning import learn_alone
 from conf.job import Job
 from conf.judging import check_judges, judged, varied_job
-from conf.schema import AgentConfig, AgentRun, MixupConfig, UntrainedConfig
+from conf.schema import AgentRun
 from detectors.base import Detector
 from detectors.errors import UserError
 from latent_env.judges import SHARED, load_judges, save_judges, share_memory

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from torch import Tensor
 
+from conf.detector_types import JudgesConfig, RdnaConfig, TrainedConfig, TransformerConfig
 from conf.rdna_learning import check_rdna
-from conf.schema import JudgesConfig, RdnaConfig, TrainedConfig, TransformerConfig
 from detectors.critics import FIRST, Critic, urge
 from detectors.errors import UserError
 from detectors.heads import is_headed

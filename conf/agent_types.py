@@ -1,0 +1,158 @@
+"""The types of `agent=`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+
+@dataclass
+class AgentConfig:
+    """What chooses Δz."""
+
+    name: str = MISSING
+    perturbation: str = "auto"
+    keep: float = 1.0
+
+
+@dataclass
+class GradientConfig(AgentConfig):
+    """Gradient ascent on the detector's loss."""
+
+    steps: int = 5
+    step_size: float = 0.3
+
+
+@dataclass
+class FeatureNoiseConfig(AgentConfig):
+    """Noise on every token."""
+
+    strength: float = 1.5
+
+
+@dataclass
+class GlassConfig(FeatureNoiseConfig):
+    """Gradient ascent from noise, projected to a shell."""
+
+    steps: int = 20
+    step_size: float = 0.1
+    project_every: int = 5
+
+
+@dataclass
+class MixupConfig(AgentConfig):
+    """Part of the way to another image's latent."""
+
+    low: float = 0.2
+    high: float = 0.8
+
+
+@dataclass
+class SmallestConfig(AgentConfig):
+    """The smallest changes that the detector still tells apart, learned by several perturbators."""
+
+    perturbators: int = 4
+    hidden: int = 64
+    steps: int = 200
+    learning_rate: float = 3e-3
+    size_weight: float = 0.3
+    repulsion_weight: float = 0.5
+
+
+@dataclass
+class CemConfig(AgentConfig):
+    """The cross-entropy method."""
+
+    total_steps: int = MISSING
+    steps: int = 16
+    elites: float = 0.2
+    smoothing: float = 0.5
+    least_deviation: float = 0.3
+
+
+@dataclass
+class LearnerConfig(AgentConfig):
+    """An agent that learns from what worlds pay, as Stable-Baselines3's do."""
+
+    total_steps: int = MISSING
+    learning_rate: float = 1e-3
+    least_deviation: float = 0.3
+    hidden: list[int] = field(default_factory=lambda: [128, 128])
+
+
+@dataclass
+class OnPolicyConfig(LearnerConfig):
+    """One that learns from its own rollouts."""
+
+    n_steps: int = 16
+    gamma: float = 0.9
+    ent_coef: float = 0.005
+    first_deviation: float = 1.0
+
+
+@dataclass
+class PPOConfig(OnPolicyConfig):
+    """Stable-Baselines3's PPO, learning on the batch of worlds."""
+
+    batch_size: int | None = None
+    n_epochs: int = 8
+
+
+@dataclass
+class ReinforceConfig(OnPolicyConfig):
+    """The policy gradient with a learned baseline."""
+
+    baseline_epochs: int = 8
+
+
+@dataclass
+class ActorCriticConfig(OnPolicyConfig):
+    """Stable-Baselines3's A2C."""
+
+    gae_lambda: float = 0.9
+
+
+@dataclass
+class MpoConfig(LearnerConfig):
+    """Maximum a posteriori policy optimisation."""
+
+    n_steps: int = 4
+    gradient_steps: int = 16
+    batch_size: int = 256
+    buffer_size: int = 50_000
+    learning_starts: int = 1024
+    gamma: float = 0.9
+    first_deviation: float = 1.0
+    candidates: int = 16
+    epsilon: float = 0.1
+    epsilon_mean: float = 0.05
+    epsilon_deviation: float = 1e-3
+
+
+@dataclass
+class DecisionTransformerConfig(LearnerConfig):
+    """A sequence model of recorded episodes, asked for a high return."""
+
+    teachers: list[str] = field(default_factory=list)
+    wish: float | None = None
+    context: int = 1
+    heads: int = 4
+    n_steps: int = 16
+    gradient_steps: int = 16
+    batch_size: int = 256
+    remembered: int = 200_000
+
+
+@dataclass
+class UntrainedConfig(AgentConfig):
+    """PPO's policy with the weights it begins with."""
+
+    hidden: list[int] = field(default_factory=lambda: [128, 128])
+
+
+@dataclass
+class RandomMatchedConfig(PPOConfig):
+    """Random actions with lengths of Δz like those of a PPO that is trained first."""
+
+    candidates: int = 64
