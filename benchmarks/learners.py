@@ -114,7 +114,7 @@ SOLVERS = {
     "decision_transformer": Solver(
         128_000,
         lambda env, seed: DecisionTransformer(
-            "MlpPolicy", env, n_steps=200, gradient_steps=75, batch_size=64, learning_rate=1e-3,
+            "MlpPolicy", env, n_steps=200, gradient_steps=150, batch_size=64, learning_rate=_falling(1e-3),
             policy_kwargs={**_net(), "context": 8}, seed=seed, device="cpu",
         ),
     ),
