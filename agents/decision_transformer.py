@@ -20,6 +20,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import safe_mean
 from torch import Tensor, nn
 from torch.nn import functional
@@ -186,7 +187,7 @@ class DecisionTransformer(BaseAlgorithm):
         policy: str | type[DecisionTransformerPolicy],
         env: Any,
         teachers: Sequence[Teacher] = (),
-        learning_rate: float = 1e-3,
+        learning_rate: float | Schedule = 1e-3,
         n_steps: int = 64,
         batch_size: int = 64,
         gradient_steps: int = 64,

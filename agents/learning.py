@@ -29,6 +29,9 @@ from latent_env.supervision import Interrupt, interrupt_deferred
 KEEP_SECONDS = 30.0
 LEAST_DEVIATION = 0.05
 POLICY, MEMORY = "policy", "memory"
+UPDATES = "_n_updates"
+"""Where SB3's learners count their updates; MPO's copies catch up by that count."""
+
 REPLAYED = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
 
 
@@ -141,11 +144,12 @@ def optimizers(model: BaseAlgorithm) -> dict[str, torch.optim.Optimizer]:
 
 
 def policy_tensors(model: BaseAlgorithm) -> dict[str, Tensor]:
-    """Policy, optimisers and step count as tensors."""
+    """Policy, optimisers, and how many steps and updates there were, as tensors."""
     kept = {f"policy.{name}": tensor for name, tensor in model.policy.state_dict().items()}
     for name, optimizer in optimizers(model).items():
         kept |= optimizer_tensors(optimizer, name)
     kept["num_timesteps"] = torch.tensor(model.num_timesteps)
+    kept["updates"] = torch.tensor(getattr(model, UPDATES))
     return kept
 
 
@@ -160,6 +164,8 @@ def restore_policy(model: BaseAlgorithm, tensors: Mapping[str, Tensor]) -> None:
     for name, optimizer in optimizers(model).items():
         restore_optimizer(optimizer, tensors, name)
     model.num_timesteps = int(tensors["num_timesteps"])
+    if "updates" in tensors:  # policies that were saved earlier don't say
+        setattr(model, UPDATES, int(tensors["updates"]))
     for teacher in model.teachers if isinstance(model, DecisionTransformer) else ():
         if isinstance(teacher, ForwardBackwards):
             teacher.skip(model.num_timesteps)

@@ -8,7 +8,8 @@ episodes that the PPO and the MPO of the same seed played.
 worth beside those of a plain diffusion model.
 
 What is done is kept: the same command goes on where it was stopped, and two of them for different tasks may
-run beside each other. For example
+run beside each other. Where --out has tables already, new rows are added to them, and those of a training
+that was done again replace the earlier ones. For example
 
   python -m benchmarks.learners --out results/learners
   python -m benchmarks.learners --tasks pendulum --agents mpo --seeds 0 --out results/look
@@ -41,7 +42,7 @@ from agents.mpo import MPO
 from agents.reinforce import Reinforce
 from agents.trajectories import Watching
 from benchmarks.augmentation.records import commit
-from benchmarks.learners_report import write_report
+from benchmarks.learners_report import merged, read_rows, write_report
 from conf.choices import CONF
 from conf.denoise import denoise_stage
 from conf.job import start_job
@@ -113,7 +114,7 @@ SOLVERS = {
     "decision_transformer": Solver(
         128_000,
         lambda env, seed: DecisionTransformer(
-            "MlpPolicy", env, n_steps=200, gradient_steps=75, batch_size=64, learning_rate=1e-3,
+            "MlpPolicy", env, n_steps=200, gradient_steps=150, batch_size=64, learning_rate=_falling(1e-3),
             policy_kwargs={**_net(), "context": 8}, seed=seed, device="cpu",
         ),
     ),
@@ -216,9 +217,13 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def report(out: Path) -> None:
-    """Write the tables of all that is done, by whichever command."""
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("cases/*/case.json"))]
-    write_report(out, rows)
+    """Write the tables of all that is done, by whichever command and wherever.
+
+    A published ``RESULTS.json`` says what was measured elsewhere; what is measured again takes its place.
+    """
+    published = read_rows(out)
+    measured = [json.loads(path.read_text(encoding="utf-8")) for path in out.glob("cases/*/case.json")]
+    write_report(out, merged(published, measured))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from scipy import stats
 from latent_env.artifacts import write_atomically, write_json
 
 Row = dict[str, Any]
+RESULTS = "RESULTS.json"
 SOLVED = -250.0
 NEARLY = 0.9
 """The share of the diffusion model's class accuracy that the best learner is meant to reach."""
@@ -26,9 +28,22 @@ FIGURES = {
 }
 
 
+def read_rows(folder: Path) -> list[Row]:
+    """The rows of the ``RESULTS.json`` that is there already, if any."""
+    path = folder / RESULTS
+    rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.is_file() else []
+    return rows
+
+
+def merged(earlier: Sequence[Row], later: Sequence[Row]) -> list[Row]:
+    """One row for each training: the ``later`` one, where there are two. In an order that stays."""
+    known = {(row["task"], row["agent"], row["seed"]): row for row in (*earlier, *later)}
+    return [known[key] for key in sorted(known)]
+
+
 def write_report(folder: Path, rows: Sequence[Row]) -> None:
     """Write ``RESULTS.md`` and ``RESULTS.json`` of what is measured so far."""
-    write_json(folder / "RESULTS.json", {"runs": list(rows)})
+    write_json(folder / RESULTS, {"runs": list(rows)})
     parts = ["# Five learners", "Written by `python -m benchmarks.learners`; means over seeds."]
     for task in dict.fromkeys(row["task"] for row in rows):
         of_task = [row for row in rows if row["task"] == task]

@@ -114,6 +114,24 @@ def test_the_benchmark_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.M
     assert all(row["commit"] for row in rows)
 
 
+def test_published_rows_stay_until_they_are_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brief = {name: learners.Solver(512, solver.make) for name, solver in learners.SOLVERS.items()}
+    monkeypatch.setattr(learners, "SOLVERS", brief)
+    row = {"task": "pendulum", "return": -1.0, "untrained_return": -2.0, "steps": 3}
+    published = [{**row, "agent": "ppo", "seed": seed} for seed in (0, 1)]
+    published.append({**row, "agent": "mpo", "seed": 0})
+    (tmp_path / "RESULTS.json").write_text(json.dumps({"runs": published}))
+    for _ in range(2):  # whoever comes second finds a finished case, and the same rows
+        learners.main(["--tasks", "pendulum", "--agents", "ppo", "--seeds", "0", "--out", str(tmp_path)])
+        rows = json.loads((tmp_path / "RESULTS.json").read_text())["runs"]
+        found = {(each["agent"], each["seed"]): each["steps"] for each in rows}
+        assert found == {("mpo", 0): 3, ("ppo", 0): 512, ("ppo", 1): 3}
+        assert "| ppo | 512 |" in (tmp_path / "RESULTS.md").read_text()
+    assert not (tmp_path / "cases/pendulum-mpo-0").exists()
+
+
 def test_a_transformer_without_its_teachers_says_whom_it_needs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -303,6 +303,27 @@ def test_a_memory_of_other_worlds_is_refused(tmp_path: Path) -> None:
         load_policy(tmp_path, make_learner(worlds(count=2), settings, 0))
 
 
+def test_copies_of_mpo_catch_up_by_the_same_count_after_a_stop(tmp_path: Path) -> None:
+    settings = configured("mpo", total_steps=128)
+    model, twin = (make_learner(worlds(), settings, seed) for seed in (0, 1))
+    for learner in (model, twin):
+        assert isinstance(learner, MPO)
+        learner.target_period = 8
+    learned(model, tmp_path / "log")
+    save_policy(tmp_path, model, settings, goal=128)
+    load_policy(tmp_path, twin)
+    assert isinstance(twin, MPO)
+    assert twin._n_updates == 6  # 48 steps after the first 16, two for every 16
+    before = {name: tensor.clone() for name, tensor in twin.policy.still_critics.named_parameters()}
+    quiet(twin)
+    twin.train(1, 16)
+    assert_equal(before, dict(twin.policy.still_critics.named_parameters()))
+    twin.train(1, 16)
+    assert_equal(
+        dict(twin.policy.critics.named_parameters()), dict(twin.policy.still_critics.named_parameters())
+    )
+
+
 def recorded(model: BaseAlgorithm) -> Trajectories:
     assert isinstance(model, DecisionTransformer)
     assert model.trajectories is not None
