@@ -41,13 +41,13 @@ from agents.learning import load_policy, save_policy
 from agents.mpo import MPO
 from agents.reinforce import Reinforce
 from agents.trajectories import Watching
+from benchmarks.asking import asked, asking
 from benchmarks.augmentation.records import commit
 from benchmarks.learners_report import merged, read_rows, write_report
 from conf.choices import CONF
 from conf.denoise import denoise_stage
 from conf.job import start_job
-from conf.launch import mistakes_explained
-from conf.schema import AgentRun, register_schema
+from conf.schema import AgentRun
 from detectors.errors import UserError
 from latent_env.artifacts import write_json
 from latent_env.progress import progress_bar
@@ -228,19 +228,10 @@ def report(out: Path) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The arguments."""
-    made = argparse.ArgumentParser(
-        prog="python -m benchmarks.learners",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    made.add_argument(
-        "keys", nargs="*", metavar="key=value", help="keys of train_ppo.py, for LatentDenoise-v0"
-    )
+    made = asking("benchmarks.learners", __doc__, "train_ppo", "for LatentDenoise-v0", out="results/learners")
     made.add_argument("--tasks", nargs="+", choices=TASKS, default=["pendulum", "digits"])
     made.add_argument("--agents", nargs="+", choices=tuple(MAKERS), default=list(MAKERS))
     made.add_argument("--seeds", nargs="+", type=int, default=list(range(5)), help="default 0 to 4")
-    made.add_argument("--data", type=Path, default=Path("data"), help="where data sets lie (for mnist)")
-    made.add_argument("--out", type=Path, default=Path("results/learners"), help="where all of it is kept")
     made.add_argument("--device", default="auto", help="of LatentDenoise-v0 (default auto)")
     made.add_argument("--threads", type=int, default=1, help="of PyTorch (default 1: the networks are small)")
     return made
@@ -248,16 +239,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, and print the tables."""
-    options = parser().parse_intermixed_args(arguments)
-    with mistakes_explained("train_ppo", options.keys):
-        for key in options.keys:
-            if "=" not in key:
-                raise UserError(f"{key}: give keys of train_ppo.py as key=value")
+    with asked(parser(), arguments) as options:
         if options.threads < 1:
             raise UserError(f"--threads {options.threads} must be at least 1")
         options.keys = [f"threads={options.threads}", *options.keys]
         torch.set_num_threads(options.threads)
-        register_schema()
         measure(options)
         print((options.out / "RESULTS.md").read_text(encoding="utf-8"))
 
