@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
+from benchmarks.augmentation.statistics import over_seeds
 from latent_env.artifacts import write_atomically, write_json
 
 Row = dict[str, Any]
@@ -64,12 +64,10 @@ def values(rows: Sequence[Row], name: str) -> NDArray[np.float64]:
 
 
 def interval(differences: NDArray[np.float64]) -> str:
-    """A mean with its 95 % interval over seeds (Student's t), as far as there are enough."""
-    mean = float(differences.mean())
-    if len(differences) < 3:
-        return f"{mean:+.3f}"
-    half = stats.t.ppf(0.975, len(differences) - 1) * float(stats.sem(differences))
-    return f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
+    """A mean with its 95 % interval over seeds, as far as there are enough."""
+    found = over_seeds(differences)
+    around = "" if found.low is None else f" ({found.low:+.3f} to {found.high:+.3f})"
+    return f"{found.mean:+.3f}{around}"
 
 
 def pendulum(rows: Sequence[Row]) -> list[str]:

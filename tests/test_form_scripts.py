@@ -252,6 +252,7 @@ def test_the_report_says_what_is_reached() -> None:
     ]
     text = report(rows, {"command": "python -m …", "quick": False, "missing": 0})
     assert "| mean | 0.9600 ± 0.0000 | 0.9850 ± 0.0000 |" in text
+    assert "| minus ae |  | +0.0250 |" in text  # two seeds give no interval
     assert "memae, 0.9850; 0.98 is reached" in text
     assert "+0.0250; the published +0.0132 is reached" in text
     assert not verdict("mnist", rows[:10])  # five classes are no mean over ten
