@@ -80,6 +80,7 @@ class Case:
             f"data_root={options.data}",
             f"prepared={options.prepared or options.out / 'prepared'}",
             f"runs={options.out / 'runs'}",
+            *(key for key in options.keys if of_machine(key)),
             *self.keys(options),
         ]
 
@@ -92,7 +93,12 @@ class Case:
                 keys.append(f"dataset.limit={QUICK_LIMIT}")
         # A form without a memory stays without one, whatever is said of all of them.
         own = [key for key in options.keys if "mem" in self.form or not key.startswith("autoencoder.items=")]
-        return [*keys, *own]
+        return [*keys, *(key for key in own if not of_machine(key))]
+
+
+def of_machine(key: str) -> bool:
+    """Whether a key says where something is trained, not how."""
+    return key.startswith(("threads=", "device="))
 
 
 def cases(options: argparse.Namespace) -> list[Case]:
