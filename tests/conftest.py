@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,12 @@ from latent_env.worlds import World
 
 ROOT = Path(__file__).parents[1]
 WORLDS = ["digits", "phantom"]
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C be heard, which is tested: a shell that puts tests in the background has it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _screen() -> bool:
