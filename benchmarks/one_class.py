@@ -47,7 +47,12 @@ SHORT = ("autoencoder.width=16", "autoencoder.steps=1200")
 
 RECIPES = {
     "mnist": (*SHORT, "autoencoder.latent_size=32"),
-    "cifar10": (*SHORT, "autoencoder.latent=flat", "autoencoder.latent_size=64"),
+    "cifar10": (
+        *SHORT,
+        "autoencoder.latent=flat",
+        "autoencoder.latent_size=64",
+        "dataset.suits.prototypes=8192",  # all images, as on the other data sets with flat latents
+    ),
 }
 """What all forms have in common. A memory makes good use of a latent large enough to copy anything.
 On CIFAR-10 the data set's own choice, a fine spatial latent, copies every image, with a memory or without."""
