@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.augmentation.statistics import over_seeds
-from latent_env.artifacts import write_atomically, write_json
+from latent_env.artifacts import read_json, write_atomically, write_json
 
 Row = dict[str, Any]
 RESULTS = "RESULTS.json"
@@ -31,8 +30,7 @@ FIGURES = {
 def read_rows(folder: Path) -> list[Row]:
     """The rows of the ``RESULTS.json`` that is there already, if any."""
     path = folder / RESULTS
-    rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.is_file() else []
-    return rows
+    return list(read_json(path)["runs"]) if path.is_file() else []
 
 
 def merged(earlier: Sequence[Row], later: Sequence[Row]) -> list[Row]:

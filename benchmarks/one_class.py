@@ -175,9 +175,8 @@ def measure(options: argparse.Namespace) -> None:
                 run = run_of(job)
                 if not run.complete:
                     train_and_score(job, run)
-                rows[case] = {
-                    **asdict(case), **run.metrics, "keys": case.keys(options), "commit": commit()
-                }  # fmt: skip
+                made = {"keys": case.keys(options), "commit": commit()}
+                rows[case] = {**asdict(case), **run.metrics, **made}
             facts = {"command": options.command, "quick": options.quick, "missing": len(wanted) - number}
             write_report(options.out, list(rows.values()), facts)
             bar.update()

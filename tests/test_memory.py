@@ -182,6 +182,19 @@ def test_a_memory_is_filled_with_encodings_once_warm(latent: str) -> None:
         assert ("entropy" in progress.losses) == (progress.step > 3)
 
 
+@pytest.mark.parametrize("form", ["vae", "memae", "memvae"])
+def test_forms_learn_in_half_precision_and_look_up_in_full(form: str) -> None:
+    model = make_form(form)
+    state = TrainingState(model, 3e-3, 12, 0, "bfloat16")
+    losses = [float(step.losses["total"]) for step in train_autoencoder(state, model, stripes(32), 8)]
+    assert losses[-1] < losses[0]
+    with state.networks():
+        encoding = model.encoding(stripes(4).float() / 255)
+        decoded, weights = model.decode_with_weights(encoding.mean)
+    assert {encoding.mean.dtype, decoded.dtype} == {torch.float32}
+    assert weights is None or weights.dtype == torch.float32
+
+
 def test_prototypes_begin_as_encodings_of_different_images() -> None:
     images, generator = stripes(6), torch.Generator().manual_seed(0)
     model = make_form("memae")

@@ -128,6 +128,11 @@ class MemoryAutoencoder(ConvAutoencoder):
         known = self._as_latents(retrieved)
         return super().decode(self._joined(latents, known)), weights
 
+    @property
+    def awaits_memory(self) -> bool:
+        """Whether there is a memory, and nothing in it yet."""
+        return self.memory is not None and self.memory.empty
+
     @torch.no_grad()
     def memory_weights(self, images: Tensor) -> Tensor:
         """The weights ``(B, T, items)`` with which the memory answers to images ``(B, C, H, W)`` in [0,

@@ -49,16 +49,11 @@ def train_autoencoder(
     if state.step == 0:
         model.start_from(spread_over(images, START_IMAGES).float() / 255)
     model.train()
-    memory = model.memory if isinstance(model, MemoryAutoencoder) else None
+    form = model if isinstance(model, MemoryAutoencoder) else None
     while state.step < state.total:
         watch = Stopwatch()
-        if (
-            isinstance(model, MemoryAutoencoder)
-            and memory is not None
-            and memory.empty
-            and state.step >= warmup
-        ):
-            model.remember(spread_over(images, max(START_IMAGES, model.items)), state.generator)
+        if form is not None and form.awaits_memory and state.step >= warmup:
+            form.remember(spread_over(images, max(START_IMAGES, form.items)), state.generator)
         index = torch.randint(len(images), (batch_size,), generator=state.generator)
         batch = images[index.to(images.device)].float() / 255
         if augment is not None:
