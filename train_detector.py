@@ -31,13 +31,14 @@ from conf.launch import run_script
 from conf.rdna_learning import check_rdna
 from conf.schema import DetectorRun
 from conf.second_opinion import second_names
-from conf.validation import roles, trial
+from conf.validation import examples, roles, trial
 from detectors.base import IMAGE, LATENT, Detection
 from detectors.distance import DistanceDetector
 from detectors.ensemble import EnsembleDetector
 from detectors.errors import UserError
 from detectors.kinds import DISTANCES
 from detectors.reconstruction import ReconstructionDetector
+from detectors.tokens import grid_of
 from latent_env.artifacts import load_detector, save_autoencoder, save_detector
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.evaluation import (
@@ -47,11 +48,13 @@ from latent_env.evaluation import (
     log_evaluation,
     opinions_table,
 )
+from latent_env.examples import Examples, load_examples, save_examples
 from latent_env.judges import save_judges
 from latent_env.latents import Eyes
 from latent_env.rivals import check_rivals, fit_distances, fit_reconstruction, judge_rivals
 from latent_env.runs import Run
-from latent_env.worlds import World, check_writable, copy_world, load_trial, save_images, save_trial
+from latent_env.trial import load_trial, save_trial
+from latent_env.worlds import World, check_writable, copy_world, save_images
 from train_ae import autoencoder_settings, autoencoder_stage, eyes_stage, new_autoencoder
 
 
@@ -86,12 +89,15 @@ def rehearse_detector(job: Job[DetectorRun]) -> World:
             check_latent_synthesis(job)
         else:
             make_synthesis(job)
-    roles(job)
+    known = roles(job).known
     images = job.train_images[:4]
     frozen = FrozenAutoencoder(new_autoencoder(job)).calibrate(images)
     world = World.build(frozen, new_detector(job, frozen).eval(), images, job.device)
     if world.judges_latents and (synthesis := make_latent_synthesis(job)):
         synthesis(world.latents, torch.Generator())
+    if len(known):  # any latents will do: they say which actions there are
+        unknown = torch.zeros(len(images), 1, *grid_of(frozen.latent_shape), dtype=torch.bool)
+        world = world.with_examples(Examples.of(world.latents, unknown, world.latents))
     return world
 
 
@@ -123,6 +129,8 @@ def save_world(folder: Path, world: World) -> None:
     save_detector(folder, world.detector)
     if world.trial is not None:
         save_trial(folder, world.trial)
+    if world.examples is not None:
+        save_examples(folder, world.examples)
     if world.judges:
         save_judges(folder, world.judges, world.unseen)
 
@@ -145,7 +153,7 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, Eyes]:
     if run.complete:
         say(f"detector: using {run.path}")
         world = World.build(autoencoder, load_detector(run.path), starts, job.device, latents)
-        return world.with_trial(load_trial(run.path)), run, eyes
+        return world.with_trial(load_trial(run.path)).with_examples(load_examples(run.path)), run, eyes
 
     run.begin()
     if (run.path / "detector.json").is_file():  # trained by a command that was stopped after that
@@ -153,7 +161,7 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, Eyes]:
     else:
         detector = learn_to_detect(job, run, autoencoder, eyes, "detector")
     world = World.build(autoencoder, detector, starts, job.device, latents)
-    world = world.with_trial(trial(job, eyes, config.input))
+    world = world.with_trial(trial(job, eyes, config.input)).with_examples(examples(job, eyes, world.latents))
     save_world(run.path, world)
     evaluation = evaluate_test(world, eyes)
     others, weights = {}, {}

@@ -142,7 +142,7 @@ class SmallestAgent:
 
         Not where the shell pulls it back to: there, no change is any smaller than another.
         """
-        moved = made.previous + self.dynamics.perturbation(actions, self.dynamics.streams)
+        moved = made.previous + self.dynamics.perturbation(actions, self.dynamics.streams, made.previous)
         return self.dynamics.shell.distance(moved, made.start_latent) / self.dynamics.shell.inner
 
     def _alike(self, made: list[Transition]) -> Tensor:

@@ -56,7 +56,7 @@ class LabelledConfig:
 
     train: float = 0.5
     trial: float = 0.25
-    weight: float = 0.25
+    weight: float = 0.5
 
 
 @dataclass

@@ -22,9 +22,10 @@ from detectors.tokens import grid_of
 from detectors.training import Samples
 from latent_env.data import Split
 from latent_env.data.residence import StreamedImages
+from latent_env.examples import Examples
 from latent_env.latents import Eyes, encoded
 from latent_env.rewards import Reward
-from latent_env.roles import Roles, divide
+from latent_env.roles import Positions, Roles, divide
 from latent_env.supervision import validation_interval
 from latent_env.trial import Trial
 from latent_env.usefulness import Tried
@@ -99,23 +100,45 @@ def looks_every(job: Job[DetectorRun], split: Split) -> int | None:
 
 def known_anomalies(job: Job[DetectorRun], eyes: Eyes, reads: str) -> Samples | None:
     """The labelled anomalies that detectors train on, on the device; None if there are none."""
-    valid, rows = job.dataset.valid, roles(job).known
+    rows = roles(job).known
     if not len(rows):
         return None
-    split = valid.subset(rows)
-    count, size = len(split), split.images.shape[-1]
-    has_masks = split.masks is not None and bool(split.masks.any())
-    masks = torch.from_numpy(split.masks)[:, None] if split.masks is not None else None
-    if masks is None:
-        masks = torch.zeros(count, 1, size, size, dtype=torch.bool)
+    split = job.dataset.valid.subset(rows)
+    masks, has_masks = masks_of(split)
     inputs: Tensor = torch.from_numpy(np.array(split.images))
     if reads == LATENT:
-        inputs = eyes.latents("valid")[torch.from_numpy(rows).to(job.device)]
-        shares = functional.adaptive_avg_pool2d(masks.float(), grid_of(eyes.encoder.latent_shape))
-        masks = anomalous_tokens(shares)
+        inputs, masks = latents_of(job, eyes, rows), marked_tokens(masks, eyes)
+    count = len(split)
     labels, nobody = torch.ones(count, dtype=torch.int64), torch.full((count,), -1)
     marked = torch.full((count,), has_masks) & (masks.flatten(1).any(1) if has_masks else False)
     return Samples(*(each.to(job.device) for each in (inputs, masks, labels, nobody, marked)))
+
+
+def examples(job: Job[DetectorRun], eyes: Eyes, normals: Tensor) -> Examples | None:
+    """The same anomalies as an agent may graft them on ``normals (N, *latent_shape)``."""
+    rows = roles(job).known
+    if not len(rows):
+        return None
+    masks, _ = masks_of(job.dataset.valid.subset(rows))
+    marks = marked_tokens(masks, eyes).to(job.device)
+    return Examples.of(latents_of(job, eyes, rows), marks, normals)
+
+
+def masks_of(split: Split) -> tuple[Tensor, bool]:
+    """Masks ``(B, 1, H, W)`` bool, and whether they say anything."""
+    if split.masks is None:
+        return torch.zeros(len(split), 1, *split.images.shape[2:], dtype=torch.bool), False
+    return torch.from_numpy(split.masks)[:, None], bool(split.masks.any())
+
+
+def latents_of(job: Job[DetectorRun], eyes: Eyes, rows: Positions) -> Tensor:
+    """Latents of the validation images at ``rows``."""
+    return eyes.latents("valid")[torch.from_numpy(rows).to(job.device)]
+
+
+def marked_tokens(masks: Tensor, eyes: Eyes) -> Tensor:
+    """Which tokens ``(B, 1, h, w)`` are anomalous by ``masks (B, 1, H, W)`` bool."""
+    return anomalous_tokens(functional.adaptive_avg_pool2d(masks.float(), grid_of(eyes.encoder.latent_shape)))
 
 
 def trial(job: Job[DetectorRun], eyes: Eyes, reads: str) -> Trial | None:

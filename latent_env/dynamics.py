@@ -219,7 +219,7 @@ class Dynamics(Episodes[Transition]):
         sources, latent = last.sources, last.latent
         if torch.is_grad_enabled():  # tensors born in inference mode can't take part in a graph
             sources, latent = sources.clone(), latent.clone()
-        moved = latent + self.perturbation(actions.clamp(-1, 1), self.streams)
+        moved = latent + self.perturbation(actions.clamp(-1, 1), self.streams, latent)
         moved = self.shell.project(moved, self.world.latents[sources])
         return Transition(self.world, self.shell, sources, latent, moved)
 

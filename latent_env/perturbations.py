@@ -1,20 +1,20 @@
 """How an action becomes a change Δz of the latent.
 
-A perturbation is built with the frozen autoencoder and ``max_delta``, and turns actions
-``(N, action_size)`` in [-1, 1] into changes ``(N, *latent_shape)``. To add one, register a class of
-the same form under a name and pass that name to ``gym.make``::
+A perturbation is built with the world and ``max_delta``, and turns actions ``(N, action_size)`` in [-1, 1]
+into changes ``(N, *latent_shape)`` of the latents that it is shown. To add one, register a class of the same
+form under a name and pass that name to ``gym.make``::
 
     from latent_env import register_perturbation
 
     @register_perturbation("first_half")
     class FirstHalf:
-        def __init__(self, autoencoder, max_delta):
-            self.action_size = autoencoder.latent_shape[0] // 2
+        def __init__(self, world, max_delta):
+            self.action_size = world.autoencoder.latent_shape[0] // 2
             self.null_action = torch.zeros(self.action_size)
-            self.shape, self.max_delta = autoencoder.latent_shape, max_delta or 1.0
+            self.max_delta = max_delta or 1.0
 
-        def __call__(self, actions, streams):
-            delta = actions.new_zeros(len(actions), *self.shape)
+        def __call__(self, actions, streams, latents):
+            delta = torch.zeros_like(latents)
             delta[:, : self.action_size] = self.max_delta * actions
             return delta
 
@@ -24,7 +24,7 @@ the same form under a name and pass that name to ``gym.make``::
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ from latent_env.autoencoders.frozen import FrozenAutoencoder
 from latent_env.registry import Registry
 from latent_env.streams import Streams
 
+if TYPE_CHECKING:
+    from latent_env.worlds import World
+
 
 class Perturbation(Protocol):
     """Turns actions into changes of the latent."""
@@ -42,25 +45,25 @@ class Perturbation(Protocol):
     null_action: Tensor
     """``(action_size,)``: the action that changes nothing."""
 
-    def __call__(self, actions: Tensor, streams: Streams) -> Tensor:
-        """Changes ``(N, *latent_shape)`` for actions ``(N, action_size)`` in [-1, 1]."""
+    def __call__(self, actions: Tensor, streams: Streams, latents: Tensor) -> Tensor:
+        """Changes of ``latents (N, *latent_shape)`` for actions ``(N, action_size)`` in [-1, 1]."""
 
 
 class PerturbationFactory(Protocol):
     """Builds a perturbation; ``max_delta=None`` means the perturbation's own default."""
 
-    def __call__(self, autoencoder: FrozenAutoencoder, max_delta: float | None) -> Perturbation:
-        """A perturbation for latents of ``autoencoder``, on its device."""
+    def __call__(self, world: World, max_delta: float | None) -> Perturbation:
+        """A perturbation for latents of ``world``, on its device."""
 
 
 perturbations: Registry[PerturbationFactory] = Registry("perturbation")
 
 
-def make_perturbation(name: str, autoencoder: FrozenAutoencoder, max_delta: float | None) -> Perturbation:
-    """The perturbation called ``name``, for latents of ``autoencoder``."""
+def make_perturbation(name: str, world: World, max_delta: float | None) -> Perturbation:
+    """The perturbation called ``name``, for latents of ``world``."""
     if max_delta is not None and not max_delta > 0:
         raise UserError(f"max_delta={max_delta:g} must be above 0")
-    return perturbations[name](autoencoder, max_delta)
+    return perturbations[name](world, max_delta)
 
 
 @perturbations.register("dense")
@@ -71,14 +74,15 @@ class Dense:
     autoencoder times the 95 % quantile of the distance between normal latents.
     """
 
-    def __init__(self, autoencoder: FrozenAutoencoder, max_delta: float | None) -> None:
+    def __init__(self, world: World, max_delta: float | None) -> None:
+        autoencoder = world.autoencoder
         self.action_size = autoencoder.latent_dimensions
         self.null_action = torch.zeros_like(autoencoder.mean).flatten()
         self.shape = autoencoder.latent_shape
         usual = float(autoencoder.reach * autoencoder.spread[95]) / math.sqrt(self.action_size)
         self.max_delta = usual if max_delta is None else max_delta
 
-    def __call__(self, actions: Tensor, streams: Streams) -> Tensor:  # noqa: ARG002
+    def __call__(self, actions: Tensor, streams: Streams, latents: Tensor) -> Tensor:  # noqa: ARG002
         """Changes ``(N, *latent_shape)``."""
         return self.max_delta * actions.view(-1, *self.shape)
 
@@ -90,19 +94,19 @@ class Principal:
     1 means ``max_delta`` (default 1) standard deviations of the normals along that direction.
     """
 
-    def __init__(self, autoencoder: FrozenAutoencoder, max_delta: float | None) -> None:
+    def __init__(self, world: World, max_delta: float | None) -> None:
+        autoencoder = world.autoencoder
         scale = 1.0 if max_delta is None else max_delta
         self.basis = scale * autoencoder.direction_scales[:, None] * autoencoder.directions
         self.action_size = len(self.basis)
         self.null_action = self.basis.new_zeros(self.action_size)
         self.shape = autoencoder.latent_shape
 
-    def __call__(self, actions: Tensor, streams: Streams) -> Tensor:  # noqa: ARG002
+    def __call__(self, actions: Tensor, streams: Streams, latents: Tensor) -> Tensor:  # noqa: ARG002
         """Changes ``(N, *latent_shape)``."""
         return (actions @ self.basis).view(-1, *self.shape)
 
 
-@perturbations.register("brush")
 class Brush:
     """A soft local stroke on a spatial latent.
 
@@ -132,8 +136,12 @@ class Brush:
         self.row = torch.arange(self.rows, device=self.directions.device)[None, :, None]
         self.column = torch.arange(self.columns, device=self.directions.device)[None, None, :]
 
-    def __call__(self, actions: Tensor, streams: Streams) -> Tensor:
+    def __call__(self, actions: Tensor, streams: Streams, latents: Tensor) -> Tensor:  # noqa: ARG002
         """Changes ``(N, C, h, w)``."""
+        return self.strokes(actions, streams)
+
+    def strokes(self, actions: Tensor, streams: Streams) -> Tensor:
+        """The same: a stroke doesn't depend on what it is painted on."""
         row, column, radius, strength, roughness = (
             ((actions[:, i] + 1) / 2)[:, None, None] for i in range(self.PLACE)
         )
@@ -150,10 +158,9 @@ class Brush:
         return profile.unsqueeze(1) * _unit(mixed)
 
 
-@perturbations.register("auto")
-def _automatic(autoencoder: FrozenAutoencoder, max_delta: float | None) -> Perturbation:
-    """``brush`` where the latent is spatial, else ``dense``."""
-    return (Brush if autoencoder.is_spatial else Dense)(autoencoder, max_delta)
+@perturbations.register("brush")
+def _brush(world: World, max_delta: float | None) -> Brush:
+    return Brush(world.autoencoder, max_delta)
 
 
 def _unit(vectors: Tensor) -> Tensor:

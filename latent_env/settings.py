@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import latent_env.usefulness  # noqa: F401 - makes its terms known
+import latent_env.grafts
+import latent_env.usefulness  # noqa: F401 - these two make their perturbations and terms known
 from detectors.errors import UserError
 from detectors.precision import FULL, check_precision
 from latent_env.compilation import compiled
@@ -68,7 +69,7 @@ class Settings:
             world = replace(world, precision=self.precision)
         return Dynamics(
             compiled(world, num_worlds) if self.compiled else world,
-            make_perturbation(self.perturbation, autoencoder, self.max_delta),
+            make_perturbation(self.perturbation, world, self.max_delta),
             Reward(DEFAULT_REWARD if self.reward is None else self.reward),
             Shell.around_normals(autoencoder, self.shell_quantile, self.shell_ratio, self.shell_band),
             self.horizon,

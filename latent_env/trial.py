@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from detectors.errors import UserError
 from detectors.images import spread_positions
+from latent_env.artifacts import load_artifact, save_artifact
 
+TRIAL = "trial"
 MOST = 32
 """Of more normal images, or anomalies, so many evenly spaced ones are kept: every step looks at them."""
 
@@ -33,3 +37,19 @@ class Trial(NamedTuple):
     def to(self, device: torch.device) -> Trial:
         """The same on ``device``."""
         return Trial(self.inputs.to(device), self.labels.to(device))
+
+
+def save_trial(folder: Path, trial: Trial) -> None:
+    """Write what usefulness is measured on as the artifact ``trial``."""
+    inputs = trial.inputs if trial.inputs.dtype == torch.uint8 else trial.inputs.half()
+    save_artifact(folder, TRIAL, TRIAL, {"inputs": inputs, "labels": trial.labels}, {"count": len(inputs)})
+
+
+def load_trial(folder: Path) -> Trial | None:
+    """Read the artifact ``trial``, if there is one."""
+    if not (folder / f"{TRIAL}.json").is_file():
+        return None
+    tensors, _ = load_artifact(folder, TRIAL, TRIAL)
+    if set(tensors) != {"inputs", "labels"} or len(tensors["inputs"]) != len(tensors["labels"]):
+        raise UserError(f"{folder / 'trial.safetensors'} holds no trial: make it again")
+    return Trial(tensors["inputs"], tensors["labels"])

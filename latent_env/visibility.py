@@ -94,7 +94,7 @@ def _reach(autoencoder: FrozenAutoencoder, images: Tensor) -> float:
     brush, streams = Brush(autoencoder, inner), Streams(len(latents), latents.device)
     streams.seeds += torch.arange(len(latents), device=latents.device)
     actions = torch.rand(len(latents), brush.action_size, generator=torch.Generator().manual_seed(0))
-    strokes = brush((2 * actions - 1).to(latents), streams)
+    strokes = brush.strokes((2 * actions - 1).to(latents), streams)
     reach, decoded = LEAST_REACH, autoencoder.in_parts(latents)
     while reach < MOST_REACH:
         change = autoencoder.in_parts(latents + reach * strokes) - decoded

@@ -28,8 +28,9 @@ from latent_env.artifacts import (
 )
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.autoencoders.frozen import as_float
+from latent_env.examples import EXAMPLES, Examples, load_examples
 from latent_env.judges import JUDGES, load_judges, transformer_of
-from latent_env.trial import Trial
+from latent_env.trial import TRIAL, Trial, load_trial
 
 BUILTIN = Path(__file__).parent / "builtin"
 COMPLETE = "metrics.json"
@@ -75,6 +76,8 @@ class World:
     """One more, which no reward goes by: where it disagrees with them, the reward is being fooled."""
     trial: Trial | None = None
     """Labelled images that a reward measures usefulness on."""
+    examples: Examples | None = None
+    """Labelled anomalies that detectors train on, which an agent may graft."""
     precision: str = FULL
     """In which numbers networks compute during steps; what facts they tell is float32."""
 
@@ -124,6 +127,10 @@ class World:
     def with_trial(self, trial: Trial | None) -> World:
         """The same world, where usefulness is measured on ``trial``."""
         return replace(self, trial=None if trial is None else trial.to(self.device))
+
+    def with_examples(self, examples: Examples | None) -> World:
+        """The same world, where an agent may graft ``examples``."""
+        return replace(self, examples=None if examples is None else examples.to(self.device))
 
     def networks(self) -> torch.autocast:
         """A context in which networks compute in the world's precision."""
@@ -195,9 +202,8 @@ class World:
 
 
 PARTS = ("autoencoder", "detector", "images")
-TRIAL = "trial"
-EXTRAS = (TRIAL, JUDGES)
-"""What a world may have as well: what rewards are measured with."""
+EXTRAS = (TRIAL, JUDGES, EXAMPLES)
+"""What a world may have as well: what rewards are measured with, and what agents may graft."""
 
 
 def copy_world(folder: Path, target: Path) -> None:
@@ -205,22 +211,6 @@ def copy_world(folder: Path, target: Path) -> None:
     for name in (*PARTS, *(extra for extra in EXTRAS if (folder / f"{extra}.json").is_file())):
         for suffix in (".safetensors", ".json"):  # the JSON last: it declares the tensors whole
             write_atomically(target / (name + suffix), (folder / (name + suffix)).read_bytes())
-
-
-def save_trial(folder: Path, trial: Trial) -> None:
-    """Write what usefulness is measured on as the artifact ``trial``."""
-    inputs = trial.inputs if trial.inputs.dtype == torch.uint8 else trial.inputs.half()
-    save_artifact(folder, TRIAL, TRIAL, {"inputs": inputs, "labels": trial.labels}, {"count": len(inputs)})
-
-
-def load_trial(folder: Path) -> Trial | None:
-    """Read the artifact ``trial``, if there is one."""
-    if not (folder / f"{TRIAL}.json").is_file():
-        return None
-    tensors, _ = load_artifact(folder, TRIAL, TRIAL)
-    if set(tensors) != {"inputs", "labels"} or len(tensors["inputs"]) != len(tensors["labels"]):
-        raise UserError(f"{folder / 'trial.safetensors'} holds no trial: make it again")
-    return Trial(tensors["inputs"], tensors["labels"])
 
 
 def check_writable(folder: str, key: str) -> None:
@@ -302,4 +292,7 @@ def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World: 
     trial = load_trial(folder)
     if trial is not None and tuple(trial.inputs.shape[1:]) != expected:
         raise UserError(f"{folder / 'trial.safetensors'} is of another world: make it again")
-    return world.with_judges(judges, unseen).with_trial(trial)
+    examples = load_examples(folder)
+    if examples is not None and tuple(examples.latents.shape[1:]) != autoencoder.latent_shape:
+        raise UserError(f"{folder / EXAMPLES}.safetensors is of another world: make it again")
+    return world.with_judges(judges, unseen).with_trial(trial).with_examples(examples)

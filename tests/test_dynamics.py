@@ -85,29 +85,30 @@ def test_perturbations(latent: str, name: str) -> None:
     world = make_world(latent)
     if latent == "flat" and name == "brush":
         with pytest.raises(UserError, match="brush needs a spatial latent"):
-            make_perturbation(name, world.autoencoder, None)
+            make_perturbation(name, world, None)
         return
-    perturbation = make_perturbation(name, world.autoencoder, None)
+    perturbation = make_perturbation(name, world, None)
     random = streams(1, 2, 3)
-    nothing = perturbation(perturbation.null_action.expand(3, -1), random)
+    nothing = perturbation(perturbation.null_action.expand(3, -1), random, world.latents[:3])
     assert torch.equal(nothing, torch.zeros(3, *world.autoencoder.latent_shape))
     actions = torch.rand(3, perturbation.action_size) * 2 - 1
-    delta = perturbation(actions, random)
+    delta = perturbation(actions, random, world.latents[:3])
     assert delta.shape == nothing.shape
     assert float(delta.abs().flatten(1).amax(1).min()) > 0
-    doubled = make_perturbation(name, world.autoencoder, 2.0)
-    halved = make_perturbation(name, world.autoencoder, 1.0)
-    torch.testing.assert_close(doubled(actions, random), 2 * halved(actions, random))
+    doubled = make_perturbation(name, world, 2.0)
+    halved = make_perturbation(name, world, 1.0)
+    wide, half = (each(actions, random, world.latents[:3]) for each in (doubled, halved))
+    torch.testing.assert_close(wide, 2 * half)
 
 
 def test_brush_paints_where_and_how_it_is_told() -> None:
     world = make_world("spatial", size=64)
     last = world.autoencoder.latent_shape[2] - 1
-    brush = make_perturbation("brush", world.autoencoder, 2.0)
+    brush = make_perturbation("brush", world, 2.0)
     action = torch.zeros(1, brush.action_size)
     action[0, :5] = torch.tensor([-1.0, 1.0, -1.0, 1.0, -1.0])  # top right, small, strong, smooth
     action[0, 5] = 1.0
-    strength = brush(action, streams(0))[0].norm(dim=0)
+    strength = brush(action, streams(0), world.latents[:1])[0].norm(dim=0)
     assert np.unravel_index(int(strength.argmax()), strength.shape) == (0, last)
     assert float(strength.max()) == pytest.approx(2.0, rel=1e-4)
     assert float(strength[last // 2 :, : last // 2].max()) < 1e-3
@@ -116,7 +117,7 @@ def test_brush_paints_where_and_how_it_is_told() -> None:
 
     def alignment(roughness: float) -> float:
         action[0, 4] = roughness
-        delta = brush(action, streams(0))[0]
+        delta = brush(action, streams(0), world.latents[:1])[0]
         unit = delta / delta.norm(dim=0, keepdim=True).clamp_min(1e-9)
         return float((unit[:, :4, -4:-1] * unit[:, :4, -3:]).sum(0).mean())
 
@@ -128,13 +129,12 @@ def test_brush_paints_where_and_how_it_is_told() -> None:
 class FirstOnly:
     """A user's perturbation: only the first dimension moves."""
 
-    def __init__(self, autoencoder: torch.nn.Module, max_delta: float | None) -> None:
+    def __init__(self, world: World, max_delta: float | None) -> None:  # noqa: ARG002
         self.action_size, self.max_delta = 1, max_delta or 1.0
-        self.shape = autoencoder.latent_shape
         self.null_action = torch.zeros(1)
 
-    def __call__(self, actions: Tensor, streams: Streams) -> Tensor:  # noqa: ARG002
-        delta = actions.new_zeros(len(actions), *self.shape)  # type: ignore[arg-type]
+    def __call__(self, actions: Tensor, streams: Streams, latents: Tensor) -> Tensor:  # noqa: ARG002
+        delta = torch.zeros_like(latents)
         delta.view(len(actions), -1)[:, :1] = self.max_delta * actions
         return delta
 

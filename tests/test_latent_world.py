@@ -280,7 +280,7 @@ def test_agents_of_tokens_need_every_number_of_a_latent(name: str, perturbation:
 def lengths(batch: Dynamics, agent: Agent) -> Tensor:
     """By how much every token is to change, in inner radii, ``(N, T)``."""
     actions, _ = agent.predict(batch.observe().numpy())
-    change = batch.perturbation(torch.from_numpy(actions), batch.streams)
+    change = batch.perturbation(torch.from_numpy(actions), batch.streams, batch.last.latent)
     return as_tokens(change).norm(dim=2) / batch.shell.inner
 
 

@@ -161,7 +161,7 @@ class DenoiseDynamics(Episodes[Canvas]):
         What is returned of the other worlds means nothing, and their state doesn't change.
         """
         before = self.last
-        moved = before.state + self.perturbation(actions.clamp(-1, 1), self.streams)
+        moved = before.state + self.perturbation(actions.clamp(-1, 1), self.streams, before.state)
         moved = moved.clamp(-self.bound, self.bound)
         qualities = self.reward.terms(moved, before)
         gained = {name: qualities[name] - before.qualities[name] for name in self.reward.weights}

@@ -73,6 +73,6 @@ class Stride:
         self.action_size = math.prod(shape)
         self.null_action = torch.zeros(self.action_size, device=device)
 
-    def __call__(self, actions: Tensor, streams: object) -> Tensor:  # noqa: ARG002
+    def __call__(self, actions: Tensor, streams: object, latents: Tensor) -> Tensor:  # noqa: ARG002
         """Changes ``(N, *shape)`` for actions ``(N, action_size)`` in [-1, 1]."""
         return self.max_delta * actions.view(-1, *self.shape)
