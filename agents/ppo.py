@@ -10,6 +10,7 @@ from typing import Any
 from stable_baselines3 import PPO
 
 from agents.batch_ppo import BatchPPO, minibatch
+from agents.policies import QuickMeanPolicy
 from agents.sb3_vec_env import LatentVecEnv
 from detectors.errors import UserError
 
@@ -42,7 +43,7 @@ def make_ppo(vec_env: LatentVecEnv, settings: Mapping[str, Any], seed: int) -> P
         # SB3 says that PPO with an MLP is meant for the CPU; here the frozen models want the GPU.
         warnings.filterwarnings("ignore", message=".*PPO on the GPU.*")
         model = BatchPPO(
-            "MlpPolicy",
+            QuickMeanPolicy,
             vec_env,
             learning_rate=settings["learning_rate"],
             n_steps=settings["n_steps"],

@@ -97,11 +97,12 @@ class Tried:
 
 
 def learn_mixtures(
-    job: Job[AgentRun], run: Run, before: Tried, eyes: Eyes, sets: Mapping[str, Augmented]
+    job: Job[AgentRun], run: Run, shared: Run, before: Tried, eyes: Eyes, sets: Mapping[str, Augmented]
 ) -> list[Tried]:
     """Detectors that learned from several mixtures of ``sets``, after the one ``before``, which needed none.
 
-    All begin with the same weights and take the same number of steps.
+    All begin with the same weights and take the same number of steps. Those of random samples alone are kept
+    in ``shared``, where other agents find them.
     """
     config = job.config
     sets = {source: made for source, made in sets.items() if int(made.labels.sum())}
@@ -109,7 +110,12 @@ def learn_mixtures(
         wanted = [{LEARNED: config.share}] if LEARNED in sets and config.share else []
     else:
         wanted = candidates(config.mixture.shares, list(sets)) if sets else []
-    return [before, *(learn_mixture(job, run, before.world, eyes, sets, shares) for shares in wanted)]
+    places = (shared if set(shares) == {RANDOM} else run for shares in wanted)
+    tried = (
+        learn_mixture(job, place, before.world, eyes, sets, shares)
+        for place, shares in zip(places, wanted, strict=True)
+    )
+    return [before, *tried]
 
 
 def learn_mixture(
@@ -161,7 +167,7 @@ def choose_mixture(job: Job[AgentRun], eyes: Eyes, tried: Sequence[Tried]) -> tu
 
 def validation_scores(job: Job[AgentRun], eyes: Eyes, world: World) -> tuple[np.ndarray[Any, Any], ...]:
     """Scores and labels of the validation images that choices are made by."""
-    split, inputs = seen(job, eyes, "choice", world.detector.input)
+    split, inputs = seen(job, eyes, "mixture", world.detector.input)
     size = split.images.shape[-1]
     found = score(world.detector, world.read, inputs, size, keep_maps=False).score.numpy()
     return found, split.labels

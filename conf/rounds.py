@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import sys
 from dataclasses import asdict, replace
@@ -16,6 +17,7 @@ from agents.scripted import RandomAgent
 from agents.showing import show_samples
 from conf.agent_types import AgentConfig
 from conf.agents import augment_env, choose_agent, make_dynamics
+from conf.env_types import AugmentEnvConfig
 from conf.job import LARGEST_SEED, Job, derived_seed
 from conf.judging import judged, judges_digest, varied_job
 from conf.mixture import LEARNED, RANDOM, TRIED
@@ -65,33 +67,46 @@ def play(
     return Augmented.joined(made), world
 
 
-def chance(job: Job[AgentRun], run: Run, before: World) -> Augmented:
-    """What uniformly random actions make in the same world, as many samples as a round makes.
+def chance_env(job: Job[AgentRun]) -> AugmentEnvConfig:
+    """The world of uniformly random actions: whatever the agent, as ``agent=random`` acts.
 
-    Whatever the agent, as ``agent=random`` acts: where an agent comes with a perturbation of its own, these
-    actions don't go through it.
+    Where an agent comes with a perturbation of its own, these actions don't go through it.
     """
-    path = run.part("chance").path / "augmented.npz"
+    env = augment_env(job)
+    if env.perturbation == job.config.agent.perturbation:
+        return replace(env, perturbation=AgentConfig(name=RANDOM).perturbation)
+    return env
+
+
+def chance_run(job: Job[AgentRun], detector_run: Run) -> Run:
+    """Where random samples and what learned from them are kept: beside the detector, for all agents."""
+    own = {"env": chance_env(job).settings(), "samples": job.config.samples}
+    own["plugins"] = {name: source_digest(name) for name in job.config.plugins}
+    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:10]
+    return detector_run.part(f"chance-{digest}")
+
+
+def chance(job: Job[AgentRun], run: Run, before: World) -> Augmented:
+    """What uniformly random actions make in the same world, as many samples as a round makes."""
+    path = run.path / "augmented.npz"
     if path.is_file():
         return load_augmented(path)
     seed = derived_seed(job.config.seed, CHANCE)
-    env, agent = augment_env(job), AgentConfig(name=RANDOM)
-    if env.perturbation == job.config.agent.perturbation:
-        env = replace(env, perturbation=agent.perturbation)
-    dynamics = make_dynamics(varied_job(job, env=env, agent=agent), before)
+    agent = AgentConfig(name=RANDOM)
+    dynamics = make_dynamics(varied_job(job, env=chance_env(job), agent=agent), before)
     with progress_bar("random samples", job.config.samples) as bar:
         augmented = collect(dynamics, RandomAgent(dynamics, seed), job.config.samples, seed, bar)
     save_augmented(path, augmented)
     return augmented
 
 
-def sources(job: Job[AgentRun], run: Run, before: World, learned: Augmented) -> dict[str, Augmented]:
+def sources(job: Job[AgentRun], detector_run: Run, before: World, learned: Augmented) -> dict[str, Augmented]:
     """What the detector may learn from beside image-space synthesis, by name."""
     if job.config.agent.name == "none":
         return {}
     found = {LEARNED: learned}
     if job.config.share is None and job.config.agent.name != RANDOM:
-        found[RANDOM] = chance(job, run, before)
+        found[RANDOM] = chance(job, chance_run(job, detector_run), before)
     return found
 
 
@@ -116,8 +131,8 @@ def source_digest(plugin: str) -> str:
 
 def tidy(run: Run, rounds: int) -> None:
     """Remove what was only kept in order to go on from: it is in the joined files, or done with."""
-    for name in (*(f"round_{number}" for number in range(1, rounds + 1)), "chance"):
-        (run.part(name).path / "augmented.npz").unlink(missing_ok=True)
+    for number in range(1, rounds + 1):
+        (run.part(f"round_{number}").path / "augmented.npz").unlink(missing_ok=True)
     for name in ("detector", "checkpoint"):
         for path in run.path.glob(f"{TRIED}*/{name}.*"):
             path.unlink()

@@ -30,7 +30,8 @@ from latent_env.supervision import validation_interval
 from latent_env.trial import Trial
 from latent_env.usefulness import Tried
 
-Role = Literal["trial", "choice"]
+Role = Literal["trial", "choice", "mixture"]
+"""For the reward; for what is watched and chosen while a detector learns; for choosing between detectors."""
 
 FAMILIES: dict[Role, tuple[str, ...]] = {
     "trial": ("warp", "shade", "line"),
@@ -54,10 +55,18 @@ def roles(job: Job[DetectorRun]) -> Roles:
 def part(job: Job[DetectorRun], role: Role) -> Split:
     """Normal validation images, and the anomalies of this role: labelled ones, or else synthetic ones.
 
-    It is the same for every seed.
+    Between detectors all labelled ones choose that none of them learned from, those of the reward among them:
+    a few alone would leave it to luck, and a sample's reward doesn't tell a detector which images it was for.
+    Synthetic ones are those of ``choice``. It is the same for every seed.
     """
-    valid = job.dataset.valid
-    normal, anomalies = np.flatnonzero(valid.labels == 0), getattr(roles(job), role)
+    valid, held = job.dataset.valid, roles(job)
+    if role == "mixture":
+        if not len(held.choice):
+            return part(job, "choice")
+        anomalies = np.concatenate([held.trial, held.choice])
+    else:
+        anomalies = held.trial if role == "trial" else held.choice
+    normal = np.flatnonzero(valid.labels == 0)
     if len(anomalies) or not len(normal):
         return valid.subset(np.sort(np.concatenate([normal, anomalies])))
     return with_synthetic(valid.subset(normal[spread_positions(len(normal), MOST_SYNTHETIC).numpy()]), role)

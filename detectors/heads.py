@@ -24,6 +24,9 @@ MOST_ROWS = 4096
 DAMPING = 0.03
 """Of the features' mean square, added to each: directions that hardly vary must not be blown up."""
 
+LEAST_SPREAD = 0.1
+"""Of the features' mean deviation: what hardly varies among the trial's images counts no more than that."""
+
 STEP = 0.2
 """How far one sample moves a copy: the root mean square of the change of its logits."""
 
@@ -162,21 +165,34 @@ class HeadTrial:
         lengths = (moves * lessons).sum(1).clamp_min(1e-12).sqrt()
         return (moves @ self.climb) / (lengths * self.best / STEP)
 
-    @cached_property
-    def common(self) -> Tensor:
-        """What normal images have on average at their most suspicious places, ``(d,)``."""
-        return self.rows[self.normal].mean((0, 1))
+    def suspicious(self, rows: Tensor, offset: Tensor) -> Tensor:
+        """The mean of ``rows (N, P, d)`` at the places whose logits are highest, ``(N, d - 1)``.
+
+        ``offset (N, P)`` is what is added to what the layer says.
+        """
+        top = (rows @ self.start + offset).topk(self.top, dim=1, sorted=False).indices
+        return rows.gather(1, top.unsqueeze(2).expand(-1, -1, rows.shape[2])).mean(1)[:, :-1]
 
     @cached_property
-    def anomalies(self) -> Tensor:
-        """How each anomaly differs from that where it is most suspicious, ``(A, d)``, of length 1."""
-        suspicious = self.rows[self.anomalous][:, : self.top]  # the highest come first
-        return functional.normalize(suspicious.mean(1) - self.common, dim=1)
+    def known(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The trial's anomalies where they are most suspicious, ``(A, d - 1)``.
 
-    def likeness(self, reading: Reading, masks: Tensor) -> Tensor:
-        """The cosine between what ``masks (N, 1, h, w)`` mark and the most similar anomaly, ``(N,)``."""
-        inside = at_places(masks).to(reading.features)
-        marked = (patches(reading.features, self.side) * inside[:, :, None]).sum(1)
-        marked = marked / inside.sum(1, keepdim=True).clamp_min(1)
-        likeness = functional.normalize(marked - self.common, dim=1) @ self.anomalies.T
-        return likeness.amax(1) * (inside.sum(1) > 0)
+        They are in units of the features' deviations, ``(d - 1,)``; the usual distance between images of the
+        trial, in these units, is the last.
+        """
+        found = self.suspicious(self.rows, self.offset)
+        spread = found.std(0, correction=0)
+        spread = spread.clamp_min(float(spread.mean()) * LEAST_SPREAD + 1e-6)
+        found = found / spread
+        apart = torch.pdist(found)
+        return found[self.anomalous], spread, apart.median().clamp_min(1e-6)
+
+    def likeness(self, reading: Reading) -> Tensor:
+        """How densely the trial's anomalies lie around what is most suspicious in each sample, ``(N,)``.
+
+        1 is where all of them lie, 0 far from any.
+        """
+        anomalies, spread, apart = self.known
+        rows = patches(reading.features, self.side)
+        found = self.suspicious(rows, at_places(reading.offset)) / spread
+        return torch.exp(-torch.cdist(found, anomalies).square() / (2 * apart**2)).mean(1)

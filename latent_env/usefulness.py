@@ -14,7 +14,7 @@ from detectors.errors import UserError
 from detectors.heads import HeadTrial, Reading
 from detectors.training import as_numbers
 from latent_env.rewards import RewardTerm, agreed, reward_terms
-from latent_env.shell import UNDECIDED
+from latent_env.shell import ANOMALY, UNDECIDED
 from latent_env.transition import Transition
 from latent_env.worlds import World
 
@@ -139,14 +139,16 @@ class Alignment(Tried):
 
 @reward_terms.register("resemblance")
 class Resemblance(Tried):
-    """How much the changed part looks to the detector like the suspicious part of some anomaly of the trial.
+    """How much a sample looks to the detector like the anomalies of the trial.
 
-    The cosine between features, less what normal images have on average, to the most similar anomaly.
+    How densely these lie around it, in what the last layer reads where each is most suspicious: 1 is where
+    all of them lie, and 0 far from any. What is no anomaly resembles none.
     """
 
     @torch.no_grad()
     def value(self, transition: Transition) -> Tensor:
-        """The term, ``(N,)`` in [-1, 1]; 0 where nothing changed that would be an anomaly."""
+        """The term, ``(N,)`` in [0, 1]."""
         trials = self.trials(transition.world)
         pairs = zip(trials, transition.readings, strict=True)
-        return agreed(torch.stack([trial.likeness(reading, transition.truth) for trial, reading in pairs]))
+        found = agreed(torch.stack([trial.likeness(reading) for trial, reading in pairs]))
+        return found * (transition.label == ANOMALY)

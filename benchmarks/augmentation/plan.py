@@ -16,7 +16,7 @@ BUDGET = ("samples=1024", "rounds=1", "dataset.suits.agent_steps=6144")
 SETTINGS: dict[str, tuple[str, ...]] = {
     SCRATCH: (
         *("autoencoder=conv", "autoencoder.latent=spatial", "dataset.size=32"),
-        *("detector.width=32", "detector.steps=300", *BUDGET),
+        *("detector.width=32", "detector.steps=600", *BUDGET),
     ),
     # What trains there is the decoder alone, which detectors of latents have no use for.
     PRETRAINED: ("autoencoder=pretrained", "autoencoder.steps=60", "dataset.size=224", *BUDGET),
@@ -102,19 +102,21 @@ COMPARED = ("none", "random", "ppo")
 
 
 def ablation(*overrides: str) -> Variant:
-    """The agent in question with another key; the reference beside it doesn't depend on that."""
-    return Variant(overrides, ("none", FOCUS), ("magnetic_tile", "busi"), (SCRATCH,), (LABELLED,))
+    """The agent in question with another key, and those it is compared with."""
+    return Variant(overrides, COMPARED, ("mnist_3", "busi"), (SCRATCH,), (LABELLED,))
 
 
 VARIANTS: dict[str, Variant] = {
     DEFAULT: Variant(()),
+    "strokes alone": ablation("agent.perturbation=brush"),
+    "usefulness": ablation("reward=useful"),
+    "fewer labelled": ablation("labelled.weight=0.25"),
     "all kept": ablation("agent.keep=1"),
     "one judge": ablation("judges.count=0"),
     "two rounds": ablation("rounds=2"),
-    "balanced reward": ablation("reward=balanced"),
     "four strokes": ablation("env.horizon=4"),
-    "faint strokes": ablation("env.shell_ratio=4"),
     "half of all": ablation("share=0.5"),
+    "always a quarter": ablation("share=0.25"),
     "normals=40": Variant(("normals=40",), COMPARED, ("phantom",)),
     "normals=160": Variant(("normals=160",), COMPARED, ("phantom",)),
     "labelled=5": Variant(("labelled.train=5",), COMPARED, ("phantom",), tracks=(LABELLED,)),
