@@ -295,17 +295,17 @@ def test_what_equals_an_anomaly_of_the_trial_is_worth_learning_but_not_for_ever(
 
 
 @KINDS
-def test_an_anomaly_resembles_itself(kind: str) -> None:
+def test_anomalies_of_the_trial_resemble_themselves(kind: str) -> None:
     here = scene(kind)
-    chosen = here.labels == 1
-    seen = tuple(part[chosen] for part in here.seen)
-    maps = forward(here.detector, seen).flatten(1)
-    places = maps.topk(here.trial.top, dim=1).indices
-    reading = here.detector.reading(*seen)
-    masks = torch.zeros_like(maps, dtype=torch.bool).scatter_(1, places, value=True)
-    masks = masks.view(len(maps), 1, *reading.features.shape[2:])
-    likeness = here.trial.likeness(reading, masks)
-    torch.testing.assert_close(likeness, torch.ones_like(likeness))
-    assert not here.trial.likeness(reading, torch.zeros_like(masks)).any()
-    other, some = here.samples(kind, 9, 3)
-    assert here.trial.likeness(other, some).abs().max() <= 1 + 1e-9
+    reading = here.detector.reading(*here.seen)
+    likeness = here.trial.likeness(reading)
+    assert ((likeness > 0) & (likeness <= 1)).all()
+    own = likeness[here.labels == 1]
+    assert own.min() >= 1 / len(own)  # each lies where one of them lies
+    only = torch.zeros_like(here.labels)
+    only[3] = 1
+    alone = HeadTrial(here.detector, reading, only).likeness(reading)
+    assert int(alone.argmax()) == 3
+    assert float(alone[3]) == pytest.approx(1.0)
+    far = Reading(1000 + reading.features, reading.offset)
+    assert here.trial.likeness(far).max() < 1e-6

@@ -234,7 +234,7 @@ def test_the_change_of_a_trials_anomaly_is_useful() -> None:
     useful = step.reward_terms["usefulness"]
     assert useful.min() > 0
     assert step.reward_terms["alignment"].min() > 0
-    assert step.reward_terms["resemblance"].min() > 0.9
+    assert step.reward_terms["resemblance"].min() > 0.5  # each is one of four
     found = []
     for seed in range(8):
         batch.reset_tensor(sources=torch.arange(4))
