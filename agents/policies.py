@@ -1,4 +1,4 @@
-"""The policy of learners on the batch of worlds: quick to learn what suits all images."""
+"""A policy that learns quickly what suits all observations alike."""
 
 from __future__ import annotations
 
@@ -9,32 +9,40 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 from torch.nn import functional
 
-QUICKER = 30.0
-"""How many times as fast the part of an action learns that is the same for all images."""
 
+class FastBias(nn.Linear):
+    """A linear layer whose bias moves ``speed`` times as far at every step of an optimiser."""
 
-class QuickBias(nn.Linear):
-    """A linear layer whose bias moves ``QUICKER`` times as far at each step of an optimiser."""
+    def __init__(self, plain: nn.Linear, speed: float) -> None:
+        super().__init__(plain.in_features, plain.out_features)
+        self.speed = speed
+        with torch.no_grad():
+            self.weight.copy_(plain.weight)
+            self.bias.copy_(plain.bias / speed)
 
     def forward(self, features: Tensor) -> Tensor:
         """Layer over ``features (N, D)``."""
-        return functional.linear(features, self.weight, QUICKER * self.bias)
+        return functional.linear(features, self.weight, self.speed * self.bias)
 
 
-class QuickMeanPolicy(ActorCriticPolicy):
-    """SB3's Gaussian policy, whose mean has a part that doesn't depend on the observation and learns faster.
+class SharedMeanPolicy(ActorCriticPolicy):
+    """SB3's Gaussian policy; what all observations share of its mean learns ``shared_speed`` times as fast.
 
-    Every image is met a few times only, and a latent has hundreds of numbers: at one learning rate for all, a
-    network learns by heart what happened to pay for each image, long before it has learned what pays for all.
+    A latent has hundreds of numbers, and every image is met a few times only. At one learning rate for all,
+    a network learns by heart what happened to pay for each image, long before its mean has come to where all
+    of them pay.
     """
+
+    def __init__(self, *arguments: Any, shared_speed: float = 1.0, **settings: Any) -> None:
+        self.shared_speed = shared_speed
+        super().__init__(*arguments, **settings)
 
     def _build(self, lr_schedule: Any) -> None:
         super()._build(lr_schedule)
-        plain = self.action_net
-        assert isinstance(plain, nn.Linear)
-        self.action_net = QuickBias(plain.in_features, plain.out_features)
-        with torch.no_grad():
-            self.action_net.weight.copy_(plain.weight)
-            self.action_net.bias.zero_()
+        assert isinstance(self.action_net, nn.Linear)
+        self.action_net = FastBias(self.action_net, self.shared_speed)
         rate = {"lr": lr_schedule(1), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class(self.parameters(), **rate)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**super()._get_constructor_parameters(), "shared_speed": self.shared_speed}

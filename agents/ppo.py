@@ -10,7 +10,7 @@ from typing import Any
 from stable_baselines3 import PPO
 
 from agents.batch_ppo import BatchPPO, minibatch
-from agents.policies import QuickMeanPolicy
+from agents.policies import SharedMeanPolicy
 from agents.sb3_vec_env import LatentVecEnv
 from detectors.errors import UserError
 
@@ -19,7 +19,7 @@ def check_policy(settings: Mapping[str, Any]) -> None:
     """Complain about what no policy can be made of."""
     if not settings["hidden"] or any(units < 1 for units in settings["hidden"]):
         raise UserError(f"agent.hidden={settings['hidden']} must name layers of at least 1 unit")
-    for name in ("first_deviation", "least_deviation"):
+    for name in ("first_deviation", "least_deviation", "shared_speed"):
         if not settings.get(name, 1.0) > 0:
             raise UserError(f"agent.{name}={settings[name]} must be above 0")
 
@@ -37,13 +37,14 @@ def make_ppo(vec_env: LatentVecEnv, settings: Mapping[str, Any], seed: int) -> P
     if rollout < 2:
         raise UserError("agent.n_steps x env.num_envs must be at least 2 steps")
     check_policy(settings)
+    speed = settings.get("shared_speed", 1.0)
     if rollout % batch:
         raise UserError(f"agent.batch_size={batch} must divide agent.n_steps x env.num_envs = {rollout}")
     with warnings.catch_warnings():
         # SB3 says that PPO with an MLP is meant for the CPU; here the frozen models want the GPU.
         warnings.filterwarnings("ignore", message=".*PPO on the GPU.*")
         model = BatchPPO(
-            QuickMeanPolicy,
+            SharedMeanPolicy if speed != 1 else "MlpPolicy",
             vec_env,
             learning_rate=settings["learning_rate"],
             n_steps=settings["n_steps"],
@@ -51,7 +52,7 @@ def make_ppo(vec_env: LatentVecEnv, settings: Mapping[str, Any], seed: int) -> P
             n_epochs=settings["n_epochs"],
             gamma=settings["gamma"],
             ent_coef=settings["ent_coef"],
-            policy_kwargs=gaussian_policy(settings),
+            policy_kwargs=gaussian_policy(settings) | ({"shared_speed": speed} if speed != 1 else {}),
             seed=seed % 2**32,
             device=vec_env.dynamics.world.device,
         )

@@ -97,6 +97,7 @@ class PPOConfig(OnPolicyConfig):
 
     batch_size: int | None = None
     n_epochs: int = 8
+    shared_speed: float = 1.0
 
 
 @dataclass

@@ -21,6 +21,7 @@ class LearnerSuit:
     ent_coef: float = 0.005
     first_deviation: float = 1.0
     least_deviation: float = 0.3
+    shared_speed: float = 1.0
     recorded_steps: int = MISSING
     teachers: list[str] = field(default_factory=list)
 

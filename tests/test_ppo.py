@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import make_world
 from stable_baselines3 import PPO
+from stable_baselines3.common.policies import ActorCriticPolicy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_usefulness import world as judged_world
 from torch import Tensor
@@ -45,9 +46,19 @@ class Quiet(RewardTerm):
         return -transition.delta.flatten(1).square().mean(1)
 
 
-def learned(of: World, reward: Mapping[str, float], folder: Path, steps: int, least: float) -> PPO:
+@latent_env.register_reward("upwards")
+class Upwards(RewardTerm):
+    """Pays for moving every number of a latent upwards, whatever the image."""
+
+    def value(self, transition: Transition) -> Tensor:
+        return transition.delta.flatten(1).mean(1)
+
+
+def learned(
+    of: World, reward: Mapping[str, float], folder: Path, steps: int, least: float, **settings: float
+) -> PPO:
     vec_env = LatentVecEnv(Settings(reward=reward, horizon=2, max_delta=1.0).dynamics(of, 4), 0)
-    model = make_ppo(vec_env, SETTINGS, seed=0)
+    model = make_ppo(vec_env, {**SETTINGS, **settings}, seed=0)
     kept: list[float] = []
 
     def keep() -> None:
@@ -80,6 +91,30 @@ def test_no_deviation_falls_below_the_least(tmp_path: Path) -> None:
 def test_a_floor_above_where_it_begins(tmp_path: Path) -> None:
     model = learned(make_world("flat"), {"quiet": 1.0}, tmp_path, 64, 1.5)
     assert deviations(model).min() >= 1.5 * (1 - 1e-6)
+
+
+def test_what_pays_for_all_images_is_learned_quickly(tmp_path: Path) -> None:
+    observations = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
+    means = []
+    for speed in (1.0, 30.0):
+        folder = tmp_path / f"{speed:g}"
+        model = learned(
+            make_world("flat"), {"upwards": 1.0}, folder, 128, 0.5, learning_rate=2e-3, shared_speed=speed
+        )
+        means.append(model.predict(observations, deterministic=True)[0])
+    assert means[1].mean() > means[0].mean() + 0.3
+    assert (means[1] > means[0]).mean() > 0.9
+    model.save(tmp_path / "policy.zip")
+    again = PPO.load(tmp_path / "policy.zip", device="cpu")
+    np.testing.assert_allclose(again.predict(observations, deterministic=True)[0], means[1])
+    again.policy.save(str(tmp_path / "policy.pt"))
+    alone = type(again.policy).load(str(tmp_path / "policy.pt"), device="cpu")
+    np.testing.assert_allclose(alone.predict(observations, deterministic=True)[0], means[1])
+
+
+def test_by_default_the_policy_is_sb3s_own(tmp_path: Path) -> None:
+    model = learned(make_world("flat"), {"quiet": 1.0}, tmp_path, 32, 0.5)
+    assert type(model.policy) is ActorCriticPolicy
 
 
 @pytest.mark.parametrize("least", [0.0, -1.0, math.nan])
