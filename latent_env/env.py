@@ -142,7 +142,13 @@ class LatentAugEnv(LatentEnv):
       local stroke; up to 16 direction coefficients. ``max_delta`` is how far the token at the centre
       moves at full strength (by default as far as changes must go to be seen: for half of uniformly
       random strokes to be twice as strong as what decoding gets wrong in normal images).
-    - ``auto``: ``brush`` where the latent is spatial, else ``dense``.
+    - ``graft`` (spatial latents, worlds that bring labelled anomalies): the brush's numbers, and after them
+      ``[share, example, surroundings]``: how much of the change is a graft instead of a stroke (nothing up
+      to -0.5, all from 0.5 on), of which anomaly (neighbours are alike), and whether only what differs
+      from normal images is added (-1) or its tokens replace what was there (1). Row and column say where
+      it comes to lie, the strength how much of it there is. ``max_delta`` is that of the strokes.
+    - ``auto``: ``dense`` where the latent is flat; else ``graft`` where there are labelled anomalies, or
+      ``brush``.
 
     ## Observation Space
     ``Box(-b, b, (d,))``, float32: the latent ``z``, flattened and whitened (a unit is one standard
@@ -161,7 +167,8 @@ class LatentAugEnv(LatentEnv):
       apart (labelled images that lie beside it) after it has learned the sample; 1 is the most that one
       step of learning could gain, negative is harm.
     - ``alignment`` (0): how much the sample's gradient in that layer points where the trial's loss falls.
-    - ``resemblance`` (0): how much the changed part looks like the suspicious part of an anomaly there.
+    - ``resemblance`` (0): how densely the trial's anomalies lie around the sample, in what the detector's last
+      layer reads where each is most suspicious; 1 is where all of them lie.
     - ``coverage`` (0): as ``novelty``, from the last 512 changes of all worlds.
 
     Where the world brings several *judges*, what depends on the detector is their mean less their
@@ -203,7 +210,8 @@ class LatentAugEnv(LatentEnv):
     ``gym.make_vec("LatentAug-v0", num_envs=64)`` makes a batch that shares one forward pass a step.
 
     ## Version History
-    - v0: first version.
+    - v0: first version. The built-in worlds bring no labelled anomalies, so in them ``auto`` means what it
+      always did.
     """
 
     def __init__(
