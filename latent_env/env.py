@@ -167,8 +167,8 @@ class LatentAugEnv(LatentEnv):
       apart (labelled images that lie beside it) after it has learned the sample; 1 is the most that one
       step of learning could gain, negative is harm.
     - ``alignment`` (0): how much the sample's gradient in that layer points where the trial's loss falls.
-    - ``resemblance`` (0): how densely the trial's anomalies lie around the sample, in what the detector's last
-      layer reads where each is most suspicious; 1 is where all of them lie.
+    - ``resemblance`` (0): how densely the trial's anomalies lie around the sample, in what the detector's
+      last layer reads where each is most suspicious; 1 is where all of them lie.
     - ``coverage`` (0): as ``novelty``, from the last 512 changes of all worlds.
 
     Where the world brings several *judges*, what depends on the detector is their mean less their

@@ -116,7 +116,7 @@ VARIANTS: dict[str, Variant] = {
     "two rounds": ablation("rounds=2"),
     "four strokes": ablation("env.horizon=4"),
     "half of all": ablation("share=0.5"),
-    "always a quarter": ablation("share=0.25"),
+    "slow mean": Variant(("agent.shared_speed=1",), (FOCUS,), ("mnist_3", "busi"), (SCRATCH,), (LABELLED,)),
     "normals=40": Variant(("normals=40",), COMPARED, ("phantom",)),
     "normals=160": Variant(("normals=160",), COMPARED, ("phantom",)),
     "labelled=5": Variant(("labelled.train=5",), COMPARED, ("phantom",), tracks=(LABELLED,)),
