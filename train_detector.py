@@ -95,7 +95,7 @@ def rehearse_detector(job: Job[DetectorRun]) -> World:
     world = World.build(frozen, new_detector(job, frozen).eval(), images, job.device)
     if world.judges_latents and (synthesis := make_latent_synthesis(job)):
         synthesis(world.latents, torch.Generator())
-    if len(known):  # any latents will do: they say which actions there are
+    if len(known) and frozen.is_spatial:  # any latents will do: they say which actions there are
         unknown = torch.zeros(len(images), 1, *grid_of(frozen.latent_shape), dtype=torch.bool)
         world = world.with_examples(Examples.of(world.latents, unknown, world.latents))
     return world

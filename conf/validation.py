@@ -124,9 +124,9 @@ def known_anomalies(job: Job[DetectorRun], eyes: Eyes, reads: str) -> Samples | 
 
 
 def examples(job: Job[DetectorRun], eyes: Eyes, normals: Tensor) -> Examples | None:
-    """The same anomalies as an agent may graft them on ``normals (N, *latent_shape)``."""
+    """The same anomalies as an agent may graft them on ``normals (N, *latent_shape)``; flat ones it can't."""
     rows = roles(job).known
-    if not len(rows):
+    if not len(rows) or len(eyes.encoder.latent_shape) == 1:
         return None
     masks, _ = masks_of(job.dataset.valid.subset(rows))
     marks = marked_tokens(masks, eyes).to(job.device)

@@ -164,7 +164,8 @@ class Made:
 
     def outcome(self, name: str, sets: Mapping[str, Augmented], **changes: Any) -> tuple[Tried, list[Tried]]:
         job, before = varied_job(self.job, **changes), Tried({}, self.world, [])
-        return choose_mixture(job, self.eyes, learn_mixtures(job, self.run(name), before, self.eyes, sets))
+        run = self.run(name)
+        return choose_mixture(job, self.eyes, learn_mixtures(job, run, run, before, self.eyes, sets))
 
 
 @pytest.fixture(scope="module")

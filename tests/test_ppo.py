@@ -46,8 +46,8 @@ class Quiet(RewardTerm):
         return -transition.delta.flatten(1).square().mean(1)
 
 
-@latent_env.register_reward("upwards")
-class Upwards(RewardTerm):
+@latent_env.register_reward("rising")
+class Rising(RewardTerm):
     """Pays for moving every number of a latent upwards, whatever the image."""
 
     def value(self, transition: Transition) -> Tensor:
@@ -99,7 +99,7 @@ def test_what_pays_for_all_images_is_learned_quickly(tmp_path: Path) -> None:
     for speed in (1.0, 30.0):
         folder = tmp_path / f"{speed:g}"
         model = learned(
-            make_world("flat"), {"upwards": 1.0}, folder, 128, 0.5, learning_rate=2e-3, shared_speed=speed
+            make_world("flat"), {"rising": 1.0}, folder, 128, 0.5, learning_rate=2e-3, shared_speed=speed
         )
         means.append(model.predict(observations, deterministic=True)[0])
     assert means[1].mean() > means[0].mean() + 0.3
