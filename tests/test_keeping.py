@@ -84,3 +84,23 @@ def test_chance_that_is_chosen_from_goes_by_judges(tmp_path: Path, run_here: Run
     assert 0 < len(made) <= 64 + 2  # as many as asked for, though twice as many were proposed
     assert np.isfinite(made.reward.numpy()).all()
     assert (folder / "judges.json").is_file()
+
+
+def test_random_samples_are_learned_from_once_for_all_agents(tmp_path: Path, run_here: RunHere) -> None:
+    small = (
+        "samples=128",
+        "rounds=1",
+        "judges.count=0",
+        "share=null",
+        "env.max_delta=30",
+        f"runs={tmp_path}",
+    )
+    found = []
+    for agent in ("untrained", "gradient"):
+        code, _, error = run_here(train_ppo.main, "train_ppo", *QUICK, f"agent={agent}", *small, cwd=tmp_path)
+        assert code == 0, error
+        (detector,) = tmp_path.glob("*/detector/*/chance-*/with_random_*/detector.safetensors")
+        found.append((detector.stat().st_mtime_ns, detector.read_bytes()))
+        (folder,) = tmp_path.glob(f"*/agent/{agent}-*")
+        assert not list(folder.glob("with_random_*"))
+    assert found[0] == found[1]
