@@ -38,13 +38,14 @@ def make_ppo(vec_env: LatentVecEnv, settings: Mapping[str, Any], seed: int) -> P
         raise UserError("agent.n_steps x env.num_envs must be at least 2 steps")
     check_policy(settings)
     speed = settings.get("shared_speed", 1.0)
+    policy, own = ("MlpPolicy", {}) if speed == 1 else (SharedMeanPolicy, {"shared_speed": speed})
     if rollout % batch:
         raise UserError(f"agent.batch_size={batch} must divide agent.n_steps x env.num_envs = {rollout}")
     with warnings.catch_warnings():
         # SB3 says that PPO with an MLP is meant for the CPU; here the frozen models want the GPU.
         warnings.filterwarnings("ignore", message=".*PPO on the GPU.*")
         model = BatchPPO(
-            SharedMeanPolicy if speed != 1 else "MlpPolicy",
+            policy,
             vec_env,
             learning_rate=settings["learning_rate"],
             n_steps=settings["n_steps"],
@@ -52,7 +53,7 @@ def make_ppo(vec_env: LatentVecEnv, settings: Mapping[str, Any], seed: int) -> P
             n_epochs=settings["n_epochs"],
             gamma=settings["gamma"],
             ent_coef=settings["ent_coef"],
-            policy_kwargs=gaussian_policy(settings) | ({"shared_speed": speed} if speed != 1 else {}),
+            policy_kwargs=gaussian_policy(settings) | own,
             seed=seed % 2**32,
             device=vec_env.dynamics.world.device,
         )

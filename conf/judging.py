@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from copy import copy
 from dataclasses import asdict, replace
@@ -19,6 +17,7 @@ from detectors.base import Detector
 from detectors.errors import UserError
 from detectors.images import spread_positions
 from detectors.training import Portion, Samples
+from latent_env.digest import digest_of
 from latent_env.judges import load_judges, save_judges, share_memory
 from latent_env.latents import Eyes
 from latent_env.runs import Run
@@ -42,8 +41,7 @@ def check_judges(job: Job[AgentRun]) -> None:
 
 def judges_digest(job: Job[AgentRun]) -> str:
     """A name for what judges of the same detector may differ by."""
-    text = json.dumps(asdict(job.config.judges), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    return digest_of(asdict(job.config.judges))
 
 
 def judged(

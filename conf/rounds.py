@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import sys
 from dataclasses import asdict, replace
@@ -22,6 +21,7 @@ from conf.job import LARGEST_SEED, Job, derived_seed
 from conf.judging import judged, judges_digest, varied_job
 from conf.mixture import LEARNED, RANDOM, TRIED
 from conf.schema import AgentRun
+from latent_env.digest import digest_of
 from latent_env.dynamics import Dynamics
 from latent_env.latents import Eyes
 from latent_env.progress import progress_bar
@@ -82,8 +82,7 @@ def chance_run(job: Job[AgentRun], detector_run: Run) -> Run:
     """Where random samples and what learned from them are kept: beside the detector, for all agents."""
     own = {"env": chance_env(job).settings(), "samples": job.config.samples}
     own["plugins"] = {name: source_digest(name) for name in job.config.plugins}
-    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:10]
-    return detector_run.part(f"chance-{digest}")
+    return detector_run.part(f"chance-{digest_of(own)}")
 
 
 def chance(job: Job[AgentRun], run: Run, before: World) -> Augmented:

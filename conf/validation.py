@@ -151,7 +151,7 @@ def marked_tokens(masks: Tensor, eyes: Eyes) -> Tensor:
 
 
 def trial(job: Job[DetectorRun], eyes: Eyes, reads: str) -> Trial | None:
-    """What a reward measures usefulness on; None if there are no normal validation images."""
+    """What a reward is measured on; None if there are no normal validation images."""
     split, inputs = seen(job, eyes, "trial", reads)
     return Trial.of(inputs[:], torch.from_numpy(np.array(split.labels)))
 

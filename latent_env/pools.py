@@ -6,9 +6,7 @@ beforehand, in the same way for every seed.
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +20,7 @@ from detectors.latent_diet import Pool
 from detectors.tokens import grid_of
 from latent_env.artifacts import write_atomically
 from latent_env.data.residence import settle
+from latent_env.digest import digest_of
 from latent_env.latents import Eyes, encoded, latent_count, mapped
 
 MADE_AT_ONCE = 50
@@ -37,8 +36,7 @@ def make_pool(
 
     :param settings: what ``change`` depends on, beside the images: the same are not made again.
     """
-    text = json.dumps({"count": count, **settings}, sort_keys=True)
-    key = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+    key = f"{name}-{digest_of({'count': count, **settings})}"
     latents_path, facts_path = eyes.folder / f"latents-{key}.f16", eyes.folder / f"latents-{key}.npz"
     if not (facts_path.is_file() and latent_count(latents_path, eyes.encoder) == count):
         made, masks, sources = _make(images, count, change)

@@ -1,4 +1,4 @@
-"""What each labelled anomaly of a validation split is used for: once, and for one thing only."""
+"""What each labelled anomaly of a validation split is used for: detectors, the reward, or choices alone."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Roles(NamedTuple):
     known: Positions
     """Anomalies that detectors train on."""
     trial: Positions
-    """Anomalies that a reward measures usefulness on."""
+    """Anomalies that a reward is measured on, and that mixtures are chosen by too."""
     choice: Positions
-    """Anomalies that training is watched with and choices are made by."""
+    """Anomalies that training is watched with, and choices of all kinds are made by."""
 
 
 def divide(labels: NDArray[np.int64], known: float, trial: float) -> Roles:

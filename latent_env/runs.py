@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from detectors.errors import UserError
 from latent_env.artifacts import read_json, write_atomically, write_json
+from latent_env.digest import digest_of
 from latent_env.rendering import Picture, save_picture
 from latent_env.worlds import COMPLETE
 
@@ -30,9 +29,7 @@ class Run:
     """
 
     def __init__(self, root: Path, dataset: str, stage: str, name: str, settings: Mapping[str, Any]) -> None:
-        text = json.dumps(settings, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        self.path = root / dataset / stage / f"{name}-{digest}"
+        self.path = root / dataset / stage / f"{name}-{digest_of(settings)}"
         self.settings = dict(settings)
 
     @property

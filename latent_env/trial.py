@@ -1,4 +1,4 @@
-"""Labelled images that a reward measures usefulness on, apart from those that report the result."""
+"""Labelled images that a reward is measured on, apart from those that report the result."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Trial(NamedTuple):
 
 
 def save_trial(folder: Path, trial: Trial) -> None:
-    """Write what usefulness is measured on as the artifact ``trial``."""
+    """Write what a reward is measured on as the artifact ``trial``."""
     inputs = trial.inputs if trial.inputs.dtype == torch.uint8 else trial.inputs.half()
     save_artifact(folder, TRIAL, TRIAL, {"inputs": inputs, "labels": trial.labels}, {"count": len(inputs)})
 

@@ -75,7 +75,7 @@ class World:
     unseen: Detector | None = None
     """One more, which no reward goes by: where it disagrees with them, the reward is being fooled."""
     trial: Trial | None = None
-    """Labelled images that a reward measures usefulness on."""
+    """Labelled images that a reward is measured on."""
     examples: Examples | None = None
     """Labelled anomalies that detectors train on, which an agent may graft."""
     precision: str = FULL
@@ -125,7 +125,7 @@ class World:
         return replace(self, judges=tuple(judges), unseen=unseen)
 
     def with_trial(self, trial: Trial | None) -> World:
-        """The same world, where usefulness is measured on ``trial``."""
+        """The same world, where rewards are measured on ``trial``."""
         return replace(self, trial=None if trial is None else trial.to(self.device))
 
     def with_examples(self, examples: Examples | None) -> World:

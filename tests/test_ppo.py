@@ -124,6 +124,13 @@ def test_an_impossible_floor_is_refused(least: float) -> None:
         make_ppo(vec_env, {**SETTINGS, "least_deviation": least}, seed=0)
 
 
+@pytest.mark.parametrize("speed", [0.0, -1.0, math.nan])
+def test_an_impossible_speed_is_refused(speed: float) -> None:
+    vec_env = LatentVecEnv(Settings().dynamics(make_world("flat"), 4), 0)
+    with pytest.raises(UserError, match=r"agent\.shared_speed=.* must be above 0"):
+        make_ppo(vec_env, {**SETTINGS, "shared_speed": speed}, seed=0)
+
+
 def logged(folder: Path) -> dict[str, list[float]]:
     events = EventAccumulator(str(folder)).Reload()
     return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}

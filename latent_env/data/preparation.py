@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -22,6 +21,7 @@ from latent_env.data.layouts.textures import texture_samples
 from latent_env.data.overview import save_overview
 from latent_env.data.samples import Problems, Source, files_of
 from latent_env.data.stored import open_split
+from latent_env.digest import digest_of
 
 FORMAT = 1
 """Raised when the same source would be prepared differently: older preparations are then redone."""
@@ -83,7 +83,7 @@ def prepare_splits(
     if source.channels not in (None, 1, 3):
         raise UserError(f"channels={source.channels} must be 1 (grey), 3 (RGB) or null (as the images are)")
     settings = {"format": FORMAT, "size": size, "channels": source.channels, **source.settings}
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]
+    key = digest_of(settings)
     target = folder / source.name / f"{size}-{key}"
     fingerprint = source.fingerprint()
     found = _open(target, source, fingerprint, problems)
