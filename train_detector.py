@@ -96,8 +96,8 @@ def rehearse_detector(job: Job[DetectorRun]) -> World:
     if world.judges_latents and (synthesis := make_latent_synthesis(job)):
         synthesis(world.latents, torch.Generator())
     if len(known) and frozen.is_spatial:  # any latents will do: they say which actions there are
-        unknown = torch.zeros(len(images), 1, *grid_of(frozen.latent_shape), dtype=torch.bool)
-        world = world.with_examples(Examples.of(world.latents, unknown, world.latents))
+        unknown = torch.zeros(1, len(images), 1, *grid_of(frozen.latent_shape), dtype=torch.bool)
+        world = world.with_examples(Examples.of(world.latents[None], unknown, world.latents))
     return world
 
 
@@ -161,7 +161,8 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, Eyes]:
     else:
         detector = learn_to_detect(job, run, autoencoder, eyes, "detector")
     world = World.build(autoencoder, detector, starts, job.device, latents)
-    world = world.with_trial(trial(job, eyes, config.input)).with_examples(examples(job, eyes, world.latents))
+    world = world.with_trial(trial(job, eyes, config.input))
+    world = world.with_examples(examples(job, eyes, config.input, world.latents))
     save_world(run.path, world)
     evaluation = evaluate_test(world, eyes)
     others, weights = {}, {}

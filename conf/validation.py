@@ -22,7 +22,7 @@ from detectors.tokens import grid_of
 from detectors.training import Samples
 from latent_env.data import Split
 from latent_env.data.residence import StreamedImages
-from latent_env.examples import Examples
+from latent_env.examples import Examples, mirrored
 from latent_env.latents import Eyes, encoded
 from latent_env.rewards import Reward
 from latent_env.roles import Positions, Roles, divide
@@ -123,14 +123,29 @@ def known_anomalies(job: Job[DetectorRun], eyes: Eyes, reads: str) -> Samples | 
     return Samples(*(each.to(job.device) for each in (inputs, masks, labels, nobody, marked)))
 
 
-def examples(job: Job[DetectorRun], eyes: Eyes, normals: Tensor) -> Examples | None:
+def examples(job: Job[DetectorRun], eyes: Eyes, reads: str, normals: Tensor) -> Examples | None:
     """The same anomalies as an agent may graft them on ``normals (N, *latent_shape)``; flat ones it can't."""
     rows = roles(job).known
     if not len(rows) or len(eyes.encoder.latent_shape) == 1:
         return None
-    masks, _ = masks_of(job.dataset.valid.subset(rows))
-    marks = marked_tokens(masks, eyes).to(job.device)
-    return Examples.of(latents_of(job, eyes, rows), marks, normals)
+    split = job.dataset.valid.subset(rows)
+    masks, _ = masks_of(split)
+    latents, marks = latents_of(job, eyes, rows)[None], marked_tokens(masks, eyes)[None].to(job.device)
+    if masks.flatten(1).any(1).all():
+        latents, marks = torch.cat([latents, turned_latents(job, eyes, split)]), mirrored(marks[0])
+    if reads == LATENT:
+        return Examples.of(latents, marks, normals)
+    images = torch.from_numpy(np.array(split.images)).to(job.device)
+    return Examples.of(latents, marks, normals, images, masks.to(job.device))
+
+
+def turned_latents(job: Job[DetectorRun], eyes: Eyes, split: Split) -> Tensor:
+    """Latents of the images of ``split`` in all mirrorings but the first, ``(M - 1, A, *latent_shape)``."""
+    turned = mirrored(torch.from_numpy(np.array(split.images)))[1:]
+    path = eyes.folder / f"latents-mirrored-{len(split)}-{split_digest(split)}.f16"
+    kept = encoded(eyes.encoder, StreamedImages(turned.flatten(0, 1).numpy(), job.device), path, "mirrored")
+    latents = torch.from_numpy(np.array(kept)).to(job.device)
+    return latents.unflatten(0, tuple(turned.shape[:2]))
 
 
 def masks_of(split: Split) -> tuple[Tensor, bool]:

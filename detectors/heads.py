@@ -187,12 +187,24 @@ class HeadTrial:
         apart = torch.pdist(found)
         return found[self.anomalous], spread, apart.median().clamp_min(1e-6)
 
-    def likeness(self, reading: Reading) -> Tensor:
-        """How densely the trial's anomalies lie around what is most suspicious in each sample, ``(N,)``.
+    def place(self, reading: Reading) -> Tensor:
+        """What is most suspicious in each sample, ``(N, d - 1)``, in the same units."""
+        _, spread, _ = self.known
+        rows = patches(reading.features, self.side)
+        return self.suspicious(rows, at_places(reading.offset)) / spread
+
+    def closeness(self, places: Tensor, others: Tensor) -> Tensor:
+        """How close each of ``places (N, d - 1)`` lies to each of ``others (M, d - 1)``, ``(N, M)``.
+
+        1 is where it lies, 0 is far off.
+        """
+        _, _, apart = self.known
+        return torch.exp(-torch.cdist(places, others).square() / (2 * apart**2))
+
+    def likeness(self, places: Tensor) -> Tensor:
+        """How densely the trial's anomalies lie around ``places (N, d - 1)``, ``(N,)``.
 
         1 is where all of them lie, 0 far from any.
         """
-        anomalies, spread, apart = self.known
-        rows = patches(reading.features, self.side)
-        found = self.suspicious(rows, at_places(reading.offset)) / spread
-        return torch.exp(-torch.cdist(found, anomalies).square() / (2 * apart**2)).mean(1)
+        anomalies, _, _ = self.known
+        return self.closeness(places, anomalies).mean(1)

@@ -51,6 +51,9 @@ class Samples(NamedTuple):
         return Samples(*(part[index] for part in self))
 
 
+MOST_NORMALS = 0.5
+
+
 class Portion(NamedTuple):
     """Samples from one source, and how many of a batch's anomalies come from there."""
 
@@ -84,15 +87,19 @@ class Blend:
 def blend(portions: Sequence[Portion]) -> Blend | None:
     """Several portions as one; None if there is nothing in them.
 
-    A portion takes its share of the anomalies, and half as much of the normals if it has any: samples that
-    were changed too little to be anomalies.
+    A portion takes its share of the anomalies, and as much of the normals as it has normals an anomaly, up to
+    half as much: samples that were changed too little to be anomalies. If a few of these were drawn more
+    often than the others, they would be learned by heart.
     """
     portions = [portion for portion in portions if portion.share > 0]
     if not portions:
         return None
     kinds, weights, shares = [], [], []
-    for label, part in ((0, 0.5), (1, 1.0)):
-        chosen = [Portion(portion.samples.of(label), part * portion.share) for portion in portions]
+    for label in (0, 1):
+        chosen = [
+            Portion(portion.samples.of(label), (1.0 if label else normals(portion.samples)) * portion.share)
+            for portion in portions
+        ]
         chosen = [portion for portion in chosen if len(portion.samples.labels)] or chosen[:1]
         kinds.append(Samples(*(torch.cat(parts) for parts in zip(*(p.samples for p in chosen), strict=True))))
         counts = [len(portion.samples.labels) for portion in chosen]
@@ -103,6 +110,12 @@ def blend(portions: Sequence[Portion]) -> Blend | None:
         )
         shares.append(min(sum(portion.share for portion in chosen), 1.0) if any(counts) else 0.0)
     return Blend((kinds[0], kinds[1]), (weights[0], weights[1]), (shares[0], shares[1]))
+
+
+def normals(samples: Samples) -> float:
+    """How many normal ones there are an anomaly, up to half a one."""
+    anomalies = int(samples.labels.sum())
+    return min((len(samples.labels) - anomalies) / max(anomalies, 1), MOST_NORMALS)
 
 
 class Batch(NamedTuple):

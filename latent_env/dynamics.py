@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from latent_env.painting import Painter
 from latent_env.perturbations import Perturbation
 from latent_env.rewards import Reward
 from latent_env.shell import Shell
@@ -219,9 +220,12 @@ class Dynamics(Episodes[Transition]):
         sources, latent = last.sources, last.latent
         if torch.is_grad_enabled():  # tensors born in inference mode can't take part in a graph
             sources, latent = sources.clone(), latent.clone()
-        moved = latent + self.perturbation(actions.clamp(-1, 1), self.streams, latent)
+        actions = actions.clamp(-1, 1)
+        moved = latent + self.perturbation(actions, self.streams, latent)
         moved = self.shell.project(moved, self.world.latents[sources])
-        return Transition(self.world, self.shell, sources, latent, moved)
+        painter = self.perturbation if isinstance(self.perturbation, Painter) else None
+        painting = painter.paint(actions, last) if painter else None
+        return Transition(self.world, self.shell, sources, latent, moved, painting)
 
     @torch.inference_mode()
     def step_tensor(self, actions: Tensor, worlds: Tensor | None = None) -> StepResult[Transition]:

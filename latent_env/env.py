@@ -143,10 +143,13 @@ class LatentAugEnv(LatentEnv):
       moves at full strength (by default as far as changes must go to be seen: for half of uniformly
       random strokes to be twice as strong as what decoding gets wrong in normal images).
     - ``graft`` (spatial latents, worlds that bring labelled anomalies): the brush's numbers, and after them
-      ``[share, example, surroundings]``: how much of the change is a graft instead of a stroke (nothing up
-      to -0.5, all from 0.5 on), of which anomaly (neighbours are alike), and whether only what differs
-      from normal images is added (-1) or its tokens replace what was there (1). Row and column say where
-      it comes to lie, the strength how much of it there is. ``max_delta`` is that of the strokes.
+      ``[share, example, surroundings, mirrored]``: how much of the change is a graft instead of a stroke
+      (nothing up to -0.5, all from 0.5 on), of which anomaly (neighbours are alike), whether only what
+      differs from normal images is added (-1) or its tokens replace what was there (1), and how it is
+      mirrored (a quarter of the range each: not, left and right, top and bottom, both). Row and column
+      say where it comes to lie, the strength how much of it there is. ``max_delta`` is that of the
+      strokes. Where the detector reads images, what decoding loses of the anomaly's picture comes along,
+      and of the image only its labelled pixels change.
     - ``auto``: ``dense`` where the latent is flat; else ``graft`` where there are labelled anomalies, or
       ``brush``.
 
@@ -169,6 +172,8 @@ class LatentAugEnv(LatentEnv):
     - ``alignment`` (0): how much the sample's gradient in that layer points where the trial's loss falls.
     - ``resemblance`` (0): how densely the trial's anomalies lie around the sample, in what the detector's
       last layer reads where each is most suspicious; 1 is where all of them lie.
+    - ``matching`` (0): the same, less how densely the last 512 samples of all worlds lie around it: what
+      there is enough of pays nothing.
     - ``coverage`` (0): as ``novelty``, from the last 512 changes of all worlds.
 
     Where the world brings several *judges*, what depends on the detector is their mean less their

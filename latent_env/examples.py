@@ -1,4 +1,4 @@
-"""Labelled anomalies that detectors train on, as an agent may use them: as latents."""
+"""Labelled anomalies that detectors train on, as an agent may use them: as latents, and as pictures."""
 
 from __future__ import annotations
 
@@ -12,42 +12,86 @@ from detectors.errors import UserError
 from detectors.images import spread_positions
 from detectors.memory import PlacedMemory
 from latent_env.artifacts import load_artifact, save_artifact
+from latent_env.autoencoders.frozen import FrozenAutoencoder, as_float
 
 EXAMPLES = "known_anomalies"
-MOST = 256
-"""Of more anomalies, so many evenly spaced ones are kept."""
+MOST, MOST_NUMBERS = 256, 2**24
+"""Of more anomalies, or of larger pictures, so many evenly spaced ones are kept."""
+
+MIRRORINGS = ((), (-1,), (-2,), (-2, -1))
+"""The dimensions of an image along which it is mirrored: not at all, left and right, top and bottom, both."""
+
+
+def mirrored(images: Tensor) -> Tensor:
+    """Images ``(K, C, H, W)`` in all mirrorings, ``(M, K, C, H, W)``."""
+    return torch.stack([images.flip(dims) if dims else images for dims in MIRRORINGS])
 
 
 class Examples(NamedTuple):
-    """Latents of K anomalies, and what normal images would have in their place."""
+    """Latents of K anomalies, and what normal images would have in their place.
+
+    There are M = 4 of each, one a mirroring, where it is known where the anomalies are: what surrounds a
+    graft stays as it is. Where it isn't, a whole image would stand on its head, and M = 1.
+    """
 
     latents: Tensor
-    """``(K, *latent_shape)``"""
+    """``(M, K, *latent_shape)``"""
     normal: Tensor
-    """``(K, *latent_shape)``: for every token the nearest one that normal images have at its place."""
+    """``(M, K, *latent_shape)``: for every token the nearest one that normal images have at its place."""
     marks: Tensor
-    """``(K, 1, h, w)`` bool: the anomalous tokens; all of them where that isn't known."""
+    """``(M, K, 1, h, w)`` bool: the anomalous tokens; all of them where that isn't known."""
+    images: Tensor
+    """``(K, C, H, W)`` uint8: the pictures themselves; K = 0 where detectors read latents."""
+    masks: Tensor
+    """``(K, 1, H, W)`` bool: their anomalous pixels; all of them where that isn't known."""
 
     @classmethod
-    def of(cls, latents: Tensor, marks: Tensor, normals: Tensor) -> Examples:
-        """Examples of anomalies ``latents (A, *latent_shape)`` among ``normals (N, *latent_shape)``.
+    def of(
+        cls,
+        latents: Tensor,
+        marks: Tensor,
+        normals: Tensor,
+        images: Tensor | None = None,
+        masks: Tensor | None = None,
+    ) -> Examples:
+        """Examples of anomalies ``latents (M, A, *latent_shape)`` among ``normals (N, *latent_shape)``.
 
-        They are put in order: neighbours are alike. Without a token in ``marks (A, 1, h, w)`` bool it isn't
-        known where an anomaly is.
+        They are put in order: neighbours are alike. Without a token in ``marks (M, A, 1, h, w)`` bool it
+        isn't known where an anomaly is. Their ``images (A, C, H, W)`` uint8 and ``masks (A, 1, H, W)`` bool
+        are for detectors that read images.
         """
-        picks = spread_positions(len(latents), MOST).to(latents.device)
-        latents, marks = latents[picks].float(), marks[picks]
-        marks = marks | ~marks.flatten(1).any(1)[:, None, None, None]
+        if images is None or masks is None:
+            images = torch.zeros(0, 1, 1, 1, dtype=torch.uint8, device=latents.device)
+            masks = torch.zeros(0, 1, 1, 1, dtype=torch.bool, device=latents.device)
+        most = min(MOST, max(MOST_NUMBERS // images[0].numel(), 1)) if len(images) else MOST
+        picks = spread_positions(latents.shape[1], most).to(latents.device)
+        latents, marks = latents[:, picks].float(), _all_if_none(marks[:, picks])
         memory = PlacedMemory(normals.shape[1:], len(normals)).to(normals.device)
         memory.remember(normals, torch.arange(len(normals), device=normals.device))
-        difference, _ = memory(latents)
+        difference, _ = memory(latents.flatten(0, 1))
         normal = latents - difference.transpose(1, 2).reshape(latents.shape)
-        order = _alike(latents - normal, marks)
-        return cls(latents[order], normal[order], marks[order])
+        order = _alike((latents - normal)[0], marks[0])
+        if len(images):
+            images, masks = images[picks][order], _all_if_none(masks[picks])[order]
+        return cls(latents[:, order], normal[:, order], marks[:, order], images, masks)
 
     def to(self, device: torch.device) -> Examples:
         """The same on ``device``."""
         return Examples(*(part.to(device) for part in self))
+
+    def undrawn(self, autoencoder: FrozenAutoencoder) -> Tensor:
+        """What decoding loses of every picture, ``(M, K, C, H, W)`` in half precision."""
+        pictures = mirrored(self.images)[: len(self.latents)]
+        found = [
+            as_float(shown, latents) - autoencoder.in_parts(latents).float()
+            for shown, latents in zip(pictures, self.latents, strict=True)
+        ]
+        return torch.stack(found).half()
+
+
+def _all_if_none(marks: Tensor) -> Tensor:
+    """``marks (…, 1, h, w)`` bool, all of them where there is none."""
+    return marks | ~marks.flatten(-3).any(-1)[..., None, None, None]
 
 
 def _alike(differences: Tensor, marks: Tensor) -> Tensor:
@@ -63,8 +107,10 @@ def _alike(differences: Tensor, marks: Tensor) -> Tensor:
 
 def save_examples(folder: Path, examples: Examples) -> None:
     """Write them as the artifact ``known_anomalies``."""
-    tensors = {"latents": examples.latents.half(), "normal": examples.normal.half(), "marks": examples.marks}
-    save_artifact(folder, EXAMPLES, EXAMPLES, tensors, {"count": len(examples.latents)})
+    tensors = {
+        name: part.half() if part.is_floating_point() else part for name, part in examples._asdict().items()
+    }
+    save_artifact(folder, EXAMPLES, EXAMPLES, tensors, {"count": examples.latents.shape[1]})
 
 
 def load_examples(folder: Path) -> Examples | None:
@@ -72,7 +118,24 @@ def load_examples(folder: Path) -> Examples | None:
     if not (folder / f"{EXAMPLES}.json").is_file():
         return None
     tensors, _ = load_artifact(folder, EXAMPLES, EXAMPLES)
-    if set(tensors) != set(Examples._fields) or len({len(part) for part in tensors.values()}) != 1:
-        raise UserError(f"{folder / EXAMPLES}.safetensors holds no labelled anomalies: make it again")
+    if not _fit(tensors):
+        raise UserError(
+            f"{folder / EXAMPLES}.safetensors holds no labelled anomalies as they are kept today: delete the "
+            "folder, and `python train_detector.py` makes it again"
+        )
     found = Examples(**tensors)
     return found._replace(latents=found.latents.float(), normal=found.normal.float())
+
+
+def _fit(tensors: dict[str, Tensor]) -> bool:
+    """Whether these are examples, and as many of each."""
+    if set(tensors) != set(Examples._fields):
+        return False
+    by_mirroring = {tensors[name].shape[:2] for name in ("latents", "normal", "marks")}
+    counts = {len(tensors[name]) for name in ("images", "masks")}
+    return (
+        tensors["latents"].ndim == 5
+        and len(by_mirroring) == 1
+        and counts <= {tensors["latents"].shape[1], 0}
+        and len(counts) == 1
+    )

@@ -149,6 +149,38 @@ class Novelty(RewardTerm):
             self._next = self._next.masked_fill(worlds, 0)
 
 
+class Latest:
+    """The last so many vectors that any world came to."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.values: Tensor | None = None
+        """``(most, d)``, the latest last."""
+        self._makers: Tensor | None = None  # (most,) which world made each, -1 where nothing is
+
+    @property
+    def held(self) -> Tensor | None:
+        """``(most,)`` bool: where something is."""
+        return None if self._makers is None else self._makers >= 0
+
+    def add(self, values: Tensor, worlds: Tensor) -> None:
+        """Keep ``values (N, d)`` of ``worlds (N,)`` bool, in place of the oldest."""
+        if self.values is None or self._makers is None:
+            self.values = values.new_zeros(self.most, values.shape[1])
+            self._makers = torch.full((self.most,), -1, device=values.device)
+        makers = torch.arange(len(worlds), device=values.device)
+        known = torch.cat([self.values, values])
+        makers = torch.cat([self._makers, torch.where(worlds, makers, -1)])
+        # What nobody made goes to the front, and so is dropped first: how much it is, the host need not know.
+        latest = (makers >= 0).long().argsort(stable=True)[-self.most :]
+        self.values, self._makers = known[latest], makers[latest]
+
+    def drop(self, worlds: Tensor) -> None:
+        """Drop what ``worlds (N,)`` bool made."""
+        if self._makers is not None:
+            self._makers = self._makers.masked_fill(worlds[self._makers.clamp_min(0)], -1)
+
+
 @reward_terms.register("coverage")
 class Coverage(RewardTerm):
     """How far the change is from the last 512 that any world made, and from what others make in this step.
@@ -161,36 +193,24 @@ class Coverage(RewardTerm):
 
     def __init__(self) -> None:
         self._describe = Sketch()
-        self._memory: Tensor | None = None  # (MEMORY, d), the latest last
-        self._makers: Tensor | None = None  # (MEMORY,) which world made each, -1 where nothing is
+        self._made = Latest(self.MEMORY)
 
     def value(self, transition: Transition) -> Tensor:
         """The term, ``(N,)`` in [0, 1]."""
         change = self._describe(transition)
-        among = _apart(change, change).fill_diagonal_(math.inf)
-        known = [among]
-        if self._memory is not None and self._makers is not None:
-            known.append(_apart(change, self._memory).masked_fill((self._makers < 0)[None], math.inf))
+        known = [_apart(change, change).fill_diagonal_(math.inf)]
+        if self._made.values is not None and self._made.held is not None:
+            known.append(_apart(change, self._made.values).masked_fill(~self._made.held[None], math.inf))
         nearest = torch.cat(known, 1).amin(1)
         return 1 - torch.exp(-nearest / transition.shell.inner)
 
     def remember(self, transition: Transition, worlds: Tensor) -> None:
         """Keep the changes of ``worlds (N,)`` bool, in place of the oldest."""
-        change = self._describe(transition)
-        if self._memory is None or self._makers is None:
-            self._memory = change.new_zeros(self.MEMORY, change.shape[1])
-            self._makers = torch.full((self.MEMORY,), -1, device=change.device)
-        makers = torch.arange(len(worlds), device=change.device)
-        memory = torch.cat([self._memory, change])
-        makers = torch.cat([self._makers, torch.where(worlds, makers, -1)])
-        # What nobody made goes to the front, and so is dropped first: how much it is, the host need not know.
-        latest = (makers >= 0).long().argsort(stable=True)[-self.MEMORY :]
-        self._memory, self._makers = memory[latest], makers[latest]
+        self._made.add(self._describe(transition), worlds)
 
     def forget(self, worlds: Tensor) -> None:
         """Drop what ``worlds (N,)`` bool made."""
-        if self._makers is not None:
-            self._makers = self._makers.masked_fill(worlds[self._makers.clamp_min(0)], -1)
+        self._made.drop(worlds)
 
 
 def _apart(a: Tensor, b: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from copy import copy
 from functools import cached_property
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -12,10 +13,15 @@ from torch import Tensor
 from detectors.base import Detection, Detector
 from detectors.heads import Reading
 from detectors.tokens import as_map, as_tokens
+from latent_env.autoencoders.frozen import LEAST_VISIBLE
 from latent_env.chunks import join, split, worlds_at_once
-from latent_env.shell import ANOMALY, Shell
+from latent_env.painting import Painting, merged
+from latent_env.shell import ANOMALY, NORMAL, UNDECIDED, Shell
 from latent_env.visibility import visible_support
 from latent_env.worlds import World
+
+VISIBLE = 0.5
+"""Pixels with so much support have changed."""
 
 
 class Transition:
@@ -26,7 +32,15 @@ class Transition:
     terms say they need is worked out for some worlds at a time, :meth:`work_out`.
     """
 
-    def __init__(self, world: World, shell: Shell, sources: Tensor, previous: Tensor, latent: Tensor) -> None:
+    def __init__(
+        self,
+        world: World,
+        shell: Shell,
+        sources: Tensor,
+        previous: Tensor,
+        latent: Tensor,
+        painting: Painting | None = None,
+    ) -> None:
         self.world, self.shell = world, shell
         self.sources = sources
         """``(N,)``: which of the world's images the episode started from."""
@@ -34,6 +48,8 @@ class Transition:
         """``(N, *latent_shape)``: the latent before this step."""
         self.latent = latent
         """``(N, *latent_shape)``: the latent after it, inside the shell."""
+        self.painting = painting
+        """What was done to the images beside what is decoded; None where that is nothing."""
 
     @cached_property
     def start_latent(self) -> Tensor:
@@ -68,13 +84,18 @@ class Transition:
 
     @cached_property
     def change(self) -> Tensor:
-        """``(N, C, H, W)``: what the latent's change does to the decoded image."""
-        return self.decoded - self.start_decoded
+        """``(N, C, H, W)``: what the latent's change does to the decoded image, and what was painted."""
+        change = self.decoded - self.start_decoded
+        return change if self.painting is None else self.painting.on(change)
 
     @cached_property
     def support(self) -> Tensor:
         """``(N, 1, H, W)`` in [0, 1]: where the change can be seen."""
-        return visible_support(self.change, self.world.autoencoder.barely_visible)
+        support = visible_support(self.change, self.world.autoencoder.barely_visible)
+        if self.painting is None:
+            return support
+        # What isn't a decoder's word alone needn't be larger than decoders' errors are.
+        return torch.maximum(support, self.painting.genuine * visible_support(self.change, LEAST_VISIBLE))
 
     @cached_property
     def image(self) -> Tensor:
@@ -84,7 +105,7 @@ class Transition:
     @cached_property
     def mask(self) -> Tensor:
         """``(N, 1, H, W)`` bool: pixels that changed visibly."""
-        return self.support >= 0.5
+        return self.support >= VISIBLE
 
     @cached_property
     def tokens(self) -> Tensor:
@@ -97,8 +118,20 @@ class Transition:
         """``(N,)`` int64: 0 normal, 1 anomaly, -1 undecided."""
         if self.world.judges_latents:  # such a detector sees what no picture shows
             return self.shell.label(self.distance, torch.ones_like(self.distance, dtype=torch.bool))
-        pixels = self.mask.flatten(1).sum(1)
-        return self.shell.label(self.distance, pixels * 1000 >= self.mask[0].numel())
+        labels = self.shell.label(self.distance, self._large(self.mask))
+        if self.painting is None:
+            return labels
+        # A latent tells little of what the decoder can't draw. Where that can be seen, an anomaly is there;
+        # where it nearly can, nobody knows.
+        genuine = self.painting.genuine
+        faintly = (self.support * genuine).flatten(1).any(1)
+        labels = labels.masked_fill((labels == NORMAL) & faintly, UNDECIDED)
+        return labels.masked_fill(self._large(self.mask & (genuine >= VISIBLE)), ANOMALY)
+
+    @staticmethod
+    def _large(mask: Tensor) -> Tensor:
+        """Where ``mask (N, 1, H, W)`` bool holds a thousandth of the pixels, ``(N,)``."""
+        return mask.flatten(1).sum(1) * 1000 >= mask[0].numel()
 
     @cached_property
     def truth(self) -> Tensor:
@@ -158,8 +191,13 @@ class Transition:
             return
         known = {name: split(value, some) for name, value in self.__dict__.items() if name in FACTS}
         parts = []
-        for number, given in enumerate(zip(*(part.split(some) for part in self._parts()), strict=True)):
-            part = Transition(self.world, self.shell, *given)
+        paintings: Iterable[Painting | None] = repeat(None)
+        if self.painting is not None:
+            paintings = map(Painting, *(each.split(some) for each in self.painting))
+        own = zip(*(part.split(some) for part in self._parts()), strict=True)
+        for number, (given, painting) in enumerate(zip(own, paintings, strict=False)):
+            sources, previous, latent = given
+            part = Transition(self.world, self.shell, sources, previous, latent, painting)
             part.__dict__.update({name: values[number] for name, values in known.items()})
             for fact in missing:
                 getattr(part, fact)
@@ -184,16 +222,18 @@ class Transition:
 
     def select(self, worlds: Tensor) -> Transition:
         """The same step for some of the worlds only (indices ``(K,)``)."""
-        return Transition(self.world, self.shell, *(part[worlds] for part in self._parts()))
+        sources, previous, latent = (part[worlds] for part in self._parts())
+        painting = None if self.painting is None else Painting(*(part[worlds] for part in self.painting))
+        return Transition(self.world, self.shell, sources, previous, latent, painting)
 
     def merge(self, worlds: Tensor, other: Transition) -> Transition:
         """The step itself in ``worlds (N,)`` bool, the ``other`` one elsewhere."""
-        pairs = zip(self._parts(), other._parts(), strict=True)
-        return Transition(
-            self.world,
-            self.shell,
-            *(torch.where(worlds.view(-1, *[1] * (a.ndim - 1)), a, b) for a, b in pairs),
+        sources, previous, latent = (
+            torch.where(worlds.view(-1, *[1] * (here.ndim - 1)), here, there)
+            for here, there in zip(self._parts(), other._parts(), strict=True)
         )
+        painting = merged(worlds, self.painting, other.painting)
+        return Transition(self.world, self.shell, sources, previous, latent, painting)
 
     def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.sources, self.previous, self.latent

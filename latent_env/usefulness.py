@@ -13,7 +13,7 @@ from torch import Tensor
 from detectors.errors import UserError
 from detectors.heads import HeadTrial, Reading
 from detectors.training import as_numbers
-from latent_env.rewards import RewardTerm, agreed, reward_terms
+from latent_env.rewards import Latest, RewardTerm, agreed, reward_terms
 from latent_env.shell import ANOMALY, UNDECIDED
 from latent_env.transition import Transition
 from latent_env.worlds import World
@@ -148,7 +148,57 @@ class Resemblance(Tried):
     @torch.no_grad()
     def value(self, transition: Transition) -> Tensor:
         """The term, ``(N,)`` in [0, 1]."""
-        trials = self.trials(transition.world)
-        pairs = zip(trials, transition.readings, strict=True)
-        found = agreed(torch.stack([trial.likeness(reading) for trial, reading in pairs]))
+        pairs = zip(self.trials(transition.world), transition.readings, strict=True)
+        found = agreed(torch.stack([trial.likeness(trial.place(reading)) for trial, reading in pairs]))
         return found * (transition.label == ANOMALY)
+
+
+@reward_terms.register("matching")
+class Matching(Tried):
+    """How much more densely the trial's anomalies lie around a sample than the last 512 that any world made.
+
+    Both as in :class:`Resemblance`. What resembles real anomalies pays less the more of its like there is, so
+    what is made becomes as varied as they are: a sample is paid for how much it lowers the maximum mean
+    discrepancy between both sets. It depends on the worlds beside it. What is no anomaly costs as much as
+    half of a whole crowd.
+    """
+
+    NOTHING = -0.5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made = Latest(512)
+        self._sizes: list[int] = []
+        self._last: tuple[Transition, list[tuple[HeadTrial, Tensor]]] | None = None
+
+    @torch.no_grad()
+    def value(self, transition: Transition) -> Tensor:
+        """The term, ``(N,)`` in [-1, 1]."""
+        found = []
+        for number, (trial, places) in enumerate(self._places(transition)):
+            likeness = trial.likeness(places)
+            if self._made.values is not None and self._made.held is not None:
+                others = self._made.values.split(self._sizes, 1)[number]
+                crowd = trial.closeness(places, others) * self._made.held
+                likeness = likeness - crowd.sum(1) / self._made.held.sum().clamp_min(1)
+            found.append(likeness)
+        return agreed(torch.stack(found)).where(transition.label == ANOMALY, self.NOTHING)
+
+    @torch.no_grad()
+    def remember(self, transition: Transition, worlds: Tensor) -> None:
+        """Keep the anomalies of ``worlds (N,)`` bool, in place of the oldest."""
+        places = [places for _, places in self._places(transition)]
+        self._sizes = [each.shape[1] for each in places]
+        self._made.add(torch.cat(places, 1), worlds & (transition.label == ANOMALY))
+        self._last = None
+
+    def forget(self, worlds: Tensor) -> None:
+        """Drop what ``worlds (N,)`` bool made."""
+        self._made.drop(worlds)
+
+    def _places(self, transition: Transition) -> list[tuple[HeadTrial, Tensor]]:
+        """Every judge's trial, and where it sees the samples; computed once a transition."""
+        if self._last is None or self._last[0] is not transition:
+            pairs = zip(self.trials(transition.world), transition.readings, strict=True)
+            self._last = transition, [(trial, trial.place(reading)) for trial, reading in pairs]
+        return self._last[1]

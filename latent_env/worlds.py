@@ -293,6 +293,6 @@ def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World: 
     if trial is not None and tuple(trial.inputs.shape[1:]) != expected:
         raise UserError(f"{folder / 'trial.safetensors'} is of another world: make it again")
     examples = load_examples(folder)
-    if examples is not None and tuple(examples.latents.shape[1:]) != autoencoder.latent_shape:
+    if examples is not None and tuple(examples.latents.shape[2:]) != autoencoder.latent_shape:
         raise UserError(f"{folder / EXAMPLES}.safetensors is of another world: make it again")
     return world.with_judges(judges, unseen).with_trial(trial).with_examples(examples)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,24 +14,61 @@ from torch import Tensor
 
 import train_detector
 from detectors.errors import UserError
-from latent_env.examples import MOST, Examples, load_examples, save_examples
+from detectors.latent_transformer import LatentTransformer
+from latent_env.chunks import worlds_at_once
+from latent_env.examples import (
+    MIRRORINGS,
+    MOST,
+    MOST_NUMBERS,
+    Examples,
+    load_examples,
+    mirrored,
+    save_examples,
+)
 from latent_env.grafts import Graft
-from latent_env.perturbations import Brush, make_perturbation
+from latent_env.perturbations import Brush, Perturbation, make_perturbation
+from latent_env.settings import Settings
+from latent_env.shell import ANOMALY, NORMAL, Shell
 from latent_env.streams import Streams
+from latent_env.transition import Transition, still
 from latent_env.worlds import World, copy_world, load_world
 
 KNOWN = 3
 
 
-def grafted_world(whole: bool = False) -> World:
-    """A world with three labelled anomalies: each adds 5 to two tokens of a normal latent, or to all."""
+def grafted_world(whole: bool = False, mirrorings: int = 1) -> World:
+    """A world with three labelled anomalies: each adds 5 to two tokens of a normal latent, or to all.
+
+    In other mirrorings it is 5, 10 and 15 more.
+    """
     world = make_world("spatial", size=64)
     marks = torch.zeros(KNOWN, 1, *world.autoencoder.latent_shape[1:], dtype=torch.bool)
     for number in range(KNOWN):
         marks[number, 0, 1:3, number] = True
     latents = world.latents[:KNOWN] + 5.0 * (torch.ones_like(marks) if whole else marks).float()
     unknown = torch.zeros_like(marks) if whole else marks
-    return world.with_examples(Examples.of(latents, unknown, world.latents))
+    latents = torch.stack([latents + 5.0 * turned * marks for turned in range(mirrorings)])
+    return world.with_examples(
+        Examples.of(latents, unknown.expand(mirrorings, -1, -1, -1, -1), world.latents)
+    )
+
+
+def pictured_world(whole: bool = False) -> World:
+    """A world with three labelled anomalies, as pictures too: white squares, 8 pixels a side, in the corner.
+
+    Of the last it isn't known where it is, if ``whole``.
+    """
+    world = make_world("spatial", size=64)
+    images = world.images[:KNOWN].clone()
+    images[:, :, :8, :8] = 255
+    masks = torch.zeros(KNOWN, 1, 64, 64, dtype=torch.bool)
+    masks[: KNOWN - whole, :, :8, :8] = True
+    latents = torch.stack([world.autoencoder.in_batches(turned) for turned in mirrored(images)])
+    marks = torch.nn.functional.max_pool2d(mirrored(masks).flatten(0, 1).float(), 64 // latents.shape[-1]) > 0
+    if whole:
+        latents, marks = latents[:1], marks[:KNOWN]
+    marks = marks.unflatten(0, latents.shape[:2])
+    return world.with_examples(Examples.of(latents, marks, world.latents, images, masks))
 
 
 def no_streams(count: int) -> Streams:
@@ -40,13 +78,26 @@ def no_streams(count: int) -> Streams:
 def acted(world: World, **numbers: float) -> Tensor:
     """The change of the world's fourth latent by a full-strength graft in the middle, but for ``numbers``."""
     graft = make_perturbation("graft", world, None)
+    return graft(action_of(graft, **numbers), no_streams(1), world.latents[3:4])[0]
+
+
+def action_of(graft: Perturbation, **numbers: float) -> Tensor:
+    """The action ``(1, action_size)`` of a full-strength graft in the middle, but for ``numbers``."""
     action = torch.zeros(1, graft.action_size)
     chosen = {"row": 0.0, "column": 0.0, "strength": 1.0, "share": 1.0, "example": 0.0, "surroundings": -1.0}
-    chosen |= numbers
-    places = {"row": 0, "column": 1, "strength": 3, "share": -3, "example": -2, "surroundings": -1}
+    chosen |= {"mirrored": -1.0} | numbers
+    places = {"row": 0, "column": 1, "strength": 3}
+    places |= {"share": -4, "example": -3, "surroundings": -2, "mirrored": -1}
     for name, value in chosen.items():
         action[0, places[name]] = value
-    return graft(action, no_streams(1), world.latents[3:4])[0]
+    return action
+
+
+def painted(world: World, **numbers: float) -> Transition:
+    """What becomes of the world's fourth image by such a graft."""
+    dynamics = Settings(perturbation="graft", horizon=2, reward={"novelty": 1.0}).dynamics(world, 1)
+    dynamics.reset_tensor(seeds=torch.zeros(1, dtype=torch.int64), sources=torch.tensor([3]))
+    return dynamics.imagine(action_of(dynamics.perturbation, **numbers))
 
 
 def test_what_differs_is_found_and_put_where_it_is_told() -> None:
@@ -68,7 +119,7 @@ def test_what_differs_is_found_and_put_where_it_is_told() -> None:
 def test_with_its_surroundings_a_graft_replaces_what_was_there() -> None:
     world = grafted_world()
     assert world.examples is not None
-    shown, _, marks = (part[0] for part in world.examples)
+    shown, _, marks = (part[0, 0] for part in world.examples[:3])
     changed = world.latents[3] + acted(world, row=-1.0, column=-1.0, example=-1.0, surroundings=1.0)
     there = torch.stack([changed[:, 0, 0], changed[:, 1, 0]])
     place = marks[0].nonzero()
@@ -87,9 +138,9 @@ def test_the_share_goes_from_stroke_to_graft() -> None:
     graft, brush = Graft(world, None), Brush(world.autoencoder, None)
     actions = torch.rand(5, graft.action_size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     strokes = brush.strokes(actions[:, : -Graft.OWN], no_streams(5))
-    actions[:, -3] = -0.5
+    actions[:, -4] = -0.5
     torch.testing.assert_close(graft(actions, no_streams(5), world.latents[:5]), strokes)
-    actions[:, -3] = 0.5
+    actions[:, -4] = 0.5
     torch.testing.assert_close(
         graft(actions, no_streams(5), world.latents[:5]), graft.grafts(actions, world.latents[:5])
     )
@@ -114,8 +165,8 @@ def test_neighbours_are_alike() -> None:
     generator = torch.Generator().manual_seed(1)
     strengths = torch.rand(20, generator=generator) * 6 - 3
     latents = world.latents[:1] + strengths[:, None, None, None]
-    found = Examples.of(latents, torch.zeros(20, 1, *latents.shape[2:], dtype=torch.bool), world.latents)
-    order = found.latents.mean((1, 2, 3))
+    unknown = torch.zeros(1, 20, 1, *latents.shape[2:], dtype=torch.bool)
+    order = Examples.of(latents[None], unknown, world.latents).latents[0].mean((1, 2, 3))
     assert torch.equal(order.argsort(), torch.arange(20)) or torch.equal(
         order.argsort(), torch.arange(20).flip(0)
     )
@@ -124,8 +175,13 @@ def test_neighbours_are_alike() -> None:
 def test_of_many_anomalies_some_are_kept() -> None:
     world = make_world("spatial")
     latents = world.latents[:1].expand(MOST + 50, -1, -1, -1)
-    marks = torch.zeros(MOST + 50, 1, *latents.shape[2:], dtype=torch.bool)
-    assert len(Examples.of(latents, marks, world.latents).latents) == MOST
+    marks = torch.zeros(1, MOST + 50, 1, *latents.shape[2:], dtype=torch.bool)
+    assert Examples.of(latents[None], marks, world.latents).latents.shape[1] == MOST
+    pictures = torch.zeros(30, 3, 512, 512, dtype=torch.uint8)
+    none = torch.zeros(30, 1, 512, 512, dtype=torch.bool)
+    kept = Examples.of(latents[None, :30], marks[:, :30], world.latents, pictures, none)
+    assert len(kept.images) == len(kept.masks) == kept.latents.shape[1] == MOST_NUMBERS // pictures[0].numel()
+    assert kept.masks.all()
 
 
 def test_without_labelled_anomalies_there_are_strokes(spatial_world: World) -> None:
@@ -135,18 +191,146 @@ def test_without_labelled_anomalies_there_are_strokes(spatial_world: World) -> N
     assert type(make_perturbation("auto", grafted_world(), None)) is Graft
 
 
-def test_they_are_written_and_read_back(tmp_path: Path) -> None:
-    examples = grafted_world().examples
+@pytest.mark.parametrize("turned", range(4))
+def test_a_quarter_of_the_range_is_each_mirroring(turned: int) -> None:
+    world = grafted_world(mirrorings=4)
+    assert world.examples is not None
+    change = acted(world, mirrored=-0.75 + 0.5 * turned, surroundings=1.0, row=-1.0, column=-1.0)
+    found = world.latents[3, :, 0, 0] + change[:, 0, 0]
+    shown, marks = world.examples.latents[turned, 1], world.examples.marks[turned, 1, 0]
+    row, column = marks.nonzero()[0].tolist()
+    torch.testing.assert_close(found, shown[:, row, column])
+
+
+def test_what_is_known_as_a_whole_is_not_mirrored() -> None:
+    world = grafted_world(whole=True)
+    assert torch.equal(acted(world, mirrored=1.0), acted(world))
+
+
+@pytest.mark.parametrize(("turned", "rows", "columns"), [(0, 0, 0), (1, 0, 1), (2, 1, 0), (3, 1, 1)])
+def test_a_graft_brings_the_pixels_that_are_labelled(turned: int, rows: int, columns: int) -> None:
+    world = pictured_world()
+    assert world.examples is not None
+    place = {"row": 2.0 * rows - 1, "column": 2.0 * columns - 1, "mirrored": -0.75 + 0.5 * turned}
+    there = painted(world, **place, example=-1.0, surroundings=1.0)
+    square = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
+    square[..., 56 * rows : 56 * rows + 8, 56 * columns : 56 * columns + 8] = True
+    softly, widely = (grown(square, by) for by in (1, 2))
+    assert not (there.change.ne(0) & ~softly).any()
+    assert not (there.mask & ~widely).any()
+    assert there.mask[square].float().mean() > 0.5
+    assert int(there.label[0]) == ANOMALY
+    # What is white in the picture is as white here as its neighbours let the decoder draw it.
+    drawn = there.decoded - world.autoencoder.decode(world.examples.latents[turned, :1])
+    inside = ~grown(~square, 1)
+    shown = there.start_image + there.change
+    torch.testing.assert_close(shown[inside], 1 + drawn[inside], atol=2e-3, rtol=0)
+
+
+def grown(mask: Tensor, by: int) -> Tensor:
+    """``mask (N, 1, H, W)`` bool and the ``by`` pixels around it."""
+    return torch.nn.functional.max_pool2d(mask.float(), 2 * by + 1, 1, by) > 0
+
+
+def test_a_whole_picture_takes_the_place_of_another() -> None:
+    world = pictured_world(whole=True)
+    assert world.examples is not None
+    place = int(world.examples.masks.flatten(1).all(1).nonzero())
+    number = (place + 0.5) / KNOWN * 2 - 1
+    world = world.with_examples(world.examples._replace(marks=torch.ones_like(world.examples.marks)))
+    there = painted(world, example=number, surroundings=1.0, mirrored=0.3)
+    start, change = there.start_image, there.start_image + there.change
+    torch.testing.assert_close(change, world.examples.images[place : place + 1] / 255, atol=2e-3, rtol=0)
+    assert not torch.equal(start, there.image)
+
+
+def test_what_only_its_picture_shows_is_an_anomaly_too() -> None:
+    world = pictured_world()
+    assert world.examples is not None
+    nothing = world.with_examples(world.examples._replace(latents=world.examples.normal))
+    there = painted(nothing)  # no latent says that there is a white square
+    assert float(there.distance) == 0
+    assert int(there.label[0]) == ANOMALY
+    assert there.mask.any()
+    assert int(painted(nothing, share=-1.0, strength=-1.0).label[0]) == NORMAL
+    assert int(painted(nothing, strength=-0.9999).label[0]) != ANOMALY
+
+
+def test_the_next_step_goes_on_with_what_was_painted() -> None:
+    world = pictured_world()
+    dynamics = Settings(perturbation="graft", horizon=2, reward={"novelty": 1.0}).dynamics(world, 2)
+    dynamics.reset_tensor(seeds=torch.arange(2))
+    graft = dynamics.perturbation
+    actions = action_of(graft, row=-1.0, column=-1.0).expand(2, -1)
+    first = dynamics.step_tensor(actions).transition
+    still = graft.null_action.expand(2, -1).clone()
+    second = dynamics.step_tensor(still).transition
+    torch.testing.assert_close(second.image, first.image)
+    fresh = torch.tensor([True, False])
+    dynamics.reset_tensor(fresh)
+    assert torch.equal(dynamics.last.image[0], dynamics.last.start_image[0])
+    torch.testing.assert_close(dynamics.last.image[1], second.image[1])
+    torch.testing.assert_close(second.select(torch.tensor([1])).image, second.image[1:])
+
+
+def test_many_worlds_see_what_each_would_alone() -> None:
+    world = pictured_world()
+    settings = Settings(perturbation="graft", horizon=1, reward={"boundary": 1.0})
+    many = settings.dynamics(world, 150)  # more than are worked out at a time
+    assert worlds_at_once(64, torch.device("cpu")) < many.num_worlds
+    many.reset_tensor(seeds=torch.arange(150))
+    actions = (
+        torch.rand(150, many.perturbation.action_size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    )
+    result = many.step_tensor(actions)
+    for number in (0, 149):
+        one = settings.dynamics(world, 1)
+        one.reset_tensor(seeds=torch.tensor([number]))
+        alone = one.step_tensor(actions[number : number + 1])
+        torch.testing.assert_close(alone.transition.image[0], result.transition.image[number])
+        torch.testing.assert_close(alone.rewards[0], result.rewards[number], atol=1e-4, rtol=1e-4)
+
+
+def test_a_gradient_reaches_the_action_through_what_is_painted() -> None:
+    world = pictured_world()
+    dynamics = Settings(perturbation="graft", horizon=2, reward={"boundary": 1.0}).dynamics(world, 2)
+    dynamics.reset_tensor(seeds=torch.arange(2))
+    dynamics.step_tensor(action_of(dynamics.perturbation).expand(2, -1))
+    actions = action_of(dynamics.perturbation, strength=0.2, share=0.2).repeat(2, 1).requires_grad_()
+    dynamics.imagine(actions).image.sum().backward()
+    assert actions.grad is not None
+    assert actions.grad.isfinite().all()
+    assert (actions.grad[:, [3, -4]] != 0).all()
+
+
+def test_detectors_of_latents_need_no_pictures() -> None:
+    world = pictured_world()
+    blind = LatentTransformer(world.autoencoder.latent_shape, 4, 16, 1, 2)
+    graft = Graft(world.with_detector(blind), None)
+    assert graft.pictures is None
+    before = still(world, Shell(1.0, 4.0), torch.zeros(1, dtype=torch.int64))
+    assert graft.paint(graft.null_action[None], before) is None
+
+
+@pytest.mark.parametrize("make", [grafted_world, pictured_world])
+def test_they_are_written_and_read_back(tmp_path: Path, make: Callable[[], World]) -> None:
+    examples = make().examples
     assert examples is not None
     assert load_examples(tmp_path) is None
     save_examples(tmp_path, examples)
     found = load_examples(tmp_path)
     assert found is not None
-    assert torch.equal(found.marks, examples.marks)
+    for name in ("marks", "images", "masks"):
+        assert torch.equal(getattr(found, name), getattr(examples, name))
     torch.testing.assert_close(found.latents, examples.latents, atol=0.01, rtol=0.01)
-    save_examples(tmp_path, examples._replace(marks=examples.marks[:1]))
-    with pytest.raises(UserError, match="holds no labelled anomalies"):
-        load_examples(tmp_path)
+    for broken in (
+        examples._replace(marks=examples.marks[:, :1]),
+        examples._replace(images=examples.images.new_zeros(1, 1, 8, 8)),
+        examples._replace(**{name: getattr(examples, name)[0] for name in ("latents", "normal", "marks")}),
+    ):
+        save_examples(tmp_path, broken)
+        with pytest.raises(UserError, match="holds no labelled anomalies"):
+            load_examples(tmp_path)
 
 
 def test_a_trained_world_brings_its_labelled_anomalies(tmp_path: Path, run_here: RunHere) -> None:
@@ -174,6 +358,8 @@ def test_a_trained_world_brings_its_labelled_anomalies(tmp_path: Path, run_here:
     again = load_world(str(tmp_path / "copied"), torch.device("cpu")).examples
     assert again is not None
     assert torch.equal(again.latents, world.examples.latents)
-    save_examples(folder, Examples(again.latents[:, :1], again.normal[:, :1], again.marks))
+    assert len(again.latents) == len(MIRRORINGS)
+    assert again.images.shape[2:] == (64, 64)
+    save_examples(folder, again._replace(latents=again.latents[:, :, :1], normal=again.normal[:, :, :1]))
     with pytest.raises(UserError, match="is of another world"):
         load_world(str(folder), torch.device("cpu"))

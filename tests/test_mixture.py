@@ -80,9 +80,11 @@ def test_portions_are_drawn_as_often_as_their_shares_say(
         assert made is not None
         assert torch.equal(made.kinds[label].at(rows).sources, drawn.sources)
         found[label] = np.bincount(drawn.images.flatten(1)[:, 0].numpy(), minlength=len(given))
-    for label, part in ((0, 0.5), (1, 1.0)):
+    for label in (0, 1):
         there = np.array([each[label] > 0 for each in counts])
-        wanted = np.array([part * share for *_, share in counts]) * there
+        # No normal sample is drawn more often than an anomaly of its portion.
+        parts = [1.0 if label else min(normal / max(anomalous, 1), 0.5) for normal, anomalous, _ in counts]
+        wanted = np.array([part * share for part, (*_, share) in zip(parts, counts, strict=True)]) * there
         total = min(wanted.sum(), 1.0)
         assert found[label].sum() == round(total * half)
         if found[label].sum():
@@ -94,10 +96,11 @@ def test_portions_are_drawn_as_often_as_their_shares_say(
 def test_samples_of_a_portion_are_equally_likely(normal: int, anomalous: int) -> None:
     made = blend([Portion(samples(normal, anomalous), 0.4), Portion(samples(0, 3, 1), 0.2)])
     assert made is not None
-    torch.testing.assert_close(made.weights[0], torch.full((normal,), 0.2 / normal))
+    share = min(0.2, 0.4 * normal / anomalous)
+    torch.testing.assert_close(made.weights[0], torch.full((normal,), share / normal))
     assert made.weights[1].sum() == pytest.approx(0.6)
     assert made.weights[1].unique().numel() <= 2
-    assert made.shares == pytest.approx((0.2, 0.6))
+    assert made.shares == pytest.approx((share, 0.6))
 
 
 def test_blends_remember_what_is_marked() -> None:

@@ -117,6 +117,7 @@ def test_the_second_stage_with_its_rivals(here: Path, command: Command) -> None:
         "features",
         "features, anomalous",
         "features, choice",
+        "features, mirrored",
         "features, test",
         "features, trial",
         "features, valid",

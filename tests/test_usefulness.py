@@ -98,7 +98,7 @@ def drawn(batch: Dynamics, seed: int = 0, length: float = 1.0) -> Tensor:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("term", [*TRIED, "coverage"])
+@pytest.mark.parametrize("term", [*TRIED, "matching", "coverage"])
 def test_both_checkers(kind: str, term: str, folders: dict[str, str]) -> None:
     arguments: dict[str, Any] = {"artifacts": folders[kind], "reward": {term: 1.0}}
     env = gym.make("LatentAug-v0", **arguments, disable_env_checker=True)
@@ -109,7 +109,8 @@ def test_both_checkers(kind: str, term: str, folders: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rewards_are_finite_and_follow_from_the_seed(kind: str, folders: dict[str, str]) -> None:
-    env = gym.make("LatentAug-v0", artifacts=folders[kind], reward={**ALL, "coverage": 0.5})
+    reward = {**ALL, "matching": 1.0, "coverage": 0.5}
+    env = gym.make("LatentAug-v0", artifacts=folders[kind], reward=reward)
 
     def play(seed: int) -> list[float]:
         env.action_space.seed(seed)
@@ -120,6 +121,7 @@ def test_rewards_are_finite_and_follow_from_the_seed(kind: str, folders: dict[st
             assert np.isfinite(float(reward))
             assert abs(info["reward_terms"]["alignment"]) <= 1 + 1e-5
             assert abs(info["reward_terms"]["resemblance"]) <= 1 + 1e-5
+            assert abs(info["reward_terms"]["matching"]) <= 1 + 1e-5
             assert 0 <= info["reward_terms"]["coverage"] <= 1
             rewards.append(float(reward))
             if terminated:
@@ -279,7 +281,7 @@ def paid(name: str, transition: Transition) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["boundary", *TRIED])
+@pytest.mark.parametrize("name", ["boundary", "matching", *TRIED])
 def test_several_judges_pay_their_mean_less_their_disagreement(name: str, kind: str) -> None:
     of = world(kind, 3)
     batch = dynamics(of, 6)
@@ -307,6 +309,50 @@ def test_without_judges_the_detector_is_asked() -> None:
         assert torch.equal(paid(name, transition), paid(name, transition.judged_by([of.detector])))
     before = dynamics(world("image")).step_tensor(drawn(batch)).transition
     assert not torch.equal(paid("boundary", before), paid("boundary", transition))
+
+
+# --- as many as there are ---
+
+
+def like_the_trial(of: World) -> tuple[World, Tensor]:
+    """A world whose trial has anomalies of two kinds, one of them three times as often, and how to make them.
+
+    That is the changes ``(4, *latent_shape)`` of the first four images; the last is of the rarer kind.
+    """
+    change = torch.zeros_like(of.latents[:4])
+    change[:3, :, 1, 1] = torch.tensor([3.0, -3.0, 2.0, 2.0, -2.0, 3.0])
+    change[3, :, 2, 2] = torch.tensor([-4.0, 4.0, 3.0, -3.0, 4.0, -2.0])
+    inputs = torch.cat([of.latents[:8], of.latents[:4] + change])
+    return of.with_trial(Trial(inputs, torch.tensor([0] * 8 + [1] * 4))), change
+
+
+def test_what_there_is_enough_of_pays_less() -> None:
+    base, change = like_the_trial(world("latent").with_judges([]))
+    batch = dynamics(base, reward={"matching": 1.0}, shell_ratio=50.0, horizon=1)
+
+    def made(*numbers: int) -> Tensor:
+        """What is paid where worlds make these anomalies of the trial."""
+        chosen = torch.tensor(numbers)
+        batch.reset_tensor(sources=chosen)
+        return batch.step_tensor((change[chosen] / 4).flatten(1)).rewards
+
+    alone = made(0, 1, 2, 3)  # nothing is there yet
+    assert alone.min() > 0
+    many = made(0, 0, 0, 0)
+    assert many[0] > 0.0
+    for _ in range(3):
+        many = made(0, 0, 0, 0)
+    rare = made(3, 3, 3, 3)[0]
+    assert many[0] < 0 < rare  # the common kind is there often enough, the rarer one isn't
+    for _ in range(200):
+        even = made(0, 1, 2, 3)
+    # Where both sets are the same, nothing is left to gain.
+    torch.testing.assert_close(even, torch.zeros(4), atol=0.02, rtol=0)
+    still = torch.zeros(4, batch.perturbation.action_size)
+    batch.reset_tensor()
+    assert (batch.step_tensor(still).rewards == -0.5).all()
+    batch.reset_tensor(seeds=torch.arange(4))
+    torch.testing.assert_close(made(0, 1, 2, 3), alone)  # what happened before is forgotten
 
 
 # --- coverage ---

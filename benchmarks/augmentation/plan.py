@@ -101,9 +101,9 @@ DEFAULT = "default"
 COMPARED = ("none", "random", "ppo")
 
 
-def ablation(*overrides: str) -> Variant:
-    """The agent in question with another key, and those it is compared with."""
-    return Variant(overrides, COMPARED, ("mnist_3", "busi"), (SCRATCH,), (LABELLED,))
+def ablation(*overrides: str, agents: tuple[str, ...] = COMPARED) -> Variant:
+    """The agent in question with other keys, and those it is compared with."""
+    return Variant(overrides, agents, ("mnist_3", "busi"), (SCRATCH,), (LABELLED,))
 
 
 VARIANTS: dict[str, Variant] = {
@@ -116,7 +116,8 @@ VARIANTS: dict[str, Variant] = {
     "two rounds": ablation("rounds=2"),
     "four strokes": ablation("env.horizon=4"),
     "half of all": ablation("share=0.5"),
-    "slow mean": Variant(("agent.shared_speed=1",), (FOCUS,), ("mnist_3", "busi"), (SCRATCH,), (LABELLED,)),
+    "slow mean": ablation("agent.shared_speed=1", agents=(FOCUS,)),
+    "likeness alone": ablation("reward.terms.matching=0", "+reward.terms.resemblance=3.0", agents=(FOCUS,)),
     "normals=40": Variant(("normals=40",), COMPARED, ("phantom",)),
     "normals=160": Variant(("normals=160",), COMPARED, ("phantom",)),
     "labelled=5": Variant(("labelled.train=5",), COMPARED, ("phantom",), tracks=(LABELLED,)),
