@@ -406,6 +406,14 @@ def test_other_keys_are_another_run(tmp_path: Path) -> None:
     assert all(records.outcome(run) is not None for run in elsewhere)
 
 
+def test_two_commands_may_fill_one_folder(tmp_path: Path) -> None:
+    runs = plan_of(tmp_path, variants=["default"])
+    first, second = (Records(tmp_path / "study.json") for _ in range(2))
+    for records, run in zip((first, second, first), runs, strict=False):
+        records.note(run, Outcome(FAILED, error="no", seconds=1.0))
+    assert list(Records(tmp_path / "study.json").held) == [run.key for run in runs[:3]]
+
+
 def test_several_processes_share_the_work_and_one_that_dies_is_no_end(tmp_path: Path) -> None:
     runs = plan_of(tmp_path, variants=["default"], agents=["none", "ppo"])
     (tmp_path / "runs").mkdir()

@@ -40,10 +40,17 @@ class Records:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.held: dict[str, dict[str, object]] = read_json(path) if path.is_file() else {}
+        self.held: dict[str, dict[str, object]] = {}
+        self._read()
+
+    def _read(self) -> None:
+        """What stands there now: another command may be filling the same folder."""
+        if self.path.is_file():
+            self.held = read_json(self.path)
 
     def note(self, run: Planned, outcome: Outcome) -> None:
         """Write down what became of a run; one that is only found again keeps its time and commit."""
+        self._read()
         known = self.outcome(run)
         if outcome.seconds is None and known and known.folder == outcome.folder:
             outcome = Outcome(
