@@ -98,7 +98,7 @@ class Graft(Brush):
         return Painting(
             torch.maximum(open_before, open_now),
             residue + change,
-            torch.maximum(genuine, share * matte),
+            torch.maximum(genuine, share * chosen.strength * matte),
         )
 
     def chosen(self, actions: Tensor) -> Chosen:

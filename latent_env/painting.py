@@ -19,7 +19,7 @@ class Painting(NamedTuple):
     residue: Tensor
     """``(N, C, H, W)``: what is added to what decoding says."""
     genuine: Tensor
-    """``(N, 1, H, W)`` in [0, 1]: where a change isn't a decoder's word alone."""
+    """``(N, 1, H, W)`` in [0, 1]: how much of a real anomaly is there."""
 
     def on(self, decoded: Tensor) -> Tensor:
         """The change of images ``(N, C, H, W)`` where the decoded change would be ``decoded``."""

@@ -86,7 +86,10 @@ class Transition:
     def change(self) -> Tensor:
         """``(N, C, H, W)``: what the latent's change does to the decoded image, and what was painted."""
         change = self.decoded - self.start_decoded
-        return change if self.painting is None else self.painting.on(change)
+        if self.painting is not None:
+            change = self.painting.on(change)
+        # What can't be seen is no change: black doesn't get darker.
+        return (self.start_image + change).clamp(0, 1) - self.start_image
 
     @cached_property
     def support(self) -> Tensor:
@@ -94,7 +97,7 @@ class Transition:
         support = visible_support(self.change, self.world.autoencoder.barely_visible)
         if self.painting is None:
             return support
-        # What isn't a decoder's word alone needn't be larger than decoders' errors are.
+        # A real anomaly isn't a decoder's word alone: it needn't be larger than decoders' errors are.
         return torch.maximum(support, self.painting.genuine * visible_support(self.change, LEAST_VISIBLE))
 
     @cached_property

@@ -224,7 +224,7 @@ def test_a_graft_brings_the_pixels_that_are_labelled(turned: int, rows: int, col
     drawn = there.decoded - world.autoencoder.decode(world.examples.latents[turned, :1])
     inside = ~grown(~square, 1)
     shown = there.start_image + there.change
-    torch.testing.assert_close(shown[inside], 1 + drawn[inside], atol=2e-3, rtol=0)
+    torch.testing.assert_close(shown[inside], (1 + drawn[inside]).clamp(0, 1), atol=2e-3, rtol=0)
 
 
 def grown(mask: Tensor, by: int) -> Tensor:
@@ -254,6 +254,23 @@ def test_what_only_its_picture_shows_is_an_anomaly_too() -> None:
     assert there.mask.any()
     assert int(painted(nothing, share=-1.0, strength=-1.0).label[0]) == NORMAL
     assert int(painted(nothing, strength=-0.9999).label[0]) != ANOMALY
+
+
+def test_what_cannot_be_seen_is_no_anomaly() -> None:
+    """A dark lesion added to what is black already, and a shadow of a whole one."""
+    world = pictured_world()
+    assert world.examples is not None
+    black = world.examples._replace(images=torch.zeros_like(world.examples.images))
+    dark = World.build(world.autoencoder, world.detector, torch.zeros_like(world.images), world.device)
+    dark = dark.with_examples(black._replace(latents=black.normal))
+    there = painted(dark)
+    assert there.change.abs().max() < 1e-4
+    assert not there.mask.any()
+    assert int(there.label[0]) != ANOMALY
+    faint = painted(
+        world.with_examples(world.examples._replace(latents=world.examples.normal)), strength=-0.5
+    )
+    assert float(faint.painting.genuine.max()) < 0.5  # type: ignore[union-attr]
 
 
 def test_the_next_step_goes_on_with_what_was_painted() -> None:
