@@ -168,6 +168,7 @@ class Dynamics(Episodes[Transition]):
         self.world: World = world
         self.reward: Reward = reward
         self.perturbation, self.shell = perturbation, shell
+        self.painter = perturbation if isinstance(perturbation, Painter) else None
         self.last = still(world, shell, torch.zeros_like(self.elapsed))
         """The last transition of every world, for pictures and rollouts."""
 
@@ -223,8 +224,7 @@ class Dynamics(Episodes[Transition]):
         actions = actions.clamp(-1, 1)
         moved = latent + self.perturbation(actions, self.streams, latent)
         moved = self.shell.project(moved, self.world.latents[sources])
-        painter = self.perturbation if isinstance(self.perturbation, Painter) else None
-        painting = painter.paint(actions, last) if painter else None
+        painting = self.painter.paint(actions, last) if self.painter else None
         return Transition(self.world, self.shell, sources, latent, moved, painting)
 
     @torch.inference_mode()

@@ -31,8 +31,8 @@ class Graft(Brush):
     grid to the other; what is marked as a whole stays in place, and isn't mirrored. The strength is how much
     of it there is.
 
-    A decoder draws badly what it hasn't seen. So a graft brings along what decoding loses of the anomaly's
-    picture, and in the image it changes the pixels that are labelled and no others, see :meth:`paint`.
+    Decoding loses some of every picture. So a graft brings along what it loses of the anomaly's, and in the
+    image it changes the pixels that are labelled and no others, see :meth:`paint`.
     """
 
     OWN = 4

@@ -19,6 +19,8 @@ form under a name and pass that name to ``gym.make``::
             return delta
 
     env = gym.make("LatentAug-v0", perturbation="my_module:first_half")
+
+One that changes images beside what is decoded has a method ``paint``, see :mod:`latent_env.painting`.
 """
 
 from __future__ import annotations

@@ -158,9 +158,9 @@ class Matching(Tried):
     """How much more densely the trial's anomalies lie around a sample than the last 512 that any world made.
 
     Both as in :class:`Resemblance`. What resembles real anomalies pays less the more of its like there is, so
-    what is made becomes as varied as they are: a sample is paid for how much it lowers the maximum mean
-    discrepancy between both sets. It depends on the worlds beside it. What is no anomaly costs as much as
-    half of a whole crowd.
+    what is made becomes as varied as they are: to first order, a sample is paid for how much it lowers the
+    maximum mean discrepancy between both sets. It depends on the worlds beside it. What is no anomaly costs
+    as much as half of a whole crowd.
     """
 
     NOTHING = -0.5
