@@ -17,8 +17,7 @@ from detectors.base import LATENT
 from detectors.errors import UserError
 from detectors.held_out import HeldOutSynthesis
 from detectors.images import ImageSource, spread_positions
-from detectors.latent_diet import anomalous_tokens
-from detectors.tokens import grid_of
+from detectors.tokens import anomalous_tokens, grid_of
 from detectors.training import Samples
 from latent_env.data import Split
 from latent_env.data.residence import StreamedImages
@@ -168,7 +167,9 @@ def marked_tokens(masks: Tensor, eyes: Eyes) -> Tensor:
 def trial(job: Job[DetectorRun], eyes: Eyes, reads: str) -> Trial | None:
     """What a reward is measured on; None if there are no normal validation images."""
     split, inputs = seen(job, eyes, "trial", reads)
-    return Trial.of(inputs[:], torch.from_numpy(np.array(split.labels)))
+    masks, has_masks = masks_of(split)
+    marks = marked_tokens(masks, eyes) if has_masks else None
+    return Trial.of(inputs[:], torch.from_numpy(np.array(split.labels)), marks)
 
 
 def check_trial(job: Job[DetectorRun], reward: Reward) -> None:

@@ -6,7 +6,6 @@ takes minutes; the last layer is linear, so thousands of its copies learn in mil
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -23,9 +22,6 @@ FINEST = 32
 MOST_ROWS = 4096
 DAMPING = 0.03
 """Of the features' mean square, added to each: directions that hardly vary must not be blown up."""
-
-LEAST_SPREAD = 0.1
-"""Of the features' mean deviation: what hardly varies among the trial's images counts no more than that."""
 
 STEP = 0.2
 """How far one sample moves a copy: the root mean square of the change of its logits."""
@@ -164,47 +160,3 @@ class HeadTrial:
         moves = lessons @ self.metric
         lengths = (moves * lessons).sum(1).clamp_min(1e-12).sqrt()
         return (moves @ self.climb) / (lengths * self.best / STEP)
-
-    def suspicious(self, rows: Tensor, offset: Tensor) -> Tensor:
-        """The mean of ``rows (N, P, d)`` at the places whose logits are highest, ``(N, d - 1)``.
-
-        ``offset (N, P)`` is what is added to what the layer says.
-        """
-        top = (rows @ self.start + offset).topk(self.top, dim=1, sorted=False).indices
-        return rows.gather(1, top.unsqueeze(2).expand(-1, -1, rows.shape[2])).mean(1)[:, :-1]
-
-    @cached_property
-    def known(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The trial's anomalies where they are most suspicious, ``(A, d - 1)``.
-
-        They are in units of the features' deviations, ``(d - 1,)``; the usual distance between images of the
-        trial, in these units, is the last.
-        """
-        found = self.suspicious(self.rows, self.offset)
-        spread = found.std(0, correction=0)
-        spread = spread.clamp_min(float(spread.mean()) * LEAST_SPREAD + 1e-6)
-        found = found / spread
-        apart = torch.pdist(found)
-        return found[self.anomalous], spread, apart.median().clamp_min(1e-6)
-
-    def place(self, reading: Reading) -> Tensor:
-        """What is most suspicious in each sample, ``(N, d - 1)``, in the same units."""
-        _, spread, _ = self.known
-        rows = patches(reading.features, self.side)
-        return self.suspicious(rows, at_places(reading.offset)) / spread
-
-    def closeness(self, places: Tensor, others: Tensor) -> Tensor:
-        """How close each of ``places (N, d - 1)`` lies to each of ``others (M, d - 1)``, ``(N, M)``.
-
-        1 is where it lies, 0 is far off.
-        """
-        _, _, apart = self.known
-        return torch.exp(-torch.cdist(places, others).square() / (2 * apart**2))
-
-    def likeness(self, places: Tensor) -> Tensor:
-        """How densely the trial's anomalies lie around ``places (N, d - 1)``, ``(N,)``.
-
-        1 is where all of them lie, 0 far from any.
-        """
-        anomalies, _, _ = self.known
-        return self.closeness(places, anomalies).mean(1)

@@ -14,11 +14,8 @@ from torch import Tensor
 from detectors.images import ImageSource
 from detectors.latent_synthesis import LatentSynthesis
 from detectors.nearest import UNKNOWN
-from detectors.tokens import grid_of
+from detectors.tokens import anomalous_tokens, grid_of
 from detectors.training import Batch, Blend
-
-LEAST_SHARE = 0.1
-"""A token is anomalous where at least so much of it is: a faint end of a scratch still shows in features."""
 
 VARIED, ANOMALOUS, SAMPLES = 1, 2, 3
 """Places in what :attr:`LatentDiet.first_known` lists."""
@@ -117,15 +114,6 @@ class LatentDiet:
                 latents[rows], owners[varied] = drawn.latents, drawn.sources
                 known[varied] = self.first_known[VARIED] + drawn.members
         return latents, owners, known[:, None].repeat(1, math.prod(grid_of(latents.shape[1:])))
-
-
-def anomalous_tokens(shares: Tensor) -> Tensor:
-    """Which tokens ``(M, 1, h, w)`` count as anomalous, bool, given the share of each that is.
-
-    The one with the most always does, however small the anomaly.
-    """
-    most = shares.amax((2, 3), keepdim=True)
-    return (shares >= LEAST_SHARE) | ((shares == most) & (shares > 0))
 
 
 class Drawn(NamedTuple):

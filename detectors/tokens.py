@@ -11,6 +11,9 @@ from torch.nn import functional
 TOP_TOKENS = 5
 """An image's score is the mean of so many of its highest tokens: one alone may be noise."""
 
+LEAST_SHARE = 0.1
+"""A token is anomalous where at least so much of it is: a faint end of a scratch still shows in features."""
+
 
 def as_tokens(latents: Tensor) -> Tensor:
     """Latents ``(B, C, h, w)`` or ``(B, C)`` as tokens ``(B, T, C)``; a flat latent is one token."""
@@ -25,6 +28,15 @@ def grid_of(latent_shape: Sequence[int]) -> tuple[int, int]:
 def as_map(values: Tensor, latent_shape: Sequence[int]) -> Tensor:
     """One number a token, ``(B, T)``, as a map ``(B, 1, h, w)``."""
     return values.unflatten(1, grid_of(latent_shape)).unsqueeze(1)
+
+
+def anomalous_tokens(shares: Tensor) -> Tensor:
+    """Which tokens ``(M, 1, h, w)`` count as anomalous, bool, given the share of each that is.
+
+    The one with the most always does, however small the anomaly.
+    """
+    most = shares.amax((2, 3), keepdim=True)
+    return (shares >= LEAST_SHARE) | ((shares == most) & (shares > 0))
 
 
 def top_tokens(maps: Tensor) -> Tensor:

@@ -170,8 +170,9 @@ class LatentAugEnv(LatentEnv):
       apart (labelled images that lie beside it) after it has learned the sample; 1 is the most that one
       step of learning could gain, negative is harm.
     - ``alignment`` (0): how much the sample's gradient in that layer points where the trial's loss falls.
-    - ``resemblance`` (0): how densely the trial's anomalies lie around the sample, in what the detector's
-      last layer reads where each is most suspicious; 1 is where all of them lie.
+    - ``resemblance`` (0): how densely the trial's anomalies lie around the sample, by what the detector's
+      last layer reads where each is most suspicious and, where masks are known, by how they look; 1 is where
+      all of them lie.
     - ``matching`` (0): the same, less how densely the last 512 samples of all worlds lie around it: what
       there is enough of pays nothing.
     - ``coverage`` (0): as ``novelty``, from the last 512 changes of all worlds.

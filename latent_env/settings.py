@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import latent_env.alike
 import latent_env.grafts
-import latent_env.usefulness  # noqa: F401 - these two make their perturbations and terms known
+import latent_env.usefulness  # noqa: F401 - these make their perturbations and terms known
 from detectors.errors import UserError
 from detectors.precision import FULL, check_precision
 from latent_env.compilation import compiled

@@ -9,10 +9,12 @@ from itertools import repeat
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from detectors.base import Detection, Detector
 from detectors.heads import Reading
-from detectors.tokens import as_map, as_tokens
+from detectors.resemblance import Look, look
+from detectors.tokens import anomalous_tokens, as_map, as_tokens, grid_of
 from latent_env.autoencoders.frozen import LEAST_VISIBLE
 from latent_env.chunks import join, split, worlds_at_once
 from latent_env.painting import Painting, merged
@@ -180,7 +182,23 @@ class Transition:
         if self.world.judges_latents:
             return (self.latent,)
         with self.world.networks():
-            return self.image, self.world.autoencoder(self.image).float()
+            return self.image, self.world.autoencoder.decode(self._encoded).float()
+
+    @cached_property
+    def _encoded(self) -> Tensor:
+        """``(N, *latent_shape)``: the latent of what detectors read."""
+        if self.world.judges_latents:
+            return self.latent
+        with self.world.networks():
+            return self.world.autoencoder.encode(self.image)
+
+    @cached_property
+    def look(self) -> Look:
+        """What the anomaly looks like in latents, ``(N, …)``; a flat one is a single token."""
+        latents = self._encoded.float()
+        grid = grid_of(latents.shape[1:])
+        shares = functional.adaptive_avg_pool2d(self.truth.float(), grid)
+        return look(latents.view(*latents.shape[:2], *grid), anomalous_tokens(shares))
 
     def work_out(self, facts: Iterable[str]) -> None:
         """Find these ``facts`` now, by name; most of what is found on the way is kept as well.
@@ -245,7 +263,7 @@ class Transition:
 FACTS = {name for name, value in vars(Transition).items() if isinstance(value, cached_property)}
 """What is found out about a step once, when it is first asked for."""
 
-FOUND_AGAIN = {"start_latent", "start_image", "start_decoded", "change", "_seen"}
+FOUND_AGAIN = {"start_latent", "start_image", "start_decoded", "change", "_seen", "_encoded"}
 """Large, and rarely asked for twice: putting these together costs more than finding them again."""
 
 

@@ -24,25 +24,31 @@ class Trial(NamedTuple):
     """``(R, C, H, W)`` uint8, or latents ``(R, *latent_shape)``."""
     labels: Tensor
     """``(R,)`` int64: 0 normal, 1 anomaly; both occur."""
+    marks: Tensor | None = None
+    """``(R, 1, h, w)`` bool: which tokens are anomalous; None where nobody knows."""
 
     @classmethod
-    def of(cls, inputs: Tensor, labels: Tensor) -> Trial | None:
+    def of(cls, inputs: Tensor, labels: Tensor, marks: Tensor | None = None) -> Trial | None:
         """A trial of some of the images, evenly spaced; None if they aren't of both kinds."""
         kinds = [(labels == label).nonzero().flatten() for label in (0, 1)]
         if not all(len(kind) for kind in kinds):
             return None
         picks = torch.cat([kind[spread_positions(len(kind), MOST)] for kind in kinds])
-        return cls(inputs[picks.to(inputs.device)], labels[picks])
+        return cls(inputs[picks.to(inputs.device)], labels[picks], None if marks is None else marks[picks])
 
     def to(self, device: torch.device) -> Trial:
         """The same on ``device``."""
-        return Trial(self.inputs.to(device), self.labels.to(device))
+        marks = None if self.marks is None else self.marks.to(device)
+        return Trial(self.inputs.to(device), self.labels.to(device), marks)
 
 
 def save_trial(folder: Path, trial: Trial) -> None:
     """Write what a reward is measured on as the artifact ``trial``."""
     inputs = trial.inputs if trial.inputs.dtype == torch.uint8 else trial.inputs.half()
-    save_artifact(folder, TRIAL, TRIAL, {"inputs": inputs, "labels": trial.labels}, {"count": len(inputs)})
+    tensors = {"inputs": inputs, "labels": trial.labels}
+    if trial.marks is not None:
+        tensors["marks"] = trial.marks.to(torch.uint8)
+    save_artifact(folder, TRIAL, TRIAL, tensors, {"count": len(inputs)})
 
 
 def load_trial(folder: Path) -> Trial | None:
@@ -50,6 +56,7 @@ def load_trial(folder: Path) -> Trial | None:
     if not (folder / f"{TRIAL}.json").is_file():
         return None
     tensors, _ = load_artifact(folder, TRIAL, TRIAL)
-    if set(tensors) != {"inputs", "labels"} or len(tensors["inputs"]) != len(tensors["labels"]):
+    if not {"inputs", "labels"} <= set(tensors) or len({len(each) for each in tensors.values()}) > 1:
         raise UserError(f"{folder / 'trial.safetensors'} holds no trial: make it again")
-    return Trial(tensors["inputs"], tensors["labels"])
+    marks = tensors.get("marks")
+    return Trial(tensors["inputs"], tensors["labels"], None if marks is None else marks.bool())

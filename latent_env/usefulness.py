@@ -7,29 +7,38 @@ measured happens in the detector's last layer, :mod:`detectors.heads`.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from typing import Generic, TypeVar
+
 import torch
 from torch import Tensor
 
 from detectors.errors import UserError
-from detectors.heads import HeadTrial, Reading
+from detectors.heads import Headed, HeadTrial, Reading
 from detectors.training import as_numbers
-from latent_env.rewards import Latest, RewardTerm, agreed, reward_terms
-from latent_env.shell import ANOMALY, UNDECIDED
+from latent_env.rewards import RewardTerm, agreed, reward_terms
+from latent_env.shell import UNDECIDED
 from latent_env.transition import Transition
+from latent_env.trial import Trial
 from latent_env.worlds import World
 
+K = TypeVar("K")
 
-class Tried(RewardTerm):
-    """A term that puts the judges' last layers before the world's trial."""
+
+class Tried(RewardTerm, Generic[K]):
+    """A term that keeps something of every judge and the world's trial."""
 
     judged = True
-    needs = ("readings", "label", "truth")
 
     def __init__(self) -> None:
         self._of: World | None = None
-        self._trials: list[HeadTrial] = []
+        self._kept: list[K] = []
 
-    def trials(self, world: World) -> list[HeadTrial]:
+    @abstractmethod
+    def prepare(self, judge: Headed, reading: Reading, trial: Trial, world: World, /) -> K:
+        """What to keep of one judge, which reads so much of the trial."""
+
+    def trials(self, world: World) -> list[K]:
         """One a judge; made when they are first asked for."""
         known = self._of
         if (
@@ -37,34 +46,43 @@ class Tried(RewardTerm):
             or known.trial is not world.trial
             or (known.judges, known.detector) != (world.judges, world.detector)
         ):
-            heads, labels = zip(world.heads, trial_readings(world), strict=True), labels_of(world)
-            self._trials = [HeadTrial(judge, reading, labels) for judge, reading in heads]
+            trial = trial_of(world)
+            pairs = zip(world.heads, trial_readings(world), strict=True)
+            self._kept = [self.prepare(judge, reading, trial, world) for judge, reading in pairs]
             self._of = world
-        return self._trials
+        return self._kept
 
 
-def labels_of(world: World) -> Tensor:
-    """The labels ``(R,)`` of the world's trial."""
+def trial_of(world: World) -> Trial:
+    """The world's trial, or a complaint that there is none."""
     if world.trial is None:
         raise UserError(
-            "the reward terms usefulness, alignment and resemblance need labelled images beside the world: "
-            "`python train_detector.py` puts them there, this folder has none (trial.json)"
+            "the reward terms usefulness, alignment, resemblance and matching need labelled images beside "
+            "the world: `python train_detector.py` puts them there, this folder has none (trial.json)"
         )
-    return world.trial.labels
+    return world.trial
 
 
 @torch.no_grad()
 def trial_readings(world: World) -> list[Reading]:
     """What the last layer of every judge reads of the world's trial."""
-    labels_of(world)
-    assert world.trial is not None
-    inputs = as_numbers(world.trial.inputs)
+    inputs = as_numbers(trial_of(world).inputs)
     seen = (inputs,) if world.judges_latents else (inputs, world.autoencoder(inputs))
     return [judge.reading(*seen) for judge in world.heads]
 
 
+class Taught(Tried[HeadTrial]):
+    """A term that trains copies of the judges' last layers."""
+
+    needs = ("readings", "label", "truth")
+
+    def prepare(self, judge: Headed, reading: Reading, trial: Trial, _: World, /) -> HeadTrial:
+        """The judge's last layer before the trial."""
+        return HeadTrial(judge, reading, trial.labels)
+
+
 @reward_terms.register("usefulness")
-class Usefulness(Tried):
+class Usefulness(Taught):
     """How much better a copy of the detector's last layer does on the trial after learning the sample.
 
     Every world has copies of its own, one a judge. They begin an episode as the judges are and learn each of
@@ -121,7 +139,7 @@ class Usefulness(Tried):
 
 
 @reward_terms.register("alignment")
-class Alignment(Tried):
+class Alignment(Taught):
     """How much the sample's gradient points where the loss on the trial falls: a cosine.
 
     In the last layer, measured as :class:`Usefulness` measures a step, without taking it.
@@ -135,70 +153,3 @@ class Alignment(Tried):
             copies = trial.start.expand(len(reading.features), -1)
             found.append(trial.alignment(trial.lessons(reading, transition.truth, copies)))
         return agreed(torch.stack(found)) * (transition.label != UNDECIDED)
-
-
-@reward_terms.register("resemblance")
-class Resemblance(Tried):
-    """How much a sample looks to the detector like the anomalies of the trial.
-
-    How densely these lie around it, in what the last layer reads where each is most suspicious: 1 is where
-    all of them lie, and 0 far from any. What is no anomaly resembles none.
-    """
-
-    @torch.no_grad()
-    def value(self, transition: Transition) -> Tensor:
-        """The term, ``(N,)`` in [0, 1]."""
-        pairs = zip(self.trials(transition.world), transition.readings, strict=True)
-        found = agreed(torch.stack([trial.likeness(trial.place(reading)) for trial, reading in pairs]))
-        return found * (transition.label == ANOMALY)
-
-
-@reward_terms.register("matching")
-class Matching(Tried):
-    """How much more densely the trial's anomalies lie around a sample than the last 512 that any world made.
-
-    Both as in :class:`Resemblance`. What resembles real anomalies pays less the more of its like there is, so
-    what is made becomes as varied as they are: to first order, a sample is paid for how much it lowers the
-    maximum mean discrepancy between both sets. It depends on the worlds beside it. What is no anomaly costs
-    as much as half of a whole crowd.
-    """
-
-    NOTHING = -0.5
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._made = Latest(512)
-        self._sizes: list[int] = []
-        self._last: tuple[Transition, list[tuple[HeadTrial, Tensor]]] | None = None
-
-    @torch.no_grad()
-    def value(self, transition: Transition) -> Tensor:
-        """The term, ``(N,)`` in [-1, 1]."""
-        found = []
-        for number, (trial, places) in enumerate(self._places(transition)):
-            likeness = trial.likeness(places)
-            if self._made.values is not None and self._made.held is not None:
-                others = self._made.values.split(self._sizes, 1)[number]
-                crowd = trial.closeness(places, others) * self._made.held
-                likeness = likeness - crowd.sum(1) / self._made.held.sum().clamp_min(1)
-            found.append(likeness)
-        return agreed(torch.stack(found)).where(transition.label == ANOMALY, self.NOTHING)
-
-    @torch.no_grad()
-    def remember(self, transition: Transition, worlds: Tensor) -> None:
-        """Keep the anomalies of ``worlds (N,)`` bool, in place of the oldest."""
-        places = [places for _, places in self._places(transition)]
-        self._sizes = [each.shape[1] for each in places]
-        self._made.add(torch.cat(places, 1), worlds & (transition.label == ANOMALY))
-        self._last = None
-
-    def forget(self, worlds: Tensor) -> None:
-        """Drop what ``worlds (N,)`` bool made."""
-        self._made.drop(worlds)
-
-    def _places(self, transition: Transition) -> list[tuple[HeadTrial, Tensor]]:
-        """Every judge's trial, and where it sees the samples; computed once a transition."""
-        if self._last is None or self._last[0] is not transition:
-            pairs = zip(self.trials(transition.world), transition.readings, strict=True)
-            self._last = transition, [(trial, trial.place(reading)) for trial, reading in pairs]
-        return self._last[1]

@@ -20,7 +20,7 @@ from latent_env.settings import Settings
 from latent_env.worlds import World
 
 WORLDS = 10
-USEFUL = {"usefulness": 1.0, "alignment": 1.0, "resemblance": 1.0, "coverage": 0.5}
+USEFUL = {"usefulness": 1.0, "alignment": 1.0, "resemblance": 1.0, "matching": 1.0, "coverage": 0.5}
 
 
 def stepped(world: World, reward: dict[str, float] | None) -> tuple[Dynamics, Tensor, dict[str, Tensor]]:
@@ -72,7 +72,13 @@ def test_what_was_found_on_the_way_is_kept(monkeypatch: pytest.MonkeyPatch) -> N
 def test_no_more_than_that_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     world = make_world()
     seen: list[int] = []
-    world.autoencoder.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    encode = world.autoencoder.encode
+
+    def counted(images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return encode(images)
+
+    monkeypatch.setattr(world.autoencoder, "encode", counted)
     monkeypatch.setitem(chunks.PIXELS_AT_ONCE, "cpu", 4 * world.autoencoder.size**2)
     stepped(world, {"boundary": 1.0})
     assert seen == [4, 4, 2]

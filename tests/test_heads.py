@@ -292,21 +292,3 @@ def test_what_equals_an_anomaly_of_the_trial_is_worth_learning_but_not_for_ever(
     # What calls the anomaly normal does harm.
     wrong = trial.step(trial.lessons(reading, torch.zeros_like(masks), trial.start.expand(8, -1)))
     assert (trial.loss(trial.start + wrong) > trial.loss(trial.start[None])).all()
-
-
-@KINDS
-def test_anomalies_of_the_trial_resemble_themselves(kind: str) -> None:
-    here = scene(kind)
-    reading = here.detector.reading(*here.seen)
-    likeness = here.trial.likeness(here.trial.place(reading))
-    assert ((likeness > 0) & (likeness <= 1)).all()
-    own = likeness[here.labels == 1]
-    assert own.min() >= 1 / len(own)  # each lies where one of them lies
-    only = torch.zeros_like(here.labels)
-    only[3] = 1
-    lonely = HeadTrial(here.detector, reading, only)
-    alone = lonely.likeness(lonely.place(reading))
-    assert int(alone.argmax()) == 3
-    assert float(alone[3]) == pytest.approx(1.0)
-    far = Reading(1000 + reading.features, reading.offset)
-    assert here.trial.likeness(here.trial.place(far)).max() < 1e-6

@@ -15,11 +15,19 @@ from torch import Tensor
 
 from detectors.errors import UserError
 from detectors.images import ImageSource
-from detectors.latent_diet import LEAST_SHARE, LatentDiet, Pool, anomalous_tokens
+from detectors.latent_diet import LatentDiet, Pool
 from detectors.latent_synthesis import KINDS, LARGEST_SHARE, LatentSynthesis
 from detectors.latent_transformer import LatentTransformer, token_losses
 from detectors.memory import NOBODY, PlacedMemory
-from detectors.tokens import TOP_TOKENS, as_tokens, at_size, grid_of, top_tokens
+from detectors.tokens import (
+    LEAST_SHARE,
+    TOP_TOKENS,
+    anomalous_tokens,
+    as_tokens,
+    at_size,
+    grid_of,
+    top_tokens,
+)
 from detectors.training import Batch, Portion, Samples, blend, score, train_detector
 from detectors.training_state import TrainingState
 from latent_env.artifacts import load_detector, save_detector

@@ -66,7 +66,9 @@ def world(kind: str, judges: int = 2) -> World:
         spoilt[number, :, 5 * number : 5 * number + 8, 4:12] = 255
     images = torch.cat([normal, spoilt])
     inputs = images if kind == "image" else made.autoencoder.in_batches(images)
-    trial = Trial(inputs, torch.tensor([0] * 4 + [1] * 4))
+    marks = torch.zeros(8, 1, *made.latents.shape[2:], dtype=torch.bool)
+    marks[4:, :, 1:3, :2] = True
+    trial = Trial(inputs, torch.tensor([0] * 4 + [1] * 4), marks)
     members = [judge(made, kind, 1 + number) for number in range(judges)]
     return made.with_judges(members, judge(made, kind, 99)).with_trial(trial)
 

@@ -1,0 +1,149 @@
+"""How samples are compared with known anomalies: as a detector sees them, and as they look."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from detectors.heads import Reading
+from detectors.resemblance import Look, Resemblance, closeness, look
+from detectors.transformer import TransformerDetector
+
+SEEDS = st.integers(0, 2**31)
+COUNT = 8
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=seeded(seed), dtype=torch.double)
+
+
+def marked(count: int, top: int, left: int, height: int, width: int, side: int = 8) -> Tensor:
+    marks = torch.zeros(count, 1, side, side, dtype=torch.bool)
+    marks[:, :, top : top + height, left : left + width] = True
+    return marks
+
+
+# --- what anomalies look like ---
+
+
+@settings(max_examples=50, deadline=None)
+@given(SEEDS, st.integers(0, 5), st.integers(0, 5), st.integers(1, 3), st.integers(1, 3))
+def test_a_look_is_that_of_the_marked_tokens(seed: int, top: int, left: int, high: int, wide: int) -> None:
+    latents, marks = noise(2, 3, 8, 8, seed=seed), marked(2, top, left, high, wide)
+    found = look(latents, marks)
+    inside = latents[:, :, top : top + high, left : left + wide].flatten(2)
+    assert torch.allclose(found.inside[:, :3], inside.mean(2))
+    assert torch.allclose(found.inside[:, 3:], inside.std(2, correction=0).clamp_min(1e-3), atol=1e-6)
+    rows, columns = torch.linspace(-1, 1, 8)[top : top + high], torch.linspace(-1, 1, 8)[left : left + wide]
+    middle = torch.stack([rows.mean(), columns.mean(), torch.tensor(float(high * wide)).log()])
+    assert torch.allclose(found.place.float(), middle.expand(2, 3), atol=1e-5)
+    far = (torch.arange(8) - (top + (high - 1) / 2)).abs() > 2 + high / 2  # rows beyond its surroundings
+    assert torch.equal(look(torch.where(far[:, None], 9.0, latents), marks).contrast, found.contrast)
+    assert torch.allclose(look(latents + 5, marks).contrast, found.contrast)
+
+
+def test_what_is_brighter_than_around_it_contrasts() -> None:
+    marks = marked(1, 2, 3, 3, 3)
+    assert torch.allclose(look(marks.double() * 2, marks).contrast, torch.tensor([[2.0]], dtype=torch.double))
+    assert float(look(torch.ones(1, 1, 8, 8), marks).contrast.abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("side", [1, 8])
+@pytest.mark.parametrize("all_marked", [False, True])
+def test_nothing_and_everything_have_looks_of_finite_numbers(all_marked: bool, side: int) -> None:
+    latents = noise(2, 3, side, side, seed=0)
+    found = look(latents, torch.full((2, 1, side, side), all_marked))
+    assert all(part.isfinite().all() for part in found)
+    assert torch.allclose(found.inside[:, :3], latents.mean((2, 3)) * all_marked)
+
+
+# --- known anomalies, and samples beside them ---
+
+
+class Scene(NamedTuple):
+    """A detector, what it reads of images, which of these are anomalies, and how these look."""
+
+    detector: Any
+    reading: Reading
+    anomalous: Tensor
+    looks: Look
+
+
+@functools.cache
+def scene() -> Scene:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        detector = TransformerDetector(1, 16, width=16, depth=1, heads=2).double().eval()
+        torch.nn.init.normal_(detector.out.weight, std=0.3)
+    images = torch.rand(COUNT, 1, 16, 16, generator=seeded(5), dtype=torch.double)
+    anomalous = torch.arange(COUNT) % 2 == 1
+    images[anomalous] += 0.5
+    with torch.no_grad():
+        reading = detector.reading(images, 0.8 * images)
+    corners = torch.cat([marked(1, number, number + 1, 2, 1 + number % 3) for number in range(4)])
+    return Scene(detector, reading, anomalous, look(noise(4, 4, 8, 8, seed=1), corners))
+
+
+def of(reading: Reading, chosen: Tensor) -> Reading:
+    return Reading(*(part[chosen] for part in reading))
+
+
+@pytest.mark.parametrize("looked_at", [False, True])
+def test_known_anomalies_resemble_themselves(looked_at: bool) -> None:
+    detector, reading, anomalous, looks = scene()
+    known = Resemblance(detector, reading, anomalous, looks if looked_at else None)
+    own = known.place(of(reading, anomalous), looks)
+    assert torch.allclose(own, known.anomalies)
+    assert torch.allclose(closeness(own, own).diagonal(), torch.ones(4, dtype=torch.double))
+    density = known.density(own)
+    assert ((density >= 1 / 4) & (density <= 1)).all()  # each lies where one of four does
+    strange = Reading(1000 + reading.features, reading.offset)
+    assert float(known.density(known.place(of(strange, anomalous), looks)).max()) < 1e-6
+
+
+def test_what_looks_different_is_far_however_a_detector_sees_it() -> None:
+    detector, reading, anomalous, looks = scene()
+    same = of(reading, anomalous)
+    blind = Resemblance(detector, reading, anomalous)
+    known = Resemblance(detector, reading, anomalous, looks)
+    for part in Look._fields:
+        other = looks._replace(**{part: getattr(looks, part) + 100})
+        assert float(known.density(known.place(same, other)).max()) < 1e-6
+        assert torch.equal(blind.place(same, other), blind.place(same))
+    assert blind.density(blind.place(same)).min() >= known.density(known.place(same, looks)).max() / 3
+
+
+def test_every_part_weighs_the_same() -> None:
+    detector, reading, anomalous, looks = scene()
+    known = Resemblance(detector, reading, anomalous, looks)
+    sizes = [len(unit) for unit in known.units]
+    assert sizes[1:] == [8, 4, 3]
+    for part in known.anomalies.split(sizes, 1)[1:]:
+        assert float(torch.pdist(part).median()) == pytest.approx(1.0)
+    larger = looks._replace(contrast=1000 * looks.contrast)  # in other units all is as it was
+    again = Resemblance(detector, reading, anomalous, larger)
+    assert torch.allclose(again.anomalies, known.anomalies)
+
+
+def test_what_all_known_anomalies_share_tells_nothing_apart() -> None:
+    detector, reading, anomalous, looks = scene()
+    alike = Look(*(part[:1].expand_as(part) for part in looks))
+    known = Resemblance(detector, reading, anomalous, alike)
+    blind = Resemblance(detector, reading, anomalous)
+    same = of(reading, anomalous)
+    found = known.density(known.place(same, looks))
+    assert torch.allclose(found, blind.density(blind.place(same)))
+    one = torch.arange(COUNT) == 3
+    alone = Resemblance(detector, reading, one, Look(*(part[:1] for part in looks)))
+    assert not alone.looks  # one doesn't say how much others differ
+    assert float(alone.density(alone.anomalies)) == pytest.approx(1.0)
