@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
+from torch import Tensor
 
 from agents.rollout import Augmented
 from conf.curves import Curve, curve_of
@@ -17,9 +17,10 @@ from conf.judging import as_samples
 from conf.schema import AgentRun
 from conf.validation import roles, seen
 from detectors.errors import UserError
-from detectors.metrics import image_AUROC, paired_bootstrap
+from detectors.metrics import image_AUROC, paired_bootstrap, pixel_AUPRO
 from detectors.training import Portion, score
 from latent_env.artifacts import load_detector, save_detector
+from latent_env.data.dataset import Split
 from latent_env.judges import share_memory
 from latent_env.latents import Eyes
 from latent_env.runs import Run
@@ -87,12 +88,24 @@ class Tried:
     """What was noted of it while it learned."""
     image_AUROC: float = math.nan
     """On the validation images that choices are made by."""
+    pixel_AUPRO: float = math.nan
+    """On the same; not a number where nobody knows masks."""
     margin: float = 0.0
-    """By how much that must be better than without samples."""
+    """By how much its merit must be better than without samples."""
+
+    @property
+    def merit(self) -> float:
+        """What is chosen by: image AUROC, and where masks are known the mean of both figures.
+
+        An image is one point of the first, so a dozen of them tell little; to the second all their pixels do.
+        """
+        return self.image_AUROC if math.isnan(self.pixel_AUPRO) else (self.image_AUROC + self.pixel_AUPRO) / 2
 
     def facts(self) -> dict[str, Any]:
         """What a report tells; where ``curves`` are asked for, how good it is on the test split too."""
         found = {"shares": self.shares, "image_AUROC": self.image_AUROC, "margin": self.margin}
+        if not math.isnan(self.pixel_AUPRO):
+            found["pixel_AUPRO"] = self.pixel_AUPRO
         return found | ({"test": self.curve[-1]["metrics"]} if self.curve else {})
 
 
@@ -142,32 +155,44 @@ def learn_mixture(
 def choose_mixture(job: Job[AgentRun], eyes: Eyes, tried: Sequence[Tried]) -> tuple[Tried, list[Tried]]:
     """The best of them, and all with what they were judged by.
 
-    The one with the best image AUROC on the validation split is taken, if it beats the first, which learned
-    from no samples at all, by ``mixture.margin`` standard errors of that difference; what was chosen by so
-    few images must not do harm by luck. If the share is fixed, there is nothing to choose.
+    The one with the best :attr:`Tried.merit` on the validation split is taken, if it beats the first, which
+    learned from no samples at all, by ``mixture.margin`` standard errors of the difference in image AUROC;
+    what was chosen by so few images must not do harm by luck. If the share is fixed, there is nothing to
+    choose.
     """
     if job.config.share is not None or len(tried) == 1:
         return tried[-1], []
     judged: list[Tried] = []
-    without, labels = validation_scores(job, eyes, tried[0].world)
+    split, inputs = seen(job, eyes, "mixture", tried[0].world.detector.input)
+    without = None
     for each in tried:
-        scores, _ = (without, labels) if not judged else validation_scores(job, eyes, each.world)
-        _, low, high = paired_bootstrap(image_AUROC, labels, without, scores)
-        margin = job.config.mixture.margin * (high - low) / (2 * 1.96)
-        judged.append(replace(each, image_AUROC=image_AUROC(scores, labels), margin=margin))
-    best = max(judged, key=lambda each: each.image_AUROC - each.margin)
-    kept = best if best.image_AUROC - best.margin > judged[0].image_AUROC else judged[0]
+        found = score(each.world.detector, each.world.read, inputs, split.images.shape[-1])
+        scores = found.score.numpy()
+        without = scores if without is None else without
+        _, low, high = paired_bootstrap(image_AUROC, split.labels, without, scores)
+        judged.append(
+            replace(
+                each,
+                image_AUROC=image_AUROC(scores, split.labels),
+                pixel_AUPRO=overlap(found.map, split),
+                margin=job.config.mixture.margin * (high - low) / (2 * 1.96),
+            )
+        )
+    best = max(judged, key=lambda each: each.merit - each.margin)
+    kept = best if best.merit - best.margin > judged[0].merit else judged[0]
     listed = ", ".join(f"{share:.0%} {source}" for source, share in kept.shares.items()) or "no samples"
-    say(
-        f"mixture: {listed}; image_AUROC on validation {kept.image_AUROC:.4f}, "
-        f"without {judged[0].image_AUROC:.4f}"
-    )
+    say(f"mixture: {listed}; on validation {figures(kept)}; without samples {figures(judged[0])}")
     return kept, judged
 
 
-def validation_scores(job: Job[AgentRun], eyes: Eyes, world: World) -> tuple[np.ndarray[Any, Any], ...]:
-    """Scores and labels of the validation images that choices are made by."""
-    split, inputs = seen(job, eyes, "mixture", world.detector.input)
-    size = split.images.shape[-1]
-    found = score(world.detector, world.read, inputs, size, keep_maps=False).score.numpy()
-    return found, split.labels
+def overlap(maps: Tensor, split: Split) -> float:
+    """The pixel AUPRO of ``maps (N, 1, H, W)``; not a number where no mask says anything."""
+    if split.masks is None or not split.masks.any():
+        return math.nan
+    return pixel_AUPRO(maps[:, 0].numpy(), split.masks)
+
+
+def figures(tried: Tried) -> str:
+    """What a detector was judged by, as a line says it."""
+    found = f"image_AUROC {tried.image_AUROC:.4f}"
+    return found if math.isnan(tried.pixel_AUPRO) else f"{found}, pixel_AUPRO {tried.pixel_AUPRO:.4f}"

@@ -212,10 +212,20 @@ def test_what_helps_is_taken(made: Made, helpful: Augmented, harmful: Augmented)
     assert all(each.margin > 0 for each in tried[1:])
 
 
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_where_masks_are_known_both_figures_count(images: float, pixels: float) -> None:
+    world: Any = None
+    assert Tried({}, world, [], images).merit == images
+    both = Tried({}, world, [], images, pixels)
+    assert both.merit == pytest.approx((images + pixels) / 2)
+    assert both.facts()["pixel_AUPRO"] == pixels
+    assert "pixel_AUPRO" not in Tried({}, world, [], images).facts()
+
+
 def test_what_does_harm_is_left_out(made: Made, harmful: Augmented) -> None:
     kept, tried = made.outcome("harmful", {LEARNED: harmful})
     assert [each.shares for each in tried] == [{}, {LEARNED: 0.5}]
-    assert tried[1].image_AUROC < tried[0].image_AUROC + tried[1].margin
+    assert tried[1].merit < tried[0].merit + tried[1].margin
     assert kept.world is made.world
 
 

@@ -12,14 +12,19 @@ from detectors.errors import UserError
 SCRATCH, PRETRAINED = "scratch", "pretrained"
 NORMAL_ONLY, LABELLED = "normal_only", "labelled_validation"
 
-BUDGET = ("samples=1024", "rounds=1", "dataset.suits.agent_steps=6144")
+BUDGET = ("samples=1024", "rounds=1")
 SETTINGS: dict[str, tuple[str, ...]] = {
     SCRATCH: (
-        *("autoencoder=conv", "autoencoder.latent=spatial", "dataset.size=32"),
-        *("detector.width=32", "detector.steps=600", *BUDGET),
+        *("autoencoder=conv", "autoencoder.latent=spatial", "dataset.size=32", *BUDGET),
+        # Long enough that detectors know labelled anomalies by heart: then it pays to see others.
+        *("detector.width=32", "detector.steps=2400"),
+        *("judges.effort=0.0625", "dataset.suits.agent_steps=24576"),
     ),
     # What trains there is the decoder alone, which detectors of latents have no use for.
-    PRETRAINED: ("autoencoder=pretrained", "autoencoder.steps=60", "dataset.size=224", *BUDGET),
+    PRETRAINED: (
+        *("autoencoder=pretrained", "autoencoder.steps=60", "dataset.size=224", *BUDGET),
+        "dataset.suits.agent_steps=6144",
+    ),
 }
 """What the eyes are, and a budget with which some hundred runs fit into hours on two cores: small images and
 small models where all is trained from scratch. With ``--set`` it can be made larger."""
@@ -110,6 +115,8 @@ VARIANTS: dict[str, Variant] = {
     DEFAULT: Variant(()),
     "strokes alone": ablation("agent.perturbation=brush"),
     "usefulness": ablation("reward=useful"),
+    "short training": ablation("detector.steps=600", "judges.effort=0.25"),
+    "short learning": ablation("dataset.suits.agent_steps=6144", agents=(FOCUS,)),
     "fewer labelled": ablation("labelled.weight=0.25"),
     "all kept": ablation("agent.keep=1"),
     "one judge": ablation("judges.count=0"),
