@@ -15,10 +15,8 @@ NORMAL_ONLY, LABELLED = "normal_only", "labelled_validation"
 BUDGET = ("samples=1024", "rounds=1")
 SETTINGS: dict[str, tuple[str, ...]] = {
     SCRATCH: (
-        *("autoencoder=conv", "autoencoder.latent=spatial", "dataset.size=32", *BUDGET),
-        # Long enough that detectors know labelled anomalies by heart: then it pays to see others.
-        *("detector.width=32", "detector.steps=2400"),
-        *("judges.effort=0.0625", "dataset.suits.agent_steps=24576"),
+        *("autoencoder=conv", "autoencoder.latent=spatial", "dataset.size=32"),
+        *("detector.width=32", "detector.steps=600", "dataset.suits.agent_steps=24576", *BUDGET),
     ),
     # What trains there is the decoder alone, which detectors of latents have no use for.
     PRETRAINED: (
@@ -115,7 +113,7 @@ VARIANTS: dict[str, Variant] = {
     DEFAULT: Variant(()),
     "strokes alone": ablation("agent.perturbation=brush"),
     "usefulness": ablation("reward=useful"),
-    "short training": ablation("detector.steps=600", "judges.effort=0.25"),
+    "long training": ablation("detector.steps=2400", "judges.effort=0.0625"),
     "short learning": ablation("dataset.suits.agent_steps=6144", agents=(FOCUS,)),
     "fewer labelled": ablation("labelled.weight=0.25"),
     "all kept": ablation("agent.keep=1"),
