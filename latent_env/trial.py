@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from detectors.errors import UserError
 from detectors.images import spread_positions
+from detectors.tokens import grid_of
 from latent_env.artifacts import load_artifact, save_artifact
 
 TRIAL = "trial"
@@ -35,6 +37,13 @@ class Trial(NamedTuple):
             return None
         picks = torch.cat([kind[spread_positions(len(kind), MOST)] for kind in kinds])
         return cls(inputs[picks.to(inputs.device)], labels[picks], None if marks is None else marks[picks])
+
+    def fits(self, input_shape: Sequence[int], latent_shape: Sequence[int]) -> bool:
+        """Whether it is of a world where detectors read, and latents have, these shapes."""
+        grid = (1, *grid_of(latent_shape))
+        return tuple(self.inputs.shape[1:]) == tuple(input_shape) and (
+            self.marks is None or tuple(self.marks.shape[1:]) == grid
+        )
 
     def to(self, device: torch.device) -> Trial:
         """The same on ``device``."""

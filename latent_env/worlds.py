@@ -290,7 +290,7 @@ def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World: 
     world = World.build(autoencoder, detector, images, device, latents)
     judges, unseen = load_judges(folder, world.detector)
     trial = load_trial(folder)
-    if trial is not None and tuple(trial.inputs.shape[1:]) != expected:
+    if trial is not None and not trial.fits(expected, autoencoder.latent_shape):
         raise UserError(f"{folder / 'trial.safetensors'} is of another world: make it again")
     examples = load_examples(folder)
     if examples is not None and tuple(examples.latents.shape[2:]) != autoencoder.latent_shape:

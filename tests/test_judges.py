@@ -133,6 +133,9 @@ def test_a_stored_world_has_its_judges_and_its_trial(kind: str, tmp_path: Path) 
     assert stored.trial is not None
     assert torch.equal(stored.trial.labels, of.trial.labels)
     torch.testing.assert_close(stored.trial.inputs.float(), of.trial.inputs.float(), atol=1e-2, rtol=1e-2)
+    assert stored.trial.marks is not None
+    assert of.trial.marks is not None
+    assert torch.equal(stored.trial.marks, of.trial.marks)
     env = gym.make("LatentAug-v0", artifacts=str(tmp_path), reward={"boundary": 1.0})
     env.reset(seed=0)
     _, reward, _, _, info = env.step(np.ones(env.action_space.shape or (), np.float32))
@@ -144,9 +147,25 @@ def test_a_stored_world_has_its_judges_and_its_trial(kind: str, tmp_path: Path) 
 
 def test_a_trial_of_another_world_is_refused(tmp_path: Path) -> None:
     of, other = world("image"), world("latent")
-    save_world(tmp_path, of.with_trial(other.trial))
-    with pytest.raises(UserError, match=r"trial\.safetensors is of another world"):
-        load_world(str(tmp_path), CPU)
+    assert of.trial is not None
+    assert of.trial.marks is not None
+    coarse = of.trial._replace(marks=of.trial.marks[:, :, ::2])
+    for trial in (other.trial, coarse):
+        save_world(tmp_path, of.with_trial(trial))
+        with pytest.raises(UserError, match=r"trial\.safetensors is of another world"):
+            load_world(str(tmp_path), CPU)
+
+
+def test_a_trial_without_masks_is_one_all_the_same(tmp_path: Path) -> None:
+    of = world("image")
+    assert of.trial is not None
+    save_world(tmp_path, of.with_trial(of.trial._replace(marks=None)))
+    stored = load_world(str(tmp_path), CPU)
+    assert stored.trial is not None
+    assert stored.trial.marks is None
+    env = gym.make("LatentAug-v0", artifacts=str(tmp_path), reward={"matching": 1.0})
+    env.reset(seed=0)
+    assert np.isfinite(env.step(env.action_space.sample())[1])
 
 
 # --- how a command trains them ---

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,11 @@ def test_the_trial_holds_both_kinds_and_not_too_many() -> None:
     assert made is not None
     assert made.labels.bincount().tolist() == [MOST, MOST]
     assert torch.equal(labels[made.inputs[:, 0]], made.labels)
+    marks = torch.arange(150).view(-1, 1, 1, 1) % 7 == 0
+    marked = Trial.of(inputs, labels, marks)
+    assert marked is not None
+    assert marked.marks is not None
+    assert torch.equal(marked.marks.flatten(), marked.inputs[:, 0] % 7 == 0)
     assert Trial.of(inputs[:100], labels[:100]) is None
     assert Trial.of(inputs[100:], labels[100:]) is None
 
@@ -243,6 +249,21 @@ def test_without_masks_nobody_knows_where_anomalies_are(reads: str, eyes: Eyes) 
     made = validation.known_anomalies(command, eyes, reads)
     assert made is not None
     assert made.marked.tolist() == [False] + [True] * (len(rows) - 1)
+
+
+@pytest.mark.parametrize("track", ["labelled_validation", "normal_only"])
+@pytest.mark.parametrize("reads", [IMAGE, LATENT])
+def test_the_trial_knows_where_its_anomalies_are(reads: str, track: str, eyes: Eyes) -> None:
+    command = job(f"track={track}")
+    made = validation.trial(command, eyes, reads)
+    assert made is not None
+    assert made.marks is not None
+    assert torch.equal(made.marks.flatten(1).any(1), made.labels == 1)
+    dataset, unmasked = command.dataset, copy(command)
+    unmasked.__dict__["dataset"] = replace(dataset, valid=replace(dataset.valid, masks=None))
+    blind = validation.trial(unmasked, eyes, reads)
+    assert blind is not None
+    assert (blind.marks is None) == (track == "labelled_validation")  # what is synthetic is known
 
 
 def test_nothing_labelled_is_learned_where_nothing_is_labelled(eyes: Eyes) -> None:

@@ -25,6 +25,8 @@ from agents.alarm import EVERY, Alarm
 from detectors.errors import UserError
 from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer
+from detectors.resemblance import look
+from detectors.tokens import anomalous_tokens
 from detectors.transformer import TransformerDetector
 from latent_env.dynamics import Dynamics
 from latent_env.rewards import Reward, agreed, reward_terms
@@ -355,6 +357,48 @@ def test_what_there_is_enough_of_pays_less() -> None:
     assert (batch.step_tensor(still).rewards == -0.5).all()
     batch.reset_tensor(seeds=torch.arange(4))
     torch.testing.assert_close(made(0, 1, 2, 3), alone)  # what happened before is forgotten
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_sample_looks_like_is_told_of_what_detectors_read(kind: str) -> None:
+    batch = dynamics(world(kind), 6)
+    step = batch.step_tensor(drawn(batch)).transition
+    seen = step.latent if kind == "latent" else step.world.autoencoder.encode(step.image)
+    assert step.truth.any()
+    shares = torch.nn.functional.adaptive_avg_pool2d(step.truth.float(), seen.shape[2:])
+    for one, other in zip(step.look, look(seen, anomalous_tokens(shares)), strict=True):
+        torch.testing.assert_close(one, other)
+    normal = step.label != ANOMALY
+    assert not step.look.inside[normal][:, : seen.shape[1]].any()  # there is nothing to be seen
+
+
+def test_how_an_anomaly_looks_decides_where_masks_are_known() -> None:
+    base = world("image").with_judges([])
+    assert base.trial is not None
+    batch = dynamics(base, 4, reward={"resemblance": 1.0}, horizon=1)
+    actions, sources = drawn(batch), torch.arange(4)
+    batch.reset_tensor(sources=sources)
+    step = batch.step_tensor(actions)
+    assert (step.transition.label == ANOMALY).all()
+    inputs = torch.cat([base.images[:4], (step.transition.image * 255).round().to(torch.uint8)])
+    labels = torch.tensor([0] * 4 + [1] * 4)
+    grid = base.latents.shape[2:]
+    shares = torch.nn.functional.adaptive_avg_pool2d(step.transition.truth.float(), grid)
+    here = anomalous_tokens(shares)
+    elsewhere = here.flip(2, 3)
+    assert (here != elsewhere).any()
+
+    def paid_where(marks: Tensor | None) -> Tensor:
+        marks = None if marks is None else torch.cat([torch.zeros_like(marks), marks])
+        batch = dynamics(
+            base.with_trial(Trial(inputs, labels, marks)), 4, reward={"resemblance": 1.0}, horizon=1
+        )
+        batch.reset_tensor(sources=sources)
+        return batch.step_tensor(actions).rewards
+
+    alike, apart, anywhere = paid_where(here), paid_where(elsewhere), paid_where(None)
+    assert (alike >= 0.2).all()  # each is one of four
+    assert apart.mean() < alike.mean() < anywhere.mean()
 
 
 # --- coverage ---
