@@ -17,7 +17,6 @@ LEAST_SPREAD = 0.1
 AROUND = 2
 """Tokens around an anomaly that its surroundings reach."""
 
-
 LEAST_LOOKS = 4
 """Fewer anomalies don't say how much anomalies differ in how they look."""
 
@@ -42,7 +41,9 @@ def look(latents: Tensor, marks: Tensor) -> Look:
     around = functional.max_pool2d(inside, 2 * AROUND + 1, stride=1, padding=AROUND) - inside
     mean, outside = _mean(latents, inside), _mean(latents, around)
     variance = _mean((latents - mean[:, :, None, None]).square(), inside)
-    rows, columns = (torch.linspace(-1, 1, size).to(latents) for size in latents.shape[2:])
+    rows, columns = (
+        torch.linspace(-1, 1, size, device=latents.device, dtype=latents.dtype) for size in latents.shape[2:]
+    )
     middle = [_mean(rows[:, None].expand_as(inside), inside), _mean(columns.expand_as(inside), inside)]
     size = inside.flatten(1).sum(1, keepdim=True).clamp_min(1).log()
     return Look(
