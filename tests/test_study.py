@@ -63,7 +63,7 @@ def test_plan_expands_every_table(tmp_path: Path) -> None:
     curves = [run for run in varied if "=" in run.variant]
     assert {run.dataset for run in curves} == {"phantom"}
     assert len(curves) == (2 * 2 + 2 * 1) * 3 * 2  # curves by tracks, agents, seeds
-    assert len(varied) - len(curves) == (9 * 3 + 3) * 2  # ablations by agents, three with a single agent, seeds
+    assert len(varied) - len(curves) == (9 * 3 + 3) * 2  # ablations by agents, three of one agent, seeds
 
     (bottle,) = [
         run
