@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
-
 from agents.rollout import Augmented
 from conf.curves import Curve, curve_of
 from conf.detector_learning import learn_to_detect
@@ -20,7 +18,6 @@ from detectors.errors import UserError
 from detectors.metrics import image_AUROC, paired_bootstrap, pixel_AUPRO
 from detectors.training import Portion, score
 from latent_env.artifacts import load_detector, save_detector
-from latent_env.data.dataset import Split
 from latent_env.judges import share_memory
 from latent_env.latents import Eyes
 from latent_env.runs import Run
@@ -164,9 +161,11 @@ def choose_mixture(job: Job[AgentRun], eyes: Eyes, tried: Sequence[Tried]) -> tu
         return tried[-1], []
     judged: list[Tried] = []
     split, inputs = seen(job, eyes, "mixture", tried[0].world.detector.input)
+    masks = split.masks if split.masks is not None and split.masks.any() else None
     without = None
     for each in tried:
-        found = score(each.world.detector, each.world.read, inputs, split.images.shape[-1])
+        detector, size = each.world.detector, split.images.shape[-1]
+        found = score(detector, each.world.read, inputs, size, keep_maps=masks is not None)
         scores = found.score.numpy()
         without = scores if without is None else without
         _, low, high = paired_bootstrap(image_AUROC, split.labels, without, scores)
@@ -174,7 +173,7 @@ def choose_mixture(job: Job[AgentRun], eyes: Eyes, tried: Sequence[Tried]) -> tu
             replace(
                 each,
                 image_AUROC=image_AUROC(scores, split.labels),
-                pixel_AUPRO=overlap(found.map, split),
+                pixel_AUPRO=math.nan if masks is None else pixel_AUPRO(found.map[:, 0].numpy(), masks),
                 margin=job.config.mixture.margin * (high - low) / (2 * 1.96),
             )
         )
@@ -183,13 +182,6 @@ def choose_mixture(job: Job[AgentRun], eyes: Eyes, tried: Sequence[Tried]) -> tu
     listed = ", ".join(f"{share:.0%} {source}" for source, share in kept.shares.items()) or "no samples"
     say(f"mixture: {listed}; on validation {figures(kept)}; without samples {figures(judged[0])}")
     return kept, judged
-
-
-def overlap(maps: Tensor, split: Split) -> float:
-    """The pixel AUPRO of ``maps (N, 1, H, W)``; not a number where no mask says anything."""
-    if split.masks is None or not split.masks.any():
-        return math.nan
-    return pixel_AUPRO(maps[:, 0].numpy(), split.masks)
 
 
 def figures(tried: Tried) -> str:

@@ -225,6 +225,7 @@ def test_where_masks_are_known_both_figures_count(images: float, pixels: float) 
 def test_what_does_harm_is_left_out(made: Made, harmful: Augmented) -> None:
     kept, tried = made.outcome("harmful", {LEARNED: harmful})
     assert [each.shares for each in tried] == [{}, {LEARNED: 0.5}]
+    assert tried[1].image_AUROC < tried[0].image_AUROC + tried[1].margin
     assert tried[1].merit < tried[0].merit + tried[1].margin
     assert kept.world is made.world
 

@@ -107,6 +107,9 @@ def test_known_anomalies_resemble_themselves(looked_at: bool) -> None:
     assert torch.allclose(closeness(own, own).diagonal(), torch.ones(4, dtype=torch.double))
     density = known.density(own)
     assert ((density >= 1 / 4) & (density <= 1)).all()  # each lies where one of four does
+    if not looked_at:
+        everywhere = known.density(known.place(reading))
+        assert ((everywhere > 0) & (everywhere <= 1)).all()
     strange = Reading(1000 + reading.features, reading.offset)
     assert float(known.density(known.place(of(strange, anomalous), looks)).max()) < 1e-6
 
@@ -147,3 +150,4 @@ def test_what_all_known_anomalies_share_tells_nothing_apart() -> None:
     alone = Resemblance(detector, reading, one, Look(*(part[:1] for part in looks)))
     assert not alone.looks  # one doesn't say how much others differ
     assert float(alone.density(alone.anomalies)) == pytest.approx(1.0)
+    assert int(alone.density(alone.place(reading)).argmax()) == 3
