@@ -31,7 +31,7 @@ from conf.launch import run_script
 from conf.rdna_learning import check_rdna
 from conf.schema import DetectorRun
 from conf.second_opinion import second_names
-from conf.validation import examples, roles, trial
+from conf.validation import examples, roles, training_steps, trial
 from detectors.base import IMAGE, LATENT, Detection
 from detectors.distance import DistanceDetector
 from detectors.ensemble import EnsembleDetector
@@ -177,8 +177,9 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, Eyes]:
         say(f"without {', '.join(rivals)}: the valid split has no normal images that say what is usual")
         rivals = []
     others |= judge_rivals(rivals, world, eyes, job.config.seed)
-    log_evaluation(run, evaluation, world.show, job.device, config.steps)
-    log_curves(run, {config.name: evaluation, **others}, config.steps)
+    steps = training_steps(job)
+    log_evaluation(run, evaluation, world.show, job.device, steps)
+    log_curves(run, {config.name: evaluation, **others}, steps)
     opinions = {f"{name}_{key}": value for name, e in others.items() for key, value in e.metrics.items()}
     run.finish(evaluation.metrics | opinions | weights)
     return world, run, eyes

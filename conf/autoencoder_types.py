@@ -17,6 +17,8 @@ class EyesSuit:
     detector_steps: int = MISSING
     detector_batch_size: int = 32
     detector_learning_rate: float = 1e-3
+    labelled_longer: float = 1.0
+    shares: list[float] = field(default_factory=lambda: [0.25])
     rivals: list[str] = field(default_factory=list)
 
 

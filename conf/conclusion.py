@@ -18,6 +18,7 @@ from conf.detector_types import TrainedConfig
 from conf.job import Job
 from conf.mixture import LEARNED, Tried
 from conf.schema import AgentRun
+from conf.validation import training_steps
 from latent_env.artifacts import write_atomically, write_json
 from latent_env.evaluation import Evaluation, evaluate_test, log_curves, log_evaluation
 from latent_env.latents import Eyes
@@ -38,7 +39,7 @@ def conclude(
     config, (first, chosen) = job.config, outcome
     before, after, shares = first.world, chosen.world, chosen.shares
     assert isinstance(config.detector, TrainedConfig)
-    steps = config.detector.steps
+    steps = training_steps(job)
     evaluations = {BEFORE: evaluate_test(before, eyes), AFTER: evaluate_test(after, eyes)}
     log_evaluation(run, evaluations[AFTER], after.show, job.device, steps)
     log_curves(run, evaluations, steps)
@@ -78,7 +79,7 @@ def headline(job: Job[AgentRun], pool: Augmented, shares: Mapping[str, float]) -
     assert isinstance(config.detector, TrainedConfig)
     text = (
         f"{job.dataset.summary()}\nagent {config.agent.name}, {config.rounds} rounds, seed {config.seed}; "
-        f"both detectors took {config.detector.steps} steps\n"
+        f"both detectors took {training_steps(job)} steps\n"
     )
     if not len(pool):
         return text + (

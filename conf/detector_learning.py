@@ -16,7 +16,7 @@ from conf.latent_learning import learn_from_latents, make_synthesis
 from conf.rdna_learning import learn_to_restore, new_rdna
 from conf.schema import DetectorRun
 from conf.second_opinion import add_second_opinion
-from conf.validation import known_anomalies, looks_every, seen
+from conf.validation import known_anomalies, looks_every, seen, training_steps
 from detectors.base import LATENT, Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.images import at_once, spread_over
@@ -130,7 +130,7 @@ def learn_from_images(
     assert isinstance(config, TransformerConfig)
     world = World.build(autoencoder, detector, job.train_images[:1], job.device)
     calibrate(job, detector, autoencoder)
-    learning = (config.learning_rate, config.steps, job.config.seed, job.config.precision)
+    learning = (config.learning_rate, training_steps(job), job.config.seed, job.config.precision)
     state = TrainingState(detector, *learning)
     split, images = seen(job, eyes, "choice", config.input)
 

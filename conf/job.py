@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -197,6 +198,7 @@ POSITIVE = {
     "strength",
     "generated",
     "temperature",
+    "longer",
 }
 """Keys whose value must be above zero, in whatever group they stand."""
 
@@ -208,8 +210,8 @@ def check_values(cfg: DictConfig, above: str = "") -> None:
         path = f"{above}{key}"
         if isinstance(value, DictConfig):
             check_values(value, f"{path}.")
-        elif key in POSITIVE and isinstance(value, int | float) and not value > 0:
-            raise UserError(f"{path}={value} must be above 0")
+        elif key in POSITIVE and isinstance(value, int | float) and not 0 < value < math.inf:
+            raise UserError(f"{path}={value} must be above 0{'' if value < math.inf else ' and finite'}")
         elif key == "batch_size" and value is not None and value < 2:
             raise UserError(f"{path}={value} must be at least 2")
         elif key == "seed" and not 0 <= value < LARGEST_SEED:

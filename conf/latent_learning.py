@@ -13,7 +13,7 @@ from conf.curves import add_point
 from conf.detector_types import TransformerConfig
 from conf.job import Job
 from conf.schema import DetectorRun
-from conf.validation import looks_every, seen
+from conf.validation import looks_every, seen, training_steps
 from detectors.errors import UserError
 from detectors.latent_diet import SAMPLES, LatentDiet, Pool
 from detectors.latent_synthesis import LatentSynthesis
@@ -83,7 +83,7 @@ def learn_from_latents(
     memory_and_pools = (detector.remembered, *(pool and pool.name for pool in (diet.varied, diet.anomalous)))
     found = eyes.nearest.get(memory_and_pools)
     nearest = remembering(detector.memory, eyes.latents("train"), diet.first_known[-1], found)
-    state = TrainingState(detector, config.learning_rate, config.steps, job.config.seed)
+    state = TrainingState(detector, config.learning_rate, training_steps(job), job.config.seed)
     split, latents = seen(job, eyes, "choice", config.input)
 
     def look(batch: Batch) -> tuple[Any, ...]:

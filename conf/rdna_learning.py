@@ -11,7 +11,7 @@ from conf.curves import add_point
 from conf.detector_types import RdnaConfig
 from conf.job import Job
 from conf.schema import DetectorRun
-from conf.validation import looks_every, seen
+from conf.validation import looks_every, seen, training_steps
 from detectors.base import IMAGE
 from detectors.errors import UserError
 from detectors.rdna import RdnaDetector
@@ -49,7 +49,7 @@ def new_rdna(job: Job[DetectorRun], config: RdnaConfig) -> RdnaDetector:
 
 def rdna_state(job: Job[DetectorRun], config: RdnaConfig, detector: RdnaDetector) -> TrainingState:
     """A training run from its beginning, with discriminators unless they are switched off."""
-    run = (config.learning_rate, config.steps, job.config.seed)
+    run = (config.learning_rate, training_steps(job), job.config.seed)
     if not config.adversarial:
         return TrainingState(detector, *run)
     critics = job.build(lambda: Critics(detector.channels, detector.width)).to(job.device)

@@ -57,6 +57,7 @@ class LabelledConfig:
     train: float = 0.5
     trial: float = 0.25
     weight: float = 0.5
+    longer: float = 1.0
 
 
 @dataclass

@@ -97,13 +97,21 @@ def seen(job: Job[DetectorRun], eyes: Eyes, role: Role, reads: str) -> tuple[Spl
     return split, torch.from_numpy(np.array(encoded(eyes.encoder, images, path, role))).to(job.device)
 
 
+def training_steps(job: Job[DetectorRun]) -> int:
+    """How many steps a detector takes: ``labelled.longer`` times as many where anomalies are known."""
+    config = job.config.detector
+    assert isinstance(config, TrainedConfig)
+    longer = job.config.labelled.longer if len(roles(job).known) else 1.0
+    return max(round(config.steps * longer), 1)
+
+
 def looks_every(job: Job[DetectorRun], split: Split) -> int | None:
     """Training steps between two looks at ``split``; None, the usual, where curves are to be compared."""
     config = job.config.detector
     assert isinstance(config, TrainedConfig)
     if job.config.curves:
         return None
-    return validation_interval(config.steps, config.batch_size, len(split))
+    return validation_interval(training_steps(job), config.batch_size, len(split))
 
 
 def known_anomalies(job: Job[DetectorRun], eyes: Eyes, reads: str) -> Samples | None:

@@ -110,6 +110,19 @@ def test_tracks_decide_what_validation_holds(mine: Path, tmp_path: Path, run_her
     assert counts["labelled_validation"] == "mine: train 8 · valid 1 normal + 1 anomalous · test 4 + 7"
 
 
+def test_detectors_take_more_steps_where_they_learn_from_real_anomalies(
+    mine: Path, tmp_path: Path, run_here: RunHere
+) -> None:
+    longer = [*MINE, "labelled.longer=1.5", "labelled.train=1", "labelled.trial=0"]
+    longer += ["dataset.valid_fraction=0.5", "detector.rivals=[]"]
+    for track, steps in (("labelled_validation", 12), ("normal_only", 8)):
+        code, _, said = run_here(
+            train_detector.main, "train_detector", *longer, f"track={track}", cwd=tmp_path
+        )
+        assert code == 0, said
+        assert f" {steps}/{steps} " in said.partition("detector ")[2]
+
+
 def test_without_normal_validation_images_rivals_are_left_out(tmp_path: Path, run_here: RunHere) -> None:
     rng, root = np.random.default_rng(0), tmp_path / "odd"
     root.mkdir()
@@ -143,6 +156,8 @@ def test_a_broken_file_stops_before_any_training_or_is_skipped(mine: Path, tmp_p
     [
         (["track=both"], "track=both is unknown: choose one of auto"),
         (["memory=0"], "memory=0.0 must be above 0"),
+        (["labelled.longer=0"], "labelled.longer=0.0 must be above 0"),
+        (["labelled.longer=inf"], "labelled.longer=inf must be above 0 and finite"),
         (["dataset.on_error=ignore"], "dataset.on_error=ignore is unknown"),
         (["dataset.group='('"], "dataset.group=( is not a regular expression"),
         (["dataset.augment.shift=2"], "dataset.augment.shift=2.0 must lie from 0 to 0.5"),
