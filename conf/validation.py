@@ -27,7 +27,7 @@ from latent_env.rewards import Reward
 from latent_env.roles import Positions, Roles, divide
 from latent_env.supervision import validation_interval
 from latent_env.trial import Trial
-from latent_env.usefulness import Tried
+from latent_env.tried import Tried
 
 Role = Literal["trial", "choice", "mixture"]
 """For the reward; for what is watched and chosen while a detector learns; for choosing between detectors."""

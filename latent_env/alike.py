@@ -12,7 +12,7 @@ from latent_env.rewards import Latest, agreed, reward_terms
 from latent_env.shell import ANOMALY
 from latent_env.transition import Transition
 from latent_env.trial import Trial
-from latent_env.usefulness import Tried
+from latent_env.tried import Tried
 from latent_env.worlds import World
 
 

@@ -1,74 +1,20 @@
 """Reward terms that ask what a detector learns from a sample, on labelled images it was not trained on.
 
-They need a *trial*, such images that lie beside the world (``train_detector.py`` puts them there): labelled
-anomalies where there are some, synthetic ones of kinds that no detector trains on where not. What is
-measured happens in the detector's last layer, :mod:`detectors.heads`.
+What is measured happens in the detector's last layer, :mod:`detectors.heads`.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import Generic, TypeVar
-
 import torch
 from torch import Tensor
 
-from detectors.errors import UserError
 from detectors.heads import Headed, HeadTrial, Reading
-from detectors.training import as_numbers
-from latent_env.rewards import RewardTerm, agreed, reward_terms
+from latent_env.rewards import agreed, reward_terms
 from latent_env.shell import UNDECIDED
 from latent_env.transition import Transition
 from latent_env.trial import Trial
+from latent_env.tried import Tried
 from latent_env.worlds import World
-
-K = TypeVar("K")
-
-
-class Tried(RewardTerm, Generic[K]):
-    """A term that keeps something of every judge and the world's trial."""
-
-    judged = True
-
-    def __init__(self) -> None:
-        self._of: World | None = None
-        self._kept: list[K] = []
-
-    @abstractmethod
-    def prepare(self, judge: Headed, reading: Reading, trial: Trial, world: World, /) -> K:
-        """What to keep of one judge, which reads so much of the trial."""
-
-    def trials(self, world: World) -> list[K]:
-        """One a judge; made when they are first asked for."""
-        known = self._of
-        if (
-            known is None
-            or known.trial is not world.trial
-            or (known.judges, known.detector) != (world.judges, world.detector)
-        ):
-            trial = trial_of(world)
-            pairs = zip(world.heads, trial_readings(world), strict=True)
-            self._kept = [self.prepare(judge, reading, trial, world) for judge, reading in pairs]
-            self._of = world
-        return self._kept
-
-
-def trial_of(world: World) -> Trial:
-    """The world's trial, or a complaint that there is none."""
-    if world.trial is None:
-        raise UserError(
-            "the reward terms usefulness, alignment, resemblance and matching need labelled images beside "
-            "the world: `python train_detector.py` puts them there, this folder has none (trial.json)"
-        )
-    return world.trial
-
-
-@torch.no_grad()
-def trial_readings(world: World) -> list[Reading]:
-    """What the last layer of every judge reads of the world's trial."""
-    inputs = as_numbers(trial_of(world).inputs)
-    seen = (inputs,) if world.judges_latents else (inputs, world.autoencoder(inputs))
-    return [judge.reading(*seen) for judge in world.heads]
 
 
 class Taught(Tried[HeadTrial]):
