@@ -52,6 +52,7 @@ class Suits:
     detector_steps: int = 800
     agent_steps: int = 16000
     pooled: str = "top"  # of reconstruction errors
+    local: bool = True  # whether anomalies are changes of a part, as synthetic ones are
 
 
 @dataclass

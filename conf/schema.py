@@ -66,6 +66,7 @@ class MixtureConfig:
 
     shares: list[float] = field(default_factory=lambda: [0.25])
     margin: float = 0.5
+    by_synthetic: bool = True
 
 
 @dataclass

@@ -371,6 +371,23 @@ def test_nothing_chosen_leaves_the_detector_as_it_was(here: Path, run_here: RunH
     assert not list(run.rglob("round_*/augmented.npz"))
 
 
+def test_synthetic_anomalies_choose_only_where_they_can_stand_in_for_real_ones(
+    here: Path, run_here: RunHere
+) -> None:
+    unlabelled = [*QUICK, "agent=untrained", "track=normal_only"]
+    run = finished(here, run_here, *unlabelled)
+    assert read(run / "report.json")["mixtures_tried"] == []
+    assert "mixture.by_synthetic=true lets synthetic ones choose" in (run / "report.md").read_text()
+    assert np.array_equal(scores(run)["with"], scores(run)["without"])
+
+    run = finished(here, run_here, *unlabelled, "mixture.by_synthetic=true")
+    shares = [each["shares"] for each in read(run / "report.json")["mixtures_tried"]]
+    assert shares == [{}, *candidates([0.5], [LEARNED, RANDOM])]
+
+    run = finished(here, run_here, *unlabelled, "share=0.5")
+    assert read(run / "report.json")["share_learned"] == 0.5
+
+
 def test_curves_change_nothing_else(here: Path, run_here: RunHere) -> None:
     runs = [finished(here, run_here, *QUICK, "share=0.5", f"curves={on}") for on in ("false", "true")]
     plain, curved = (scores(run) for run in runs)
