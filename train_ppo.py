@@ -22,7 +22,7 @@ from conf.env_types import DenoiseEnvConfig
 from conf.job import Job, say, start_job
 from conf.judging import check_judges
 from conf.launch import run_script
-from conf.mixture import Tried, check_choice, check_mixture, choose_mixture, learn_mixtures
+from conf.mixture import Tried, can_choose, check_choice, check_mixture, choose_mixture, learn_mixtures
 from conf.rounds import agent_own_settings, chance_run, play, sources, tidy
 from conf.schema import AgentRun
 from conf.validation import check_trial
@@ -72,7 +72,7 @@ def agent_stage(job: Job[AgentRun]) -> Run:
     pool, played = play(job, run, detector_run, before, eyes)
     save_augmented(run.path / "augmented.npz", pool)
     first = Tried({}, before, curve_of(detector_run))
-    sets = sources(job, detector_run, before, pool)
+    sets = sources(job, detector_run, before, pool) if can_choose(job) else {}
     mixtures = learn_mixtures(job, run, chance_run(job, detector_run), first, eyes, sets)
     chosen, tried = choose_mixture(job, eyes, mixtures)
     save_world(run.path, chosen.world.with_judges(played.judges, played.unseen))

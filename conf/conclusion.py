@@ -16,7 +16,7 @@ from conf.agents import augment_env
 from conf.curves import CURVES
 from conf.detector_types import TrainedConfig
 from conf.job import Job
-from conf.mixture import LEARNED, Tried, can_choose
+from conf.mixture import LEARNED, UNTOLD, Tried, can_choose
 from conf.schema import AgentRun
 from conf.validation import training_steps
 from latent_env.artifacts import write_atomically, write_json
@@ -90,11 +90,7 @@ def headline(job: Job[AgentRun], pool: Augmented, shares: Mapping[str, float]) -
         if config.agent.name == "none" or config.share is not None:
             return text + "Nothing was added."
         if not can_choose(job):
-            return text + (
-                "Nothing was added: no labelled anomaly says how much would help, and synthetic ones can't "
-                "where anomalies show another thing altogether. share=0.25 takes a quarter of a batch's "
-                "anomalies from the agent, mixture.by_synthetic=true lets synthetic ones choose."
-            )
+            return f"{text}Nothing was added: {UNTOLD}"
         return (
             text
             + "Nothing was added: no mixture with samples did better without doubt on the validation split."

@@ -31,6 +31,13 @@ TRIED = "with_"
 
 Shares = dict[str, float]
 
+UNTOLD = (
+    "no labelled anomaly says how much would help, and synthetic ones can't where anomalies show another "
+    "thing altogether. share=0.25 takes a quarter of a batch's anomalies from the agent, "
+    "mixture.by_synthetic=true lets synthetic ones choose."
+)
+"""Why nothing is added where :func:`can_choose` says no."""
+
 
 def check_mixture(job: Job[AgentRun]) -> None:
     """Complain about shares that can't be."""
@@ -49,21 +56,24 @@ def check_mixture(job: Job[AgentRun]) -> None:
 
 
 def check_choice(job: Job[AgentRun]) -> None:
-    """Complain if a mixture is to be chosen on a validation split that can't tell anything."""
+    """Complain if a mixture is to be chosen on a validation split that can't tell anything, or say so."""
     if job.config.share is None and job.dataset.valid.labels.all() and job.config.agent.name != "none":
         raise UserError(
             f"{job.dataset.name}: the valid split needs normal images, or nothing says how much of an "
             "agent's samples a detector should learn from: add some, or name a share, such as share=0.5"
         )
+    if job.config.agent.name != "none" and not can_choose(job):
+        say(f"detectors won't learn from what the agent makes: {UNTOLD}")
 
 
 def can_choose(job: Job[AgentRun]) -> bool:
-    """Whether the validation split has anomalies that say which mixture is best.
+    """Whether the share is fixed, or the validation split has anomalies that say which mixture is best.
 
     Where real ones show another thing altogether, synthetic ones mislead: with a digit of MNIST random
     samples improved all six held-out kinds of them, and on other digits cost .03 image AUROC and more.
     """
-    return job.config.mixture.by_synthetic or len(roles(job).choice) > 0
+    config = job.config
+    return config.share is not None or config.mixture.by_synthetic or len(roles(job).choice) > 0
 
 
 def candidates(shares: list[float], sources: list[str]) -> list[Shares]:
@@ -128,7 +138,7 @@ def learn_mixtures(
     if config.share is not None:
         wanted = [{LEARNED: config.share}] if LEARNED in sets and config.share else []
     else:
-        wanted = candidates(config.mixture.shares, list(sets)) if sets and can_choose(job) else []
+        wanted = candidates(config.mixture.shares, list(sets)) if sets else []
     places = (shared if set(shares) == {RANDOM} else run for shares in wanted)
     tried = (
         learn_mixture(job, place, before.world, eyes, sets, shares)

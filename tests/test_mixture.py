@@ -27,6 +27,7 @@ from conf.mixture import (
     RANDOM,
     Tried,
     candidates,
+    check_choice,
     check_mixture,
     choose_mixture,
     learn_mixtures,
@@ -315,6 +316,19 @@ def test_impossible_shares_show_before_anything_is_trained(tmp_path: Path, run_h
     assert not (tmp_path / "runs/digits/autoencoder").exists()
 
 
+def test_that_nothing_will_be_added_is_said_beforehand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, told in (
+        (["track=normal_only"], True),
+        ([], False),
+        (["track=normal_only", "share=0.25"], False),
+        (["track=normal_only", "agent=none"], False),
+    ):
+        check_choice(make_job(tmp_path, "dataset=digits", "threads=1", *arguments))
+        assert ("detectors won't learn from what the agent makes" in capsys.readouterr().err) == told
+
+
 def test_where_nothing_is_labelled_it_takes_no_room(tmp_path: Path) -> None:
     for free in (["track=normal_only"], ["labelled.train=0"]):
         check_mixture(make_job(tmp_path, "dataset=digits", "share=1", *free))
@@ -377,6 +391,7 @@ def test_synthetic_anomalies_choose_only_where_they_can_stand_in_for_real_ones(
     unlabelled = [*QUICK, "agent=untrained", "track=normal_only"]
     run = finished(here, run_here, *unlabelled)
     assert read(run / "report.json")["mixtures_tried"] == []
+    assert not list(run.rglob("with_*"))
     assert "mixture.by_synthetic=true lets synthetic ones choose" in (run / "report.md").read_text()
     assert np.array_equal(scores(run)["with"], scores(run)["without"])
 
