@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from torch import uint8, zeros
 
 import benchmarks.augmentation.__main__ as command
 from benchmarks.augmentation.collect import Row, Scores, collect
-from benchmarks.augmentation.comparisons import Drawn, compare_pairs
+from benchmarks.augmentation.comparisons import Drawn, compare_all, compare_pairs
 from benchmarks.augmentation.pictures import MOST_BYTES, first_rows, save_small
 from benchmarks.augmentation.plan import DATASETS, SETTINGS, Choice, Plan, Planned, commands, make_plan
 from benchmarks.augmentation.records import FAILED, STOPPED, WHOLE, Outcome, Records
@@ -205,6 +206,21 @@ def test_comparisons_turned_round_change_their_sign(seed: int, seeds: int, ties:
     assert ends == pytest.approx((-back[1].mean, -(back[1].high or 0), -(back[1].low or 0)), abs=1e-9)
 
 
+def test_a_variant_is_compared_with_its_default_seed_by_seed() -> None:
+    noise = np.random.default_rng(0).normal(size=(3, 50))
+    usual = [made_up("a", seed, 3 * LABELS + noise[seed]) for seed in (0, 1)]
+    worse = [made_up("a", seed, LABELS + noise[seed]) for seed in (1, 2)]
+    worse = [replace(row, run=replace(row.run, variant="less")) for row in worse]
+    for row, seed in zip(worse, (1, 2), strict=True):
+        row.__dict__["scores"] = Scores(LABELS, LABELS + noise[seed], LABELS + noise[seed])
+    (found,) = compare_all([*usual, *worse])
+    assert (found.variant, found.agent, found.against, found.seeds) == ("less", "a", "default", 1)
+    expected = image_AUROC(LABELS + noise[1], LABELS) - image_AUROC(3 * LABELS + noise[1], LABELS)
+    assert found.estimate.mean == pytest.approx(expected)
+    assert found.estimate.mean < 0
+    assert not compare_all(worse)
+
+
 # --- made-up runs, and what is said of them ---
 
 
@@ -340,6 +356,13 @@ def test_the_report_has_all_its_parts(
     assert best["seeds"] == 3
     assert 0 < best["low"] < best["mean"] < best["high"]
     assert {"knn", "knn_by_place"} <= {each["against"] for each in found["comparisons"]}
+    with_default = [each for each in found["comparisons"] if each["against"] == "default"]
+    of_variants = {run.variant for run in runs} - {"default"}
+    assert {each["variant"] for each in with_default} == of_variants
+    # Made-up runs of a variant are as those without its keys: an agent minus itself, seed by seed.
+    assert {each["mean"] for each in with_default} == {0.0}
+    assert {each["agent"] for each in with_default} == {"none", "random", "ppo"}
+    assert "minus its default" in text
     run = found["runs"][0]
     assert (run["state"], run["seconds"], run["facts"]["mixture"]["agent"]) == ("complete", 1.5, 0.5)
     assert run["metrics"]["pixel_AP"]["with"] is None

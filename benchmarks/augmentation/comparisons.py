@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.augmentation.collect import METRICS, Row
+from benchmarks.augmentation.plan import DEFAULT
 from benchmarks.augmentation.statistics import (
     OF_IMAGES,
     Estimate,
@@ -19,15 +20,16 @@ from benchmarks.augmentation.statistics import (
 )
 
 AGAINST = ("none", "random", "gradient")
-"""What every agent is compared with, beside the rivals."""
+"""What every agent is compared with, beside the rivals and, in a variant, itself without its keys."""
 
 Place = tuple[str, str, str, str]
-"""Setting, track, data set and variant: only runs that share all four are compared."""
+"""Setting, track, data set and variant: only runs that share all four are compared with each other, and those
+that share the first three with the default."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One agent minus another."""
+    """One agent minus another, or minus itself as it is by default."""
 
     setting: str
     track: str
@@ -65,31 +67,55 @@ def by_place(rows: Iterable[Row]) -> dict[Place, list[Row]]:
 def compare_all(rows: Iterable[Row], bar: Callable[[], object] = lambda: None) -> list[Comparison]:
     """All comparisons that the rows allow; ``bar`` is called after every group of them."""
     found: list[Comparison] = []
-    for place, group in by_place(rows).items():
-        found += compare_group(place, group)
+    places, drawn = by_place(rows), Drawn()
+    for place, group in places.items():
+        found += compare_group(place, group, drawn)
+        if place[3] != DEFAULT:
+            found += compare_with_default(place, group, places.get((*place[:3], DEFAULT), []), drawn)
         bar()
     return found
 
 
-def compare_group(place: Place, rows: Sequence[Row]) -> Iterator[Comparison]:
-    """The comparisons of one place."""
-    by_agent: dict[str, dict[int, Row]] = {}
+def by_agent(rows: Iterable[Row]) -> dict[str, dict[int, Row]]:
+    """Rows of one place by agent and seed."""
+    found: dict[str, dict[int, Row]] = {}
     for row in rows:
-        by_agent.setdefault(row.run.agent, {})[row.run.seed] = row
-    drawn = Drawn()
-    for agent, own in by_agent.items():
+        found.setdefault(row.run.agent, {})[row.run.seed] = row
+    return found
+
+
+def compare_group(place: Place, rows: Sequence[Row], drawn: Drawn) -> Iterator[Comparison]:
+    """The comparisons of one place."""
+    agents = by_agent(rows)
+    for agent, own in agents.items():
         rivals = list(dict.fromkeys(name for row in own.values() for name in row.rivals))
         for metric in METRICS:
             for against in (*AGAINST, *rivals):
-                if against == agent or (against in AGAINST and against not in by_agent):
+                if against == agent or (against in AGAINST and against not in agents):
                     continue
-                if against in by_agent:
-                    pairs = [(own[seed], by_agent[against][seed]) for seed in own.keys() & by_agent[against]]
-                    result = compare_pairs(metric, pairs, drawn)
+                if against in agents:
+                    result = compare_pairs(metric, pairs_of(own, agents[against]), drawn)
                 else:
                     result = compare_rival(metric, against, list(own.values()))
                 if result is not None:
                     yield Comparison(*place, metric, agent, against, *result)
+
+
+def compare_with_default(
+    place: Place, rows: Sequence[Row], as_usual: Sequence[Row], drawn: Drawn
+) -> Iterator[Comparison]:
+    """Every agent of a variant minus the same agent without the variant's keys."""
+    usual = by_agent(as_usual)
+    for agent, own in by_agent(rows).items():
+        for metric in METRICS:
+            result = compare_pairs(metric, pairs_of(own, usual.get(agent, {})), drawn)
+            if result is not None:
+                yield Comparison(*place, metric, agent, DEFAULT, *result)
+
+
+def pairs_of(one: dict[int, Row], other: dict[int, Row]) -> list[tuple[Row, Row]]:
+    """The runs of the same seeds."""
+    return [(one[seed], other[seed]) for seed in one.keys() & other]
 
 
 def compare_rival(metric: str, rival: str, rows: Sequence[Row]) -> tuple[int, Estimate] | None:

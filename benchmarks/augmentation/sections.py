@@ -197,7 +197,11 @@ def variants(findings: Findings) -> Iterator[str]:
     others = [row for row in findings.whole if row.run.variant != DEFAULT]
     if not others:
         return
-    yield f"Values and differences of {MAIN_METRIC}; every variant is compared within itself."
+    yield (
+        f"Values and differences of {MAIN_METRIC}, and of {PIXELS} where there are masks. Agents are "
+        "compared within a variant, and with themselves as they are by default, seed by seed: where a "
+        "variant takes something away, a number below zero says that it was worth having."
+    )
     lines = []
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in others:
@@ -205,14 +209,18 @@ def variants(findings: Findings) -> Iterator[str]:
         groups.setdefault((run.variant, run.setting, run.track, run.dataset, run.agent), []).append(row)
     for (variant, *place, agent), rows in groups.items():
         found = {
-            each.against: each.estimate
+            (each.metric, each.against): cell(each.estimate)
             for each in findings.comparisons
-            if each.place == (*place, variant) and (each.agent, each.metric) == (agent, MAIN_METRIC)
+            if each.place == (*place, variant) and each.agent == agent
         }
-        value = spread([row.value(MAIN_METRIC) for row in rows])
-        lines.append([variant, *place, agent, value, *(cell(found.get(name)) for name in AGAINST)])
+        values = [value for row in rows if math.isfinite(value := row.value(PIXELS))]
+        wanted = (*((MAIN_METRIC, name) for name in (*AGAINST, DEFAULT)), (PIXELS, DEFAULT))
+        *differences, of_pixels = (found.get(each, "") for each in wanted)
+        own = spread([row.value(MAIN_METRIC) for row in rows])
+        lines.append([variant, *place, agent, own, *differences, spread(values), of_pixels])
     header = ["variant", "setting", "track", "data set", "agent", MAIN_METRIC]
-    yield table([*header, *(f"minus {name}" for name in AGAINST)], lines)
+    columns = [*(f"minus {name}" for name in AGAINST), "minus its default"]
+    yield table([*header, *columns, PIXELS, f"{PIXELS} minus its default"], lines)
 
 
 def by_themselves(findings: Findings) -> Iterator[str]:
