@@ -268,6 +268,7 @@ def fabricate(run: Planned, log: Path) -> Outcome:
     (folder / "curves.json").write_text(json.dumps(curves))
     images = rng.integers(0, 256, (8, 1, 16, 16)).astype(np.uint8)
     made = {"images": images, "labels": np.array([0, 1] * 4), "source": np.zeros(8, np.int64)}
+    made |= {"masks": images > 128, "tokens": images[..., ::4, ::4] > 128}
     np.savez_compressed(folder / "augmented.npz", **made)
     save_file({"images": zeros(1, 1, 16, 16, dtype=uint8)}, folder / "images.safetensors")
     (folder / "metrics.json").write_text("{}")

@@ -15,6 +15,7 @@ from latent_env.data import Split
 
 FOREST, LEARNING, CURVE, SAMPLES, CASES = "forest", "learning", "curve", "samples", "cases"
 FOLDER = "figures"
+MARKED = "marked as anomalous: pixels (white) and tokens (grey), which detectors of latents learn from"
 
 TestSplit = Callable[[Planned], Split | None]
 """The test images of a run, if they can be had."""
@@ -57,7 +58,7 @@ def draw_figures(
             # What these are drawn from may be gone; what was drawn while it was there still stands.
             path = file(SAMPLES, setting, track, dataset)
             samples(path, group)
-            keep(SAMPLES, path, f"{title}, seed {group[0].run.seed}")
+            keep(SAMPLES, path, f"{title}, seed {group[0].run.seed}; {MARKED}")
             path = file(CASES, setting, track, dataset)
             keep(CASES, path, worst(path, group, focus, test_split, title))
     for name in CURVES:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
+from torch.nn import functional
 
 from benchmarks.augmentation.collect import Row, Scores
 from latent_env.data import Split
@@ -21,7 +22,8 @@ from latent_env.shell import ANOMALY
 
 MOST_BYTES = 300_000
 TILE = 112
-PAIRS = 3
+SHOWN = 3
+GREY = 0.45
 LOOKED_AT = 64
 """Of so many first samples those are shown that are anomalies."""
 
@@ -56,31 +58,42 @@ def first_rows(path: Path, name: str, count: int) -> NDArray[np.generic]:
         return np.frombuffer(file.read(length), kind).reshape(count, *shape[1:])
 
 
-def made(row: Row) -> list[tuple[Tensor, Tensor]]:
-    """The first anomalous samples of a run: starting image and what was made of it, ``(C, H, W)``."""
+def made(row: Row) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """The first anomalous samples of a run: where it began, what was made, what is marked; ``(C, H, W)``.
+
+    What is marked is white by the mask of the image, and grey by that of the latent's tokens alone.
+    """
     path, starts = row.folder / "augmented.npz", row.folder / "images.safetensors"
     if not (path.is_file() and starts.is_file()):
         return []
-    labels, images, source = (first_rows(path, name, LOOKED_AT) for name in ("labels", "images", "source"))
-    pairs = []
+    names = ("labels", "images", "source", "masks", "tokens")
+    labels, images, source, masks, tokens = (first_rows(path, name, LOOKED_AT) for name in names)
+    found = []
     with safe_open(starts, "pt") as held:
         normal = held.get_slice("images")
-        for index in np.flatnonzero(labels == ANOMALY)[:PAIRS]:
+        for index in np.flatnonzero(labels == ANOMALY)[:SHOWN]:
             start = int(source[index])
-            pairs.append((normal[start : start + 1][0], torch.from_numpy(images[index].copy())))
-    return pairs
+            image, mask, of_tokens = (
+                torch.from_numpy(each[index].copy()) for each in (images, masks, tokens)
+            )
+            wide = functional.interpolate(of_tokens[None].float(), size=mask.shape[-2:])[0]
+            found.append((normal[start : start + 1][0], image, torch.maximum(mask.float(), wide * GREY)))
+    return found
 
 
 def samples(path: Path, rows: Sequence[Row]) -> Path | None:
-    """A row an agent: images that it started from, each beside what it made and where they differ."""
+    """A row an agent: images that it started from, what it made, where they differ, and what is marked.
+
+    What detectors of latents learn from is in the latent: a decoder may draw nothing of it.
+    """
     lines = []
     for agent, row in {row.run.agent: row for row in reversed(rows)}.items():
         tiles, captions = [], []
-        for start, image in made(row):
+        for start, image, marked in made(row):
             difference = (image.float() - start.float()).abs().mean(0) / 255
-            tiles += [to_rgb(start), to_rgb(image), heat(difference * 8)]
-            captions += ["normal", agent, "difference"]
-        if len(tiles) == 3 * PAIRS:
+            tiles += [to_rgb(start), to_rgb(image), heat(difference * 8), to_rgb(marked)]
+            captions += ["normal", agent, "difference", "marked"]
+        if len(captions) == 4 * SHOWN:
             lines.append(side_by_side(tiles, captions, TILE))
     return save_small(path, stack(lines[::-1])) if lines else None
 
