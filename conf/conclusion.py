@@ -77,8 +77,9 @@ def headline(job: Job[AgentRun], pool: Augmented, shares: Mapping[str, float]) -
     """What was compared, in a few lines."""
     config = job.config
     assert isinstance(config.detector, TrainedConfig)
+    rounds = f"{config.rounds} round{'' if config.rounds == 1 else 's'}"
     text = (
-        f"{job.dataset.summary()}\nagent {config.agent.name}, {config.rounds} rounds, seed {config.seed}; "
+        f"{job.dataset.summary()}\nagent {config.agent.name}, {rounds}, seed {config.seed}; "
         f"both detectors took {training_steps(job)} steps\n"
     )
     if not len(pool):

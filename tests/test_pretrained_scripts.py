@@ -186,7 +186,7 @@ def test_the_third_stage(here: Path, command: Command) -> None:
         assert "| image_AUROC |" in out
         (run,) = [path for path in stage(here, "agent") if path.name.startswith(f"{name}-")]
         report = (run / "report.md").read_text()
-        assert f"agent {name}, 1 rounds, seed 0" in report
+        assert f"agent {name}, 1 round, seed 0" in report
         (line,) = [line for line in report.splitlines() if line.startswith("Other detectors, ")]
         before = metrics(only(here, "detector"))
         for rival in DISTANCES:

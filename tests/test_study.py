@@ -59,6 +59,9 @@ def test_plan_expands_every_table(tmp_path: Path) -> None:
     assert len(defaults) == (5 + 4) * 2 * 6 * 2  # data sets, tracks, agents, seeds
     varied = [run for run in plan.runs if run.variant != "default"]
     assert {run.agent for run in varied} == {"none", "random", "ppo"}
+    joined = [run for run in varied if run.variant == "second opinion"]
+    assert len(joined) == (5 + 4) * 2 * 2 * 2  # everywhere: data sets, tracks, agents, seeds
+    varied = [run for run in varied if run not in joined]
     assert {run.dataset for run in varied} == {"phantom", "busi"}
     assert {run.track for run in varied if run.variant.startswith("labelled")} == {"labelled_validation"}
     curves = [run for run in varied if "=" in run.variant]
@@ -307,7 +310,7 @@ def test_the_report_has_all_its_parts(
         "# Does augmentation by an agent help?",
         "By hand: *it depends*.",
         "The question:",
-        "48 runs: 48 complete",
+        "54 runs: 54 complete",
         "python -m benchmarks.augmentation …",
         "data set moon is left out",
         "## Verdict: ppo minus others, image_AUROC",
@@ -369,7 +372,7 @@ def test_the_report_has_all_its_parts(
     assert run["metrics"]["pixel_AP"]["with"] is None
     assert "detector_before" not in run["facts"]
     assert str(tmp_path) not in (tmp_path / "RESULTS.json").read_text()
-    for name, length in (("runs.csv", 48), ("comparisons.csv", len(found["comparisons"]))):
+    for name, length in (("runs.csv", 54), ("comparisons.csv", len(found["comparisons"]))):
         with (tmp_path / name).open(newline="") as file:
             lines = list(csv.DictReader(file))
         assert len(lines) == length
@@ -398,7 +401,7 @@ def test_what_failed_is_reported_and_the_others_go_on(
 
 def test_an_empty_study_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = write(tmp_path, plan_of(tmp_path), monkeypatch)
-    assert "48 runs: 48 not started." in text
+    assert "54 runs: 54 not started." in text
     assert "Nothing to compare" in text
     assert "## Runs without an end" in text
 

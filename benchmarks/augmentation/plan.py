@@ -123,6 +123,7 @@ VARIANTS: dict[str, Variant] = {
     "half of all": ablation("share=0.5"),
     "slow mean": ablation("agent.shared_speed=1", agents=(FOCUS,)),
     "likeness alone": ablation("reward.terms.matching=0", "+reward.terms.resemblance=3.0", agents=(FOCUS,)),
+    "second opinion": Variant(("detector=ensemble",), ("none", FOCUS)),
     "normals=40": Variant(("normals=40",), COMPARED, ("phantom",)),
     "normals=160": Variant(("normals=160",), COMPARED, ("phantom",)),
     "labelled=5": Variant(("labelled.train=5",), COMPARED, ("phantom",), tracks=(LABELLED,)),
