@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,13 @@ from benchmarks.augmentation.wording import without_places
 from conf.launch import mistakes_explained
 from conf.schema import register_schema
 from detectors.errors import UserError
+
+USUAL_DATA = "what LATENT_AUG_DATA says, or data"
+
+
+def data_root() -> Path:
+    """Where data sets lie unless told otherwise, as the scripts' ``data_root=``."""
+    return Path(os.environ.get("LATENT_AUG_DATA", "data"))
 
 
 def asking(module: str, about: str | None, script: str, keys_for: str, out: str) -> argparse.ArgumentParser:
@@ -27,7 +35,9 @@ def asking(module: str, about: str | None, script: str, keys_for: str, out: str)
     )
     made.set_defaults(module=module, script=script)
     made.add_argument("keys", nargs="*", metavar="key=value", help=f"keys of {script}.py, {keys_for}")
-    made.add_argument("--data", type=Path, default=Path("data"), help="where data sets lie (default data)")
+    made.add_argument(
+        "--data", type=Path, default=data_root(), help=f"where data sets lie (default {USUAL_DATA})"
+    )
     made.add_argument("--out", type=Path, default=Path(out), help=f"where all of it is kept (default {out})")
     return made
 

@@ -8,7 +8,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from conf.choices import CONF, choices, groups, title
 
@@ -66,7 +66,9 @@ def _unknown_key(key: str, script: str, arguments: list[str]) -> str:
     if not isinstance(node, DictConfig):
         return f"{given}: {known} is a single value, it has no keys of its own"
     where = f"{known} has" if known else f"{title(script)} has"
-    return f"{given} is an unknown key: {where} {', '.join(sorted(map(str, node)))}"
+    text = f"{given} is an unknown key: {where} {', '.join(sorted(map(str, node)))}"
+    # A table takes further keys, if one says that they are meant to be further ones.
+    return f"{text}; +{given} adds it" if OmegaConf.get_type(node) is dict and known else text
 
 
 def _composed(script: str, arguments: list[str]) -> DictConfig:

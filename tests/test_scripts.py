@@ -127,6 +127,7 @@ MISTAKES = [
     (["seed=-5"], "seed=-5 must lie from 0"),
     (["dataset.seed=-1"], "dataset.seed=-1 must lie from 0"),
     (["+foo=1"], "+foo=… is an unknown key"),
+    (["reward.terms.boundary=1"], "reward.terms has coverage, matching; +reward.terms.boundary=1 adds it"),
     (["dataset=digits", "dataset.normal=1.5"], "1.5"),
     (["agent.hidden=[-1]"], "agent.hidden=[-1]"),
     (["agent.n_steps=1", "env.num_envs=1"], "at least 2"),

@@ -126,6 +126,14 @@ def test_list_prints_one_command_for_agents_and_seeds(capsys: pytest.CaptureFixt
     assert single.startswith(f"python train_ppo.py {budget} dataset=phantom")
 
 
+def test_data_lie_where_the_scripts_look_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LATENT_AUG_DATA", raising=False)
+    assert command.parser().parse_args([]).data == Path("data")
+    monkeypatch.setenv("LATENT_AUG_DATA", "/somewhere")
+    assert command.parser().parse_args([]).data == Path("/somewhere")
+    assert command.parser().parse_args(["--data", "here"]).data == Path("here")
+
+
 def test_batches_never_make_the_same_thing_at_the_same_time() -> None:
     runs = make_plan(PHANTOM).runs
     first, *others = batches(runs)
@@ -318,6 +326,8 @@ def test_the_report_has_all_its_parts(
         "| minus none ",
         "Compared with none 1 time, ppo is better in 1 and worse in 0",
         "(figures/forest-scratch-labelled_validation.png)",
+        "## ppo minus others, pixel_AUPRO",
+        "### scratch, labelled_validation, differences of pixel_AUPRO",
         "## image_AUROC of every agent",
         "## pixel_AUPRO of every agent",
         "## Rivals",

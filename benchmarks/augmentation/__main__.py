@@ -20,6 +20,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from benchmarks.asking import USUAL_DATA, data_root
 from benchmarks.augmentation.collect import collect
 from benchmarks.augmentation.comparisons import by_place, compare_all
 from benchmarks.augmentation.figures import draw_figures
@@ -74,8 +75,8 @@ def parser() -> argparse.ArgumentParser:
     text = "a key of train_ppo.py for every run; may be repeated, for example --set detector.steps=200"
     what.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     where = line.add_argument_group("where, and on what")
-    text = "where data sets lie: mvtec/bottle, folder/magnetic_tile, bmad/BUSI, mnist (default data)"
-    where.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help=text)
+    text = f"where data sets lie: mvtec/bottle, folder/magnetic_tile, bmad/BUSI, mnist (default {USUAL_DATA})"
+    where.add_argument("--data", type=Path, default=data_root(), metavar="DIR", help=text)
     text = "a pretrained network, a folder or a hub name; without it, setting pretrained is left out"
     where.add_argument("--backbone", metavar="NAME", help=text)
     text = "the report, and study.json with what became of every run (default results)"

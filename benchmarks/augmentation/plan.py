@@ -70,6 +70,7 @@ AGENTS: dict[str, tuple[str, ...]] = {
         for name in (
             *("random", "gradient", "ppo", "random_useful", "random_matched", "untrained", "mixup"),
             *("smallest", "cem", "glass", "feature_noise"),
+            *("reinforce", "actor_critic", "mpo", "decision_transformer"),
         )
     },
 }

@@ -43,6 +43,7 @@ def markdown(findings: Findings, discussion: str) -> str:
         *asked(findings),
         *verdicts(findings),
         *pictures(findings, FOREST),
+        *of_pixels(findings),
         *means(findings),
         *rivals(findings),
         *section("What each source does by itself", by_themselves(findings)),
@@ -103,12 +104,27 @@ def verdicts(findings: Findings, bold: bool = True) -> Iterator[str]:
     if not chosen:
         yield f"Nothing to compare: no complete runs of {findings.focus} and another agent for the same seed."
         return
+    yield from verdict_tables(findings, chosen, bold)
+    yield "\n".join(filter(None, (tally(chosen, against) for against in AGAINST)))
+
+
+def of_pixels(findings: Findings) -> Iterator[str]:
+    """The same by the metric of the map, where there are masks."""
+    chosen = [each for each in find(findings, PIXELS) if each.against in AGAINST]
+    if chosen:
+        yield f"## {findings.focus} minus others, {PIXELS}"
+        yield from verdict_tables(findings, chosen, bold=True, of=f", differences of {PIXELS}")
+
+
+def verdict_tables(
+    findings: Findings, chosen: Sequence[Comparison], bold: bool, of: str = ""
+) -> Iterator[str]:
+    """A table for every setting and track."""
     for place in heads(findings):
         own = [each for each in chosen if each.place[:2] == place]
         if own:
-            yield f"### {place[0]}, {place[1]}"
+            yield f"### {place[0]}, {place[1]}{of}"
             yield verdict_table(own, bold)
-    yield "\n".join(filter(None, (tally(chosen, against) for against in AGAINST)))
 
 
 def verdict_table(comparisons: Sequence[Comparison], bold: bool) -> str:
