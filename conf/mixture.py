@@ -46,13 +46,23 @@ def check_mixture(job: Job[AgentRun]) -> None:
         raise UserError(f"share={config.share} must lie from 0 to 1, or be null")
     if not config.mixture.shares or not all(0 <= share <= 1 for share in config.mixture.shares):
         raise UserError(f"mixture.shares={config.mixture.shares} must be shares from 0 to 1")
-    most = max(config.mixture.shares, default=0) if config.share is None else config.share
-    weight = config.labelled.weight if len(roles(job).known) else min(config.labelled.weight, 0.0)
-    if most + weight > 1 or weight < 0:
+    least = min(config.mixture.shares) if config.share is None else config.share
+    if config.labelled.weight < 0 or not fits(job, least):
         raise UserError(
             f"labelled.weight={config.labelled.weight:g} must be at least 0, and leave room beside the share "
-            f"{most:g} of an agent's samples: together at most 1"
+            f"{least:g} of an agent's samples: together at most 1"
         )
+
+
+def fits(job: Job[AgentRun], share: float) -> bool:
+    """Whether labelled anomalies leave room for it in a batch."""
+    weight = job.config.labelled.weight if len(roles(job).known) else 0.0
+    return share + weight <= 1 + 1e-9
+
+
+def shares_to_try(job: Job[AgentRun]) -> list[float]:
+    """Those of ``mixture.shares`` that there is room for."""
+    return [share for share in job.config.mixture.shares if fits(job, share)]
 
 
 def check_choice(job: Job[AgentRun]) -> None:
@@ -62,8 +72,15 @@ def check_choice(job: Job[AgentRun]) -> None:
             f"{job.dataset.name}: the valid split needs normal images, or nothing says how much of an "
             "agent's samples a detector should learn from: add some, or name a share, such as share=0.5"
         )
-    if job.config.agent.name != "none" and not can_choose(job):
+    if job.config.agent.name == "none" or job.config.share is not None:
+        return
+    if not can_choose(job):
         say(f"detectors won't learn from what the agent makes: {UNTOLD}")
+        return
+    large = [f"{share:g}" for share in job.config.mixture.shares if not fits(job, share)]
+    if large:
+        weight = f"labelled.weight={job.config.labelled.weight:g}"
+        say(f"mixture.shares: {', '.join(large)} isn't tried, as {weight} leaves no room for it")
 
 
 def can_choose(job: Job[AgentRun]) -> bool:
@@ -138,7 +155,7 @@ def learn_mixtures(
     if config.share is not None:
         wanted = [{LEARNED: config.share}] if LEARNED in sets and config.share else []
     else:
-        wanted = candidates(config.mixture.shares, list(sets)) if sets else []
+        wanted = candidates(shares_to_try(job), list(sets)) if sets else []
     places = (shared if set(shares) == {RANDOM} else run for shares in wanted)
     tried = (
         learn_mixture(job, place, before.world, eyes, sets, shares)

@@ -32,6 +32,7 @@ from conf.mixture import (
     choose_mixture,
     learn_mixtures,
     portions,
+    shares_to_try,
 )
 from conf.schema import AgentRun, MixtureConfig
 from detectors.errors import UserError
@@ -306,6 +307,20 @@ def test_impossible_shares_are_refused(arguments: list[str], message: str, tmp_p
     with pytest.raises(UserError) as refused:
         check_mixture(make_job(tmp_path, "dataset=digits", *arguments))
     assert message in str(refused.value)
+
+
+def test_shares_that_labelled_anomalies_leave_no_room_for_are_not_tried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["dataset=digits", "mixture.shares=[0.25,0.5]", "labelled.weight=0.6", "threads=1"]
+    job = make_job(tmp_path, *arguments)
+    check_mixture(job)
+    check_choice(job)
+    assert "mixture.shares: 0.5 isn't tried, as labelled.weight=0.6 leaves" in capsys.readouterr().err
+    check_choice(make_job(tmp_path, *arguments, "share=0.25"))
+    assert "isn't tried" not in capsys.readouterr().err
+    assert shares_to_try(job) == [0.25]
+    assert shares_to_try(make_job(tmp_path, *arguments, "labelled.weight=0.5")) == [0.25, 0.5]
 
 
 def test_impossible_shares_show_before_anything_is_trained(tmp_path: Path, run_here: RunHere) -> None:
