@@ -310,7 +310,7 @@ def write(tmp_path: Path, runs: tuple[Planned, ...], monkeypatch: pytest.MonkeyP
 def test_the_report_has_all_its_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = plan_of(tmp_path)
+    runs = plan_of(tmp_path) + plan_of(tmp_path, agents=["cem"], variants=["default"])
     make(runs, tmp_path, perform=fabricate)
     (tmp_path / "DISCUSSION.md").write_text("By hand: *it depends*.\n")
     text = write(tmp_path, runs, monkeypatch)
@@ -318,7 +318,7 @@ def test_the_report_has_all_its_parts(
         "# Does augmentation by an agent help?",
         "By hand: *it depends*.",
         "The question:",
-        "54 runs: 54 complete",
+        "57 runs: 57 complete",
         "python -m benchmarks.augmentation …",
         "data set moon is left out",
         "## Verdict: ppo minus others, image_AUROC",
@@ -328,8 +328,10 @@ def test_the_report_has_all_its_parts(
         "(figures/forest-scratch-labelled_validation.png)",
         "## ppo minus others, pixel_AUPRO",
         "### scratch, labelled_validation, differences of pixel_AUPRO",
-        "## image_AUROC of every agent",
-        "## pixel_AUPRO of every agent",
+        "## image_AUROC of agents",
+        "## pixel_AUPRO of agents",
+        "## Other agents",
+        "ppo minus it",
         "## Rivals",
         "knn_by_place",
         "## Learning curves",
@@ -369,6 +371,9 @@ def test_the_report_has_all_its_parts(
     }
     assert best["seeds"] == 3
     assert 0 < best["low"] < best["mean"] < best["high"]
+    pairs = {(each["agent"], each["against"]) for each in found["comparisons"]}
+    assert {("ppo", "cem"), ("cem", "none"), ("cem", "random"), ("cem", "knn")} <= pairs
+    assert not {("none", "cem"), ("random", "cem")} & pairs
     assert {"knn", "knn_by_place"} <= {each["against"] for each in found["comparisons"]}
     with_default = [each for each in found["comparisons"] if each["against"] == "default"]
     of_variants = {run.variant for run in runs} - {"default"}
@@ -382,7 +387,7 @@ def test_the_report_has_all_its_parts(
     assert run["metrics"]["pixel_AP"]["with"] is None
     assert "detector_before" not in run["facts"]
     assert str(tmp_path) not in (tmp_path / "RESULTS.json").read_text()
-    for name, length in (("runs.csv", 54), ("comparisons.csv", len(found["comparisons"]))):
+    for name, length in (("runs.csv", 57), ("comparisons.csv", len(found["comparisons"]))):
         with (tmp_path / name).open(newline="") as file:
             lines = list(csv.DictReader(file))
         assert len(lines) == length

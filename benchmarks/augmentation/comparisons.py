@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.augmentation.collect import METRICS, Row
-from benchmarks.augmentation.plan import DEFAULT
+from benchmarks.augmentation.plan import DEFAULT, FOCUS
 from benchmarks.augmentation.statistics import (
     OF_IMAGES,
     Estimate,
@@ -20,7 +20,8 @@ from benchmarks.augmentation.statistics import (
 )
 
 AGAINST = ("none", "random", "gradient")
-"""What every agent is compared with, beside the rivals and, in a variant, itself without its keys."""
+"""What every agent is compared with, beside the rivals and, in a variant, itself without its keys.
+The agent that the verdict is about is compared with all others."""
 
 Place = tuple[str, str, str, str]
 """Setting, track, data set and variant: only runs that share all four are compared with each other, and those
@@ -88,12 +89,13 @@ def compare_group(place: Place, rows: Sequence[Row], drawn: Drawn) -> Iterator[C
     """The comparisons of one place."""
     agents = by_agent(rows)
     for agent, own in agents.items():
-        rivals = list(dict.fromkeys(name for row in own.values() for name in row.rivals))
+        rivals = dict.fromkeys(name for row in own.values() for name in row.rivals)
+        others = dict.fromkeys(name for name in (*AGAINST, *agents) if name in agents and name != agent)
+        if agent != FOCUS:
+            others = {name: None for name in others if name in AGAINST}
         for metric in METRICS:
-            for against in (*AGAINST, *rivals):
-                if against == agent or (against in AGAINST and against not in agents):
-                    continue
-                if against in agents:
+            for against in (*others, *rivals):
+                if against in others:
                     result = compare_pairs(metric, pairs_of(own, agents[against]), drawn)
                 else:
                     result = compare_rival(metric, against, list(own.values()))

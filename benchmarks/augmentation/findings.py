@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.augmentation.collect import Row
 from benchmarks.augmentation.comparisons import Comparison
 from benchmarks.augmentation.figures import Shown
-from benchmarks.augmentation.plan import FOCUS
+from benchmarks.augmentation.plan import DEFAULT, FOCUS
 
 
 @dataclass(frozen=True)
@@ -32,3 +32,18 @@ class Findings:
     def whole(self) -> list[Row]:
         """The runs that have something to say."""
         return [row for row in self.rows if row.whole]
+
+    @property
+    def usual(self) -> list[Row]:
+        """Those without further keys."""
+        return [row for row in self.whole if row.run.variant == DEFAULT]
+
+    @property
+    def heads(self) -> list[tuple[str, str]]:
+        """Settings and tracks that have something to say."""
+        return list(dict.fromkeys((row.run.setting, row.run.track) for row in self.whole))
+
+    def of_focus(self, metric: str) -> list[Comparison]:
+        """Comparisons of the agent that the verdict is about, without further keys."""
+        wanted = (self.focus, metric, DEFAULT)
+        return [each for each in self.comparisons if (each.agent, each.metric, each.variant) == wanted]

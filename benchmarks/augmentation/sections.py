@@ -15,9 +15,8 @@ from benchmarks.augmentation.mixtures import mixtures_of
 from benchmarks.augmentation.plan import DEFAULT, commands
 from benchmarks.augmentation.plotting import MAIN_METRIC
 from benchmarks.augmentation.records import FAILED
+from benchmarks.augmentation.standings import PIXELS, means, other_agents, rivals
 from benchmarks.augmentation.wording import cell, code, count, one_line, spread, table
-
-PIXELS = "pixel_AUPRO"
 
 ASKED = """\
 The question: is a detector that also learns from an agent's samples better than one that doesn't, and
@@ -45,6 +44,7 @@ def markdown(findings: Findings, discussion: str) -> str:
         *pictures(findings, FOREST),
         *of_pixels(findings),
         *means(findings),
+        *section("Other agents", other_agents(findings)),
         *rivals(findings),
         *section("What each source does by itself", by_themselves(findings)),
         *section("Learning curves", pictures(findings, LEARNING)),
@@ -83,24 +83,10 @@ def asked(findings: Findings) -> Iterator[str]:
         yield "\n".join(f"- {remark}" for remark in findings.remarks)
 
 
-def find(findings: Findings, metric: str, variant: str | None = DEFAULT) -> list[Comparison]:
-    """Comparisons of the agent that the verdict is about."""
-    return [
-        each
-        for each in findings.comparisons
-        if (each.agent, each.metric) == (findings.focus, metric) and variant in (None, each.variant)
-    ]
-
-
-def heads(findings: Findings) -> list[tuple[str, str]]:
-    """Settings and tracks that have something to say."""
-    return list(dict.fromkeys((row.run.setting, row.run.track) for row in findings.whole))
-
-
 def verdicts(findings: Findings, bold: bool = True) -> Iterator[str]:
     """Who is better than whom by the main metric."""
     yield f"## Verdict: {findings.focus} minus others, {MAIN_METRIC}"
-    chosen = [each for each in find(findings, MAIN_METRIC) if each.against in AGAINST]
+    chosen = [each for each in findings.of_focus(MAIN_METRIC) if each.against in AGAINST]
     if not chosen:
         yield f"Nothing to compare: no complete runs of {findings.focus} and another agent for the same seed."
         return
@@ -110,7 +96,7 @@ def verdicts(findings: Findings, bold: bool = True) -> Iterator[str]:
 
 def of_pixels(findings: Findings) -> Iterator[str]:
     """The same by the metric of the map, where there are masks."""
-    chosen = [each for each in find(findings, PIXELS) if each.against in AGAINST]
+    chosen = [each for each in findings.of_focus(PIXELS) if each.against in AGAINST]
     if chosen:
         yield f"## {findings.focus} minus others, {PIXELS}"
         yield from verdict_tables(findings, chosen, bold=True, of=f", differences of {PIXELS}")
@@ -120,7 +106,7 @@ def verdict_tables(
     findings: Findings, chosen: Sequence[Comparison], bold: bool, of: str = ""
 ) -> Iterator[str]:
     """A table for every setting and track."""
-    for place in heads(findings):
+    for place in findings.heads:
         own = [each for each in chosen if each.place[:2] == place]
         if own:
             yield f"### {place[0]}, {place[1]}{of}"
@@ -152,60 +138,6 @@ def tally(comparisons: Sequence[Comparison], against: str) -> str:
         f"in {below} by an interval that excludes zero, and in {len(estimates) - above - below} the interval "
         "holds zero or there is none."
     )
-
-
-def means(findings: Findings) -> Iterator[str]:
-    """What every agent reached, on average over seeds."""
-    for metric in (MAIN_METRIC, PIXELS):
-        rows = [row for row in findings.whole if row.run.variant == DEFAULT and known(row, metric)]
-        if not rows:
-            continue
-        yield f"## {metric} of every agent"
-        yield "Mean ± standard deviation over seeds (number of seeds)."
-        for place in heads(findings):
-            own = [row for row in rows if (row.run.setting, row.run.track) == place]
-            if own:
-                yield f"### {place[0]}, {place[1]}, {metric}"
-                yield mean_table(own, metric)
-
-
-def known(row: Row, metric: str) -> bool:
-    """Whether a run has a metric."""
-    return math.isfinite(row.value(metric))
-
-
-def mean_table(rows: Sequence[Row], metric: str) -> str:
-    """Data sets against agents."""
-    agents = list(dict.fromkeys(row.run.agent for row in rows))
-    lines = []
-    for dataset in dict.fromkeys(row.run.dataset for row in rows):
-        cells = []
-        for agent in agents:
-            own = [row for row in rows if (row.run.dataset, row.run.agent) == (dataset, agent)]
-            cells.append(spread([row.value(metric) for row in own]))
-        lines.append([dataset, *cells])
-    return table(["data set", *agents], lines)
-
-
-def rivals(findings: Findings) -> Iterator[str]:
-    """Detectors that learn from normal images alone, on the same images."""
-    chosen = [each for each in find(findings, MAIN_METRIC) if each.against not in AGAINST]
-    if not chosen:
-        return
-    yield "## Rivals that learn from normal images alone"
-    yield f"The rival's own {MAIN_METRIC}, and the detector of {findings.focus} minus it."
-    lines = []
-    for each in chosen:
-        values = [
-            row.rivals[each.against][MAIN_METRIC]
-            for row in findings.whole
-            if row.run.agent == each.agent
-            and (row.run.setting, row.run.track, row.run.dataset, row.run.variant) == each.place
-            and MAIN_METRIC in row.rivals.get(each.against, {})
-        ]
-        place = [each.setting, each.track, each.dataset, each.against]
-        lines.append([*place, spread(values), cell(each.estimate)])
-    yield table(["setting", "track", "data set", "rival", "rival's own", f"{findings.focus} minus it"], lines)
 
 
 def variants(findings: Findings) -> Iterator[str]:
