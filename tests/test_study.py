@@ -65,8 +65,9 @@ def test_plan_expands_every_table(tmp_path: Path) -> None:
     assert {run.dataset for run in varied} == {"phantom", "busi"}
     assert {run.track for run in varied if run.variant.startswith("labelled")} == {"labelled_validation"}
     curves = [run for run in varied if "=" in run.variant]
-    assert {run.dataset for run in curves} == {"phantom"}
-    assert len(curves) == (2 * 2 + 2 * 1) * 3 * 2  # curves by tracks, agents, seeds
+    assert {(run.dataset, run.setting) for run in curves} == {("phantom", "scratch"), ("busi", "scratch")}
+    assert {run.variant for run in curves if run.dataset == "busi"} == {"labelled=5"}
+    assert len(curves) == (2 * 2 + 2 * 1 + 1) * 3 * 2  # points by tracks, agents, seeds
     assert len(varied) - len(curves) == (9 * 3 + 3) * 2  # ablations by agents, three of one agent, seeds
 
     (bottle,) = [

@@ -127,7 +127,7 @@ VARIANTS: dict[str, Variant] = {
     "second opinion": Variant(("detector=ensemble",), ("none", FOCUS)),
     "normals=40": Variant(("normals=40",), COMPARED, ("phantom",)),
     "normals=160": Variant(("normals=160",), COMPARED, ("phantom",)),
-    "labelled=5": Variant(("labelled.train=5",), COMPARED, ("phantom",), tracks=(LABELLED,)),
+    "labelled=5": Variant(("labelled.train=5",), COMPARED, ("phantom", "busi"), (SCRATCH,), (LABELLED,)),
     "labelled=20": Variant(("labelled.train=20",), COMPARED, ("phantom",), tracks=(LABELLED,)),
 }
 """Ablations and curves. Those called ``<curve>=<number>`` are points of a curve, see :data:`CURVES`."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAIN_METRIC = "image_AUROC"
+PIXELS = "pixel_AUPRO"
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -96,31 +97,42 @@ def learning(path: Path, rows: Iterable[Row], title: str) -> Path | None:
 
 
 def over_number(path: Path, rows: Sequence[Row], name: str, title: str) -> Path | None:
-    """The metric over the number that a curve's variants name, an agent a line."""
+    """The metric over the number that a curve's variants name, an agent a line; of pixels, too, if known."""
     curve, numbers = CURVES[name], numbers_of(rows, name)
     if not numbers:
         return None
     points = [f"{name}={number}" for number in numbers]
     points = [DEFAULT, *points] if curve.default_first else [*points, DEFAULT]
-    figure = new_figure(6, 4.2)
-    axes = figure.subplots()
+    rows = [row for row in rows if row.run.variant in points]
     tried = {row.run.agent for row in rows if row.run.variant != DEFAULT}
-    for agent in (agent for agent in AGENTS if agent in tried):
-        found = {
-            point: [
-                row.value(MAIN_METRIC) for row in rows if (row.run.agent, row.run.variant) == (agent, point)
-            ]
-            for point in points
-        }
+    shown = [row for row in rows if row.run.agent in tried]
+    metrics = [name for name in (MAIN_METRIC, PIXELS) if any(np.isfinite(row.value(name)) for row in shown)]
+    if not metrics:
+        return None
+    figure = new_figure(5.5 * len(metrics), 4.2)
+    figure.suptitle(title)
+    for metric, axes in zip(metrics, figure.subplots(1, len(metrics), squeeze=False)[0], strict=True):
+        draw_points(axes, shown, points, metric)
+        axes.set_xticks(range(len(points)), [label(point, curve) for point in points])
+        axes.set(xlabel=curve.axis, ylabel=f"{metric}, test")
+        legend(axes)
+    return save_figure(path, figure)
+
+
+def draw_points(axes: Axes, rows: Sequence[Row], points: Sequence[str], metric: str) -> None:
+    """Mean and range over seeds at every point, an agent a line."""
+    agents = {row.run.agent for row in rows}
+    for agent in (agent for agent in AGENTS if agent in agents):
+        found: dict[str, list[float]] = {point: [] for point in points}
+        for row in rows:
+            if row.run.agent == agent and np.isfinite(row.value(metric)):
+                found[row.run.variant].append(row.value(metric))
         known = [point for point in points if found[point]]
         middle = [float(np.mean(found[point])) for point in known]
         lowest, highest = ([float(pick(found[point])) for point in known] for pick in (np.min, np.max))
         places = [points.index(point) for point in known]
         axes.plot(places, middle, "o-", color=colour(agent), label=agent)
         axes.fill_between(places, lowest, highest, color=colour(agent), alpha=0.15, linewidth=0)
-    axes.set_xticks(range(len(points)), [label(point, curve) for point in points])
-    axes.set(xlabel=curve.axis, ylabel=f"{MAIN_METRIC}, test", title=title)
-    return finish(path, figure, axes)
 
 
 def numbers_of(rows: Iterable[Row], name: str) -> list[int]:
@@ -142,6 +154,11 @@ def draw_line(axes: Axes, steps: Sequence[int], values: Any, agent: str) -> None
 
 def finish(path: Path, figure: Figure, axes: Axes) -> Path:
     """Grid and legend, and the file."""
+    legend(axes)
+    return save_figure(path, figure)
+
+
+def legend(axes: Axes) -> None:
+    """What lines and bands are, and a grid to read them by."""
     axes.grid(alpha=0.3)
     axes.legend(title="line: mean of seeds, band: lowest to highest", fontsize=8, title_fontsize=8)
-    return save_figure(path, figure)

@@ -13,9 +13,9 @@ from benchmarks.augmentation.figures import CASES, CURVE, FOREST, LEARNING, SAMP
 from benchmarks.augmentation.findings import Findings
 from benchmarks.augmentation.mixtures import mixtures_of
 from benchmarks.augmentation.plan import DEFAULT, commands
-from benchmarks.augmentation.plotting import MAIN_METRIC
+from benchmarks.augmentation.plotting import MAIN_METRIC, PIXELS
 from benchmarks.augmentation.records import FAILED
-from benchmarks.augmentation.standings import PIXELS, means, other_agents, rivals
+from benchmarks.augmentation.standings import means, other_agents, rivals
 from benchmarks.augmentation.wording import cell, code, count, one_line, spread, table
 
 ASKED = """\

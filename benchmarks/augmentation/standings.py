@@ -9,10 +9,8 @@ from benchmarks.augmentation.collect import Row
 from benchmarks.augmentation.comparisons import AGAINST
 from benchmarks.augmentation.findings import Findings
 from benchmarks.augmentation.plan import DEFAULT, USUAL_AGENTS
-from benchmarks.augmentation.plotting import MAIN_METRIC
+from benchmarks.augmentation.plotting import MAIN_METRIC, PIXELS
 from benchmarks.augmentation.wording import cell, spread, table
-
-PIXELS = "pixel_AUPRO"
 
 
 def means(findings: Findings) -> Iterator[str]:
