@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import Tensor
-
 from conf.detector_types import EnsembleConfig, RdnaConfig
 from conf.job import Job, say
 from conf.schema import DetectorRun
@@ -15,7 +13,7 @@ from detectors.ensemble import EnsembleDetector
 from detectors.errors import UserError
 from detectors.kinds import DISTANCES, RDNA, RECONSTRUCTION
 from detectors.reconstruction import ReconstructionDetector
-from detectors.training import score
+from detectors.training import Look, score
 from latent_env.artifacts import load_detector, save_detector, write_json
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.latents import Eyes, some_normal
@@ -25,8 +23,8 @@ from latent_env.second_opinion import choose
 
 TRAINED = "transformer"
 
-READERS: dict[str, list[str]] = {LATENT: list(DISTANCES), IMAGE: [RECONSTRUCTION]}
-"""Who can give a second opinion, by what is read."""
+READERS: dict[str, list[str]] = {LATENT: list(DISTANCES), IMAGE: [RECONSTRUCTION, *DISTANCES]}
+"""Who can give a second opinion, by what the transformer reads; of images there are latents too."""
 
 ON_REQUEST: dict[str, list[str]] = {LATENT: [], IMAGE: [RDNA]}
 """Who can as well, but has to be trained first, which takes as long as the training of the transformer."""
@@ -80,19 +78,21 @@ def add_second_opinion(
             others[name] = second_detector(job, name, autoencoder, eyes)
     split, inputs = seen(job, eyes, "choice", config.input)
 
-    def look(batch: Tensor) -> tuple[Tensor, ...]:
-        return (batch,) if config.input == LATENT else (batch, autoencoder(batch))
+    def look_for(reads: str) -> Look:
+        if config.input == LATENT:
+            return lambda batch: (batch,)
+        return lambda batch: autoencoder.shown(batch, reads)
 
     size, normal = split.images.shape[-1], some_normal(split)
     found = {
-        name: score(detector, look, inputs, size, keep_maps=False).score.numpy()
+        name: score(detector, look_for(detector.input), inputs, size, keep_maps=False).score.numpy()
         for name, detector in {TRAINED: trained, **others}.items()
     }
     choice = choose(found.pop(TRAINED), found, split.labels, normal.numpy())
     weights = (choice.weight, round(1 - choice.weight, 1))
     ensemble = EnsembleDetector({TRAINED: trained, choice.second: others[choice.second]}, weights)
     ensemble.to(job.device).requires_grad_(False).eval()
-    ensemble.calibrate(inputs[normal.to(inputs.device)], look)
+    ensemble.calibrate(inputs[normal.to(inputs.device)], look_for(ensemble.input))
     best, alone = max(choice.tried[choice.second]), choice.tried[choice.second][-1]
     kind = "labelled" if len(roles(job).choice) else "synthetic"
     say(

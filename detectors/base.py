@@ -16,23 +16,30 @@ class Detection(NamedTuple):
     """``(B, 1, h, w)``: the anomaly logit of every pixel, or of every token of a latent."""
 
 
-IMAGE, LATENT = "image", "latent"
-"""What a detector reads: images ``(B, C, H, W)`` in [0, 1] and what the autoencoder makes of them, or
-whitened latents ``(B, *latent_shape)``."""
+IMAGE, LATENT, BOTH = "image", "latent", "both"
+"""What a detector reads: images ``(B, C, H, W)`` in [0, 1] and what the autoencoder makes of them, whitened
+latents ``(B, *latent_shape)``, or all three, in this order."""
 
 
 class Detector(Protocol):
     """An anomaly detector; it is an ``nn.Module`` as well."""
 
     input: str
-    """:data:`IMAGE` or :data:`LATENT`."""
+    """:data:`IMAGE`, :data:`LATENT` or :data:`BOTH`."""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """The shape of one image, or of one latent."""
+        """The shape of one image, or of one latent where no images are read."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Detection:
-        """Judge a batch: of images and their reconstructions, or of latents."""
+        """Judge a batch: of images and their reconstructions, of latents, or of all of them."""
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build the architecture again."""
+
+
+def portion_for(reads: str, seen: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What is for a detector's ``input`` among images, reconstructions and latents; of less, all of it."""
+    if len(seen) < 3 or reads == BOTH:
+        return seen
+    return seen[2:] if reads == LATENT else seen[:2]

@@ -1,4 +1,4 @@
-"""Several detectors that read the same, and what they say together."""
+"""Several detectors of the same images, and what they say together."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detectors.base import Detection, Detector
+from detectors.base import BOTH, LATENT, Detection, Detector, portion_for
 from detectors.distance import JUDGED_AT_ONCE, zero_and_unit
 from detectors.images import ImageSource
 from detectors.kinds import build, describe
+from detectors.tokens import at_size
 from detectors.training import Look, as_numbers
 
 SCORE, MAP = 0, 1
@@ -26,7 +27,9 @@ class EnsembleDetector(nn.Module):
     The sum is shifted so that 0 means "further out than 95 % of normal images": of their scores, and, for
     the map, of the highest value in each of their maps.
 
-    :param parts: detectors by name, which read the same.
+    Where some parts read images and others latents it reads both, and its map has the size of an image.
+
+    :param parts: detectors by name.
     :param weights: one a part, none negative; a part of weight 0 is not asked.
     """
 
@@ -39,12 +42,12 @@ class EnsembleDetector(nn.Module):
         super().__init__()
         if not parts:
             raise ValueError("an ensemble needs parts")
-        first = next(iter(parts.values()))
-        self.input, self.input_shape = first.input, tuple(first.input_shape)
-        if any(
-            (part.input, tuple(part.input_shape)) != (self.input, self.input_shape) for part in parts.values()
-        ):
-            raise ValueError("the parts of an ensemble must read the same")
+        shapes = {(part.input, tuple(part.input_shape)) for part in parts.values()}
+        reads = {kind for kind, _ in shapes}
+        if len(shapes) > len(reads):
+            raise ValueError(f"the parts of an ensemble must read images, or latents, of one shape: {shapes}")
+        self.input = next(iter(reads)) if len(reads) == 1 else BOTH
+        self.input_shape = next(shape for kind, shape in shapes if len(reads) == 1 or kind != LATENT)
         if len(weights) != len(parts) or min(weights) < 0 or not 0 < sum(weights) < math.inf:
             raise ValueError(f"an ensemble of {len(parts)} can't have the weights {list(weights)}")
         self.parts = nn.ModuleDict(
@@ -78,22 +81,23 @@ class EnsembleDetector(nn.Module):
     def calibrate(self, normal: ImageSource, look: Look) -> None:
         """Learn what ``normal`` images ``(N, C, H, W)`` uint8 get, or latents ``(N, *latent_shape)``."""
         for number, part in enumerate(self.named_parts().values()):
-            scores, values, squares, count = [], 0.0, 0.0, 0
+            scores, count = [], 0
+            values = squares = torch.zeros((), dtype=torch.float64, device=self.means.device)
             for batch in normal.split(JUDGED_AT_ONCE):
-                score, maps = part(*look(as_numbers(batch)))
+                score, maps = self._heard(part, look(as_numbers(batch)))
                 scores.append(score)
                 # All maps together may be more than fits in memory: their sums do.
                 values, squares = values + maps.double().sum(), squares + maps.double().square().sum()
                 count += maps.numel()
             found = torch.cat(scores)
             mean = values / count
-            variance = torch.as_tensor(squares / count - mean**2).clamp_min(0)
-            self.means[number] = torch.stack([found.mean(), torch.as_tensor(mean).to(found)])
+            variance = (squares / count - mean**2).clamp_min(0)
+            self.means[number] = torch.stack([found.mean(), mean.to(found)])
             self.deviations[number, SCORE] = _or_one(found.std(correction=0))
             self.deviations[number, MAP] = _or_one(variance.sqrt())
         scores, highest = [], []
         for batch in normal.split(JUDGED_AT_ONCE):
-            score, maps = self._joined(*look(as_numbers(batch)))
+            score, maps = self._joined(look(as_numbers(batch)))
             scores.append(score)
             highest.append(maps.flatten(1).amax(1))
         self.usual[SCORE], spread = zero_and_unit(torch.cat(scores))
@@ -101,16 +105,21 @@ class EnsembleDetector(nn.Module):
         self.spread.copy_(spread)
 
     def forward(self, *seen: Tensor) -> Detection:
-        """Judge images ``(B, C, H, W)`` and their reconstructions, or latents ``(B, *latent_shape)``."""
-        score, maps = self._joined(*seen)
+        """Judge images ``(B, C, H, W)`` and reconstructions, latents ``(B, *latent_shape)``, or all three."""
+        score, maps = self._joined(seen)
         return Detection((score - self.usual[SCORE]) / self.spread, maps - self.usual[MAP])
 
-    def _joined(self, *seen: Tensor) -> tuple[Tensor, Tensor]:
+    def _heard(self, part: Detector, seen: tuple[Tensor, ...]) -> Detection:
+        """What a part says, with a map as large as those of the others."""
+        score, maps = part(*portion_for(part.input, seen))
+        return Detection(score, at_size(maps, self.input_shape[-1]) if self.input == BOTH else maps)
+
+    def _joined(self, seen: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """Weighted sums of standardised scores ``(B,)`` and maps ``(B, 1, h, w)``."""
         scores, maps = [], []
         for number, part in enumerate(self.named_parts().values()):
             if self.weights[number]:
-                detection = part(*seen)
+                detection = self._heard(part, seen)
                 share = self.weights[number] / self.deviations[number]
                 scores.append((detection.score - self.means[number, SCORE]) * share[SCORE])
                 maps.append((detection.map - self.means[number, MAP]) * share[MAP])

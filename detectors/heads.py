@@ -39,6 +39,9 @@ class Reading(NamedTuple):
 class Headed(Protocol):
     """A detector whose map is a linear layer's, and whose score is made of the map's highest values."""
 
+    input: str
+    """What it reads, see :mod:`detectors.base`."""
+
     def reading(self, *seen: Tensor) -> Reading:
         """What the last layer reads of what the detector sees."""
 

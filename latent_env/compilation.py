@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from detectors.base import LATENT
+from detectors.base import portion_for
 from latent_env.chunks import worlds_at_once
 from latent_env.worlds import World
 
@@ -54,7 +55,9 @@ def _try_out(world: World, num_worlds: int) -> None:
     latents = world.latents[rows]
     with world.networks():
         images = world.autoencoder.decode(latents).float()
-        world.autoencoder.encode(images)
-        seen = (latents,) if world.detector.input == LATENT else (images, world.autoencoder(images).float())
+        again = world.autoencoder.encode(images)
+        seen: tuple[Tensor, ...] = (latents,)
+        if not world.judges_latents:
+            seen = (images, world.autoencoder.decode(again).float(), again.float())
         for detector in (world.detector, *world.judges):
-            detector(*seen)
+            detector(*portion_for(detector.input, seen))

@@ -24,6 +24,11 @@ def transformer_of(detector: Detector) -> Detector:
     return detector.named_parts()["transformer"] if isinstance(detector, EnsembleDetector) else detector
 
 
+def parts_of(detector: Detector) -> list[Detector]:
+    """The detectors that an ensemble is made of; of another one, none."""
+    return [*detector.named_parts().values()] if isinstance(detector, EnsembleDetector) else []
+
+
 def share_memory(judge: Detector, detector: Detector) -> None:
     """Let a judge of latents use the memory of the detector, which has seen the same normal images."""
     trained = transformer_of(detector)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.base import Detection, Detector
+from detectors.base import Detection, Detector, portion_for
 from detectors.heads import Reading
 from detectors.resemblance import Look, look
 from detectors.tokens import anomalous_tokens, as_map, as_tokens, grid_of
@@ -168,21 +168,22 @@ class Transition:
     def readings(self) -> list[Reading]:
         """What the last layer of each judge reads of it, or that of the detector."""
         with self.world.networks():
-            readings = [judge.reading(*self._seen) for judge in self.world.heads]
+            readings = [judge.reading(*portion_for(judge.input, self._seen)) for judge in self.world.heads]
         return [Reading(*(part.float() for part in reading)) for reading in readings]
 
     def _judged_by(self, detector: Detector) -> Detection:
         with self.world.networks():
-            judged = detector(*self._seen)
+            judged = detector(*portion_for(detector.input, self._seen))
         return Detection(*(part.float() for part in judged))
 
     @cached_property
     def _seen(self) -> tuple[Tensor, ...]:
-        """What detectors read of the new latent, or of the augmented image."""
+        """What detectors may read: the new latent, or the augmented image, its reconstruction and latent."""
         if self.world.judges_latents:
             return (self.latent,)
         with self.world.networks():
-            return self.image, self.world.autoencoder.decode(self._encoded).float()
+            decoded = self.world.autoencoder.decode(self._encoded).float()
+        return self.image, decoded, self._encoded.float()
 
     @cached_property
     def _encoded(self) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detectors.base import LATENT, Detection, Detector
+from detectors.base import IMAGE, LATENT, Detection, Detector
 from detectors.errors import UserError
 from detectors.heads import Headed, is_headed
 from detectors.precision import FULL, computing_in
@@ -29,7 +29,7 @@ from latent_env.artifacts import (
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.autoencoders.frozen import as_float
 from latent_env.examples import EXAMPLES, Examples, load_examples
-from latent_env.judges import JUDGES, load_judges, transformer_of
+from latent_env.judges import JUDGES, load_judges, parts_of, transformer_of
 from latent_env.trial import TRIAL, Trial, load_trial
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -196,9 +196,7 @@ class World:
 
     def look(self, images: Tensor) -> tuple[Tensor, ...]:
         """What the detector reads of images ``(B, C, H, W)`` in [0, 1]."""
-        if self.judges_latents:
-            return (self.autoencoder.encode(images),)
-        return images, self.autoencoder(images)
+        return self.autoencoder.shown(images, self.detector.input)
 
 
 PARTS = ("autoencoder", "detector", "images")
@@ -277,12 +275,14 @@ def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World: 
     autoencoder, detector = load_autoencoder(folder), load_detector(folder)
     images, latents = tensors.get("images"), tensors.get("latents")
     shape = (autoencoder.channels, autoencoder.size, autoencoder.size)
-    expected = tuple(autoencoder.latent_shape) if detector.input == LATENT else shape
-    if tuple(detector.input_shape) != expected:
-        raise UserError(
-            f"{folder}: the detector reads {detector.input}s of {tuple(detector.input_shape)}, the "
-            f"autoencoder has {expected}: they come from different worlds"
-        )
+    for part in (detector, *parts_of(detector)):
+        reads = LATENT if part.input == LATENT else IMAGE
+        expected = tuple(autoencoder.latent_shape) if reads == LATENT else shape
+        if tuple(part.input_shape) != expected:
+            raise UserError(
+                f"{folder}: the detector reads {reads}s of {tuple(part.input_shape)}, the "
+                f"autoencoder has {expected}: they come from different worlds"
+            )
     if images is None or images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape:
         raise UserError(f"{folder / 'images.safetensors'} doesn't hold uint8 images of {shape}")
     if latents is not None and tuple(latents.shape) != (len(images), *autoencoder.latent_shape):
@@ -290,7 +290,7 @@ def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World: 
     world = World.build(autoencoder, detector, images, device, latents)
     judges, unseen = load_judges(folder, world.detector)
     trial = load_trial(folder)
-    if trial is not None and not trial.fits(expected, autoencoder.latent_shape):
+    if trial is not None and not trial.fits(detector.input_shape, autoencoder.latent_shape):
         raise UserError(f"{folder / 'trial.safetensors'} is of another world: make it again")
     examples = load_examples(folder)
     if examples is not None and tuple(examples.latents.shape[2:]) != autoencoder.latent_shape:

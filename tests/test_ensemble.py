@@ -18,7 +18,7 @@ import train_detector
 import train_ppo
 from agents.rollout import collect
 from agents.scripted import GradientAgent, NoneAgent
-from detectors.base import Detector
+from detectors.base import BOTH, Detection, Detector, portion_for
 from detectors.ensemble import EnsembleDetector
 from detectors.errors import UserError
 from detectors.gaussian import GaussianDetector
@@ -27,6 +27,7 @@ from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer
 from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector
+from detectors.tokens import at_size
 from detectors.training import Look
 from detectors.transformer import TransformerDetector
 from latent_env.artifacts import load_detector, save_autoencoder, save_detector
@@ -37,7 +38,7 @@ from latent_env.worlds import World, load_world, save_images
 
 CPU = torch.device("cpu")
 LATENT_SHAPE = (4, 5, 6)
-BOTH_INPUTS = pytest.mark.parametrize("reads", ["image", "latent"])
+ALL_INPUTS = pytest.mark.parametrize("reads", ["image", "latent", "both"])
 BY_PLACE = pytest.mark.parametrize("by_place", [False, True])
 
 
@@ -120,17 +121,34 @@ def test_a_saved_reconstruction_detector_says_the_same(by_place: bool, tmp_path:
 # --- the ensemble ---
 
 
+def coarse(images: Tensor) -> Tensor:
+    """Latents of sorts, ``(N, 3, 4, 4)``: the colours of large tokens."""
+    return torch.nn.functional.adaptive_avg_pool2d(images, 4)
+
+
+def own_word(part: Detector, new: tuple[Tensor, ...], joined: EnsembleDetector) -> Detection:
+    """What a part says by itself of what an ensemble is shown, its map as large as the ensemble's."""
+    found = part(*portion_for(part.input, new))
+    return Detection(found.score, at_size(found.map, 32)) if joined.input == BOTH else found
+
+
 def parts(reads: str) -> tuple[dict[str, Detector], ImageSource, Look, tuple[Tensor, ...]]:
     """A transformer and a second opinion; normal images or latents, how they are looked at, and new ones."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        if reads == "image":
+        if reads != "latent":
             trained = TransformerDetector(3, 32, width=16, depth=1, heads=2)
             torch.nn.init.normal_(trained.out.weight, std=0.5)
             second: Detector = reconstructing()
-            new = pictures(20, seed=5).float() / 255
+            new, normal = pictures(20, seed=5).float() / 255, pictures(40, seed=4)
             look: Look = lambda images: (images, blurred(images))  # noqa: E731
-            return {"transformer": trained.eval(), "second": second}, pictures(40, seed=4), look, look(new)
+            if reads == "both":
+                small = coarse(normal.float() / 255)
+                second = GaussianDetector(tuple(small.shape[1:]))
+                second.fit(small, torch.ones(3), 0)
+                second.calibrate(small)
+                look = lambda images: (images, blurred(images), coarse(images))  # noqa: E731
+            return {"transformer": trained.eval(), "second": second}, normal, look, look(new)
         latents = torch.randn(60, *LATENT_SHAPE)
         of_latents = LatentTransformer(LATENT_SHAPE, 30, width=16, depth=1, heads=2).eval()
         of_latents.memory.remember(latents[:30], torch.arange(30))
@@ -149,13 +167,13 @@ def ensemble(reads: str, *weights: float) -> tuple[EnsembleDetector, tuple[Tenso
     return joined, new
 
 
-@BOTH_INPUTS
+@ALL_INPUTS
 @pytest.mark.parametrize(("weights", "name"), [((1, 0), "transformer"), ((0, 1), "second")])
 def test_alone_a_part_orders_images_as_it_always_does(
     reads: str, weights: tuple[float, float], name: str
 ) -> None:
     joined, new = ensemble(reads, *weights)
-    found, own = joined(*new), joined.named_parts()[name](*new)
+    found, own = joined(*new), own_word(joined.named_parts()[name], new, joined)
     assert joined.input == reads
     assert joined.input_shape == tuple(new[0].shape[1:])
     assert found.score.argsort().tolist() == own.score.argsort().tolist()
@@ -164,15 +182,15 @@ def test_alone_a_part_orders_images_as_it_always_does(
     assert float(correlation[0, 1]) == pytest.approx(1, abs=1e-4)
 
 
-@BOTH_INPUTS
+@ALL_INPUTS
 def test_parts_are_added_in_deviations_of_normal_images(reads: str) -> None:
     made, normal, look, new = parts(reads)
     joined = EnsembleDetector(made, (0.3, 0.7))
     joined.requires_grad_(False).calibrate(normal, look)
-    floats = normal[:].float() / (255 if reads == "image" else 1)
+    floats = normal[:].float() / (1 if reads == "latent" else 255)
     expected, maps = torch.zeros(()), torch.zeros(())
     for part, weight in zip(made.values(), (0.3, 0.7), strict=True):
-        usual, found = part(*look(floats)), part(*new)
+        usual, found = own_word(part, look(floats), joined), own_word(part, new, joined)
         expected = expected + weight * (found.score - usual.score.mean()) / usual.score.std(correction=0)
         maps = maps + weight * (found.map - usual.map.mean()) / usual.map.std(correction=0)
     detection = joined(*new)
@@ -185,7 +203,7 @@ def test_parts_are_added_in_deviations_of_normal_images(reads: str) -> None:
     assert float(known.map.flatten(1).amax(1).quantile(0.95)) == pytest.approx(0, abs=1e-3)
 
 
-@BOTH_INPUTS
+@ALL_INPUTS
 def test_a_saved_ensemble_is_one_artifact_that_says_the_same(reads: str, tmp_path: Path) -> None:
     joined, new = ensemble(reads, 0.4, 0.6)
     save_detector(tmp_path, joined)
@@ -196,7 +214,7 @@ def test_a_saved_ensemble_is_one_artifact_that_says_the_same(reads: str, tmp_pat
         assert torch.equal(one, other)
 
 
-@BOTH_INPUTS
+@ALL_INPUTS
 def test_gradients_reach_what_is_judged(reads: str) -> None:
     joined, new = ensemble(reads, 0.5, 0.5)
     moving = new[0].clone().requires_grad_()
@@ -208,8 +226,12 @@ def test_gradients_reach_what_is_judged(reads: str) -> None:
 
 def test_what_cannot_be_an_ensemble_is_refused(tmp_path: Path) -> None:
     images, latents = parts("image")[0], parts("latent")[0]
-    with pytest.raises(ValueError, match="read the same"):
-        EnsembleDetector({"one": images["transformer"], "other": latents["second"]}, (1, 1))
+    for one, other in [
+        (images["second"], reconstructing(8)),
+        (latents["second"], GaussianDetector((2, 2, 2))),
+    ]:
+        with pytest.raises(ValueError, match="of one shape"):
+            EnsembleDetector({"one": one, "other": other}, (1, 1))
     for weights in [(1,), (0, 0), (-1, 2)]:
         with pytest.raises(ValueError, match="weights"):
             EnsembleDetector(images, weights)
@@ -225,19 +247,26 @@ def test_what_cannot_be_an_ensemble_is_refused(tmp_path: Path) -> None:
             load_detector(tmp_path)
 
 
-def joined_world() -> World:
+def joined_world(second: str) -> World:
     """A world whose detector is an ensemble."""
     world = load_world("digits", CPU)
-    size = world.autoencoder.size
-    second = ReconstructionDetector(1, size)
-    second.calibrate(world.images, world.autoencoder)
-    joined = EnsembleDetector({"transformer": world.detector, "reconstruction": second}, (0.5, 0.5))
-    joined.requires_grad_(False).eval().calibrate(world.images, world.look)
+    beside: Detector
+    if second == "reconstruction":
+        beside = ReconstructionDetector(1, world.autoencoder.size)
+        beside.calibrate(world.images, world.autoencoder)
+    else:
+        beside = KnnDetector(world.autoencoder.latent_shape)
+        beside.fit(world.latents[::2], world.autoencoder.natural_scales, 0)
+        beside.calibrate(world.latents[1::2])
+    joined = EnsembleDetector({"transformer": world.detector, second: beside}, (0.5, 0.5))
+    joined.requires_grad_(False).eval()
+    joined.calibrate(world.images, lambda batch: world.autoencoder.shown(batch, joined.input))
     return world.with_detector(joined)
 
 
-def test_an_environment_with_an_ensemble(tmp_path: Path) -> None:
-    world = joined_world()
+@pytest.mark.parametrize("second", ["reconstruction", "knn"])
+def test_an_environment_with_an_ensemble(second: str, tmp_path: Path) -> None:
+    world = joined_world(second)
     save_autoencoder(tmp_path, world.autoencoder)
     save_images(tmp_path, world.images)
     save_detector(tmp_path, world.detector)
@@ -343,8 +372,48 @@ def test_the_reconstruction_error_from_nothing(tmp_path: Path, run_here: RunHere
     assert "detector: using" in error
 
 
+def test_all_that_can_give_a_second_opinion_on_images_are_asked(tmp_path: Path, run_here: RunHere) -> None:
+    rivals = "detector.rivals=[knn]"
+    code, out, error = run_here(
+        train_detector.main, "train_detector", *TINY, "detector=ensemble", rivals, cwd=tmp_path
+    )
+    assert code == 0, error
+    run = only_run(tmp_path, "detector")
+    told = json.loads((run / "second_opinion.json").read_text())
+    (tried,) = (value for value in told.values() if isinstance(value, dict))
+    assert set(tried) == {"reconstruction", "knn", "knn_by_place", "gaussian"}
+    assert f"{told['second']}_image_AUROC" in held(run)
+    assert "knn" in out.splitlines()[0]
+
+
+@pytest.mark.parametrize("agent", ["gradient", "ppo"])
+def test_an_agent_works_where_the_second_opinion_reads_latents(
+    agent: str, tmp_path: Path, run_here: RunHere
+) -> None:
+    tiny = [*TINY_AGENT, "detector=ensemble", "detector.second=[knn]", f"agent={agent}", "share=0.5"]
+    code, out, error = run_here(train_ppo.main, "train_ppo", *tiny, cwd=tmp_path)
+    assert code == 0, error
+    assert "image_AUROC" in out
+    for stage in ("detector", "agent"):
+        joined = load_detector(only_run(tmp_path, stage))
+        assert isinstance(joined, EnsembleDetector)
+        assert joined.input == "both"
+    assert gym.make("LatentAug-v0", artifacts=str(only_run(tmp_path, "agent"))).reset(seed=0)
+
+
+def test_a_part_of_another_world_is_refused(tmp_path: Path) -> None:
+    world = joined_world("knn")
+    save_autoencoder(tmp_path, world.autoencoder)
+    save_images(tmp_path, world.images)
+    parts = world.detector.named_parts()  # type: ignore[attr-defined]
+    foreign = EnsembleDetector({"transformer": parts["transformer"], "knn": KnnDetector((4, 2, 2))}, (1, 0))
+    save_detector(tmp_path, foreign)
+    with pytest.raises(UserError, match="they come from different worlds"):
+        load_world(str(tmp_path), CPU)
+
+
 def test_an_ensemble_from_nothing(tmp_path: Path, run_here: RunHere) -> None:
-    tiny = [*TINY, "detector=ensemble"]
+    tiny = [*TINY, "detector=ensemble", "detector.second=[reconstruction]"]
     code, out, error = run_here(train_detector.main, "train_detector", *tiny, "export=out", cwd=tmp_path)
     assert code == 0, error
     run = only_run(tmp_path, "detector")
@@ -407,7 +476,6 @@ def test_pretrained_eyes(tmp_path: Path, run_here: RunHere) -> None:
 
 MISTAKES = [
     (["detector.second=[nobody]"], "detector.second=nobody is unknown: choose among reconstruction"),
-    (["detector.second=[knn]"], "detector.second=knn doesn't read what the transformer reads"),
     (
         ["detector.second=[reconstruction]", "detector.input=latent"],
         "detector.second=reconstruction doesn't read what the transformer reads, with detector.input=latent: "

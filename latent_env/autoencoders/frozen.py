@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from detectors.base import IMAGE, LATENT
 from detectors.images import ImageSource, at_once, spread_over
 from detectors.tokens import as_tokens
 
@@ -122,6 +123,13 @@ class FrozenAutoencoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The reconstruction of ``images``."""
         return self.decode(self.encode(images))
+
+    def shown(self, images: Tensor, reads: str) -> tuple[Tensor, ...]:
+        """What is shown to a detector that ``reads`` ``images (B, C, H, W)``, their latents, or both."""
+        if reads == IMAGE:
+            return images, self(images)
+        latents = self.encode(images)
+        return (latents,) if reads == LATENT else (images, self.decode(latents), latents)
 
     def in_parts(self, latents: Tensor) -> Tensor:
         """Whitened latents ``(N, *latent_shape)`` decoded, some at a time."""
