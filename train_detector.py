@@ -213,13 +213,12 @@ def distance_stage(job: Job[DetectorRun]) -> Run:
     """A detector that needs no training and no decoder, on the latents of the eyes alone."""
     config = job.config.detector
     eyes = eyes_stage(job)
-    scales = eyes.encoder.natural_scales
     run = job.run("detector", config.name, distance_settings(job))
     if run.complete:
         say(f"detector: using {run.path}")
         return run
     run.begin()
-    detector = fit_distances(new_distances(config, eyes), eyes, scales, job.config.seed)
+    detector = fit_distances(new_distances(config, eyes), eyes, job.config.seed)
     save_detector(run.path, detector)
     evaluation = evaluate_latents(detector, eyes.latents("test"), job.dataset.test, "test")
 

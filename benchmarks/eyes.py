@@ -100,10 +100,9 @@ def measure(overrides: list[str], seeds: int, split: str) -> dict[str, list[dict
         job = job_of(overrides, seed)
         config = checked(job, split)
         eyes = job.keep_eyes(eyes or pretrained_eyes(job, config))
-        scales = eyes.encoder.natural_scales
         detectors: dict[str, Detector] = {TRAINED: trained(job, eyes)}
         for name, make in RIVALS.items():
-            detectors[name] = fit_distances(make(eyes.encoder.latent_shape), eyes, scales, seed)
+            detectors[name] = fit_distances(make(eyes.encoder.latent_shape), eyes, seed)
         for name, detector in detectors.items():
             evaluation = evaluate_latents(detector, eyes.latents(split), getattr(job.dataset, split))
             found[name].append(evaluation.metrics)

@@ -17,7 +17,7 @@ from detectors.training import Look, score
 from latent_env.artifacts import load_detector, save_detector, write_json
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.latents import Eyes, some_normal
-from latent_env.rivals import fit_distances, fit_reconstruction
+from latent_env.rivals import fit_reconstruction, usual_distances
 from latent_env.runs import Run
 from latent_env.second_opinion import choose
 
@@ -129,5 +129,4 @@ def second_detector(job: Job[DetectorRun], name: str, autoencoder: FrozenAutoenc
     if name == RECONSTRUCTION:
         channels, size = job.dataset.channels, job.dataset.size
         return fit_reconstruction(ReconstructionDetector(channels, size), autoencoder, eyes)
-    detector = DISTANCES[name](eyes.encoder.latent_shape)
-    return fit_distances(detector, eyes, eyes.encoder.natural_scales, job.config.seed)
+    return usual_distances(name, eyes, job.config.seed)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from detectors.distance import DistanceDetector
 from detectors.errors import UserError
 from detectors.images import ImageSource, at_once, spread_over, spread_positions
 from latent_env.artifacts import write_atomically
@@ -63,6 +64,8 @@ class Eyes:
         self.nearest: dict[tuple[Any, ...], Tensor] = {}
         """What detectors' memories found while they were trained, by what it depends on: the next ones
         remember the same."""
+        self.fitted: dict[tuple[str, int], DistanceDetector] = {}
+        """Detectors that measure distances from its normal latents, by name and seed."""
 
     def latents(self, split: str) -> ImageSource:
         """The whitened latents ``(N, *latent_shape)`` of ``train``, ``valid`` or ``test``, in half precision.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from detectors.distance import DistanceDetector
 from detectors.errors import UserError
 from detectors.images import spread_over
@@ -31,10 +29,10 @@ def check_rivals(names: Sequence[str]) -> None:
             raise UserError(f"detector.rivals={name} is unknown: choose among {known}")
 
 
-def fit_distances(detector: DistanceDetector, eyes: Eyes, scales: Tensor, seed: int) -> DistanceDetector:
+def fit_distances(detector: DistanceDetector, eyes: Eyes, seed: int) -> DistanceDetector:
     """``detector`` after a look at the normal training latents; its zero comes from validation."""
     detector = detector.to(eyes.device)
-    train = eyes.latents("train")
+    train, scales = eyes.latents("train"), eyes.encoder.natural_scales
     if isinstance(detector, KnnDetector):
         with progress_bar("memory bank", detector.bank_size) as bar:
             detector.fit(train, scales, seed, bar.update)
@@ -43,6 +41,16 @@ def fit_distances(detector: DistanceDetector, eyes: Eyes, scales: Tensor, seed: 
         detector.fit(train, scales, seed)
     detector.calibrate(eyes.normal_validation())
     return detector.requires_grad_(False).eval()
+
+
+def usual_distances(name: str, eyes: Eyes, seed: int) -> DistanceDetector:
+    """The detector ``name`` as it is by default, fitted to these eyes; whoever asks again gets the same one.
+
+    What it knows doesn't depend on anything that is trained beside it.
+    """
+    if (name, seed) not in eyes.fitted:
+        eyes.fitted[name, seed] = fit_distances(DISTANCES[name](eyes.encoder.latent_shape), eyes, seed)
+    return eyes.fitted[name, seed]
 
 
 def fit_reconstruction(
@@ -59,13 +67,13 @@ def fit_reconstruction(
 
 def judge_rivals(names: Sequence[str], world: World, eyes: Eyes, seed: int) -> dict[str, Evaluation]:
     """What each of the named rivals says of the test split, with the world's eyes."""
-    found, scales = {}, world.autoencoder.natural_scales
+    found = {}
     for name in names:
         if name == RECONSTRUCTION:
             error = ReconstructionDetector(eyes.dataset.channels, eyes.dataset.size)
             rival = world.with_detector(fit_reconstruction(error, world.autoencoder, eyes))
             found[name] = evaluate(rival, eyes.dataset.test, label=f"test, {name}")
             continue
-        detector = fit_distances(DISTANCES[name](eyes.encoder.latent_shape), eyes, scales, seed)
+        detector = usual_distances(name, eyes, seed)
         found[name] = evaluate_latents(detector, eyes.latents("test"), eyes.dataset.test, f"test, {name}")
     return found
