@@ -124,6 +124,8 @@ def find(runs: Iterable[Planned], out: Path, folder: Path) -> None:
 
 def look_for(run: Planned, log: Path) -> Outcome:
     """Whether a run is there."""
+    # To find a folder nothing is computed, and what number of threads would be best takes a while to measure.
+    run = replace(run, place=(*run.place, "threads=1"))
     with quiet(log):
         try:
             found = agent_run(job_of(run))
