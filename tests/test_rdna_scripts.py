@@ -162,7 +162,10 @@ def test_with_pretrained_eyes_it_looks_at_the_images(tmp_path: Path, run_here: R
         (["detector.adversarial=much"], "detector.adversarial=much must be a number"),
         (["detector.width=0"], "detector.width=0 must be above 0"),
         (["detector.depth=2"], "detector.depth=2 is an unknown key: detector has adversarial"),
-        (["detector=ensemble", "detector.second=[rdma]"], "choose among reconstruction, knn, knn_by_place, gaussian, rdna"),
+        (
+            ["detector=ensemble", "detector.second=[rdma]"],
+            "choose among reconstruction, knn, knn_by_place, gaussian, rdna",
+        ),
     ],
 )
 def test_a_mistake_is_one_clear_line(
