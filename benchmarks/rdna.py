@@ -21,8 +21,8 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 
 from benchmarks.asking import asked, asking
-from benchmarks.augmentation.plan import DATASETS, Data
 from benchmarks.augmentation.records import commit
+from benchmarks.augmentation.tables import DATASETS, Data
 from benchmarks.rdna_report import Outcome, Setting, write_report
 from conf.choices import CONF
 from conf.detector_learning import learn_alone

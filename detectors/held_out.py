@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from detectors.draws import uniform
 from detectors.errors import UserError
-from detectors.synthesis import Synthetic, labelled, perlin_noise, shows, uniform, until_shown
+from detectors.perlin import perlin_noise
+from detectors.synthesis import Synthetic, labelled, shows, until_shown
 
 _REDRAWS = 12
 """Places to look for something to bend, blur or fill, before an image is shaded instead."""

@@ -6,17 +6,18 @@ anomalies on every device. A mask marks what can be *seen*: pixels that changed 
 `VISIBLE`. Outside the mask an image is exactly what it was, and no mask is empty.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from detectors.draws import choices, uniform
 from detectors.errors import UserError
 from detectors.images import ImageSource
 from detectors.mixing import Mix
+from detectors.perlin import perlin_shapes
+from detectors.textures import mirrored, procedural, read, recoloured
 
 VISIBLE = 0.02
 """A pixel has changed if some channel moved by more than this, of the range [0, 1]."""
@@ -26,9 +27,6 @@ _LEAST_VISIBLE = 0.25
 
 _REDRAWS = 3
 """Tries to find a patch that shows, before one is tinted until it does."""
-
-_PIXELS_A_PERIOD = 4
-"""Perlin noise of shorter periods is grain, not a shape."""
 
 
 @dataclass(frozen=True)
@@ -72,42 +70,18 @@ def perlin(
     pool = images if pool is None else pool
     batch, channels, height, width = images.shape
     if textures is None:
-        texture = _procedural_textures(images, pool, generator)
+        texture = procedural(images, pool, generator)
     elif tuple(textures.shape[1:]) == tuple(images.shape[1:]):
-        texture = _mirrored(textures, images, generator)
+        texture = mirrored(textures, images, generator)
     else:
         raise UserError(
             f"textures are {tuple(textures.shape[1:])} (C, H, W), the images "
             f"{(channels, height, width)}: convert and resize the textures to match"
         )
-    region = _perlin_shapes(batch, (height, width), generator, images.device)
+    region = perlin_shapes(batch, (height, width), generator, images.device)
     share = 0.8 * uniform((batch, 1, 1, 1), generator, images)
-    blend = (1 - share) * _recoloured(texture, generator) + share * images
+    blend = (1 - share) * recoloured(texture, generator) + share * images
     return labelled(images, torch.where(region, blend, images), region)
-
-
-def perlin_noise(
-    batch: int,
-    size: tuple[int, int],
-    periods: Tensor | tuple[int, int],
-    generator: torch.Generator,
-    device: torch.device | str = "cpu",
-) -> Tensor:
-    """Perlin noise (B, H, W) in [-1, 1], with `periods` along height and width: (B, 2) or a pair.
-
-    Each pixel is a sum over its four lattice corners of weight x (gradient · offset). The weight
-    is a product of one number a row and one a column, so the sum over the whole lattice is a pair
-    of matrix products, and every sample may have its own number of periods.
-    """
-    counts = torch.as_tensor(periods, dtype=torch.float32).expand(batch, 2)
-    nodes = math.ceil(counts.max()) + 1
-    angles = 2 * math.pi * torch.rand(batch, nodes, nodes, generator=generator)
-    angles, counts = angles.to(device), counts.to(device)
-    offset_y, weight_y = _lattice(size[0], counts[:, 0], nodes)
-    offset_x, weight_x = _lattice(size[1], counts[:, 1], nodes)
-    along_y = (weight_y * offset_y) @ angles.sin() @ weight_x.mT
-    along_x = weight_y @ angles.cos() @ (weight_x * offset_x).mT
-    return math.sqrt(2) * (along_y + along_x)
 
 
 class ImageSynthesis:
@@ -132,11 +106,6 @@ class ImageSynthesis:
             synthetic = kind(images[rows], generator, images)
             altered[rows], masks[rows] = synthetic.images, synthetic.masks
         return Synthetic(altered, masks)
-
-
-def uniform(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
-    """U(0, 1) drawn on the CPU, then moved to the device and kind of number of `like`."""
-    return torch.rand(shape, generator=generator).to(like)
 
 
 def until_shown(
@@ -199,8 +168,8 @@ def _paste(images: Tensor, pool: Tensor, generator: torch.Generator) -> tuple[Te
     region = (inside_y[:, :, None] & inside_x[:, None, :])[:, None]  # (B, 1, H, W)
 
     own = (draws[7] < 0.5)[:, :, None, None]
-    source = torch.where(own, images, pool[_choices(batch, len(pool), generator, images)])
-    source = _read(source, (y - top + from_top) % height, (x - left + from_left) % width)
+    source = torch.where(own, images, pool[choices(batch, len(pool), generator, images)])
+    source = read(source, (y - top + from_top) % height, (x - left + from_left) % width)
     brightness = (0.9 + 0.2 * draws[8])[:, :, None, None]
     patch = (source * brightness).clamp(0, 1).to(images.dtype)
     return torch.where(region, patch, images), region
@@ -219,124 +188,3 @@ def _floor(draw: Tensor, greatest: Tensor) -> Tensor:
 def _range(size: int, like: Tensor) -> Tensor:
     """The pixel numbers (size,) of an axis."""
     return torch.arange(size, device=like.device)
-
-
-def _choices(batch: int, number: int, generator: torch.Generator, like: Tensor) -> Tensor:
-    """Whole numbers (B,) below `number`."""
-    return torch.randint(number, (batch,), generator=generator).to(like.device)
-
-
-def _read(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Image b at rows[b] x columns[b]: (B, C, H, W), (B, H), (B, W) to (B, C, H, W)."""
-    by_row = rows.long()[:, None, :, None].expand(images.shape)
-    by_column = columns.long()[:, None, None, :].expand(images.shape)
-    return images.gather(2, by_row).gather(3, by_column)
-
-
-def _lattice(size: int, periods: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
-    """Offset and weight (B, size, nodes) of every pixel centre to every lattice node of an axis."""
-    centres = (torch.arange(size, device=periods.device) + 0.5) / size
-    offset = centres[:, None] * periods[:, None, None] - torch.arange(nodes, device=periods.device)
-    near = (1 - offset.abs()).clamp(min=0)
-    return offset, near**3 * (near * (near * 6 - 15) + 10)
-
-
-def _perlin_shapes(
-    batch: int, size: tuple[int, int], generator: torch.Generator, device: torch.device
-) -> Tensor:
-    """Blobs (B, 1, H, W) bool, none empty."""
-    most = torch.tensor([min(5, int(math.log2(max(1, n // _PIXELS_A_PERIOD)))) for n in size])
-    powers = torch.rand(batch, 2, generator=generator) * (most + 1)
-    noise = perlin_noise(batch, size, 2 ** powers.floor(), generator, device)
-    noise = _turned(noise[:, None], generator)
-    # Noise and its negative are equally likely: take the one that reaches higher.
-    low, high = noise.amin((1, 2, 3), keepdim=True), noise.amax((1, 2, 3), keepdim=True)
-    noise, peak = torch.where(high < -low, -noise, noise), high.maximum(-low)
-    return noise >= (0.75 * peak).clamp(max=0.5)
-
-
-def _turned(noise: Tensor, generator: torch.Generator) -> Tensor:
-    """Noise (B, 1, H, W) turned by U(-90°, 90°); what comes into view mirrors what was there."""
-    batch, _, height, width = noise.shape
-    angle = math.pi * (uniform((batch,), generator, noise) - 0.5)
-    sin, cos, zero = angle.sin(), angle.cos(), torch.zeros_like(angle)
-    rows = [cos, -sin * height / width, zero, sin * width / height, cos, zero]
-    grid = functional.affine_grid(
-        torch.stack(rows, 1).view(batch, 2, 3), list(noise.shape), align_corners=False
-    )
-    return functional.grid_sample(noise, grid, padding_mode="reflection", align_corners=False)
-
-
-def _mirrored(textures: ImageSource, images: Tensor, generator: torch.Generator) -> Tensor:
-    """A texture for each of the images, chosen at random, mirrored along either axis half of the time."""
-    batch = len(images)
-    index = torch.randint(len(textures), (batch,), generator=generator)
-    chosen = textures[index.to(textures.device)].to(images) / 255
-    for axis in (2, 3):
-        flip = uniform((batch, 1, 1, 1), generator, images) < 0.5
-        chosen = torch.where(flip, chosen.flip(axis), chosen)
-    return chosen
-
-
-def _recoloured(texture: Tensor, generator: torch.Generator) -> Tensor:
-    """Texture (B, C, H, W) at another contrast and brightness, inverted half of the time."""
-    gain, shift, sign = uniform((3, len(texture), 1, 1, 1), generator, texture)
-    contrast = torch.where(sign < 0.5, 0.5 + gain, -0.5 - gain)
-    recoloured: Tensor = 0.5 + contrast * (texture - 0.5) + 0.5 * (shift - 0.5)
-    return recoloured.clamp(0, 1)
-
-
-def _procedural_textures(images: Tensor, pool: Tensor, generator: torch.Generator) -> Tensor:
-    """A texture (B, C, H, W) in [0, 1] for every image, each of one of the kinds."""
-    makers = (_shuffled, _smooth, _grain, _stripes)
-    kinds = torch.randint(len(makers), (len(images),), generator=generator)
-    textures = torch.empty_like(images)
-    for index, maker in enumerate(makers):
-        rows = (kinds == index).nonzero().flatten()
-        if len(rows):
-            textures[rows.to(images.device)] = maker(len(rows), pool, generator)
-    return textures
-
-
-def _shuffled(batch: int, pool: Tensor, generator: torch.Generator) -> Tensor:
-    """Images of the pool whose bands of rows, and of columns, changed places."""
-    chosen = pool[_choices(batch, len(pool), generator, pool)]
-    rows, columns = (_shuffled_bands(batch, n, generator, pool) for n in pool.shape[2:])
-    return _read(chosen, rows, columns)
-
-
-def _shuffled_bands(batch: int, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
-    """The numbers below `size` (B, size) in about eight bands of random order."""
-    band = torch.arange(size) // max(1, size // 8)
-    keys = torch.rand(batch, int(band[-1]) + 1, generator=generator)[:, band]
-    return keys.argsort(dim=1, stable=True).to(like.device)
-
-
-def _smooth(batch: int, pool: Tensor, generator: torch.Generator) -> Tensor:
-    """Clouds of colour, about four across."""
-    return _enlarged_noise(batch, 4, 4, pool, generator)
-
-
-def _grain(batch: int, pool: Tensor, generator: torch.Generator) -> Tensor:
-    """Noise of about two pixels."""
-    height, width = pool.shape[2:]
-    return _enlarged_noise(batch, height // 2, width // 2, pool, generator)
-
-
-def _enlarged_noise(batch: int, rows: int, columns: int, pool: Tensor, generator: torch.Generator) -> Tensor:
-    """Noise of rows x columns values, enlarged to the size of the pool's images."""
-    noise = uniform((batch, pool.shape[1], rows, columns), generator, pool)
-    return functional.interpolate(noise, pool.shape[2:], mode="bilinear", align_corners=False)
-
-
-def _stripes(batch: int, pool: Tensor, generator: torch.Generator) -> Tensor:
-    """Stripes between two colours, 2 to 10 across the image, at any angle."""
-    height, width = pool.shape[2:]
-    angle, number, phase = uniform((3, batch, 1, 1), generator, pool)
-    angle, phase, cycles = 2 * math.pi * angle, 2 * math.pi * phase, 2 + 8 * number
-    y = torch.linspace(0, 1, height, device=pool.device, dtype=pool.dtype)[:, None]
-    x = torch.linspace(0, 1, width, device=pool.device, dtype=pool.dtype)
-    along = angle.sin() * y + angle.cos() * x
-    wave = (2 * math.pi * cycles * along + phase).sin()[:, None] / 2 + 0.5
-    first, second = uniform((2, batch, pool.shape[1], 1, 1), generator, pool)
-    return torch.lerp(first, second, wave)

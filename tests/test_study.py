@@ -29,11 +29,12 @@ import benchmarks.augmentation.__main__ as command
 from benchmarks.augmentation.collect import Row, Scores, collect
 from benchmarks.augmentation.comparisons import Drawn, compare_all, compare_pairs
 from benchmarks.augmentation.pictures import MOST_BYTES, first_rows, save_small
-from benchmarks.augmentation.plan import DATASETS, SETTINGS, Choice, Plan, Planned, commands, make_plan
+from benchmarks.augmentation.plan import Choice, Plan, Planned, commands, make_plan
 from benchmarks.augmentation.records import FAILED, STOPPED, WHOLE, Outcome, Records
 from benchmarks.augmentation.runner import batches, make
 from benchmarks.augmentation.running import composed
 from benchmarks.augmentation.statistics import over_seeds, over_seeds_and_images, resampled, widening
+from benchmarks.augmentation.tables import DATASETS, SETTINGS
 from detectors.errors import UserError
 from detectors.metrics import image_AP, image_AUROC, paired_bootstrap
 from latent_env.data import Split

@@ -4,7 +4,8 @@ import torch
 from scipy import ndimage
 
 from detectors.errors import UserError
-from detectors.synthesis import VISIBLE, ImageSynthesis, cutpaste, perlin, perlin_noise
+from detectors.perlin import perlin_noise
+from detectors.synthesis import VISIBLE, ImageSynthesis, cutpaste, perlin
 
 _MIX = ImageSynthesis({"cutpaste": 1.0, "perlin": 1.0})
 _MAKERS = pytest.mark.parametrize("make", [cutpaste, perlin, _MIX], ids=["cutpaste", "perlin", "mix"])

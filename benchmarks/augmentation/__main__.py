@@ -25,25 +25,13 @@ from benchmarks.augmentation.collect import collect
 from benchmarks.augmentation.comparisons import by_place, compare_all
 from benchmarks.augmentation.figures import draw_figures
 from benchmarks.augmentation.findings import Findings
-from benchmarks.augmentation.plan import (
-    AGENTS,
-    DATASETS,
-    SETTINGS,
-    SHORT,
-    TRACKS,
-    USUAL_AGENTS,
-    VARIANTS,
-    Choice,
-    Plan,
-    Planned,
-    commands,
-    make_plan,
-)
+from benchmarks.augmentation.plan import Choice, Plan, Planned, commands, make_plan
 from benchmarks.augmentation.records import FAILED, MISSING, Records, commit
 from benchmarks.augmentation.report import write_report
 from benchmarks.augmentation.runner import find, make
 from benchmarks.augmentation.running import check_keys, job_of
 from benchmarks.augmentation.sections import verdict_text
+from benchmarks.augmentation.tables import AGENTS, DATASETS, SETTINGS, SHORT, TRACKS, USUAL_AGENTS, VARIANTS
 from benchmarks.augmentation.wording import without_places
 from conf.launch import INTERRUPTED, MISTAKE
 from detectors.errors import UserError

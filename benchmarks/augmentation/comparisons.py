@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.augmentation.collect import METRICS, Row
-from benchmarks.augmentation.plan import DEFAULT, FOCUS
 from benchmarks.augmentation.statistics import (
     OF_IMAGES,
     Estimate,
@@ -18,6 +17,7 @@ from benchmarks.augmentation.statistics import (
     over_seeds_and_images,
     resampled,
 )
+from benchmarks.augmentation.tables import DEFAULT, FOCUS
 
 AGAINST = ("none", "random", "gradient")
 """What every agent is compared with, beside the rivals and, in a variant, itself without its keys.

@@ -9,8 +9,9 @@ from pathlib import Path
 from benchmarks.augmentation.collect import Row
 from benchmarks.augmentation.comparisons import Comparison, Place, by_place
 from benchmarks.augmentation.pictures import cases, samples
-from benchmarks.augmentation.plan import CURVES, DEFAULT, Planned
+from benchmarks.augmentation.plan import Planned
 from benchmarks.augmentation.plotting import MAIN_METRIC, forest, learning, over_number
+from benchmarks.augmentation.tables import CURVES, DEFAULT
 from latent_env.data import Split
 
 FOREST, LEARNING, CURVE, SAMPLES, CASES = "forest", "learning", "curve", "samples", "cases"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.augmentation.collect import Row
 from benchmarks.augmentation.comparisons import Comparison
 from benchmarks.augmentation.figures import Shown
-from benchmarks.augmentation.plan import DEFAULT, FOCUS
+from benchmarks.augmentation.tables import DEFAULT, FOCUS
 
 
 @dataclass(frozen=True)

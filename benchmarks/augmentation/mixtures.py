@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.augmentation.collect import Row
-from benchmarks.augmentation.plan import DEFAULT
 from benchmarks.augmentation.statistics import Estimate, over_seeds
+from benchmarks.augmentation.tables import DEFAULT
 
 Shares = tuple[tuple[str, float], ...]
 """Sources and how many of a batch's anomalies come from each; empty: image-space synthesis alone."""

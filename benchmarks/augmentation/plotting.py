@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.augmentation.collect import WITH, WITHOUT, Row
 from benchmarks.augmentation.comparisons import AGAINST, Comparison
-from benchmarks.augmentation.plan import AGENTS, CURVES, DEFAULT, Curve
+from benchmarks.augmentation.tables import AGENTS, CURVES, DEFAULT, Curve
 from latent_env.rendering import Picture, save_picture
 
 if TYPE_CHECKING:

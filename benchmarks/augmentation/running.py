@@ -14,8 +14,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from benchmarks.augmentation.plan import AGENTS, Planned
+from benchmarks.augmentation.plan import Planned
 from benchmarks.augmentation.records import FAILED, STOPPED, WHOLE, Outcome
+from benchmarks.augmentation.tables import AGENTS
 from conf.choices import CONF
 from conf.job import Job, start_job
 from conf.launch import mistakes_explained

@@ -12,10 +12,11 @@ from benchmarks.augmentation.comparisons import AGAINST, Comparison
 from benchmarks.augmentation.figures import CASES, CURVE, FOREST, LEARNING, SAMPLES
 from benchmarks.augmentation.findings import Findings
 from benchmarks.augmentation.mixtures import mixtures_of
-from benchmarks.augmentation.plan import DEFAULT, commands
+from benchmarks.augmentation.plan import commands
 from benchmarks.augmentation.plotting import MAIN_METRIC, PIXELS
 from benchmarks.augmentation.records import FAILED
 from benchmarks.augmentation.standings import means, other_agents, rivals
+from benchmarks.augmentation.tables import DEFAULT
 from benchmarks.augmentation.wording import cell, code, count, one_line, spread, table
 
 ASKED = """\

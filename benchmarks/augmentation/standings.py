@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from benchmarks.augmentation.collect import Row
 from benchmarks.augmentation.comparisons import AGAINST
 from benchmarks.augmentation.findings import Findings
-from benchmarks.augmentation.plan import DEFAULT, USUAL_AGENTS
 from benchmarks.augmentation.plotting import MAIN_METRIC, PIXELS
+from benchmarks.augmentation.tables import DEFAULT, USUAL_AGENTS
 from benchmarks.augmentation.wording import cell, spread, table
 
 
