@@ -15,11 +15,14 @@ import pytest
 import torch
 from miniatures import Miniature, make_mvtec
 from omegaconf import DictConfig
+from preparations import Setup, make_folder
 
 import latent_env  # noqa: F401 - registers the environments
 from conf import launch
 from detectors.transformer import TransformerDetector
 from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder
+from latent_env.data import Source, preparation
+from latent_env.data.decoding import decode_all
 from latent_env.worlds import World
 
 ROOT = Path(__file__).parents[1]
@@ -93,6 +96,25 @@ def data(tmp_path: Path) -> Path:
 def widget(tmp_path: Path) -> Miniature:
     """A small category in MVTec AD's layout."""
     return make_mvtec(tmp_path / "widget")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Setup:
+    """A small folder of files that is to be prepared."""
+    return Setup(make_folder(tmp_path / "data" / "mine"), tmp_path / "prepared")
+
+
+@pytest.fixture
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the sources that were decoded, in order."""
+    done: list[str] = []
+
+    def counting(source: Source, *rest: object) -> dict[str, object]:
+        done.append(source.name)
+        return decode_all(source, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(preparation, "decode_all", counting)
+    return done
 
 
 def run_script(

@@ -1,4 +1,4 @@
-"""Files as they really are: odd ones are read rightly, bad ones are named, or skipped if one wants that."""
+"""Bad files and hopeless data sets are named, or bad files skipped if one wants that; odd names are read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 import struct
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 from miniatures import SIDE, Miniature, make_bmad, make_mvtec, read, save
 from numpy.typing import NDArray
+from oddities import ANOMALY, MASK, TRAIN, load, noise
 from PIL import Image
 
 from detectors.errors import UserError
 from latent_env.data import (
     MVTEC,
-    Dataset,
     Parts,
     Problems,
     Splitting,
@@ -33,23 +33,7 @@ from latent_env.data import (
     folder_source,
     mnist_source,
 )
-from latent_env.data.images import open_image, open_mask, shrink_image, shrink_mask
-
-Pixels = NDArray[np.uint8]
-
-ORIENTATION = 0x0112
-
-
-def load(
-    root: Path, tmp_path: Path, problems: Problems | None = None, channels: int | None = None
-) -> Dataset:
-    problems = problems or Problems()
-    source = folder_source(root, "", Parts(), Splitting(valid_fraction=0.34), problems, channels)
-    return read(source, tmp_path, problems)
-
-
-def noise(*shape: int) -> Pixels:
-    return np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+from latent_env.data.images import open_image
 
 
 def png_claiming(width: int, height: int) -> bytes:
@@ -64,8 +48,6 @@ def png_claiming(width: int, height: int) -> bytes:
 
 
 # --- bad files, one by one ---
-
-TRAIN, ANOMALY, MASK = "train/good/002.png", "test/dent/001.png", "ground_truth/dent/001_mask.png"
 
 
 @dataclass(frozen=True)
@@ -470,342 +452,3 @@ def test_anomalies_of_one_name_are_both_read_without_masks(tmp_path: Path, widge
     shutil.rmtree(widget.root / "ground_truth")
     widget.masked = False
     widget.check(load(widget.root, tmp_path))
-
-
-# --- odd images that are read all the same ---
-
-
-def read_image(tmp_path: Path, write: Callable[[Path], object], ending: str, channels: int = 3) -> Pixels:
-    """What a data set holds of an image, ``(C, H, W)``."""
-    widget = make_mvtec(tmp_path / "odd", defects=["dent"])
-    shutil.rmtree(widget.root / "ground_truth")
-    write(widget.root / f"test/dent/odd{ending}")
-    dataset = load(widget.root, tmp_path, channels=channels)
-    row = dataset.test.names.index(f"test/dent/odd{ending}")
-    return np.asarray(dataset.test.images[row])
-
-
-GREY, COLOUR = noise(SIDE, SIDE), noise(SIDE, SIDE, 3)
-ALPHA = noise(SIDE, SIDE, 1)
-
-
-def saving(pixels: NDArray[Any], mode: str | None = None, **options: Any) -> Callable[[Path], None]:
-    def write(path: Path) -> None:
-        image = Image.fromarray(pixels)
-        (image.convert(mode) if mode else image).save(path, **options)
-
-    return write
-
-
-def in_palette(transparent: bool = False) -> Callable[[Path], None]:
-    """Eight colours by number, the first of which may be transparent."""
-
-    def write(path: Path) -> None:
-        image = Image.fromarray(GREY % 8, "L")
-        image.putpalette(list(PALETTE.flatten()))
-        options: dict[str, Any] = {"transparency": 0} if transparent else {}
-        image.save(path, **options)
-
-    return write
-
-
-PREVIEW = Image.new("RGB", (8, 8))
-PALETTE = noise(8, 3)
-PAINTED = PALETTE[GREY % 8]
-BEHIND = np.where((GREY % 8 > 0)[:, :, None], PAINTED, 0)
-SEEN = np.concatenate([COLOUR, ALPHA], 2)
-DIMMED = COLOUR * (ALPHA / 255)
-
-ODD_IMAGES: dict[str, tuple[str, Callable[[Path], None], NDArray[Any], float]] = {
-    "16 bits": (".png", saving(GREY.astype(np.uint16) * 257), GREY, 0),
-    "16 bits, not even": (".png", saving(GREY.astype(np.uint16) * 257 // 2 + 100), GREY / 2, 1),
-    "16 bits, tif": (".tif", saving(GREY.astype("<u2") * 257), GREY, 0),
-    "16 bits, big-endian": (".tif", saving((GREY.astype("<u2") * 257).astype(">u2")), GREY, 0),
-    "32 bits": (".tif", saving(GREY.astype("<i4") * 257), GREY, 0),
-    "one bit": (".png", saving(np.where(GREY > 127, np.uint8(255), np.uint8(0)), "1"), (GREY > 127) * 255, 0),
-    "palette": (".png", in_palette(), PAINTED, 0),
-    "palette, bmp": (".bmp", in_palette(), PAINTED, 0),
-    "palette, transparent": (".png", in_palette(transparent=True), BEHIND, 0),
-    "cmyk": (".tif", saving(COLOUR, "CMYK"), COLOUR, 0),
-    "cmyk, jpg": (".jpg", saving(COLOUR, "CMYK", quality=100, subsampling=0), COLOUR, 12),
-    "opaque": (".png", saving(np.concatenate([COLOUR, np.full_like(ALPHA, 255)], 2)), COLOUR, 0),
-    "clear": (".png", saving(np.concatenate([COLOUR, np.zeros_like(ALPHA)], 2)), np.zeros_like(COLOUR), 0),
-    "half transparent": (".png", saving(SEEN), DIMMED, 1),
-    "half transparent, webp": (".webp", saving(SEEN, lossless=True, exact=True), DIMMED, 1),
-    "half transparent, tif": (".tif", saving(SEEN), DIMMED, 1),
-    "jpg": (".jpg", saving(COLOUR, quality=100, subsampling=0), COLOUR, 8),
-    "lossless webp": (".webp", saving(COLOUR, lossless=True), COLOUR, 0),
-    "wrong ending": (".jpg", saving(COLOUR, format="PNG"), COLOUR, 0),
-    "phone": (
-        ".jpg",
-        saving(COLOUR, format="MPO", save_all=True, append_images=[PREVIEW], quality=100, subsampling=0),
-        COLOUR,
-        8,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", ODD_IMAGES)
-def test_odd_images_are_read_rightly(tmp_path: Path, name: str) -> None:
-    ending, write, expected, tolerance = ODD_IMAGES[name]
-    planes = expected.transpose(2, 0, 1) if expected.ndim == 3 else np.stack([expected] * 3)
-    found = read_image(tmp_path, write, ending)
-    assert np.abs(found - planes.astype(float)).max() <= tolerance
-
-
-def test_phone_photos_hold_several_images_indeed(tmp_path: Path) -> None:
-    path = tmp_path / "phone.jpg"
-    ODD_IMAGES["phone"][1](path)
-    with Image.open(path) as image:
-        assert (image.format, getattr(image, "n_frames", 1)) == ("MPO", 2)
-
-
-@pytest.mark.parametrize("level", [0, 60, 255])
-def test_grey_with_transparency_stays_grey(tmp_path: Path, level: int) -> None:
-    pixels = np.stack([GREY, np.full_like(GREY, level)], 2)
-    found = read_image(tmp_path, saving(pixels), ".png", channels=1)
-    assert np.abs(found[0] - GREY * (level / 255)).max() <= 1
-
-
-UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
-    1: lambda stored: stored,
-    2: lambda stored: stored[:, ::-1],
-    3: lambda stored: stored[::-1, ::-1],
-    4: lambda stored: stored[::-1],
-    5: lambda stored: stored.T,
-    6: lambda stored: np.rot90(stored, -1),
-    7: lambda stored: stored[::-1, ::-1].T,
-    8: lambda stored: np.rot90(stored),
-}
-
-
-def turned(orientation: int) -> Image.Exif:
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    return exif
-
-
-@pytest.mark.parametrize(
-    ("ending", "options"),
-    [(".png", {}), (".webp", {"lossless": True}), (".tif", {}), (".tif", {"compression": "tiff_lzw"})],
-)
-@pytest.mark.parametrize("orientation", UPRIGHT)
-def test_turned_images_are_read_upright(
-    tmp_path: Path, orientation: int, ending: str, options: dict[str, Any]
-) -> None:
-    path = tmp_path / f"turned{ending}"
-    stored = noise(12, 20)
-    Image.fromarray(stored).save(path, exif=turned(orientation), **options)
-    expected = UPRIGHT[orientation](stored)
-    image, native = open_image(path, SIDE)
-    assert native == image.size == expected.shape[::-1]
-    assert np.array_equal(np.asarray(image.convert("L")), expected)
-    mask = open_mask(path, path, native)
-    assert np.array_equal(np.asarray(mask) > 0, expected > expected.max() // 2)
-
-
-@pytest.mark.parametrize("orientation", UPRIGHT)
-@pytest.mark.parametrize("scale", [1, 20])
-def test_turned_photos_are_read_upright_also_when_decoded_smaller(
-    tmp_path: Path, orientation: int, scale: int
-) -> None:
-    path = tmp_path / "turned.jpg"
-    quarters = np.array([[0, 80, 160], [240, 200, 120]], np.uint8).repeat(8 * scale, 0).repeat(8 * scale, 1)
-    Image.fromarray(quarters).save(path, exif=turned(orientation), quality=95)
-    image, native = open_image(path, 8)
-    expected = UPRIGHT[orientation](quarters)
-    assert native == expected.shape[::-1]
-    assert (image.size == native) is (scale == 1)
-    rows, columns = (2, 3) if orientation < 5 else (3, 2)
-    height, width = image.size[1] // rows, image.size[0] // columns
-    found = np.asarray(image)[height // 2 :: height, width // 2 :: width].astype(int)
-    wanted = expected[4 * scale :: 8 * scale, 4 * scale :: 8 * scale].astype(int)
-    assert np.abs(found - wanted).max() <= 4
-
-
-@pytest.mark.parametrize("ending", [".jpg", ".tif", ".png"])
-def test_a_mask_belongs_to_the_upright_photo(tmp_path: Path, widget: Miniature, ending: str) -> None:
-    (widget.root / ANOMALY).unlink()
-    photo = (widget.root / ANOMALY).with_suffix(ending)
-    Image.fromarray(noise(200, 400)).save(photo, exif=turned(6))
-    mask = np.zeros((400, 200), np.uint8)
-    mask[:200] = 255
-    save(widget.root / MASK, mask)
-    dataset = load(widget.root, tmp_path)
-    assert dataset.native == ((16, 16), (200, 400))
-    assert dataset.test.masks is not None
-    row = dataset.test.names.index(ANOMALY.replace(".png", ending))
-    assert dataset.test.masks[row].tolist() == [[True] * 16] * 8 + [[False] * 16] * 8
-    save(widget.root / MASK, mask.T)
-    with pytest.raises(UserError, match=r"the mask is 400×200 pixels, but its image .* is 200×400"):
-        load(widget.root, tmp_path)
-
-
-# --- odd masks ---
-
-LEFT = np.zeros((SIDE, SIDE), np.bool_)
-LEFT[:, : SIDE // 2] = True
-STRIPES = (np.arange(SIDE)[:, None] // 4 + np.zeros(SIDE, int)).astype(np.uint8)  # 0 to 3, from top to bottom
-
-
-def read_mask(tmp_path: Path, write: Callable[[Path], object], ending: str) -> NDArray[np.bool_]:
-    """What a data set holds of a mask."""
-    widget = make_mvtec(tmp_path / "odd", defects=["dent"])
-    (widget.root / MASK).unlink()
-    write((widget.root / MASK).with_suffix(ending))
-    dataset = load(widget.root, tmp_path)
-    assert dataset.test.masks is not None
-    return np.asarray(dataset.test.masks[dataset.test.names.index(ANOMALY)])
-
-
-def levels(values: Sequence[int], dtype: Any = np.uint8) -> NDArray[Any]:
-    """Four stripes of these values, from top to bottom."""
-    return np.array(values, dtype)[STRIPES]
-
-
-def coloured(*colours: tuple[int, int, int]) -> Callable[[Path], None]:
-    """Four stripes in a palette's colours."""
-
-    def write(path: Path) -> None:
-        image = Image.fromarray(STRIPES, "L")
-        image.putpalette([value for colour in colours for value in colour])
-        image.save(path)
-
-    return write
-
-
-ON = np.uint8(255)
-ODD_MASKS: dict[str, tuple[str, Callable[[Path], None], NDArray[np.bool_]]] = {
-    "0 and 255": (".png", saving(LEFT * ON), LEFT),
-    "0 and 1": (".png", saving(LEFT * np.uint8(1)), LEFT),
-    "0 and 128": (".png", saving(LEFT * np.uint8(128)), LEFT),
-    "one bit": (".png", saving(LEFT * ON, "1"), LEFT),
-    "classes": (".png", saving(levels([0, 1, 2, 30])), STRIPES > 0),
-    "16 bits, 0 and 1": (".png", saving(LEFT.astype(np.uint16)), LEFT),
-    "16 bits, classes": (".png", saving(levels([0, 1, 2, 30], np.uint16)), STRIPES > 0),
-    "16 bits, 0 and 255": (".png", saving(LEFT.astype(np.uint16) * 255), LEFT),
-    "16 bits, 0 and 65535": (".png", saving(LEFT.astype(np.uint16) * 65535), LEFT),
-    "32 bits, classes": (".tif", saving(levels([0, 1, 2, 30], np.int32)), STRIPES > 0),
-    "16 bits, edges": (".tif", saving(levels([0, 20000, 40000, 65535], np.uint16)), STRIPES > 1),
-    "antialiased": (".png", saving(levels([0, 100, 140, 255])), STRIPES > 1),
-    "antialiased, dim": (".png", saving(levels([0, 60, 120, 200])), STRIPES > 1),
-    "jpg": (".jpg", saving(LEFT * ON, quality=50), LEFT),
-    "jpg in RGB": (".jpg", saving(LEFT * ON, "RGB", quality=50), LEFT),
-    "jpg in red": (".jpg", saving(LEFT[:, :, None] * np.array([ON, 0, 0], np.uint8), subsampling=0), LEFT),
-    "RGB": (".png", saving(LEFT * ON, "RGB"), LEFT),
-    "RGBA": (".png", saving(LEFT * ON, "RGBA"), LEFT),
-    "transparent": (".png", saving(np.stack([np.full_like(GREY, 255)] * 3 + [LEFT * ON], 2)), LEFT),
-    "colours": (".png", coloured((0, 0, 0), (128, 0, 0), (0, 128, 0), (0, 0, 64)), STRIPES > 0),
-    "red on black": (".bmp", coloured((0, 0, 0), (0, 0, 0), (255, 0, 0), (0, 0, 0)), STRIPES == 2),
-    "numbers in a grey palette": (".png", coloured((0,) * 3, (1,) * 3, (2,) * 3, (3,) * 3), STRIPES > 0),
-    "nothing": (".png", saving(LEFT * np.uint8(0)), LEFT & False),
-    "everything": (".png", saving(np.full_like(GREY, 255)), LEFT | True),
-}
-
-
-@pytest.mark.parametrize("name", ODD_MASKS)
-def test_odd_masks_are_read_rightly(tmp_path: Path, name: str) -> None:
-    ending, write, expected = ODD_MASKS[name]
-    assert np.array_equal(read_mask(tmp_path, write, ending), expected)
-
-
-@pytest.mark.parametrize(
-    ("pixels", "said"),
-    [
-        (np.zeros((SIDE, SIDE), np.float32), "holds floating-point pixels"),
-        (np.full((SIDE, SIDE), 70000, np.int32), "holds values from 70000"),
-    ],
-)
-def test_masks_of_unknown_range_are_refused(tmp_path: Path, pixels: NDArray[Any], said: str) -> None:
-    with pytest.raises(UserError, match=f"001_mask.tif {said}"):
-        read_mask(tmp_path, saving(pixels), ".tif")
-
-
-# --- single files ---
-
-
-def flat(path: Path, channels: int = 3) -> list[int]:
-    """The one colour of an even image file."""
-    image, _ = open_image(path, 8)
-    pixels = shrink_image(image, 8, channels)
-    assert pixels.shape == (channels, 8, 8)
-    assert (pixels == pixels[:, :1, :1]).all()
-    return [int(value) for value in pixels[:, 0, 0]]
-
-
-@pytest.mark.parametrize("kind", ["<u2", ">u2", "<i4"])
-def test_16_bits_are_scaled_not_clipped(tmp_path: Path, kind: str) -> None:
-    path = tmp_path / "deep.tif"
-    Image.fromarray(np.full((12, 12), 100 * 257).astype(kind)).save(path)
-    assert flat(path) == [100, 100, 100]
-    assert flat(path, 1) == [100]
-
-
-def test_the_brightest_of_16_bits_is_white(tmp_path: Path) -> None:
-    Image.fromarray(np.full((12, 12), 65535, np.uint16)).save(tmp_path / "deep.png")
-    assert flat(tmp_path / "deep.png", 1) == [255]
-
-
-def test_palette_cmyk_and_transparency(tmp_path: Path) -> None:
-    red = Image.new("RGB", (12, 12), (255, 0, 0))
-    red.convert("P").save(tmp_path / "palette.png")
-    red.convert("CMYK").save(tmp_path / "print.tif")
-    Image.new("1", (12, 12), 1).save(tmp_path / "bits.png")
-    Image.new("RGBA", (12, 12), (255, 0, 0, 255)).save(tmp_path / "opaque.png")
-    Image.new("RGBA", (12, 12), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    Image.new("LA", (12, 12), (80, 255)).save(tmp_path / "grey.png")
-    assert flat(tmp_path / "palette.png") == [255, 0, 0]
-    assert flat(tmp_path / "print.tif") == [255, 0, 0]
-    assert flat(tmp_path / "opaque.png") == [255, 0, 0]
-    assert flat(tmp_path / "clear.png") == [0, 0, 0]
-    assert flat(tmp_path / "grey.png", 1) == [80]
-    assert flat(tmp_path / "bits.png", 1) == [255]
-
-
-def test_a_turned_photo_is_read_upright(tmp_path: Path) -> None:
-    path = tmp_path / "turned.jpg"
-    image = Image.new("L", (40, 20), 0)
-    image.paste(255, (0, 0, 20, 20))  # left half, which is the top after a quarter turn
-    image.save(path, exif=turned(6))
-    upright, native = open_image(path, 16)
-    pixels = shrink_image(upright, 16, 1)
-    assert native == (20, 40)
-    assert pixels[0, :6].min() > 200
-    assert pixels[0, 10:].max() < 50
-
-
-def test_a_large_photo_is_decoded_smaller_but_not_too_small(tmp_path: Path) -> None:
-    path = tmp_path / "large.jpg"
-    rising = np.tile(np.linspace(0, 255, 800).astype(np.uint8), (400, 1))
-    Image.fromarray(rising).save(path, quality=95)
-    image, native = open_image(path, 16)
-    assert native == (800, 400)
-    assert image.size == (100, 50)
-    expected = shrink_image(Image.fromarray(rising), 16, 1)
-    assert np.abs(shrink_image(image, 16, 1).astype(int) - expected).max() <= 3
-
-
-@pytest.mark.parametrize("bright", [1, 255])
-def test_masks_of_0_and_1_count_too(tmp_path: Path, bright: int) -> None:
-    mask = np.zeros((12, 20), np.uint8)
-    mask[:, :10] = bright
-    path = save(tmp_path / "mask.png", mask)
-    assert shrink_mask(open_mask(path, path, (20, 12)), 8).tolist() == [[True] * 4 + [False] * 4] * 8
-
-
-def test_empty_masks_stay_empty_and_tiny_defects_stay(tmp_path: Path) -> None:
-    pixels = np.zeros((128, 128), np.uint8)
-    path = save(tmp_path / "mask.png", pixels)
-    assert not shrink_mask(open_mask(path, path, (128, 128)), 8).any()
-    pixels[17, 33] = 255  # between the points of an 8×8 grid
-    save(path, pixels)
-    assert np.argwhere(shrink_mask(open_mask(path, path, (128, 128)), 8)).tolist() == [[1, 2]]
-
-
-@pytest.mark.parametrize(
-    ("name", "said"), [("gone.png", "is not there"), ("folder.png", r"can't be opened \(Is a directory\)")]
-)
-def test_what_is_no_file_is_named(tmp_path: Path, name: str, said: str) -> None:
-    (tmp_path / "folder.png").mkdir()
-    with pytest.raises(UserError, match=f"{name} {said}"):
-        open_image(tmp_path / name, SIDE)

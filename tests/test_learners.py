@@ -1,40 +1,30 @@
-"""Every learner by one interface: it learns, logs, saves, loads, finds a known optimum, refuses nonsense."""
+"""Every learner by one interface: it learns, logs, saves, loads, refuses nonsense."""
 
 from __future__ import annotations
 
-import io
-import itertools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
+from aiming import Array, quiet, recorded
 from canvases import make_denoise_world
 from conftest import make_world
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from agents.actor_critic import ActorCritic
 from agents.decision_transformer import DecisionTransformer, DecisionTransformerPolicy
 from agents.learners import MAKERS, make_learner, saved_learner
 from agents.learning import learn, load_policy, optimizers, policy_tensors, save_policy
 from agents.mpo import MPO
-from agents.reinforce import LEAST_ROLLOUT, Reinforce
 from agents.sb3_vec_env import LatentVecEnv
-from agents.trajectories import Trajectories, Watching
 from detectors.errors import UserError
 from latent_env.denoise.settings import DenoiseSettings
 from latent_env.progress import progress_bar
 from latent_env.settings import Settings
 
-Array = npt.NDArray[np.float32]
 LEARNERS = list(MAKERS)
 REMEMBER = ("mpo", "decision_transformer")
 
@@ -324,12 +314,6 @@ def test_copies_of_mpo_catch_up_by_the_same_count_after_a_stop(tmp_path: Path) -
     )
 
 
-def recorded(model: BaseAlgorithm) -> Trajectories:
-    assert isinstance(model, DecisionTransformer)
-    assert model.trajectories is not None
-    return model.trajectories
-
-
 def test_the_trajectories_come_back(tmp_path: Path) -> None:
     settings = configured("decision_transformer", total_steps=128)
     model, twin = (make_learner(worlds(), settings, seed) for seed in (0, 1))
@@ -372,6 +356,20 @@ def test_what_a_transformer_measures_by_stays_in_the_next_round(tmp_path: Path) 
     learned(twin, tmp_path / "log", 128)
     for name in ("return_scale", "usual", "spread"):
         torch.testing.assert_close(getattr(twin.policy, name), getattr(model.policy, name), msg=name)
+
+
+def test_a_wish_of_ones_own_is_kept(tmp_path: Path) -> None:
+    model = make_learner(worlds(), configured("decision_transformer", wish=2.5), 0)
+    learned(model, tmp_path)
+    assert isinstance(model, DecisionTransformer)
+    assert float(model.policy.wish) == 2.5
+
+
+def test_no_more_is_remembered_than_asked_for(tmp_path: Path) -> None:
+    model = make_learner(worlds(), configured("decision_transformer", remembered=40), 0)
+    learned(model, tmp_path, 128)
+    assert len(recorded(model)) == 40
+    assert int((recorded(model).times == 0).sum()) == 10
 
 
 @pytest.mark.parametrize("name", LEARNERS)
@@ -458,310 +456,3 @@ def test_one_step_of_one_world_is_refused_or_learned_from(name: str, tmp_path: P
         return
     learned(model, tmp_path, 4)
     assert all(bool(tensor.isfinite().all()) for tensor in parameters(model).values())
-
-
-class Aim(gym.Env[Array, Array]):
-    """One step: an action is worth its negative squared distance from what the observation asks for."""
-
-    numbers = itertools.count()
-
-    def __init__(self) -> None:
-        self.observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
-        self.action_space = gym.spaces.Box(-2, 2, (2,), np.float32)
-        self.rng = np.random.default_rng(next(self.numbers))
-        self.seen = np.zeros(2, np.float32)
-
-    @staticmethod
-    def target(seen: Array) -> Array:
-        return 1.2 * seen[..., ::-1]
-
-    def reset(self, *, seed: int | None = None, **_: Any) -> tuple[Array, dict[str, Any]]:
-        if seed is not None:
-            self.rng = np.random.default_rng(seed)
-        self.seen = self.rng.uniform(-1, 1, 2).astype(np.float32)
-        return self.seen, {}
-
-    def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
-        reward = -float(np.square(action - self.target(self.seen)).mean())
-        return self.seen, reward, True, False, {}
-
-
-def aims(count: int) -> VecEnv:
-    env = DummyVecEnv([Aim] * count)
-    env.seed(0)
-    return env
-
-
-def worth(model: BaseAlgorithm) -> float:
-    """The mean reward of the deterministic policy."""
-    seen = np.random.default_rng(1).uniform(-1, 1, (500, 2)).astype(np.float32)
-    actions, _ = model.predict(seen, deterministic=True)
-    return -float(np.square(actions - Aim.target(seen)).mean())
-
-
-def quiet(model: BaseAlgorithm) -> BaseAlgorithm:
-    model.set_logger(Logger(None, []))
-    return model
-
-
-def small_mpo(env: VecEnv, **others: Any) -> MPO:
-    settings: dict[str, Any] = {
-        "learning_rate": 3e-3,
-        "learning_starts": 200,
-        "batch_size": 64,
-        "train_freq": 4,
-        "gradient_steps": 8,
-        "epsilon_mean": 0.05,
-        "target_period": 20,
-        "policy_kwargs": {"net_arch": [32], "first_deviation": 0.4},
-    } | others
-    return MPO("MlpPolicy", env, seed=0, device="cpu", **settings)
-
-
-def aimed(name: str) -> tuple[BaseAlgorithm, int]:
-    """A learner of the aiming task, and how many steps it takes."""
-    small: dict[str, Any] = {"policy_kwargs": {"net_arch": [32]}, "seed": 0, "device": "cpu"}
-    if name == "reinforce":
-        return Reinforce("MlpPolicy", aims(16), n_steps=16, learning_rate=1e-2, **small), 256 * 30
-    if name == "actor_critic":
-        settings = {"n_steps": 4, "learning_rate": 3e-3, "normalize_advantage": True, **small}
-        return ActorCritic("MlpPolicy", aims(16), **settings), 64 * 120
-    return small_mpo(aims(16)), 64 * 85
-
-
-@pytest.mark.parametrize("name", ["reinforce", "actor_critic", "mpo"])
-def test_a_known_optimum_is_found(name: str) -> None:
-    model, steps = aimed(name)
-    quiet(model)
-    before = worth(model)
-    model.learn(steps)
-    assert before < -0.35
-    assert worth(model) > -0.06
-
-
-def test_reinforce_collects_enough_by_itself() -> None:
-    for count in (1, 3):
-        model = Reinforce("MlpPolicy", aims(count), device="cpu")
-        assert LEAST_ROLLOUT <= model.n_steps * count < LEAST_ROLLOUT + count
-
-
-class Uniform:
-    """Draws from a box."""
-
-    def __init__(self, space: gym.spaces.Space[Any]) -> None:
-        assert isinstance(space, gym.spaces.Box)
-        self.space, self.rng = space, np.random.default_rng(0)
-
-    def predict(self, observation: Array, *_: Any, **__: Any) -> tuple[Array, None]:
-        shape = (len(observation), *self.space.shape)
-        return self.rng.uniform(self.space.low, self.space.high, shape).astype(np.float32), None
-
-
-def test_asked_for_much_a_transformer_does_better_than_its_random_teacher() -> None:
-    env = aims(16)
-    model = DecisionTransformer(
-        "MlpPolicy",
-        env,
-        [Watching(Uniform(env.action_space))],
-        n_steps=16,
-        gradient_steps=32,
-        learning_rate=3e-3,
-        policy_kwargs={"context": 1, "net_arch": [32], "heads": 2},
-        seed=0,
-        device="cpu",
-    )
-    quiet(model)
-    model.learn(256 * 12)
-    returns = recorded(model).returns()
-    policy = model.policy
-    assert float(policy.wish) == pytest.approx(float(returns.quantile(0.95)))
-    assert float(returns.mean()) < -1.5
-    high = worth(model)
-    assert high > -0.3
-    policy.wish.fill_(float(returns.quantile(0.05)))
-    assert worth(model) < high - 0.5  # who asks for little gets less
-
-
-def test_a_wish_of_ones_own_is_kept(tmp_path: Path) -> None:
-    model = make_learner(worlds(), configured("decision_transformer", wish=2.5), 0)
-    learned(model, tmp_path)
-    assert isinstance(model, DecisionTransformer)
-    assert float(model.policy.wish) == 2.5
-
-
-def test_no_more_is_remembered_than_asked_for(tmp_path: Path) -> None:
-    model = make_learner(worlds(), configured("decision_transformer", remembered=40), 0)
-    learned(model, tmp_path, 128)
-    assert len(recorded(model)) == 40
-    assert int((recorded(model).times == 0).sum()) == 10
-
-
-def strays(epsilon: float) -> tuple[MPO, list[float]]:
-    model = small_mpo(aims(16), epsilon_mean=epsilon)
-    quiet(model)
-    model.learn(64 * 25)
-    found = []
-    for _ in range(20):
-        model.train(1, 64)
-        found.append(float(model.logger.name_to_value["train/kl_mean"]))
-    return model, found
-
-
-def test_a_policy_stays_near_what_it_was() -> None:
-    strict, held = strays(1e-3)
-    _, free = strays(10.0)
-    assert float(np.mean(held)) < 4e-3
-    assert float(np.mean(free)) > 1e-2
-    values = strict.logger.name_to_value
-    assert values["train/temperature"] > 0
-    assert values["train/price_of_mean"] > 1  # what it began with didn't suffice
-
-
-@pytest.mark.parametrize("epsilon", [0.02, 0.1])
-def test_weights_stray_from_equal_ones_as_far_as_they_may(epsilon: float) -> None:
-    """Once the temperature has settled, the weights' KL divergence is about epsilon."""
-    model = small_mpo(aims(16), epsilon=epsilon, candidates=64)
-    quiet(model)
-    model.learn(64 * 40)
-    policy = model.policy
-    states = torch.rand(200, 2) * 2 - 1
-    with torch.no_grad():
-        mean, deviation = policy.still_actor(states)
-        taken = (mean + deviation * torch.randn(500, *mean.shape)).clamp(-1, 1)
-        values = policy.still_critics.lower(states.expand(500, -1, -1), taken)
-        weights = (values / policy.log_temperature.exp()).softmax(0)
-    stray = float((weights * (weights * 500).log()).sum(0).mean())
-    assert epsilon / 2.5 < stray < epsilon * 2.5
-
-
-def test_deviations_of_mpo_begin_and_stay_where_told() -> None:
-    kwargs = {"net_arch": [8], "first_deviation": 0.7, "least_deviation": 0.3}
-    model = small_mpo(aims(4), policy_kwargs=kwargs, epsilon_deviation=1.0)
-    seen = torch.zeros(3, 2)
-    torch.testing.assert_close(model.policy.actor(seen)[1], torch.full((3, 2), 0.7))
-    quiet(model)
-    model.learn(1200)
-    narrowed = model.policy.actor(torch.rand(100, 2))[1].detach()
-    assert 0.3 <= float(narrowed.min()) < 0.6
-
-
-def sequence_policy(context: int) -> DecisionTransformerPolicy:
-    """A policy that isn't fresh in any respect."""
-    torch.manual_seed(0)
-    env = aims(1)
-    space = env.action_space
-    assert isinstance(space, gym.spaces.Box)
-    policy = DecisionTransformerPolicy(
-        env.observation_space, space, lambda _: 1e-3, context, net_arch=(16, 16), heads=2
-    )
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-        policy.wish.fill_(-0.5)
-        policy.return_scale.fill_(3.0)
-        policy.usual.copy_(torch.tensor([0.1, -0.2]))
-        policy.spread.copy_(torch.tensor([0.5, 0.7]))
-    return policy
-
-
-def acted(
-    policy: DecisionTransformerPolicy, seen: Sequence[Array], starts: Sequence[list[bool]]
-) -> list[Array]:
-    """Deterministic actions, step by step, in [-2, 2]."""
-    memory: tuple[npt.NDArray[Any], ...] | None = None
-    made = []
-    for observation, begins in zip(seen, starts, strict=True):
-        actions, memory = policy.predict(observation, memory, np.array(begins), deterministic=True)
-        made.append(actions)
-    return made
-
-
-def at_once(policy: DecisionTransformerPolicy, seen: Array, done: Array, first: int = 0) -> Array:
-    """The same from all steps of one world together, ``(K, k)``; ``first`` is the first one's number."""
-    times = torch.arange(first, first + len(seen))[None]
-    wish = policy.wish.expand(times.shape)
-    with torch.no_grad():
-        means, _ = policy.actions(wish, torch.from_numpy(seen)[None], torch.from_numpy(done)[None] / 2, times)
-    return 2 * means[0].numpy()
-
-
-def test_step_by_step_is_the_whole_sequence() -> None:
-    policy = sequence_policy(context=6)
-    seen = np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float32)
-    made = np.stack(acted(policy, list(seen), [[True] * 3, *[[False] * 3] * 3]))
-    for world in range(3):
-        expected = at_once(policy, seen[:, world], made[:, world])
-        np.testing.assert_allclose(made[:, world], expected, atol=1e-5)
-    # The past matters: without it the last action would be another one.
-    alone, _ = policy.predict(seen[-1], deterministic=True)
-    assert np.abs(alone - made[-1]).min() > 1e-3
-
-
-def test_nobody_sees_what_comes_later() -> None:
-    policy = sequence_policy(context=6)
-    rng = np.random.default_rng(0)
-    seen, done = (rng.uniform(-1, 1, (4, 2)).astype(np.float32) for _ in range(2))
-    before = at_once(policy, seen, done)
-    seen[3], done[2] = 5, -done[2]
-    after = at_once(policy, seen, done)
-    np.testing.assert_allclose(before[:3], after[:3], atol=1e-6)
-    assert np.abs(before[3] - after[3]).max() > 1e-3
-
-
-def test_a_new_episode_forgets_and_others_dont() -> None:
-    policy = sequence_policy(context=6)
-    seen = np.random.default_rng(0).normal(size=(4, 2, 2)).astype(np.float32)
-    starts = [[True, True], [False, False], [True, False], [False, False]]
-    made = np.stack(acted(policy, list(seen), starts))
-    np.testing.assert_allclose(made[:, 1], at_once(policy, seen[:, 1], made[:, 1]), atol=1e-5)
-    np.testing.assert_allclose(made[:2, 0], at_once(policy, seen[:2, 0], made[:2, 0]), atol=1e-5)
-    np.testing.assert_allclose(made[2:, 0], at_once(policy, seen[2:, 0], made[2:, 0]), atol=1e-5)
-
-
-def test_the_oldest_step_makes_room() -> None:
-    policy = sequence_policy(context=3)
-    seen = np.random.default_rng(0).normal(size=(6, 2, 2)).astype(np.float32)
-    made = np.stack(acted(policy, list(seen), [[True] * 2, *[[False] * 2] * 5]))
-    for world, step in itertools.product(range(2), range(6)):
-        begin = max(step - 2, 0)
-        part = slice(begin, step + 1)
-        expected = at_once(policy, seen[part, world], made[part, world], begin)[-1]
-        np.testing.assert_allclose(made[step, world], expected, atol=1e-5)
-    # What has been dropped has no say.
-    seen[0] += 9
-    other = np.stack(acted(policy, list(seen[3:]), [[True] * 2, *[[False] * 2] * 2]))
-    assert np.abs(other[-1] - made[-1]).max() > 1e-3  # only its number is known from before
-
-
-def test_a_memory_that_was_handed_out_doesnt_change() -> None:
-    policy = sequence_policy(context=2)
-    seen = np.random.default_rng(0).normal(size=(3, 2, 2)).astype(np.float32)
-    _, memory = policy.predict(seen[0], deterministic=True)
-    assert memory is not None
-    copied = [part.copy() for part in memory]
-    one, _ = policy.predict(seen[1], memory, deterministic=True)
-    for part, copy in zip(memory, copied, strict=True):
-        np.testing.assert_array_equal(part, copy)
-    other, _ = policy.predict(seen[1], memory, np.zeros(2, np.bool_), deterministic=True)
-    np.testing.assert_array_equal(one, other)
-
-
-def test_a_transformer_without_teachers_says_so() -> None:
-    with pytest.raises(ValueError, match="name at least one teacher"):
-        DecisionTransformer("MlpPolicy", aims(1), device="cpu").learn(1)
-
-
-def test_a_transformer_saves_neither_teachers_nor_memory() -> None:
-    env = aims(2)
-    teachers, small = [Watching(Uniform(env.action_space))], {"context": 2, "net_arch": [8]}
-    model = DecisionTransformer(
-        "MlpPolicy", env, teachers, gradient_steps=2, policy_kwargs=small, device="cpu"
-    )
-    quiet(model).learn(8)
-    file = io.BytesIO()
-    model.save(file)
-    file.seek(0)
-    loaded = DecisionTransformer.load(file, device="cpu")
-    assert loaded.teachers == []
-    assert loaded.trajectories is None
-    assert worth(loaded) == worth(model)

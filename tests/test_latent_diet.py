@@ -1,0 +1,196 @@
+"""What the transformer of latents is fed: normals, anomalies, pools, and samples of an agent."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from latents import FLAT, SEEDS, SPATIAL, noise, seeded
+from torch import Tensor
+
+from detectors.images import ImageSource
+from detectors.latent_diet import LatentDiet, Pool
+from detectors.latent_synthesis import KINDS, LatentSynthesis
+from detectors.tokens import LEAST_SHARE, anomalous_tokens, as_tokens, grid_of
+from detectors.training import Batch, Portion, Samples, blend
+from latent_env.data.residence import StreamedImages
+
+CPU = torch.device("cpu")
+COUNT = 10
+VARIED, POOLED, AGENT_NORMAL, AGENT_ANOMALY = 100, 200, 300, 400
+HARMLESS = LatentSynthesis({"shuffle": 1.0})
+"""Of a latent that is everywhere the same it changes nothing: one can still see whose it is."""
+
+
+def valued(values: Tensor, shape: tuple[int, ...] = SPATIAL) -> Tensor:
+    """Latents that are everywhere the same."""
+    return values.float().view(-1, *(1 for _ in shape)).expand(-1, *shape).clone()
+
+
+def pool(kind: int, size: int = 30, shape: tuple[int, ...] = SPATIAL, seed: int = 0) -> Pool:
+    """A pool whose latents say of which kind they are, plus the image that they were made of."""
+    sources = torch.randint(COUNT, (size,), generator=seeded(seed))
+    tokens = torch.zeros(size, 1, *grid_of(shape))
+    if kind == POOLED:
+        tokens[:, :, 0] = 1.0
+        tokens[:, :, 1:2] = LEAST_SHARE
+        tokens[:, :, 2:3] = LEAST_SHARE * 0.9
+    return Pool(valued(kind + sources, shape), tokens, sources)
+
+
+def agents(labels: list[int]) -> Samples:
+    kinds = torch.tensor(labels)
+    sources = torch.arange(len(labels)) % COUNT
+    masks = torch.zeros(len(labels), 1, 5, 5, dtype=torch.bool)
+    masks[kinds == 1, :, 4] = True
+    return Samples(valued(AGENT_NORMAL + 100 * kinds + sources), masks, kinds, sources, sources % 3 != 0)
+
+
+def said(latents: Tensor) -> tuple[Tensor, Tensor]:
+    """Which kind every latent is of, and which training image it shows."""
+    values = latents.flatten(1)
+    assert torch.equal(values, values[:, :1].expand_as(values))
+    return values[:, 0].long() // 100 * 100, values[:, 0].long() % 100
+
+
+def check_same(first: Batch, second: Batch) -> None:
+    for one, other in zip(first, second, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None and other is not None:
+            assert torch.equal(one, other)
+
+
+KNOWN = valued(torch.arange(COUNT))
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 12), SEEDS, st.booleans())
+def test_half_of_a_batch_is_normal(half: int, seed: int, flat: bool) -> None:
+    shape = FLAT if flat else SPATIAL
+    diet = LatentDiet(noise(COUNT, shape), LatentSynthesis({"noise": 1.0}))
+    batch = diet.batch(2 * half, seeded(seed))
+    assert batch.images.shape == (2 * half, *shape)
+    assert batch.masks.shape == (2 * half, 1, *grid_of(shape))
+    assert batch.labels.tolist() == [0.0] * half + [1.0] * half
+    assert torch.equal(batch.masks.flatten(1).amax(1), batch.labels)
+    # Neither samples nor pools: what isn't anomalous is the training image's own.
+    own = as_tokens(noise(COUNT, shape)[batch.sources])
+    same = (as_tokens(batch.images) == own).all(2)
+    assert torch.equal(same, batch.masks.flatten(1) == 0)
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(2, 25),
+    st.sampled_from([0.0, 0.25, 0.5, 0.8, 1.0]),
+    st.sampled_from([0.0, 0.3, 1.0]),
+    st.booleans(),
+    SEEDS,
+)
+def test_everything_in_a_batch_says_whose_it_is(
+    half: int, pool_share: float, share: float, vary: bool, seed: int
+) -> None:
+    samples = agents([0, 1, 1, 0, 1, 0])
+    varied = pool(VARIED) if vary else None
+    diet = LatentDiet(KNOWN, HARMLESS, varied, pool(POOLED), pool_share, blend([Portion(samples, share)]))
+    batch = diet.batch(2 * half, seeded(seed))
+    kinds, shown = said(batch.images)
+    assert torch.equal(batch.sources, shown)
+    normal, anomalous = kinds[:half].tolist(), kinds[half:].tolist()
+    assert anomalous.count(AGENT_ANOMALY) == round(share * half)
+    assert normal.count(AGENT_NORMAL) == round(share * half / 2)
+    assert set(normal) <= {0, AGENT_NORMAL, *([VARIED] if vary else [])}
+    assert set(anomalous) <= {0, AGENT_ANOMALY, POOLED, *([VARIED] if vary else [])}
+    if share == 0:
+        assert anomalous.count(POOLED) == round(pool_share * half)
+    assert torch.equal(batch.masks.flatten(1).amax(1), batch.labels)
+    pooled, agent = batch.masks[kinds == POOLED, 0], batch.masks[kinds == AGENT_ANOMALY, 0]
+    assert (pooled[:, :2] == 1).all()
+    assert (pooled[:, 2:] == 0).all()
+    assert (agent[:, 4] == 1).all()
+    assert (agent[:, :4] == 0).all()
+    # Of samples alone, some don't say where the anomaly is.
+    of_agent = (kinds == AGENT_ANOMALY) | (kinds == AGENT_NORMAL)
+    assert torch.equal(batch.marked, ~of_agent | (shown % 3 != 0))
+
+
+def test_agents_replace_pooled_and_other_anomalies_alike() -> None:
+    diet = LatentDiet(KNOWN, HARMLESS, None, pool(POOLED), 0.5, blend([Portion(agents([0, 1]), 0.5)]))
+    batches = [diet.batch(40, seeded(seed)) for seed in range(20)]
+    kinds = torch.stack([said(batch.images)[0][20:] for batch in batches])
+    assert ((kinds == AGENT_ANOMALY).sum(1) == 10).all()
+    assert float((kinds == POOLED).float().mean()) == pytest.approx(0.25, abs=0.06)
+    assert (kinds == AGENT_ANOMALY).any(0).all()
+
+
+def test_about_half_of_the_normals_are_varied() -> None:
+    diet = LatentDiet(KNOWN, HARMLESS, pool(VARIED))
+    kinds, _ = said(diet.batch(2000, seeded()).images)
+    for part in (kinds[:1000], kinds[1000:]):
+        assert float((part == VARIED).float().mean()) == pytest.approx(0.5, abs=0.06)
+
+
+def test_every_training_image_is_shown() -> None:
+    batch = LatentDiet(KNOWN, HARMLESS).batch(400, seeded())
+    assert torch.equal(batch.sources.unique(), torch.arange(COUNT))
+    shared = Samples(*(torch.cat([part, part]) for part in agents([1, 1, 1])))
+    batch = LatentDiet(KNOWN, HARMLESS, samples=blend([Portion(shared, 1.0)])).batch(80, seeded())
+    assert torch.equal(batch.sources[40:].unique(), torch.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "missing"), [([1, 1], AGENT_ANOMALY, AGENT_NORMAL), ([0], AGENT_NORMAL, AGENT_ANOMALY)]
+)
+def test_an_agent_may_have_made_one_kind_only(labels: list[int], kind: int, missing: int) -> None:
+    samples = blend([Portion(agents(labels), 0.5)])
+    batch = LatentDiet(KNOWN, HARMLESS, samples=samples).batch(16, seeded())
+    kinds = said(batch.images)[0].tolist()
+    assert kinds.count(kind) == (4 if kind == AGENT_ANOMALY else 2)
+    assert kinds.count(missing) == 0
+    assert torch.equal(batch.masks.flatten(1).amax(1), batch.labels)
+
+
+def test_an_agent_that_made_nothing_changes_nothing() -> None:
+    nothing = blend([Portion(agents([0, 1]).of(2), 1.0)])
+    with_nothing = LatentDiet(noise(COUNT), HARMLESS, samples=nothing).batch(12, seeded())
+    check_same(LatentDiet(noise(COUNT), HARMLESS).batch(12, seeded()), with_nothing)
+
+
+def test_a_pool_alone_is_enough() -> None:
+    diet = LatentDiet(KNOWN, None, None, pool(POOLED), 1.0)
+    kinds, shown = said(diet.batch(20, seeded()).images)
+    assert kinds.tolist() == [0] * 10 + [POOLED] * 10
+    assert torch.equal(diet.batch(20, seeded()).sources, shown)
+
+
+@given(st.integers(1, 6), st.integers(1, 6), SEEDS)
+def test_every_anomaly_has_an_anomalous_token(rows: int, columns: int, seed: int) -> None:
+    shares = torch.rand(8, 1, rows, columns, generator=seeded(seed)) ** 6
+    shares[0] = 0
+    marked = anomalous_tokens(shares)
+    assert not marked[0].any()
+    assert marked[1:].flatten(1).any(1).all()
+    assert marked[shares >= 0.1].all()
+    few = marked & (shares < 0.1)  # only where nothing reaches a tenth
+    assert not (few.flatten(1).any(1) & (shares >= 0.1).flatten(1).any(1)).any()
+
+
+@settings(max_examples=20)
+@given(SEEDS)
+def test_a_diet_of_streamed_latents_is_the_same(seed: int) -> None:
+    known, varied, spoilt = (noise(20, seed=number).half() for number in (1, 2, 3))
+    sources = torch.arange(20) % COUNT
+    tokens = torch.rand(20, 1, 5, 5, generator=seeded(4))
+
+    def diet(streamed: bool) -> LatentDiet:
+        def kept(latents: Tensor) -> ImageSource:
+            return StreamedImages(latents.numpy(), CPU) if streamed else latents
+
+        pools = [Pool(kept(latents), tokens, sources) for latents in (varied, spoilt)]
+        synthesis = LatentSynthesis(dict.fromkeys(KINDS, 1.0))
+        return LatentDiet(kept(known), synthesis, *pools, 0.5, blend([Portion(agents([0, 1]), 0.25)]))
+
+    first, second = (diet(streamed).batch(16, seeded(seed)) for streamed in (False, True))
+    assert first.images.dtype == torch.float32
+    check_same(first, second)
