@@ -274,6 +274,8 @@ def fabricate(run: Planned, log: Path) -> Outcome:
         "mixture": {"agent": 0.5, "image": 0.5},
         "detector_before": "/home/somebody/runs",
     }
+    if run.variant == "second opinion":
+        report["rivals"] = {"knn_image_AUROC": 0.5, "transformer_image_AUROC": auroc["with"] - 0.0125}
     (folder / "report.json").write_text(json.dumps(report))
     np.savez(folder / "scores.npz", labels=LABELS, without=before, **{"with": after})
     points = [{"step": step, "metrics": {"image_AUROC": 0.5 + gain * step / 1000}} for step in (0, 50, 100)]
@@ -336,6 +338,9 @@ def test_the_report_has_all_its_parts(
         "ppo minus it",
         "## Rivals",
         "knn_by_place",
+        "## A second opinion",
+        "| knn (3) ",
+        "| **+0.0125 (+0.0125 to +0.0125)** |",
         "## Learning curves",
         "## Variants",
         "normals=40",

@@ -12,6 +12,7 @@ from benchmarks.augmentation.comparisons import AGAINST, Comparison
 from benchmarks.augmentation.figures import CASES, CURVE, FOREST, LEARNING, SAMPLES
 from benchmarks.augmentation.findings import Findings
 from benchmarks.augmentation.mixtures import mixtures_of
+from benchmarks.augmentation.opinions import second_opinions
 from benchmarks.augmentation.plan import commands
 from benchmarks.augmentation.plotting import MAIN_METRIC, PIXELS
 from benchmarks.augmentation.records import FAILED
@@ -47,6 +48,7 @@ def markdown(findings: Findings, discussion: str) -> str:
         *means(findings),
         *section("Other agents", other_agents(findings)),
         *rivals(findings),
+        *section("A second opinion", second_opinions(findings)),
         *section("What each source does by itself", by_themselves(findings)),
         *section("Learning curves", pictures(findings, LEARNING)),
         *section("Variants", [*variants(findings), *pictures(findings, CURVE)]),
