@@ -169,8 +169,11 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, Eyes]:
     if isinstance(world.detector, EnsembleDetector):
         parts = world.detector.named_parts()
         others = {name: evaluate_test(world.with_detector(part), eyes) for name, part in parts.items()}
+        given = {"weight": world.detector.weights, "weight_of_map": world.detector.map_weights}
         weights = {
-            f"weight_{name}": weight for name, weight in zip(parts, world.detector.weights, strict=True)
+            f"{what}_{name}": weight
+            for what, each in given.items()
+            for name, weight in zip(parts, each, strict=True)
         }
     rivals = [name for name in config.rivals if name not in others]
     if rivals and job.dataset.valid.labels.all():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from conf.detector_types import EnsembleConfig, RdnaConfig
 from conf.job import Job, say
 from conf.schema import DetectorRun
 from conf.validation import roles, seen
-from detectors.base import IMAGE, LATENT, Detector
+from detectors.base import IMAGE, LATENT, Detection, Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.errors import UserError
 from detectors.kinds import DISTANCES, RDNA, RECONSTRUCTION
@@ -17,9 +17,10 @@ from detectors.training import Look, score
 from latent_env.artifacts import load_detector, save_detector, write_json
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.latents import Eyes, some_normal
+from latent_env.progress import progress_bar
 from latent_env.rivals import fit_reconstruction, usual_distances
 from latent_env.runs import Run
-from latent_env.second_opinion import choose
+from latent_env.second_opinion import WEIGHTS, choose, choose_for_maps
 
 TRAINED = "transformer"
 
@@ -28,6 +29,10 @@ READERS: dict[str, list[str]] = {LATENT: list(DISTANCES), IMAGE: [RECONSTRUCTION
 
 ON_REQUEST: dict[str, list[str]] = {LATENT: [], IMAGE: [RDNA]}
 """Who can as well, but has to be trained first, which takes as long as the training of the transformer."""
+
+SCORES_TRIED = f"image_AUROC by weight of the {TRAINED}, 0 to 1"
+MAPS_TRIED = f"pixel_AUPRO by weight of the {TRAINED}, 0 to 1"
+"""What ``second_opinion.json`` calls them."""
 
 Train = Callable[[RdnaConfig, Run], Detector]
 """Trains a second detector in a folder of its own, on what the first one learned from."""
@@ -66,7 +71,8 @@ def add_second_opinion(
     """``trained`` joined with the detector, and by the weights, that are best on the validation split.
 
     Of that split, the part that is for choices: labelled anomalies that nothing was trained on, or else
-    synthetic ones of kinds that nothing was trained on.
+    synthetic ones of kinds that nothing was trained on. Where masks are known maps have weights of their own:
+    who finds an anomaly needn't be the one who knows where it is.
     """
     config = job.config.detector
     assert isinstance(config, EnsembleConfig)
@@ -83,25 +89,56 @@ def add_second_opinion(
             return lambda batch: (batch,)
         return lambda batch: autoencoder.shown(batch, reads)
 
-    size, normal = split.images.shape[-1], some_normal(split)
+    def judge(detector: Detector, keep_maps: bool) -> Detection:
+        return score(detector, look_for(detector.input), inputs, split.images.shape[-1], keep_maps=keep_maps)
+
+    normal = some_normal(split)
     found = {
-        name: score(detector, look_for(detector.input), inputs, size, keep_maps=False).score.numpy()
+        name: judge(detector, keep_maps=False).score.numpy()
         for name, detector in {TRAINED: trained, **others}.items()
     }
     choice = choose(found.pop(TRAINED), found, split.labels, normal.numpy())
-    weights = (choice.weight, round(1 - choice.weight, 1))
-    ensemble = EnsembleDetector({TRAINED: trained, choice.second: others[choice.second]}, weights)
-    ensemble.to(job.device).requires_grad_(False).eval()
-    ensemble.calibrate(inputs[normal.to(inputs.device)], look_for(ensemble.input))
-    best, alone = max(choice.tried[choice.second]), choice.tried[choice.second][-1]
+    parts = {TRAINED: trained, choice.second: others[choice.second]}
+
+    def joined(map_weight: float) -> EnsembleDetector:
+        ensemble = EnsembleDetector(parts, shares(choice.weight), shares(map_weight))
+        ensemble.to(job.device).requires_grad_(False).eval()
+        ensemble.calibrate(inputs[normal.to(inputs.device)], look_for(ensemble.input))
+        return ensemble
+
+    ensemble = joined(choice.weight)
+    told = {"second": choice.second, "weight": choice.weight, SCORES_TRIED: choice.tried}
     kind = "labelled" if len(roles(job).choice) else "synthetic"
     say(
-        f"ensemble: {TRAINED} × {weights[0]:.1f} + {choice.second} × {weights[1]:.1f}; image_AUROC on "
-        f"{kind} validation anomalies {best:.4f}, {TRAINED} alone {alone:.4f}"
+        f"ensemble: {in_words(parts, ensemble.weights)}; image_AUROC on {kind} validation anomalies "
+        f"{gain(choice.tried[choice.second])}"
     )
-    tried = {"image_AUROC by weight of the transformer, 0 to 1": choice.tried}
-    write_json(run.path / "second_opinion.json", {"second": choice.second, "weight": choice.weight, **tried})
+    if split.masks is not None and split.masks.any():
+        maps = {name: judge(part, keep_maps=True).map[:, 0] for name, part in parts.items()}
+        first, second = (each.numpy() for each in ensemble.maps_in_deviations(maps).values())
+        with progress_bar("weighing maps", len(WEIGHTS)) as bar:
+            weight, tried = choose_for_maps(first, second, split.masks, split.labels, bar.update)
+        if weight != choice.weight:
+            ensemble = joined(weight)
+        told |= {"weight_of_map": weight, MAPS_TRIED: tried}
+        say(f"ensemble's map: {in_words(parts, ensemble.map_weights)}; pixel_AUPRO {gain(tried)}")
+    write_json(run.path / "second_opinion.json", told)
     return ensemble
+
+
+def shares(weight: float) -> tuple[float, float]:
+    """The weight of the trained detector, and of the other."""
+    return weight, round(1 - weight, 1)
+
+
+def in_words(parts: Iterable[str], weights: Iterable[float]) -> str:
+    """Who counts how much."""
+    return " + ".join(f"{name} × {weight:.1f}" for name, weight in zip(parts, weights, strict=True))
+
+
+def gain(tried: Sequence[float]) -> str:
+    """The best value of those at all weights, and the last: that of the trained detector."""
+    return f"{max(tried):.4f}, {TRAINED} alone {tried[-1]:.4f}"
 
 
 def rdna_beside(config: EnsembleConfig) -> RdnaConfig:

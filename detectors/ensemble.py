@@ -30,7 +30,9 @@ class EnsembleDetector(nn.Module):
     Where some parts read images and others latents it reads both, and its map has the size of an image.
 
     :param parts: detectors by name.
-    :param weights: one a part, none negative; a part of weight 0 is not asked.
+    :param weights: one a part, none negative: how much its scores count.
+    :param map_weights: the same of its maps; as much as its scores, if not given. A part that counts for
+        neither is not asked.
     """
 
     means: Tensor
@@ -38,7 +40,12 @@ class EnsembleDetector(nn.Module):
     usual: Tensor
     spread: Tensor
 
-    def __init__(self, parts: Mapping[str, Detector], weights: Sequence[float]) -> None:
+    def __init__(
+        self,
+        parts: Mapping[str, Detector],
+        weights: Sequence[float],
+        map_weights: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         if not parts:
             raise ValueError("an ensemble needs parts")
@@ -48,30 +55,34 @@ class EnsembleDetector(nn.Module):
             raise ValueError(f"the parts of an ensemble must read images, or latents, of one shape: {shapes}")
         self.input = next(iter(reads)) if len(reads) == 1 else BOTH
         self.input_shape = next(shape for kind, shape in shapes if len(reads) == 1 or kind != LATENT)
-        if len(weights) != len(parts) or min(weights) < 0 or not 0 < sum(weights) < math.inf:
-            raise ValueError(f"an ensemble of {len(parts)} can't have the weights {list(weights)}")
         self.parts = nn.ModuleDict(
             {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
         )
-        self.weights = tuple(map(float, weights))
+        self.weights = _checked(weights, len(parts))
+        self.map_weights = self.weights if map_weights is None else _checked(map_weights, len(parts))
         self.register_buffer("means", torch.zeros(len(parts), 2))
         self.register_buffer("deviations", torch.ones(len(parts), 2))
         self.register_buffer("usual", torch.zeros(2))
         self.register_buffer("spread", torch.ones(()))
 
     @classmethod
-    def build(cls, parts: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> EnsembleDetector:
+    def build(
+        cls,
+        parts: Sequence[Mapping[str, Any]],
+        weights: Sequence[float],
+        map_weights: Sequence[float] | None = None,
+    ) -> EnsembleDetector:
         """An ensemble from its :meth:`hyperparameters`."""
         made = {
             part["name"]: build(**{key: value for key, value in part.items() if key != "name"})
             for part in parts
         }
-        return cls(made, weights)
+        return cls(made, weights, map_weights)
 
     def hyperparameters(self) -> dict[str, Any]:
         """What :meth:`build` needs to make this detector again."""
         parts = [{"name": name, **describe(part)} for name, part in self.named_parts().items()]
-        return {"parts": parts, "weights": list(self.weights)}
+        return {"parts": parts, "weights": list(self.weights), "map_weights": list(self.map_weights)}
 
     def named_parts(self) -> dict[str, Any]:
         """The detectors that it is made of, by name."""
@@ -109,6 +120,14 @@ class EnsembleDetector(nn.Module):
         score, maps = self._joined(seen)
         return Detection((score - self.usual[SCORE]) / self.spread, maps - self.usual[MAP])
 
+    def maps_in_deviations(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Maps of all parts, on the CPU and by name, as they are before they are weighted and added."""
+        means, deviations = self.means[:, MAP].cpu(), self.deviations[:, MAP].cpu()
+        return {
+            name: (maps[name] - means[number]) / deviations[number]
+            for number, name in enumerate(self.named_parts())
+        }
+
     def _heard(self, part: Detector, seen: tuple[Tensor, ...]) -> Detection:
         """What a part says, with a map as large as those of the others."""
         score, maps = part(*portion_for(part.input, seen))
@@ -118,14 +137,22 @@ class EnsembleDetector(nn.Module):
         """Weighted sums of standardised scores ``(B,)`` and maps ``(B, 1, h, w)``."""
         scores, maps = [], []
         for number, part in enumerate(self.named_parts().values()):
-            if self.weights[number]:
-                detection = self._heard(part, seen)
-                share = self.weights[number] / self.deviations[number]
-                scores.append((detection.score - self.means[number, SCORE]) * share[SCORE])
-                maps.append((detection.map - self.means[number, MAP]) * share[MAP])
+            of_score, of_map = self.weights[number], self.map_weights[number]
+            if of_score or of_map:
+                heard = self._heard(part, seen)
+                means, deviations = self.means[number], self.deviations[number]
+                scores.append((heard.score - means[SCORE]) * (of_score / deviations[SCORE]))
+                maps.append((heard.map - means[MAP]) * (of_map / deviations[MAP]))
         return torch.stack(scores).sum(0), torch.stack(maps).sum(0)
 
 
 def _or_one(deviation: Tensor) -> Tensor:
     """A deviation to divide by: 1 where nothing differs."""
     return deviation if deviation > 1e-6 else torch.ones_like(deviation)
+
+
+def _checked(weights: Sequence[float], parts: int) -> tuple[float, ...]:
+    """One weight a part; complains about others."""
+    if len(weights) != parts or min(weights) < 0 or not 0 < sum(weights) < math.inf:
+        raise ValueError(f"an ensemble of {parts} can't have the weights {list(weights)}")
+    return tuple(map(float, weights))

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from detectors.metrics import image_AUROC
+from detectors.metrics import image_AUROC, pixel_AUPRO
 
 Floats = npt.NDArray[np.float32]
 
 TENTHS = 10
-"""Weights are tried in steps of 1/10, from the second detector alone to the trained one alone."""
+WEIGHTS = tuple(tenth / TENTHS for tenth in range(TENTHS + 1))
+"""Weights of the trained detector that are tried: from 0, the second detector alone, to 1, it alone."""
 
 NOISE = 0.1
-"""AUROCs that differ by less than this share of what one image of the rarer kind can change are the same."""
+"""Values that differ by less than this share of what one image of the rarer kind can change are the same."""
 
 
 class Choice(NamedTuple):
@@ -43,17 +44,40 @@ def choose(
     equally good, the one whose weights are nearest to equal wins, then the one that is named first.
     """
     first = _standardised(trained, normal)
-    weights = [tenth / TENTHS for tenth in range(TENTHS + 1)]
     tried = {}
     for name, scores in others.items():
         second = _standardised(scores, normal)
-        tried[name] = [image_AUROC(weight * first + (1 - weight) * second, labels) for weight in weights]
-    rarer = min(int(labels.sum()), len(labels) - int(labels.sum()))
-    same = NOISE / max(rarer, 1)
+        tried[name] = [image_AUROC(weight * first + (1 - weight) * second, labels) for weight in WEIGHTS]
+    same = negligible(labels)
     best = max(max(found) for found in tried.values())
     middles = {name: middle(found, same) for name, found in tried.items() if max(found) >= best - same}
     name = min(middles, key=lambda each: abs(middles[each] - TENTHS / 2))
-    return Choice(name, weights[middles[name]], tried)
+    return Choice(name, WEIGHTS[middles[name]], tried)
+
+
+def choose_for_maps(
+    trained: Floats,
+    other: Floats,
+    masks: npt.NDArray[np.bool_],
+    labels: npt.NDArray[np.int64],
+    moved: Callable[[], object] = lambda: None,
+) -> tuple[float, list[float]]:
+    """The trained detector's weight with the best pixel AUPRO, and the AUPRO at every weight from 0 to 1.
+
+    Maps and masks are ``(N, H, W)``, the maps in deviations from those of normal images; ``moved`` hears of
+    every weight that was tried. Plateaus are treated as those of :func:`choose`.
+    """
+    tried = []
+    for weight in WEIGHTS:
+        tried.append(pixel_AUPRO(weight * trained + (1 - weight) * other, masks))
+        moved()
+    return WEIGHTS[middle(tried, negligible(labels))], tried
+
+
+def negligible(labels: npt.NDArray[np.int64]) -> float:
+    """A difference that one image explains."""
+    rarer = min(int(labels.sum()), len(labels) - int(labels.sum()))
+    return NOISE / max(rarer, 1)
 
 
 def _standardised(scores: Floats, normal: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

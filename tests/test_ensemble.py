@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,14 @@ from detectors.gaussian import GaussianDetector
 from detectors.images import ImageSource
 from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer
-from detectors.metrics import image_AUROC
+from detectors.metrics import image_AUROC, pixel_AUPRO
 from detectors.reconstruction import ReconstructionDetector
 from detectors.tokens import at_size
 from detectors.training import Look
 from detectors.transformer import TransformerDetector
 from latent_env.artifacts import load_detector, save_autoencoder, save_detector
 from latent_env.dynamics import Dynamics
-from latent_env.second_opinion import choose, middle
+from latent_env.second_opinion import choose, choose_for_maps, middle
 from latent_env.settings import Settings
 from latent_env.worlds import World, load_world, save_images
 
@@ -160,9 +161,11 @@ def parts(reads: str) -> tuple[dict[str, Detector], ImageSource, Look, tuple[Ten
         return both, latents[30:], lambda batch: (batch,), (torch.randn(20, *LATENT_SHAPE) * 1.2,)
 
 
-def ensemble(reads: str, *weights: float) -> tuple[EnsembleDetector, tuple[Tensor, ...]]:
+def ensemble(
+    reads: str, *weights: float, of_maps: Sequence[float] | None = None
+) -> tuple[EnsembleDetector, tuple[Tensor, ...]]:
     made, normal, look, new = parts(reads)
-    joined = EnsembleDetector(made, weights)
+    joined = EnsembleDetector(made, weights, of_maps)
     joined.requires_grad_(False).eval().calibrate(normal, look)
     return joined, new
 
@@ -178,8 +181,25 @@ def test_alone_a_part_orders_images_as_it_always_does(
     assert joined.input_shape == tuple(new[0].shape[1:])
     assert found.score.argsort().tolist() == own.score.argsort().tolist()
     assert found.map.shape == own.map.shape
-    correlation = torch.corrcoef(torch.stack([found.map.flatten(), own.map.flatten()]))
-    assert float(correlation[0, 1]) == pytest.approx(1, abs=1e-4)
+    assert same_but_for_scale(found.map, own.map)
+
+
+def same_but_for_scale(one: Tensor, other: Tensor) -> bool:
+    """Whether maps are each other, moved and stretched."""
+    correlation = torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))
+    return float(correlation[0, 1]) == pytest.approx(1, abs=1e-4)
+
+
+@ALL_INPUTS
+def test_one_part_may_score_and_another_draw_the_map(reads: str) -> None:
+    joined, new = ensemble(reads, 1, 0, of_maps=(0, 1))
+    found = joined(*new)
+    trained, second = (own_word(part, new, joined) for part in joined.named_parts().values())
+    assert found.score.argsort().tolist() == trained.score.argsort().tolist()
+    assert same_but_for_scale(found.map, second.map)
+    assert not same_but_for_scale(found.map, trained.map)
+    standard = joined.maps_in_deviations({"transformer": trained.map, "second": second.map})
+    torch.testing.assert_close(standard["second"], found.map + joined.usual[1], atol=1e-4, rtol=1e-4)
 
 
 @ALL_INPUTS
@@ -205,7 +225,7 @@ def test_parts_are_added_in_deviations_of_normal_images(reads: str) -> None:
 
 @ALL_INPUTS
 def test_a_saved_ensemble_is_one_artifact_that_says_the_same(reads: str, tmp_path: Path) -> None:
-    joined, new = ensemble(reads, 0.4, 0.6)
+    joined, new = ensemble(reads, 0.4, 0.6, of_maps=(0.9, 0.1))
     save_detector(tmp_path, joined)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["detector.json", "detector.safetensors"]
     again = load_detector(tmp_path)
@@ -235,6 +255,8 @@ def test_what_cannot_be_an_ensemble_is_refused(tmp_path: Path) -> None:
     for weights in [(1,), (0, 0), (-1, 2)]:
         with pytest.raises(ValueError, match="weights"):
             EnsembleDetector(images, weights)
+        with pytest.raises(ValueError, match="weights"):
+            EnsembleDetector(images, (1, 1), weights)
     save_detector(tmp_path, ensemble("latent", 1, 0)[0])
     path = tmp_path / "detector.json"
     whole = path.read_text()
@@ -326,6 +348,20 @@ def test_scores_that_do_not_differ_are_no_reason() -> None:
     assert 0 < found.weight <= 1
     assert found.tried["dumb"][0] == 0.5
     assert found.tried["dumb"][-1] == image_AUROC(first, labels)
+
+
+def test_maps_are_weighted_by_where_the_anomaly_is() -> None:
+    masks, labels = np.zeros((40, 16, 16), bool), np.repeat([0, 1], 20)
+    masks[20:, 3:9, 5:12] = True
+    rng = np.random.default_rng(0)
+    blind, right = (rng.normal(size=masks.shape).astype(np.float32) for _ in range(2))
+    right += 3 * masks
+    assert choose_for_maps(right, blind, masks, labels)[0] > 0.7
+    assert choose_for_maps(blind, right, masks, labels)[0] < 0.3
+    heard: list[int] = []
+    weight, tried = choose_for_maps(right, right, masks, labels, lambda: heard.append(1))
+    assert weight == 0.5
+    assert tried == pytest.approx([pixel_AUPRO(right, masks)] * len(heard))
 
 
 @pytest.mark.parametrize(
@@ -425,9 +461,28 @@ def test_an_ensemble_from_nothing(tmp_path: Path, run_here: RunHere) -> None:
     assert told["second"] == "reconstruction"
     assert told["weight"] == metrics["weight_transformer"]
     assert "ensemble: transformer × " in error
+    assert "weight_of_map" not in told, "there are no masks"
     assert gym.make("LatentAug-v0", artifacts=str(tmp_path / "out")).reset(seed=0)[0].shape == (16,)
     _, again, error = run_here(train_detector.main, "train_detector", *tiny, cwd=tmp_path)
     assert again.splitlines()[:4] == out.splitlines()[:4]
+
+
+def test_where_masks_are_known_maps_have_weights_of_their_own(tmp_path: Path, run_here: RunHere) -> None:
+    small = ["dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=8", "dataset.test=8"]
+    tiny = [*TINY, *small, "detector=ensemble", "detector.second=[reconstruction]"]
+    code, _, error = run_here(train_detector.main, "train_detector", *tiny, cwd=tmp_path)
+    assert code == 0, error
+    assert "ensemble's map: transformer × " in error
+    run = only_run(tmp_path, "detector", "phantom")
+    told, metrics = json.loads((run / "second_opinion.json").read_text()), held(run)
+    weight = told["weight_of_map"]
+    (tried,) = (value for value in told.values() if isinstance(value, list))
+    assert tried[round(10 * weight)] >= max(tried) - 0.1
+    given = metrics["weight_of_map_transformer"], metrics["weight_of_map_reconstruction"]
+    assert given == pytest.approx((weight, 1 - weight))
+    joined = load_detector(run)
+    assert isinstance(joined, EnsembleDetector)
+    assert joined.map_weights == pytest.approx(given)
 
 
 def test_before_and_after_are_ensembles(tmp_path: Path, run_here: RunHere) -> None:
