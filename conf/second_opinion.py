@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from conf.detector_types import EnsembleConfig, RdnaConfig
 from conf.job import Job, say
@@ -11,11 +15,13 @@ from conf.validation import roles, seen
 from detectors.base import IMAGE, LATENT, Detection, Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.errors import UserError
+from detectors.images import ImageSource
 from detectors.kinds import DISTANCES, RDNA, RECONSTRUCTION
 from detectors.reconstruction import ReconstructionDetector
 from detectors.training import Look, score
 from latent_env.artifacts import load_detector, save_detector, write_json
 from latent_env.autoencoders import FrozenAutoencoder
+from latent_env.data import Split
 from latent_env.latents import Eyes, some_normal
 from latent_env.progress import progress_bar
 from latent_env.rivals import fit_reconstruction, usual_distances
@@ -82,31 +88,15 @@ def add_second_opinion(
             others[name] = trained_second(run, train, rdna_beside(config))
         else:
             others[name] = second_detector(job, name, autoencoder, eyes)
-    split, inputs = seen(job, eyes, "choice", config.input)
-
-    def look_for(reads: str) -> Look:
-        if config.input == LATENT:
-            return lambda batch: (batch,)
-        return lambda batch: autoencoder.shown(batch, reads)
-
-    def judge(detector: Detector, keep_maps: bool) -> Detection:
-        return score(detector, look_for(detector.input), inputs, split.images.shape[-1], keep_maps=keep_maps)
-
-    normal = some_normal(split)
+    hearing = Hearing(autoencoder, config.input, *seen(job, eyes, "choice", config.input))
+    split = hearing.split
     found = {
-        name: judge(detector, keep_maps=False).score.numpy()
+        name: hearing.judge(detector, keep_maps=False).score.numpy()
         for name, detector in {TRAINED: trained, **others}.items()
     }
-    choice = choose(found.pop(TRAINED), found, split.labels, normal.numpy())
+    choice = choose(found.pop(TRAINED), found, split.labels, some_normal(split).numpy())
     parts = {TRAINED: trained, choice.second: others[choice.second]}
-
-    def joined(map_weight: float) -> EnsembleDetector:
-        ensemble = EnsembleDetector(parts, shares(choice.weight), shares(map_weight))
-        ensemble.to(job.device).requires_grad_(False).eval()
-        ensemble.calibrate(inputs[normal.to(inputs.device)], look_for(ensemble.input))
-        return ensemble
-
-    ensemble = joined(choice.weight)
+    ensemble = hearing.join(parts, choice.weight, choice.weight)
     told = {"second": choice.second, "weight": choice.weight, SCORES_TRIED: choice.tried}
     kind = "labelled" if len(roles(job).choice) else "synthetic"
     say(
@@ -114,16 +104,52 @@ def add_second_opinion(
         f"{gain(choice.tried[choice.second])}"
     )
     if split.masks is not None and split.masks.any():
-        maps = {name: judge(part, keep_maps=True).map[:, 0] for name, part in parts.items()}
-        first, second = (each.numpy() for each in ensemble.maps_in_deviations(maps).values())
-        with progress_bar("weighing maps", len(WEIGHTS)) as bar:
-            weight, tried = choose_for_maps(first, second, split.masks, split.labels, bar.update)
+        weight, tried = hearing.weigh_maps(ensemble, split.masks)
         if weight != choice.weight:
-            ensemble = joined(weight)
+            ensemble = hearing.join(parts, choice.weight, weight)
         told |= {"weight_of_map": weight, MAPS_TRIED: tried}
         say(f"ensemble's map: {in_words(parts, ensemble.map_weights)}; pixel_AUPRO {gain(tried)}")
     write_json(run.path / "second_opinion.json", told)
     return ensemble
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """The validation images by which a second opinion is chosen, and how detectors get to see them."""
+
+    autoencoder: FrozenAutoencoder
+    reads: str
+    """What ``inputs`` are: images or latents."""
+    split: Split
+    inputs: ImageSource
+
+    def look_for(self, detector: Detector) -> Look:
+        """How inputs are turned into what a detector reads."""
+        if self.reads == LATENT:
+            return lambda batch: (batch,)
+        return lambda batch: self.autoencoder.shown(batch, detector.input)
+
+    def judge(self, detector: Detector, keep_maps: bool) -> Detection:
+        """What a detector says of all images."""
+        size = self.split.images.shape[-1]
+        return score(detector, self.look_for(detector), self.inputs, size, keep_maps=keep_maps)
+
+    def join(self, parts: Mapping[str, Detector], weight: float, map_weight: float) -> EnsembleDetector:
+        """An ensemble in which the first of two parts has these weights, calibrated on the normal images."""
+        ensemble = EnsembleDetector(parts, shares(weight), shares(map_weight))
+        ensemble.to(self.inputs.device).requires_grad_(False).eval()
+        normal = some_normal(self.split).to(self.inputs.device)
+        ensemble.calibrate(self.inputs[normal], self.look_for(ensemble))
+        return ensemble
+
+    def weigh_maps(
+        self, ensemble: EnsembleDetector, masks: npt.NDArray[np.bool_]
+    ) -> tuple[float, list[float]]:
+        """The best weight of the first part's maps, and the pixel AUPRO at all weights."""
+        maps = {name: self.judge(part, True).map[:, 0] for name, part in ensemble.named_parts().items()}
+        first, second = (each.numpy() for each in ensemble.maps_in_deviations(maps).values())
+        with progress_bar("weighing maps", len(WEIGHTS)) as bar:
+            return choose_for_maps(first, second, masks, self.split.labels, bar.update)
 
 
 def shares(weight: float) -> tuple[float, float]:
