@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAIN_METRIC = "image_AUROC"
 PIXELS = "pixel_AUPRO"
+MOST_INSIDE = 5
+"""More lines than these have their legend beside the figure, where it hides none of them."""
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -43,7 +45,13 @@ def save_figure(path: Path, figure: Figure) -> Path:
 
 def colour(agent: str) -> str:
     """The same colour for an agent in every figure."""
-    return f"C{list(AGENTS).index(agent) % 10}" if agent in AGENTS else "grey"
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    if agent not in AGENTS:
+        return "grey"
+    again, number = divmod(list(AGENTS).index(agent), 10)
+    return to_hex(colormaps["tab20"](2 * number + again % 2))  # ten strong colours, and then their light ones
 
 
 def forest(path: Path, comparisons: Iterable[Comparison], agent: str) -> Path | None:
@@ -161,4 +169,6 @@ def finish(path: Path, figure: Figure, axes: Axes) -> Path:
 def legend(axes: Axes) -> None:
     """What lines and bands are, and a grid to read them by."""
     axes.grid(alpha=0.3)
-    axes.legend(title="line: mean of seeds, band: lowest to highest", fontsize=8, title_fontsize=8)
+    many = len(axes.get_lines()) > MOST_INSIDE
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if many else {}
+    axes.legend(title="line: mean of seeds,\nband: lowest to highest", fontsize=8, title_fontsize=8, **beside)
