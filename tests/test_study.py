@@ -26,10 +26,12 @@ from safetensors.torch import save_file
 from torch import uint8, zeros
 
 import benchmarks.augmentation.__main__ as command
+from benchmarks.augmentation import tables
 from benchmarks.augmentation.collect import Row, Scores, collect
 from benchmarks.augmentation.comparisons import Drawn, compare_all, compare_pairs
 from benchmarks.augmentation.pictures import MOST_BYTES, first_rows, save_small
 from benchmarks.augmentation.plan import Choice, Plan, Planned, commands, make_plan
+from benchmarks.augmentation.plotting import colour
 from benchmarks.augmentation.records import FAILED, STOPPED, WHOLE, Outcome, Records
 from benchmarks.augmentation.runner import batches, make
 from benchmarks.augmentation.running import composed
@@ -512,6 +514,10 @@ def test_only_the_first_rows_are_unpacked(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "made.npz", images=images, labels=np.arange(2))
     np.testing.assert_array_equal(first_rows(tmp_path / "made.npz", "images", 2), images[:2])
     np.testing.assert_array_equal(first_rows(tmp_path / "made.npz", "labels", 9), [0, 1])
+
+
+def test_no_two_agents_have_one_colour() -> None:
+    assert len({colour(agent) for agent in tables.AGENTS}) == len(tables.AGENTS)
 
 
 def test_pictures_are_small(tmp_path: Path) -> None:
