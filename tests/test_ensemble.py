@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, TINY_AGENT, RunHere
+from conftest import TINY, TINY_AGENT, TINY_PPO, RunHere
 from torch import Tensor
 
 import train_detector
@@ -426,7 +426,8 @@ def test_all_that_can_give_a_second_opinion_on_images_are_asked(tmp_path: Path, 
 def test_an_agent_works_where_the_second_opinion_reads_latents(
     agent: str, tmp_path: Path, run_here: RunHere
 ) -> None:
-    tiny = [*TINY_AGENT, "detector=ensemble", "detector.second=[knn]", f"agent={agent}", "share=0.5"]
+    short = TINY_PPO if agent == "ppo" else TINY_AGENT
+    tiny = [*short, "detector=ensemble", "detector.second=[knn]", f"agent={agent}", "share=0.5"]
     code, out, error = run_here(train_ppo.main, "train_ppo", *tiny, cwd=tmp_path)
     assert code == 0, error
     assert "image_AUROC" in out

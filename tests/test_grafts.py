@@ -354,8 +354,8 @@ def test_a_trained_world_brings_its_labelled_anomalies(tmp_path: Path, run_here:
     import gymnasium as gym
 
     keys = [
-        "dataset=phantom",
-        "autoencoder.steps=5",
+        *("dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=8", "dataset.test=8"),
+        *("autoencoder.width=8", "autoencoder.steps=5"),
         "detector.steps=5",
         "detector.width=16",
     ]
@@ -376,7 +376,7 @@ def test_a_trained_world_brings_its_labelled_anomalies(tmp_path: Path, run_here:
     assert again is not None
     assert torch.equal(again.latents, world.examples.latents)
     assert len(again.latents) == len(MIRRORINGS)
-    assert again.images.shape[2:] == (64, 64)
+    assert again.images.shape[2:] == (32, 32)
     save_examples(folder, again._replace(latents=again.latents[:, :, :1], normal=again.normal[:, :, :1]))
     with pytest.raises(UserError, match="is of another world"):
         load_world(str(folder), torch.device("cpu"))
