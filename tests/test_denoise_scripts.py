@@ -79,7 +79,13 @@ def test_everything_from_nothing_once_more_and_after_a_stop(
 @pytest.mark.usefixtures("quick")
 def test_pixels_without_classes(tmp_path: Path, run_here: RunHere) -> None:
     arguments = [a for a in TINY_DENOISE if not a.startswith(("env.artifacts", "agent."))]
-    more = ["env.space=pixel", "env.conditional=false", "agent=random", "rounds=1"]
+    more = [
+        "env.space=pixel",
+        "env.conditional=false",
+        "agent=random",
+        "rounds=1",
+        "env.suits.total_steps=256",
+    ]
     code, _, err = run_here(train_ppo.main, "train_ppo", *arguments, *more, cwd=tmp_path)
     assert code == 0, err
     assert not (tmp_path / "runs/digits/autoencoder").exists()
