@@ -1,4 +1,4 @@
-"""The reconstruction error as a detector, and a trained detector joined with a second opinion."""
+"""The reconstruction error, ensembles of detectors, and what they say of decoded images."""
 
 from __future__ import annotations
 
@@ -7,16 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import backbones
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, TINY_AGENT, TINY_PPO, RunHere
 from torch import Tensor
 
-import train_detector
-import train_ppo
 from agents.rollout import collect
 from agents.scripted import GradientAgent, NoneAgent
 from detectors.base import BOTH, Detection, Detector, portion_for
@@ -26,14 +22,13 @@ from detectors.gaussian import GaussianDetector
 from detectors.images import ImageSource
 from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer
-from detectors.metrics import image_AUROC, pixel_AUPRO
+from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector
 from detectors.tokens import at_size
 from detectors.training import Look
 from detectors.transformer import TransformerDetector
 from latent_env.artifacts import load_detector, save_autoencoder, save_detector
 from latent_env.dynamics import Dynamics
-from latent_env.second_opinion import choose, choose_for_maps, middle
 from latent_env.settings import Settings
 from latent_env.worlds import World, load_world, save_images
 
@@ -305,139 +300,6 @@ def score_of(dynamics: Dynamics, actions: np.ndarray[Any, Any]) -> Tensor:
     return dynamics.imagine(torch.from_numpy(actions)).detection.score
 
 
-# --- choosing on validation ---
-
-
-def drawn(count: int, seed: int, distance: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Scores of as many normal images as anomalies, ``distance`` deviations apart, and labels."""
-    labels = np.repeat([0, 1], count)
-    scores = np.random.default_rng(seed).normal(size=2 * count) + distance * labels
-    return scores.astype(np.float32), labels
-
-
-def chosen(trained: float, **others: float) -> tuple[str, float]:
-    """What is chosen where detectors tell anomalies from normal images by so many deviations."""
-    first, labels = drawn(3000, 0, trained)
-    scores = {name: drawn(3000, 1 + i, apart)[0] * 7 + 3 for i, (name, apart) in enumerate(others.items())}
-    return choose(first, scores, labels, np.flatnonzero(labels == 0))[:2]
-
-
-def test_noise_gets_no_weight() -> None:
-    assert chosen(1.5, noise=0) == ("noise", 1.0)
-    assert chosen(0, good=1.5) == ("good", 0.0)
-
-
-def test_the_better_opinion_gets_more_weight() -> None:
-    assert 0 < chosen(1, better=2)[1] < 0.5 < chosen(2, worse=1)[1] < 1
-    assert chosen(1.5, equal=1.5)[1] == pytest.approx(0.5, abs=0.1)
-
-
-def test_the_best_of_several_is_chosen() -> None:
-    name, weight = chosen(1, noise=0, better=2, good=1)
-    assert name == "better"
-    assert 0 < weight < 0.5
-
-
-def test_where_nothing_is_better_weights_are_equal() -> None:
-    assert chosen(50, perfect=50) == ("perfect", 0.5)
-
-
-def test_scores_that_do_not_differ_are_no_reason() -> None:
-    first, labels = drawn(50, 0, 1.0)
-    found = choose(first, {"dumb": np.zeros_like(first)}, labels, np.flatnonzero(labels == 0))
-    assert 0 < found.weight <= 1
-    assert found.tried["dumb"][0] == 0.5
-    assert found.tried["dumb"][-1] == image_AUROC(first, labels)
-
-
-def test_maps_are_weighted_by_where_the_anomaly_is() -> None:
-    masks, labels = np.zeros((40, 16, 16), bool), np.repeat([0, 1], 20)
-    masks[20:, 3:9, 5:12] = True
-    rng = np.random.default_rng(0)
-    blind, right = (rng.normal(size=masks.shape).astype(np.float32) for _ in range(2))
-    right += 3 * masks
-    assert choose_for_maps(right, blind, masks, labels)[0] > 0.7
-    assert choose_for_maps(blind, right, masks, labels)[0] < 0.3
-    heard: list[int] = []
-    weight, tried = choose_for_maps(right, right, masks, labels, lambda: heard.append(1))
-    assert weight == 0.5
-    assert tried == pytest.approx([pixel_AUPRO(right, masks)] * len(heard))
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([0.1, 0.2, 0.9, 0.2, 0.1], 2),
-        ([0.9, 0.9, 0.9, 0.2, 0.1], 1),
-        ([0.9, 0.9, 0.2, 0.2, 0.1], 1),
-        ([0.1, 0.2, 0.2, 0.9, 0.9], 3),
-        ([0.5] * 5, 2),
-        ([0.1, 0.2, 0.2, 0.895, 0.9], 3),
-        ([0.9, 0.1, 0.2, 0.9, 0.2], 3),
-        ([0.1, 0.2, 0.2, 0.2, 0.9], 4),
-    ],
-)
-def test_the_middle_of_the_best_plateau(values: list[float], expected: int) -> None:
-    assert middle(values, 0.01) == expected
-
-
-# --- the scripts ---
-
-
-def only_run(here: Path, stage: str, dataset: str = "digits") -> Path:
-    (path,) = here.glob(f"runs/{dataset}/{stage}/*/metrics.json")
-    return path.parent
-
-
-def held(run: Path) -> dict[str, float]:
-    loaded: dict[str, float] = json.loads((run / "metrics.json").read_text())
-    return loaded
-
-
-def test_the_reconstruction_error_from_nothing(tmp_path: Path, run_here: RunHere) -> None:
-    tiny = [*TINY[:-3], "detector=reconstruction"]
-    code, out, error = run_here(train_detector.main, "train_detector", *tiny, cwd=tmp_path)
-    assert code == 0, error
-    run = only_run(tmp_path, "detector")
-    assert isinstance(load_detector(run), ReconstructionDetector)
-    assert f"image_AUROC  {held(run)['image_AUROC']:.4f}" in out
-    assert (run / "pictures/test_detections.png").is_file()
-    assert (run / "pictures/test_curves.png").is_file()
-    _, again, error = run_here(train_detector.main, "train_detector", *tiny, cwd=tmp_path)
-    assert again == out
-    assert "detector: using" in error
-
-
-def test_all_that_can_give_a_second_opinion_on_images_are_asked(tmp_path: Path, run_here: RunHere) -> None:
-    rivals = "detector.rivals=[knn]"
-    code, out, error = run_here(
-        train_detector.main, "train_detector", *TINY, "detector=ensemble", rivals, cwd=tmp_path
-    )
-    assert code == 0, error
-    run = only_run(tmp_path, "detector")
-    told = json.loads((run / "second_opinion.json").read_text())
-    (tried,) = (value for value in told.values() if isinstance(value, dict))
-    assert set(tried) == {"reconstruction", "knn", "knn_by_place", "gaussian"}
-    assert f"{told['second']}_image_AUROC" in held(run)
-    assert "knn" in out.splitlines()[0]
-
-
-@pytest.mark.parametrize("agent", ["gradient", "ppo"])
-def test_an_agent_works_where_the_second_opinion_reads_latents(
-    agent: str, tmp_path: Path, run_here: RunHere
-) -> None:
-    short = TINY_PPO if agent == "ppo" else TINY_AGENT
-    tiny = [*short, "detector=ensemble", "detector.second=[knn]", f"agent={agent}", "share=0.5"]
-    code, out, error = run_here(train_ppo.main, "train_ppo", *tiny, cwd=tmp_path)
-    assert code == 0, error
-    assert "image_AUROC" in out
-    for stage in ("detector", "agent"):
-        joined = load_detector(only_run(tmp_path, stage))
-        assert isinstance(joined, EnsembleDetector)
-        assert joined.input == "both"
-    assert gym.make("LatentAug-v0", artifacts=str(only_run(tmp_path, "agent"))).reset(seed=0)
-
-
 def test_a_part_of_another_world_is_refused(tmp_path: Path) -> None:
     world = joined_world("knn")
     save_autoencoder(tmp_path, world.autoencoder)
@@ -447,114 +309,6 @@ def test_a_part_of_another_world_is_refused(tmp_path: Path) -> None:
     save_detector(tmp_path, foreign)
     with pytest.raises(UserError, match="they come from different worlds"):
         load_world(str(tmp_path), CPU)
-
-
-def test_an_ensemble_from_nothing(tmp_path: Path, run_here: RunHere) -> None:
-    tiny = [*TINY, "detector=ensemble", "detector.second=[reconstruction]"]
-    code, out, error = run_here(train_detector.main, "train_detector", *tiny, "export=out", cwd=tmp_path)
-    assert code == 0, error
-    run = only_run(tmp_path, "detector")
-    assert sorted(out.splitlines()[0].split()) == ["ensemble", "reconstruction", "transformer"]
-    metrics = held(run)
-    assert {"transformer_image_AUROC", "reconstruction_image_AUROC"} <= metrics.keys()
-    assert metrics["weight_transformer"] + metrics["weight_reconstruction"] == pytest.approx(1)
-    told = json.loads((run / "second_opinion.json").read_text())
-    assert told["second"] == "reconstruction"
-    assert told["weight"] == metrics["weight_transformer"]
-    assert "ensemble: transformer × " in error
-    assert "weight_of_map" not in told, "there are no masks"
-    assert gym.make("LatentAug-v0", artifacts=str(tmp_path / "out")).reset(seed=0)[0].shape == (16,)
-    _, again, error = run_here(train_detector.main, "train_detector", *tiny, cwd=tmp_path)
-    assert again.splitlines()[:4] == out.splitlines()[:4]
-
-
-def test_where_masks_are_known_maps_have_weights_of_their_own(tmp_path: Path, run_here: RunHere) -> None:
-    small = ["dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=8", "dataset.test=8"]
-    tiny = [*TINY, *small, "detector=ensemble", "detector.second=[reconstruction]"]
-    code, _, error = run_here(train_detector.main, "train_detector", *tiny, cwd=tmp_path)
-    assert code == 0, error
-    assert "ensemble's map: transformer × " in error
-    run = only_run(tmp_path, "detector", "phantom")
-    told, metrics = json.loads((run / "second_opinion.json").read_text()), held(run)
-    weight = told["weight_of_map"]
-    (tried,) = (value for value in told.values() if isinstance(value, list))
-    assert tried[round(10 * weight)] >= max(tried) - 0.1
-    given = metrics["weight_of_map_transformer"], metrics["weight_of_map_reconstruction"]
-    assert given == pytest.approx((weight, 1 - weight))
-    joined = load_detector(run)
-    assert isinstance(joined, EnsembleDetector)
-    assert joined.map_weights == pytest.approx(given)
-
-
-def test_before_and_after_are_ensembles(tmp_path: Path, run_here: RunHere) -> None:
-    tiny = [*TINY_AGENT, "detector=ensemble", "agent=random", "share=0.5"]
-    code, out, error = run_here(train_ppo.main, "train_ppo", *tiny, cwd=tmp_path)
-    assert code == 0, error
-    assert "image_AUROC" in out
-    for stage in ("detector", "agent"):
-        assert isinstance(load_detector(only_run(tmp_path, stage)), EnsembleDetector)
-    before, after = (only_run(tmp_path, stage) / "detector.safetensors" for stage in ("detector", "agent"))
-    assert before.read_bytes() != after.read_bytes()
-    assert (only_run(tmp_path, "agent") / "with_learned_0.5/second_opinion.json").is_file()
-
-
-DATA = ["dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=8", "dataset.test=8"]
-EYES = ["autoencoder=pretrained", "autoencoder.backbone=mobilenet", "autoencoder.grid=4"]
-DECODER = [
-    "autoencoder.components=8",
-    "autoencoder.width=4",
-    "autoencoder.steps=3",
-    "autoencoder.batch_size=4",
-]
-SHORT = ["detector.steps=3", "detector.width=16", "detector.heads=2", "synthesis.pool=8"]
-PRETRAINED = [*DATA, "device=cpu", "threads=1", *EYES, *DECODER]
-
-
-def test_pretrained_eyes(tmp_path: Path, run_here: RunHere) -> None:
-    backbones.mobilenet(tmp_path / "mobilenet")
-
-    def command(*arguments: str) -> str:
-        code, out, error = run_here(
-            train_detector.main, "train_detector", *PRETRAINED, *arguments, cwd=tmp_path
-        )
-        assert code == 0, error
-        return out.splitlines()[0]
-
-    assert command("detector=reconstruction", "detector.by_place=true").startswith("image_AP")
-    second = ["detector=ensemble", "detector.second=[gaussian,knn]", "detector.rivals=[gaussian,knn]"]
-    assert sorted(command(*SHORT, *second).split()) == ["ensemble", "gaussian", "knn", "transformer"]
-    (run,) = tmp_path.glob("runs/phantom/detector/ensemble*")
-    kinds = [type(part) for part in load_detector(run).named_parts().values()]  # type: ignore[attr-defined]
-    assert kinds[0] is LatentTransformer
-    assert kinds[1] in (GaussianDetector, KnnDetector)
-    assert gym.make("LatentAug-v0", artifacts=str(run)).reset(seed=0)[0].shape == (8 * 4 * 4,)
-
-
-MISTAKES = [
-    (["detector.second=[nobody]"], "detector.second=nobody is unknown: choose among reconstruction"),
-    (
-        ["detector.second=[reconstruction]", "detector.input=latent"],
-        "detector.second=reconstruction doesn't read what the transformer reads, with detector.input=latent: "
-        "choose among knn, knn_by_place, gaussian",
-    ),
-    (["detector.second=[]"], "detector.second=[] names nobody"),
-    (["detector.input=smell"], "detector.input=smell is unknown"),
-    (["detector=knn", "detector.name=mine"], "detector.name=mine is unknown"),
-]
-
-
-@pytest.mark.parametrize(("mistake", "message"), MISTAKES, ids=lambda value: str(value)[:40])
-def test_a_mistake_is_one_clear_line(
-    mistake: list[str], message: str, tmp_path: Path, run_here: RunHere
-) -> None:
-    arguments = ["dataset=digits", "device=cpu", "threads=1", *mistake]
-    if "detector=knn" not in mistake:
-        arguments.append("detector=ensemble")
-    code, _, error = run_here(train_detector.main, "train_detector", *arguments, cwd=tmp_path)
-    assert code == 2, error
-    (line,) = [line for line in error.splitlines() if line.startswith("train_detector.py: ")]
-    assert message in line
-    assert not list(tmp_path.glob("runs/**/metrics.json"))  # nothing was made before it was noticed
 
 
 # --- decoded images and real ones ---
