@@ -9,10 +9,10 @@ from typing import Any
 
 from stable_baselines3 import PPO
 
-from agents.batch_ppo import BatchPPO, minibatch
-from agents.policies import SharedMeanPolicy
+from agents.learners.batch_ppo import BatchPPO, minibatch
+from agents.learners.policies import SharedMeanPolicy
 from agents.sb3_vec_env import LatentVecEnv
-from detectors.errors import UserError
+from latent_common.errors import UserError
 
 
 def check_policy(settings: Mapping[str, Any]) -> None:

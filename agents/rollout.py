@@ -16,12 +16,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from agents.base import Agent
-from detectors.errors import UserError
-from detectors.training import Samples
-from latent_env.artifacts import write_atomically
+from detectors.training.batches import Samples
+from latent_common.artifacts import write_atomically
+from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics
 from latent_env.shell import ANOMALY, UNDECIDED
-from latent_env.worlds import World
+from latent_env.worlds.world import World
 
 COMPARED = 128
 """Of at least so many samples in a row, the best paid are kept; the reward may change from row to row."""

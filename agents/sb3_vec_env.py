@@ -12,10 +12,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 from torch import Tensor
 
-from agents.alarm import Alarm
+from agents.overoptimization import Alarm
+from latent_env.denoise.episode_picture import picture_of
 from latent_env.dynamics import Episodes, StepResult
 from latent_env.env import LARGEST_SEED, make_spaces
-from latent_env.pictures import picture_of
 
 
 class LatentVecEnv(VecEnv):

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.augmentation.wording import without_places
-from conf.launch import mistakes_explained
-from conf.schema import register_schema
-from detectors.errors import UserError
+from conf.schema.runs import register_schema
+from latent_common.errors import UserError
+from stages.cli.launch import mistakes_explained
 
 USUAL_DATA = "what LATENT_AUG_DATA says, or data"
 

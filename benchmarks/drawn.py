@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from latent_env.progress import progress_bar
+from latent_common.progress import progress_bar
 
 
 def draw_set(root: Path, count: int, side: int, ending: str) -> None:

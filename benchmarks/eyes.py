@@ -19,26 +19,26 @@ from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 from scipy import stats
 
-from conf.autoencoder_types import PretrainedConfig
-from conf.choices import CONF
-from conf.detector_learning import new_detector
-from conf.detector_types import TransformerConfig
-from conf.eyes import pretrained_eyes
-from conf.job import Job, start_job
-from conf.latent_learning import check_latent_synthesis, learn_from_latents
-from conf.launch import mistakes_explained
-from conf.schema import DetectorRun, register_schema
+from conf.schema.autoencoders import PretrainedConfig
+from conf.schema.detectors import TransformerConfig
+from conf.schema.runs import DetectorRun, register_schema
 from detectors.base import LATENT, Detector
 from detectors.distance import DistanceDetector
-from detectors.errors import UserError
 from detectors.gaussian import GaussianDetector
 from detectors.knn import KnnDetector
-from detectors.knn_by_place import KnnByPlaceDetector
 from detectors.latent_transformer import LatentTransformer
-from latent_env.evaluation import evaluate_latents
-from latent_env.latents import Eyes
-from latent_env.rivals import fit_distances
-from train_detector import detector_settings
+from detectors.positional_knn import KnnByPlaceDetector
+from latent_common.errors import UserError
+from latent_env.training.evaluation import evaluate_latents
+from latent_env.training.feature_cache import Eyes
+from stages.autoencoder.pretrained_encoder import pretrained_eyes
+from stages.cli.choices import CONF
+from stages.cli.launch import mistakes_explained
+from stages.context import Job, start_job
+from stages.detector.baselines import fit_distances
+from stages.detector.latent_training import check_latent_synthesis, learn_from_latents
+from stages.detector.stage import detector_settings
+from stages.detector.training import new_detector
 
 TRAINED = "transformer"
 

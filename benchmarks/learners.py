@@ -33,25 +33,25 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from tqdm import tqdm
 
-from agents.actor_critic import ActorCritic
-from agents.batch_ppo import BatchPPO
-from agents.decision_transformer import DecisionTransformer
-from agents.learners import MAKERS
-from agents.learning import load_policy, save_policy
-from agents.mpo import MPO
-from agents.reinforce import Reinforce
-from agents.trajectories import Watching
+from agents.learners.a2c import ActorCritic
+from agents.learners.batch_ppo import BatchPPO
+from agents.learners.decision_transformer import DecisionTransformer
+from agents.learners.factory import MAKERS
+from agents.learners.mpo import MPO
+from agents.learners.reinforce import Reinforce
+from agents.learners.training import load_policy, save_policy
+from agents.learners.trajectories import Watching
 from benchmarks.asking import asked, asking
 from benchmarks.augmentation.records import commit
 from benchmarks.learners_report import merged, read_rows, write_report
-from conf.choices import CONF
-from conf.denoise import denoise_stage
-from conf.job import start_job
-from conf.schema import AgentRun
-from detectors.errors import UserError
-from latent_env.artifacts import write_json
-from latent_env.progress import progress_bar
-from train_ae import autoencoder_stage
+from conf.schema.runs import AgentRun
+from latent_common.artifacts import write_json
+from latent_common.errors import UserError
+from latent_common.progress import progress_bar
+from stages.autoencoder.stage import autoencoder_stage
+from stages.cli.choices import CONF
+from stages.context import start_job
+from stages.denoise.stage import denoise_stage
 
 TASKS = ("pendulum", "digits", "mnist")
 PENDULUM = "Pendulum-v1"

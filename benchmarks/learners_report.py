@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.augmentation.statistics import over_seeds
-from latent_env.artifacts import read_json, write_atomically, write_json
+from latent_common.artifacts import read_json, write_atomically, write_json
 
 Row = dict[str, Any]
 RESULTS = "RESULTS.json"

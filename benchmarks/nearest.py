@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detectors.latent_diet import SAMPLES, LatentDiet, Pool
-from detectors.latent_synthesis import KINDS, LatentSynthesis
 from detectors.latent_transformer import LatentTransformer, token_losses
-from detectors.nearest import remembering
+from detectors.memory_bank.neighbour_cache import remembering
+from detectors.synthetic.latent import KINDS, LatentSynthesis
 from detectors.tokens import grid_of
-from detectors.training import Batch, train_detector
-from detectors.training_state import TrainingState
-from latent_env.progress import progress_bar
+from detectors.training.batches import Batch
+from detectors.training.latent_batches import SAMPLES, LatentDiet, Pool
+from detectors.training.loop import train_detector
+from latent_common.progress import progress_bar
+from latent_common.training_state import TrainingState
 
 EVERY_STEP, ONCE, AGAIN = "in every step", "once", "once, second training"
 """When what is nearest is looked up."""

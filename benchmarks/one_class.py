@@ -23,21 +23,21 @@ from numpy.typing import NDArray
 from benchmarks.asking import asked, asking
 from benchmarks.augmentation.records import commit
 from benchmarks.one_class_report import SHARE, Row, known_rows, write_report
-from conf.autoencoder_types import FormConfig
-from conf.choices import CONF
-from conf.detector_types import ReconstructionConfig
-from conf.forms import form_state, form_training, new_form
-from conf.job import Job, start_job
-from conf.schema import DetectorRun
-from detectors.errors import UserError
+from conf.schema.autoencoders import FormConfig
+from conf.schema.detectors import ReconstructionConfig
+from conf.schema.runs import DetectorRun
 from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector
-from detectors.training import score
+from detectors.training.loop import score
+from latent_common.errors import UserError
+from latent_common.progress import progress_bar
 from latent_env.data.residence import StreamedImages
-from latent_env.progress import progress_bar
-from latent_env.runs import Run
-from latent_env.supervision import follow
-from train_detector import detector_settings
+from latent_env.training.loop import follow
+from latent_env.training.run_folder import Run
+from stages.autoencoder.memory_autoencoders import form_state, form_training, new_form
+from stages.cli.choices import CONF
+from stages.context import Job, start_job
+from stages.detector.stage import detector_settings
 
 FORMS = ("ae", "vae", "memae", "memvae")
 DATASETS = ("mnist", "cifar10", "digits")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.augmentation.statistics import over_seeds
 from benchmarks.augmentation.wording import cell
-from latent_env.artifacts import read_json, write_atomically, write_json
+from latent_common.artifacts import read_json, write_atomically, write_json
 
 SHARE = 0.3
 """Of anomalies in the mix that published figures are on."""

@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.drawn import draw_set
+from latent_common.machine import cores
+from latent_common.progress import progress_bar
 from latent_env.data.finding import list_images
 from latent_env.data.images import open_image, shrink_image
 from latent_env.data.layouts.mvtec import mvtec_source
 from latent_env.data.preparation import prepare
 from latent_env.data.samples import Problems
 from latent_env.data.splitting import Splitting
-from latent_env.machine import cores
-from latent_env.progress import progress_bar
 
 GOAL = 0.8
 """Of the bare limit; below it the command ends with 1."""

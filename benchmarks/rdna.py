@@ -24,18 +24,19 @@ from benchmarks.asking import asked, asking
 from benchmarks.augmentation.records import commit
 from benchmarks.augmentation.tables import DATASETS, Data
 from benchmarks.rdna_report import Outcome, Setting, write_report
-from conf.choices import CONF
-from conf.detector_learning import learn_alone
-from conf.detector_types import TrainedConfig
-from conf.job import Job, start_job
-from conf.schema import DetectorRun
-from detectors.errors import UserError
-from latent_env.artifacts import load_detector, save_detector, write_atomically
-from latent_env.evaluation import evaluate_test, log_evaluation
-from latent_env.progress import progress_bar
-from latent_env.runs import Run
-from latent_env.worlds import World
-from train_detector import autoencoder_and_eyes, detector_settings, rehearse_detector
+from conf.schema.detectors import TrainedConfig
+from conf.schema.runs import DetectorRun
+from latent_common.artifacts import write_atomically
+from latent_common.errors import UserError
+from latent_common.progress import progress_bar
+from latent_env.artifacts import load_detector, save_detector
+from latent_env.training.evaluation import evaluate_test, log_evaluation
+from latent_env.training.run_folder import Run
+from latent_env.worlds.world import World
+from stages.cli.choices import CONF
+from stages.context import Job, start_job
+from stages.detector.stage import autoencoder_and_eyes, detector_settings, rehearse_detector
+from stages.detector.training import learn_alone
 
 ADVERSARIAL = "detector.adversarial="
 

@@ -18,7 +18,7 @@ from benchmarks.augmentation.statistics import (
     resampled,
 )
 from benchmarks.augmentation.wording import cell, code, spread, table
-from latent_env.artifacts import write_atomically, write_json
+from latent_common.artifacts import write_atomically, write_json
 
 METRICS = ("image_AUROC", "pixel_AUROC", "pixel_AP", "pixel_AUPRO")
 

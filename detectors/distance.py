@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from detectors.base import LATENT, Detection
-from detectors.images import ImageSource
 from detectors.tokens import as_map, top_tokens
+from latent_common.image_source import ImageSource
 
 JUDGED_AT_ONCE = 16
 

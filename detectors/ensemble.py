@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from detectors.base import BOTH, LATENT, Detection, Detector, portion_for
 from detectors.distance import JUDGED_AT_ONCE, zero_and_unit
-from detectors.images import ImageSource
-from detectors.kinds import build, describe
+from detectors.registry import build, describe
 from detectors.tokens import at_size
-from detectors.training import Look, as_numbers
+from detectors.training.batches import as_numbers
+from detectors.training.loop import Look
+from latent_common.image_source import ImageSource
 
 SCORE, MAP = 0, 1
 """Columns of what is known about normal images."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from detectors.distance import DistanceDetector
-from detectors.images import ImageSource, spread_over
 from detectors.tokens import as_tokens, grid_of
+from latent_common.image_source import ImageSource, spread_over
 
 MOST_IMAGES = 2048
 """Of more images, so many evenly spaced ones say the same."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from detectors.distance import DistanceDetector
-from detectors.images import ImageSource
 from detectors.tokens import as_tokens
+from latent_common.image_source import ImageSource
 
 COMPARED_AT_ONCE = 4096
 """Tokens that meet the bank in one go: all distances of more would take too much memory."""

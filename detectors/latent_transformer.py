@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detectors.base import LATENT, Detection
-from detectors.errors import UserError
-from detectors.heads import Reading
-from detectors.images import ImageSource
-from detectors.memory import PlacedMemory
+from detectors.last_layer import Reading
+from detectors.memory_bank.positional import PlacedMemory
 from detectors.tokens import TOP_TOKENS, as_map, grid_of, top_tokens
-from detectors.training import Batch
+from detectors.training.batches import Batch
+from latent_common.errors import UserError
+from latent_common.image_source import ImageSource
 
 DROPPED, NOISE, BLINDED = 0.3, 0.3, 0.3
 """While it learns, inputs are dropped and disturbed, and of some images it sees lengths alone: with features

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from detectors.base import IMAGE, Detection
 from detectors.distance import JUDGED_AT_ONCE, zero_and_unit
-from detectors.errors import UserError
-from detectors.images import ImageSource
 from detectors.pixels import FLOOR, top_mean
+from latent_common.errors import UserError
+from latent_common.image_source import ImageSource
 
 Reconstruct = Callable[[Tensor], Tensor]
 """Images ``(B, C, H, W)`` in [0, 1] to what the autoencoder makes of them."""

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detectors.base import IMAGE, Detection
-from detectors.errors import UserError
-from detectors.heads import Reading
+from detectors.last_layer import Reading
 from detectors.pixels import FLOOR, top_count, top_mean
+from latent_common.errors import UserError
 
 
 def default_patch(size: int) -> int:

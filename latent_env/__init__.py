@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from gymnasium.envs.registration import register, registry
 
 if TYPE_CHECKING:
-    from detectors.errors import UserError
+    from latent_common.errors import UserError
     from latent_env.denoise.dynamics import DenoiseDynamics
     from latent_env.denoise.env import LatentDenoiseEnv
     from latent_env.denoise.vector_env import LatentDenoiseVectorEnv
     from latent_env.dynamics import Dynamics
     from latent_env.env import LatentAugEnv
-    from latent_env.rewards import RewardTerm
+    from latent_env.rewards.terms import RewardTerm
     from latent_env.transition import Transition
     from latent_env.vector_env import LatentAugVectorEnv
 
@@ -45,9 +45,9 @@ _HOMES = {
     "Dynamics": "latent_env.dynamics",
     "LatentAugEnv": "latent_env.env",
     "LatentAugVectorEnv": "latent_env.vector_env",
-    "RewardTerm": "latent_env.rewards",
+    "RewardTerm": "latent_env.rewards.terms",
     "Transition": "latent_env.transition",
-    "UserError": "detectors.errors",
+    "UserError": "latent_common.errors",
 }
 
 
@@ -58,8 +58,8 @@ def __getattr__(name: str) -> Any:
 
 
 def register_reward(name: str) -> Any:
-    """A class decorator that makes a reward term known as ``name``: ``latent_env.rewards``."""
-    from latent_env.rewards import reward_terms
+    """A class decorator that makes a reward term known as ``name``: ``latent_env.rewards.terms``."""
+    from latent_env.rewards.terms import reward_terms
 
     return reward_terms.register(name)
 

@@ -12,13 +12,13 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from latent_env.painting import Painter
+from latent_env.image_edit import Painter
 from latent_env.perturbations import Perturbation
-from latent_env.rewards import Reward
+from latent_env.random_streams import Streams
+from latent_env.rewards.terms import Reward
 from latent_env.shell import Shell
-from latent_env.streams import Streams
 from latent_env.transition import Transition, still
-from latent_env.worlds import World
+from latent_env.worlds.world import World
 
 T = TypeVar("T")
 

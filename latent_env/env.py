@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from gymnasium import spaces
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
+from latent_env.denoise.episode_picture import picture_of
 from latent_env.dynamics import Dynamics, Episodes
-from latent_env.pictures import picture_of
 from latent_env.rendering import Window
 from latent_env.settings import Settings
 

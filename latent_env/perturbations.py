@@ -20,7 +20,7 @@ form under a name and pass that name to ``gym.make``::
 
     env = gym.make("LatentAug-v0", perturbation="my_module:first_half")
 
-One that changes images beside what is decoded has a method ``paint``, see :mod:`latent_env.painting`.
+One that changes images beside what is decoded has a method ``paint``, see :mod:`latent_env.image_edit`.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
+from latent_common.registry import Registry
 from latent_env.autoencoders.frozen import FrozenAutoencoder
-from latent_env.registry import Registry
-from latent_env.streams import Streams
+from latent_env.random_streams import Streams
 
 if TYPE_CHECKING:
-    from latent_env.worlds import World
+    from latent_env.worlds.world import World
 
 
 class Perturbation(Protocol):

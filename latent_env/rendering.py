@@ -12,10 +12,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from detectors.errors import UserError
 from detectors.rdna import RdnaDetector
 from detectors.tokens import at_size
-from detectors.training import Batch
+from detectors.training.batches import Batch
+from latent_common.errors import UserError
 from latent_env.transition import Transition
 
 Picture = npt.NDArray[np.uint8]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detectors.errors import UserError
 from detectors.tokens import as_tokens
+from latent_common.errors import UserError
 from latent_env.autoencoders.frozen import FrozenAutoencoder
 
 NORMAL, ANOMALY, UNDECIDED = 0, 1, -1

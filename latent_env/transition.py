@@ -12,15 +12,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from detectors.base import Detection, Detector, portion_for
-from detectors.heads import Reading
-from detectors.resemblance import Look, look
+from detectors.last_layer import Reading
 from detectors.tokens import anomalous_tokens, as_map, as_tokens, grid_of
+from latent_common.chunks import join, split, worlds_at_once
 from latent_env.autoencoders.frozen import LEAST_VISIBLE
-from latent_env.chunks import join, split, worlds_at_once
-from latent_env.painting import Painting, merged
+from latent_env.image_edit import Painting, merged
+from latent_env.rewards.anomaly_similarity import Look, look
 from latent_env.shell import ANOMALY, NORMAL, UNDECIDED, Shell
 from latent_env.visibility import visible_support
-from latent_env.worlds import World
+from latent_env.worlds.world import World
 
 VISIBLE = 0.5
 """Pixels with so much support have changed."""

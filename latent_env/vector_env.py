@@ -14,7 +14,8 @@ from gymnasium.utils.seeding import np_random
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
+from latent_env.denoise.episode_picture import picture_of
 from latent_env.dynamics import Dynamics, Episodes
 from latent_env.env import (
     LARGEST_SEED,
@@ -24,7 +25,6 @@ from latent_env.env import (
     checked_source,
     make_spaces,
 )
-from latent_env.pictures import picture_of
 from latent_env.settings import Settings, check_count
 
 Floats = npt.NDArray[np.float32]

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.images import ImageSource, at_once, spread_over
+from latent_common.image_source import ImageSource, at_once, spread_over
 from latent_env.autoencoders.frozen import LEAST_REACH, LEAST_VISIBLE, FrozenAutoencoder, as_float
 from latent_env.perturbations import Brush
-from latent_env.streams import Streams
+from latent_env.random_streams import Streams
 
 MOST_IMAGES = 64
 """So many images are decoded to measure it."""

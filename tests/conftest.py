@@ -18,12 +18,12 @@ from omegaconf import DictConfig
 from preparations import Setup, make_folder
 
 import latent_env  # noqa: F401 - registers the environments
-from conf import launch
 from detectors.transformer import TransformerDetector
 from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder
 from latent_env.data import Source, preparation
 from latent_env.data.decoding import decode_all
-from latent_env.worlds import World
+from latent_env.worlds.world import World
+from stages.cli import launch
 
 ROOT = Path(__file__).parents[1]
 WORLDS = ["digits", "phantom"]

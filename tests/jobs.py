@@ -8,9 +8,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from conf.choices import CONF
-from conf.job import Job, start_job
-from conf.schema import AgentRun, register_schema
+from conf.schema.runs import AgentRun, register_schema
+from stages.cli.choices import CONF
+from stages.context import Job, start_job
 
 SMALL_PHANTOM = [
     "dataset=phantom",

@@ -9,15 +9,15 @@ import pytest
 import torch
 from conftest import WORLDS, make_world
 
-from agents.report import Row, table, verdict
 from agents.rollout import collect, save_augmented
 from agents.scripted import GradientAgent, NoneAgent, RandomAgent
-from agents.showing import sheet
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics
 from latent_env.settings import Settings
 from latent_env.shell import ANOMALY, NORMAL
-from latent_env.worlds import load_world
+from latent_env.worlds.store import load_world
+from stages.augmentation.figures import sheet
+from stages.augmentation.report import Row, table, verdict
 
 
 def dynamics(latent: str = "spatial", worlds: int = 4, **settings: object) -> Dynamics:

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from detectors.errors import UserError
-from detectors.images import ImageSource, spread_over
-from detectors.synthesis import ImageSynthesis
-from detectors.training import DECODED, Diet, Portion, Samples, blend, score, train_detector
-from detectors.training_state import TrainingState
+from detectors.synthetic.image_synthesis import ImageSynthesis
+from detectors.training.batches import DECODED, Diet, Portion, Samples, blend
+from detectors.training.loop import score, train_detector
 from detectors.transformer import TransformerDetector
+from latent_common.errors import UserError
+from latent_common.image_source import ImageSource, spread_over
+from latent_common.training_state import TrainingState
 from latent_env.autoencoders import ConvAutoencoder
 from latent_env.autoencoders.training import train_autoencoder
 from latent_env.data import residence

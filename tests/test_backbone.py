@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.autoencoders.backbone import HALVES, IMAGENET, Backbone, empty_backbone, load_backbone
 
 KINDS = ["mobilenet", "resnet", "dino", "dino_with_registers"]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from oddities import ANOMALY, MASK, TRAIN, load, noise
 from PIL import Image
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data import (
     MVTEC,
     Parts,

@@ -19,21 +19,21 @@ from torch import Tensor, nn
 
 import train_ppo
 from agents.base import Agent
-from agents.cem import CrossEntropyAgent, load_distribution, save_distribution
-from agents.matched import RandomMatchedAgent
-from agents.mixup import MixupAgent, largest_difference
+from agents.baselines.cem import CrossEntropyAgent, load_distribution, save_distribution
+from agents.baselines.length_matched import RandomMatchedAgent
+from agents.baselines.mixup import MixupAgent, largest_difference
+from agents.baselines.smallest import SmallestAgent
 from agents.ppo import make_ppo
 from agents.rollout import collect
 from agents.sb3_vec_env import LatentVecEnv
 from agents.scripted import RandomAgent
-from agents.smallest import SmallestAgent
 from detectors.base import LATENT, Detection
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env import RewardTerm, register_reward
 from latent_env.dynamics import Dynamics
 from latent_env.settings import Settings
 from latent_env.transition import Transition
-from latent_env.worlds import World
+from latent_env.worlds.world import World
 
 FAR = 1000.0
 """A shell that cuts nothing."""

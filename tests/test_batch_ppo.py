@@ -17,8 +17,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from torch import Tensor
 
 import latent_env
-from agents.batch_ppo import LEAST_BATCH, BatchPPO, minibatch, scaled_to
-from agents.device_buffer import LEARNED_FROM, DeviceRolloutBuffer
+from agents.learners.batch_ppo import LEAST_BATCH, BatchPPO, minibatch, scaled_to
+from agents.learners.device_buffer import LEARNED_FROM, DeviceRolloutBuffer
 from agents.sb3_vec_env import LatentVecEnv
 from latent_env import RewardTerm, Transition
 from latent_env.settings import Settings

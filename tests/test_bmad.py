@@ -14,7 +14,7 @@ from miniatures import (
 )
 from sources import bmad
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data import (
     Problems,
     Splitting,

@@ -8,16 +8,16 @@ from conftest import WORLDS
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from conf.choices import CONF
-from conf.classes import class_labels
-from conf.datasets import Place
-from conf.schema import register_schema
+from conf.schema.datasets import Place
+from conf.schema.runs import register_schema
 from latent_env.autoencoders.training import peak_signal_to_noise
 from latent_env.data import Dataset
 from latent_env.denoise.teaching import judge_critic
 from latent_env.denoise.world import load_denoise_world
-from latent_env.evaluation import evaluate
-from latent_env.worlds import BUILTIN, load_world
+from latent_env.training.evaluation import evaluate
+from latent_env.worlds.store import BUILTIN, load_world
+from stages.cli.choices import CONF
+from stages.denoise.classes import class_labels
 
 
 def dataset(name: str) -> Dataset:

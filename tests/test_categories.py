@@ -18,7 +18,7 @@ from miniatures import (
 from PIL import Image
 from sources import goodsad, mvtec, visa
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data import (
     GOODSAD,
     MVTEC,

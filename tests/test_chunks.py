@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from detectors.base import Detection
-from latent_env import chunks
+from latent_common import chunks
 from latent_env.dynamics import Dynamics
 from latent_env.settings import Settings
-from latent_env.worlds import World
+from latent_env.worlds.world import World
 
 WORLDS = 10
 USEFUL = {"usefulness": 1.0, "alignment": 1.0, "resemblance": 1.0, "matching": 1.0, "coverage": 0.5}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from agents.coverage import MOST_SAMPLES, describe_set
+from agents.diversity import MOST_SAMPLES, describe_set
 from agents.rollout import Augmented
 
 INNER = 0.7

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import entropy
 from sklearn.metrics import roc_auc_score
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data import (
     Dataset,
     Split,

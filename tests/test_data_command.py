@@ -1,4 +1,4 @@
-"""`python -m latent_env.data`, called as a user calls it."""
+"""`python -m stages.prepare`, called as a user calls it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from conf.launch import run_script
 from latent_env.data import load_digits_dataset
-from latent_env.data.__main__ import describe, main, with_dataset
+from stages.cli.launch import run_script
+from stages.prepare import describe, main, with_dataset
 
 Done = subprocess.CompletedProcess[str]
 
 
 def run_data(*arguments: str, cwd: Path, **variables: str) -> Done:
-    """``python -m latent_env.data …`` from ``cwd``, with environment variables of its own."""
+    """``python -m stages.prepare …`` from ``cwd``, with environment variables of its own."""
     kept = {key: value for key, value in os.environ.items() if key != "LATENT_AUG_DATA"}
     return subprocess.run(
-        [sys.executable, "-m", "latent_env.data", *arguments],
+        [sys.executable, "-m", "stages.prepare", *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -122,7 +122,7 @@ def test_a_mistake_is_one_clear_message(
     make_bottles(tmp_path / "sets" / "mvtec" / "bottle")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # which is set meanwhile
-    monkeypatch.setattr(sys, "argv", ["latent_env.data", *with_dataset(arguments)])
+    monkeypatch.setattr(sys, "argv", ["stages.prepare", *with_dataset(arguments)])
     with pytest.raises(SystemExit) as stopped:  # in this process, as each new one takes seconds to start
         run_script(main, "prepare", None)
     assert stopped.value.code == 2
@@ -151,7 +151,7 @@ def test_help_shows_every_data_set_with_a_line(tmp_path: Path) -> None:
     for path in (ROOT / "conf" / "dataset").glob("*.yaml"):
         (line,) = [line for line in done.stdout.splitlines() if line.split()[:1] == [path.stem]]
         assert len(line.split()) > 4
-    assert "usage: python -m latent_env.data" in done.stdout
+    assert "usage: python -m stages.prepare" in done.stdout
     for key in ("track", "data_root", "prepared"):
         assert f"  {key}: " in done.stdout
     assert "-m latent_env.data bmad_liver data_root=/data" in done.stdout

@@ -11,10 +11,10 @@ import torch
 from canvases import make_denoise_world
 from torch import Tensor
 
-from agents.painting import paint
+from agents.denoise_rollout import paint
 from agents.sb3_vec_env import LatentVecEnv
 from agents.scripted import NoneAgent, RandomAgent
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.settings import DenoiseSettings
 from latent_env.denoise.strips import strip

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.denoise.process import SCHEDULES, ForwardProcess, mixed
 from latent_env.denoise.quality import OUTSIDE, PATH_POINTS, interpolated
 

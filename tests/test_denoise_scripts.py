@@ -11,7 +11,7 @@ import pytest
 from conftest import RunHere
 
 import train_ppo
-from latent_env.worlds import COMPLETE
+from latent_env.worlds.store import COMPLETE
 
 TINY_DENOISE = [
     "env=latent_denoise",
@@ -33,7 +33,7 @@ TINY_DENOISE = [
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conf.denoise_report.JUDGE_STEPS", 20)
+    monkeypatch.setattr("stages.denoise.report.JUDGE_STEPS", 20)
 
 
 def figures(folder: Path) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def test_everything_from_nothing_once_more_and_after_a_stop(
 
     # Stopped at the very end, nothing is learned again, and the figures are the same.
     (folder / COMPLETE).unlink()
-    monkeypatch.setattr("conf.denoise.train_critic", None)
+    monkeypatch.setattr("stages.denoise.stage.train_critic", None)
     code, _, err = run_here(train_ppo.main, "train_ppo", *TINY_DENOISE, cwd=tmp_path)
     assert code == 0, err
     assert "critic: using" in err

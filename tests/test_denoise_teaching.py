@@ -9,17 +9,17 @@ import pytest
 import torch
 from canvases import make_denoise_world, striped
 
-from detectors.errors import UserError
-from detectors.training_state import TrainingState
+from latent_common.errors import UserError
+from latent_common.training_state import TrainingState
 from latent_env.artifacts import save_autoencoder
 from latent_env.autoencoders import FrozenAutoencoder
+from latent_env.autoencoders.sample_features import SampleClassifier
 from latent_env.denoise.critic import Critic
 from latent_env.denoise.diffusion import Diffusion, train_diffusion
 from latent_env.denoise.judging import judge_images, predicted, train_judge
 from latent_env.denoise.process import ForwardProcess, mixed
 from latent_env.denoise.teaching import Explainer, judge_critic, train_critic
 from latent_env.denoise.world import load_denoise_world, save_critic
-from latent_env.sample_features import SampleClassifier
 
 
 def clusters(count: int = 60, dimensions: int = 8) -> tuple[torch.Tensor, torch.Tensor]:

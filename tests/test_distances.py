@@ -16,12 +16,12 @@ from scipy.spatial.distance import mahalanobis
 from torch import Tensor
 
 from detectors.distance import DistanceDetector
-from detectors.errors import UserError
 from detectors.gaussian import SHRINKAGE, GaussianDetector
-from detectors.images import ImageSource
 from detectors.knn import KnnDetector, greedy_coreset
-from detectors.knn_by_place import KnnByPlaceDetector
+from detectors.positional_knn import KnnByPlaceDetector
 from detectors.tokens import TOP_TOKENS, as_tokens
+from latent_common.errors import UserError
+from latent_common.image_source import ImageSource
 from latent_env.artifacts import load_detector, save_detector
 from latent_env.data.residence import StreamedImages
 

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import latent_env
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env import RewardTerm, Transition
 from latent_env.perturbations import make_perturbation
-from latent_env.rewards import Reward
+from latent_env.random_streams import Streams
+from latent_env.rewards.terms import Reward
 from latent_env.settings import Settings
 from latent_env.shell import ANOMALY, NORMAL, UNDECIDED, Shell
-from latent_env.streams import Streams
-from latent_env.worlds import World
+from latent_env.worlds.world import World
 
 
 def streams(*seeds: int, step: int = 0) -> Streams:

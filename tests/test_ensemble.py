@@ -17,20 +17,21 @@ from agents.rollout import collect
 from agents.scripted import GradientAgent, NoneAgent
 from detectors.base import BOTH, Detection, Detector, portion_for
 from detectors.ensemble import EnsembleDetector
-from detectors.errors import UserError
 from detectors.gaussian import GaussianDetector
-from detectors.images import ImageSource
 from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer
 from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector
 from detectors.tokens import at_size
-from detectors.training import Look
+from detectors.training.loop import Look
 from detectors.transformer import TransformerDetector
+from latent_common.errors import UserError
+from latent_common.image_source import ImageSource
 from latent_env.artifacts import load_detector, save_autoencoder, save_detector
 from latent_env.dynamics import Dynamics
 from latent_env.settings import Settings
-from latent_env.worlds import World, load_world, save_images
+from latent_env.worlds.store import load_world, save_images
+from latent_env.worlds.world import World
 
 CPU = torch.device("cpu")
 LATENT_SHAPE = (4, 5, 6)

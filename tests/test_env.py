@@ -14,8 +14,8 @@ from conftest import SCREEN, WORLDS
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
-from detectors.errors import UserError
-from latent_env.worlds import builtin_names
+from latent_common.errors import UserError
+from latent_env.worlds.store import builtin_names
 
 AUGMENT, DENOISE = SPECS = ["LatentAug-v0", "LatentDenoise-v0"]
 VARIANTS: list[dict[str, Any]] = [

@@ -20,7 +20,7 @@ from miniatures import (
 from PIL import Image
 from sources import folder, parts
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data import (
     Parts,
     Problems,

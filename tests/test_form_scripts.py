@@ -19,16 +19,16 @@ import train_ae
 import train_detector
 from benchmarks import one_class
 from benchmarks.one_class_report import report, verdict
-from conf.autoencoder_types import FormConfig
-from conf.forms import epoch_looks, form_training, new_form
-from detectors.errors import UserError
+from conf.schema.autoencoders import FormConfig
 from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector
-from detectors.training import score
-from detectors.training_state import TrainingState
-from latent_env.epochs import look_every
-from latent_env.scoring import ReconstructionScorer
-from latent_env.supervision import follow
+from detectors.training.loop import score
+from latent_common.errors import UserError
+from latent_common.training_state import TrainingState
+from latent_env.training.loop import follow
+from stages.autoencoder.epoch_reports import look_every
+from stages.autoencoder.memory_autoencoders import epoch_looks, form_training, new_form
+from stages.autoencoder.scoring import ReconstructionScorer
 
 SMALL = ["dataset=digits", "device=cpu", "threads=1", "autoencoder.width=8", "autoencoder.generated=40"]
 

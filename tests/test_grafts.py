@@ -13,10 +13,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import train_detector
-from detectors.errors import UserError
 from detectors.latent_transformer import LatentTransformer
-from latent_env.chunks import worlds_at_once
-from latent_env.examples import (
+from latent_common.chunks import worlds_at_once
+from latent_common.errors import UserError
+from latent_env.copy_paste import Graft
+from latent_env.perturbations import Brush, Perturbation, make_perturbation
+from latent_env.random_streams import Streams
+from latent_env.settings import Settings
+from latent_env.shell import ANOMALY, NORMAL, Shell
+from latent_env.transition import Transition, still
+from latent_env.worlds.labelled_anomalies import (
     MIRRORINGS,
     MOST,
     MOST_NUMBERS,
@@ -25,13 +31,8 @@ from latent_env.examples import (
     mirrored,
     save_examples,
 )
-from latent_env.grafts import Graft
-from latent_env.perturbations import Brush, Perturbation, make_perturbation
-from latent_env.settings import Settings
-from latent_env.shell import ANOMALY, NORMAL, Shell
-from latent_env.streams import Streams
-from latent_env.transition import Transition, still
-from latent_env.worlds import World, copy_world, load_world
+from latent_env.worlds.store import copy_world, load_world
+from latent_env.worlds.world import World
 
 KNOWN = 3
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.heads import (
+from detectors.knn import KnnDetector
+from detectors.last_layer import (
     DAMPING,
     FINEST,
     STEP,
@@ -24,12 +25,12 @@ from detectors.heads import (
     patches,
     stride,
 )
-from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer
-from detectors.synthesis import ImageSynthesis
-from detectors.training import Diet, train_detector
-from detectors.training_state import TrainingState
+from detectors.synthetic.image_synthesis import ImageSynthesis
+from detectors.training.batches import Diet
+from detectors.training.loop import train_detector
 from detectors.transformer import TransformerDetector
+from latent_common.training_state import TrainingState
 
 SEEDS = st.integers(0, 2**31)
 KINDS = pytest.mark.parametrize("kind", ["image", "latent"])

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detectors.errors import UserError
-from detectors.held_out import HeldOutSynthesis, families
-from detectors.synthesis import VISIBLE, Synthetic
+from detectors.synthetic.held_out import HeldOutSynthesis, families
+from detectors.synthetic.image_synthesis import VISIBLE, Synthetic
+from latent_common.errors import UserError
 from latent_env.data.phantom import make_phantom_dataset
 
 FAMILIES = pytest.mark.parametrize("family", families())
@@ -121,7 +121,7 @@ def test_families_have_equal_shares(monkeypatch: pytest.MonkeyPatch) -> None:
         counts.append(len(images))
         return Synthetic(images, torch.ones_like(images[:, :1]))
 
-    monkeypatch.setattr("detectors.held_out._made", counted)
+    monkeypatch.setattr("detectors.synthetic.held_out._made", counted)
     number = len(families())
     make(noise(3 * number + 2, 1, 8, 8))
     assert sorted(counts) == [3] * (number - 2) + [4] * 2

@@ -58,7 +58,7 @@ def test_detectors_are_trained_without_agents(script: str) -> None:
     ("module", "strangers"),
     [
         ("latent_env/dynamics.py", {"numpy", "gymnasium", "stable_baselines3", "pathlib", "json"}),
-        ("latent_env/rewards.py", {"numpy", "gymnasium", "stable_baselines3", "pathlib", "json"}),
+        ("latent_env/rewards/terms.py", {"numpy", "gymnasium", "stable_baselines3", "pathlib", "json"}),
         ("latent_env/perturbations.py", {"numpy", "gymnasium", "stable_baselines3", "pathlib"}),
     ],
 )

@@ -17,24 +17,25 @@ from safetensors.torch import load_file
 from test_usefulness import judge, world
 from torch import Tensor, nn
 
-import conf.judging as judging
-import conf.rounds as rounds
+import stages.augmentation.reward_ensemble as judging
+import stages.augmentation.rounds as rounds
 import train_ppo
 from agents.rollout import Augmented, collect
 from agents.scripted import RandomAgent
-from conf.agent_types import AgentConfig, MixupConfig, UntrainedConfig
-from conf.agents import make_dynamics
-from conf.detector_learning import learn_alone
-from conf.job import Job
-from conf.judging import check_judges, judged, varied_job
-from conf.schema import AgentRun
+from conf.schema.agents import AgentConfig, MixupConfig, UntrainedConfig
+from conf.schema.runs import AgentRun
 from detectors.base import Detector
-from detectors.errors import UserError
-from latent_env.judges import SHARED, load_judges, save_judges, share_memory
-from latent_env.latents import Eyes
-from latent_env.runs import Run
-from latent_env.worlds import World, load_trial, load_world
-from train_detector import detector_stage, save_world
+from latent_common.errors import UserError
+from latent_env.training.feature_cache import Eyes
+from latent_env.training.run_folder import Run
+from latent_env.worlds.reward_ensemble import SHARED, load_judges, save_judges, share_memory
+from latent_env.worlds.store import load_world
+from latent_env.worlds.world import World, load_trial
+from stages.augmentation.agent_factory import make_dynamics
+from stages.augmentation.reward_ensemble import check_judges, judged, varied_job
+from stages.context import Job
+from stages.detector.stage import detector_stage, save_world
+from stages.detector.training import learn_alone
 
 KINDS = ["image", "latent"]
 CPU = torch.device("cpu")

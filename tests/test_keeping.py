@@ -16,7 +16,7 @@ import train_ppo
 from agents.rollout import Augmented, best_paid, collect, load_augmented
 from agents.scripted import RandomAgent
 from latent_env.settings import Settings
-from latent_env.worlds import load_world
+from latent_env.worlds.store import load_world
 
 CPU = torch.device("cpu")
 QUICK = ("dataset=digits", "device=cpu", "threads=1", "detector.steps=4", "autoencoder.steps=4")

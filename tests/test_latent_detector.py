@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from latents import FLAT, SEEDS, SHAPES, SPATIAL, noise, seeded
 from torch import Tensor
 
-from detectors.errors import UserError
-from detectors.images import ImageSource
-from detectors.latent_diet import LatentDiet
-from detectors.latent_synthesis import KINDS, LatentSynthesis
 from detectors.latent_transformer import LatentTransformer, token_losses
-from detectors.memory import NOBODY, PlacedMemory
+from detectors.memory_bank.positional import NOBODY, PlacedMemory
+from detectors.synthetic.latent import KINDS, LatentSynthesis
 from detectors.tokens import TOP_TOKENS, as_tokens, at_size, grid_of, top_tokens
-from detectors.training import score, train_detector
-from detectors.training_state import TrainingState
+from detectors.training.latent_batches import LatentDiet
+from detectors.training.loop import score, train_detector
+from latent_common.errors import UserError
+from latent_common.image_source import ImageSource
+from latent_common.training_state import TrainingState
 from latent_env.artifacts import load_detector, save_detector
 from latent_env.data.residence import StreamedImages
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from latents import FLAT, SEEDS, SPATIAL, noise, seeded
 from torch import Tensor
 
-from detectors.images import ImageSource
-from detectors.latent_diet import LatentDiet, Pool
-from detectors.latent_synthesis import KINDS, LatentSynthesis
+from detectors.synthetic.latent import KINDS, LatentSynthesis
 from detectors.tokens import LEAST_SHARE, anomalous_tokens, as_tokens, grid_of
-from detectors.training import Batch, Portion, Samples, blend
+from detectors.training.batches import Batch, Portion, Samples, blend
+from detectors.training.latent_batches import LatentDiet, Pool
+from latent_common.image_source import ImageSource
 from latent_env.data.residence import StreamedImages
 
 CPU = torch.device("cpu")

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from latents import SEEDS, SHAPES, noise, seeded
 from torch import Tensor
 
-from detectors.errors import UserError
-from detectors.latent_synthesis import KINDS, LARGEST_SHARE, LatentSynthesis
+from detectors.synthetic.latent import KINDS, LARGEST_SHARE, LatentSynthesis
 from detectors.tokens import as_tokens, grid_of
+from latent_common.errors import UserError
 
 
 @settings(max_examples=60)

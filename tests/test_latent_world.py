@@ -24,9 +24,9 @@ from torch import Tensor
 from agents.base import Agent
 from agents.rollout import collect
 from agents.scripted import FeatureNoiseAgent, GlassAgent, NoneAgent, RandomAgent
-from detectors.errors import UserError
 from detectors.latent_transformer import LatentTransformer
 from detectors.tokens import as_tokens
+from latent_common.errors import UserError
 from latent_env.artifacts import save_detector
 from latent_env.autoencoders import FrozenAutoencoder, PretrainedAutoencoder
 from latent_env.autoencoders.backbone import load_backbone
@@ -36,8 +36,9 @@ from latent_env.dynamics import Dynamics
 from latent_env.rendering import panel
 from latent_env.settings import Settings
 from latent_env.shell import ANOMALY, NORMAL, UNDECIDED
-from latent_env.worlds import World, load_world
-from train_detector import save_world
+from latent_env.worlds.store import load_world
+from latent_env.worlds.world import World
+from stages.detector.stage import save_world
 
 SIZE, GRID, COMPONENTS, COUNT = 32, 4, 8, 24
 CPU = torch.device("cpu")
@@ -226,7 +227,7 @@ def test_a_detector_of_another_shape(tmp_path: Path) -> None:
 
 
 def test_latents_of_another_autoencoder(tmp_path: Path) -> None:
-    from latent_env.worlds import save_images
+    from latent_env.worlds.store import save_images
 
     save_world(tmp_path, latent_world())
     save_images(tmp_path, latent_world().images, torch.zeros(COUNT, COMPONENTS, GRID, GRID + 1))

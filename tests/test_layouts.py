@@ -18,7 +18,7 @@ from miniatures import (
 )
 from sources import bmad, cifar10, folder, goodsad, mnist, mvtec, npz, visa
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data import (
     MVTEC,
     Problems,

@@ -10,7 +10,7 @@ from conftest import RunHere
 
 import train_ppo
 from benchmarks import learners
-from latent_env.worlds import COMPLETE
+from latent_env.worlds.store import COMPLETE
 
 WORLDS = ["dataset=digits", "device=cpu", "threads=1", "env.num_envs=8", "samples=32"]
 DENOISE = [
@@ -50,7 +50,7 @@ def small(agent: str) -> list[str]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conf.denoise_report.JUDGE_STEPS", 20)
+    monkeypatch.setattr("stages.denoise.report.JUDGE_STEPS", 20)
 
 
 @pytest.mark.usefixtures("quick")

@@ -15,14 +15,14 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from agents.decision_transformer import DecisionTransformer, DecisionTransformerPolicy
-from agents.learners import MAKERS, make_learner, saved_learner
-from agents.learning import learn, load_policy, optimizers, policy_tensors, save_policy
-from agents.mpo import MPO
+from agents.learners.decision_transformer import DecisionTransformer, DecisionTransformerPolicy
+from agents.learners.factory import MAKERS, make_learner, saved_learner
+from agents.learners.mpo import MPO
+from agents.learners.training import learn, load_policy, optimizers, policy_tensors, save_policy
 from agents.sb3_vec_env import LatentVecEnv
-from detectors.errors import UserError
+from latent_common.errors import UserError
+from latent_common.progress import progress_bar
 from latent_env.denoise.settings import DenoiseSettings
-from latent_env.progress import progress_bar
 from latent_env.settings import Settings
 
 LEARNERS = list(MAKERS)

@@ -11,11 +11,11 @@ from aiming import Uniform, aims, quiet, recorded, worth
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.actor_critic import ActorCritic
-from agents.decision_transformer import DecisionTransformer
-from agents.mpo import MPO
-from agents.reinforce import LEAST_ROLLOUT, Reinforce
-from agents.trajectories import Watching
+from agents.learners.a2c import ActorCritic
+from agents.learners.decision_transformer import DecisionTransformer
+from agents.learners.mpo import MPO
+from agents.learners.reinforce import LEAST_ROLLOUT, Reinforce
+from agents.learners.trajectories import Watching
 
 
 def small_mpo(env: VecEnv, **others: Any) -> MPO:

@@ -16,13 +16,16 @@ from hypothesis import strategies as st
 from jobs import make_job
 from torch import Tensor
 
-import conf.mixture as mixture
+import stages.augmentation.mixture as mixture
 import train_ppo
 from agents.rollout import Augmented
-from conf.conclusion import mixed
-from conf.job import Job
-from conf.judging import varied_job
-from conf.mixture import (
+from conf.schema.runs import AgentRun, MixtureConfig
+from detectors.training.batches import Portion, Samples, blend
+from latent_common.errors import UserError
+from latent_env.data import Split
+from latent_env.training.run_folder import Run
+from stages.augmentation.comparison import mixed
+from stages.augmentation.mixture import (
     LEARNED,
     RANDOM,
     Tried,
@@ -34,12 +37,9 @@ from conf.mixture import (
     portions,
     shares_to_try,
 )
-from conf.schema import AgentRun, MixtureConfig
-from detectors.errors import UserError
-from detectors.training import Portion, Samples, blend
-from latent_env.data import Split
-from latent_env.runs import Run
-from train_detector import detector_stage
+from stages.augmentation.reward_ensemble import varied_job
+from stages.context import Job
+from stages.detector.stage import detector_stage
 
 SEEDS = st.integers(0, 2**31)
 

@@ -7,11 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detectors.errors import UserError
-from detectors.synthesis import ImageSynthesis
-from detectors.training import Diet, Portion, Samples, blend, score, train_detector
-from detectors.training_state import TrainingState
+from detectors.synthetic.image_synthesis import ImageSynthesis
+from detectors.training.batches import Diet, Portion, Samples, blend
+from detectors.training.loop import score, train_detector
 from detectors.transformer import TransformerDetector, default_patch
+from latent_common.errors import UserError
+from latent_common.training_state import TrainingState
 from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder
 from latent_env.autoencoders.frozen import as_tokens
 from latent_env.autoencoders.training import peak_signal_to_noise, train_autoencoder

@@ -12,15 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import detectors.memory
-from detectors.latent_diet import ANOMALOUS, SAMPLES, VARIED, LatentDiet, Pool
-from detectors.latent_synthesis import KINDS, LatentSynthesis
+import detectors.memory_bank.positional
 from detectors.latent_transformer import LatentTransformer, token_losses
-from detectors.memory import NOBODY, PlacedMemory
-from detectors.nearest import UNKNOWN, NearestKnown, remembering
+from detectors.memory_bank.neighbour_cache import UNKNOWN, NearestKnown, remembering
+from detectors.memory_bank.positional import NOBODY, PlacedMemory
+from detectors.synthetic.latent import KINDS, LatentSynthesis
 from detectors.tokens import as_tokens, grid_of
-from detectors.training import Batch, Portion, Samples, blend, train_detector
-from detectors.training_state import TrainingState
+from detectors.training.batches import Batch, Portion, Samples, blend
+from detectors.training.latent_batches import ANOMALOUS, SAMPLES, VARIED, LatentDiet, Pool
+from detectors.training.loop import train_detector
+from latent_common.training_state import TrainingState
 from latent_env.artifacts import load_detector, save_detector
 
 SPATIAL, FLAT = (6, 5, 5), (6,)
@@ -103,8 +104,8 @@ def test_it_doesn_t_matter_how_many_are_looked_up_at_once(monkeypatch: pytest.Mo
         return [memory.nearest(latents, owners), memory(latents)[0], memory.usual, memory.spread, found]
 
     together = answers()
-    monkeypatch.setattr(detectors.memory, "DISTANCES_AT_ONCE", 1)
-    monkeypatch.setattr(detectors.memory, "LEAST_AT_ONCE", 3)
+    monkeypatch.setattr(detectors.memory_bank.positional, "DISTANCES_AT_ONCE", 1)
+    monkeypatch.setattr(detectors.memory_bank.positional, "LEAST_AT_ONCE", 3)
     for one, other in zip(together, answers(), strict=True):
         torch.testing.assert_close(one, other)
 

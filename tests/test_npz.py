@@ -23,7 +23,7 @@ from miniatures import (
 from numpy.typing import NDArray
 from sources import folder, npz
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data import (
     Dataset,
     Problems,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from oddities import ANOMALY, GREY, MASK, Pixels, load, noise, saving
 from PIL import Image
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data.images import open_image, open_mask, shrink_image
 
 ORIENTATION = 0x0112

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from oddities import ANOMALY, GREY, MASK, load, saving
 from PIL import Image
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data.images import open_mask, shrink_mask
 
 # --- odd masks ---

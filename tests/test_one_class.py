@@ -27,7 +27,7 @@ from miniatures import (
 from numpy.typing import NDArray
 from sources import cifar10, mnist
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data import (
     Dataset,
     Source,

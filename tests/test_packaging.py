@@ -22,7 +22,7 @@ env = gym.make("LatentDenoise-v0")
 env.reset(seed=0)
 env.step(env.action_space.sample())
 import train_ppo, conf.choices
-assert "ppo" in conf.choices.choices("agent")
+assert "ppo" in stages.cli.choices.choices("agent")
 """
 
 

@@ -18,14 +18,14 @@ from test_usefulness import world as judged_world
 from torch import Tensor
 
 import latent_env
-from agents.learning import learn
+from agents.learners.training import learn
 from agents.ppo import make_ppo
 from agents.sb3_vec_env import LatentVecEnv
-from detectors.errors import UserError
+from latent_common.errors import UserError
+from latent_common.progress import progress_bar
 from latent_env import RewardTerm, Transition
-from latent_env.progress import progress_bar
 from latent_env.settings import Settings
-from latent_env.worlds import World
+from latent_env.worlds.world import World
 
 SETTINGS: dict[str, Any] = {
     "n_steps": 8,

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from detectors.training_state import TrainingState
-from latent_env import compilation, threads
+from latent_common import threads
+from latent_common.training_state import TrainingState
+from latent_env import compilation
 from latent_env.autoencoders import ConvAutoencoder
 from latent_env.autoencoders.training import train_autoencoder
 from latent_env.dynamics import StepResult
 from latent_env.settings import Settings
-from latent_env.supervision import validation_interval
+from latent_env.training.loop import validation_interval
 
 
 def stepped(world: str, precision: str) -> StepResult[Any]:

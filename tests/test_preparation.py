@@ -12,7 +12,7 @@ from PIL import Image
 from preparations import Setup, drawn, facts_of, folder_of, make_source, write_image
 
 import latent_env
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data import (
     Parts,
     Problems,

@@ -24,7 +24,7 @@ from preparations import (
     write_image,
 )
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data import Dataset, Problems, preparation, prepare
 from latent_env.data.samples import ArraySample
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from preparations import Setup, add, check_clean, check_same, drawn, folder_of, make_source
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data import Dataset, Problems, preparation, prepare
 from latent_env.data.decoding import AHEAD, MANY_FILES
 from latent_env.data.samples import ArraySample, Sample

@@ -19,10 +19,10 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.errors import UserError
-from detectors.likeness import structural_similarity
-from detectors.synthesis import ImageSynthesis
-from detectors.training_state import TrainingState
+from detectors.ssim import structural_similarity
+from detectors.synthetic.image_synthesis import ImageSynthesis
+from latent_common.errors import UserError
+from latent_common.training_state import TrainingState
 from latent_env.artifacts import load_autoencoder, save_autoencoder
 from latent_env.autoencoders import FrozenAutoencoder, PretrainedAutoencoder
 from latent_env.autoencoders.backbone import Backbone, load_backbone
@@ -31,8 +31,8 @@ from latent_env.autoencoders.training import peak_signal_to_noise, train_decoder
 from latent_env.data import Dataset, Split
 from latent_env.data.phantom import make_phantom_dataset
 from latent_env.data.residence import StreamedImages
-from latent_env.latents import Eyes
-from latent_env.pools import make_pool
+from latent_env.training.feature_cache import Eyes
+from stages.detector.latent_pools import make_pool
 
 SIZE, GRID, COMPONENTS = 32, 4, 8
 CPU = torch.device("cpu")

@@ -16,22 +16,23 @@ from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from torch import Tensor
 
-from conf.detector_types import JudgesConfig, RdnaConfig, TrainedConfig, TransformerConfig
-from conf.rdna_learning import check_rdna
-from detectors.critics import FIRST, Critic, urge
-from detectors.errors import UserError
-from detectors.heads import is_headed
+from conf.schema.detectors import JudgesConfig, RdnaConfig, TrainedConfig, TransformerConfig
+from detectors.last_layer import is_headed
 from detectors.rdna import RdnaDetector
-from detectors.rdna_training import AdversarialState, Critics, known_places, restoration_losses, train_rdna
-from detectors.synthesis import ImageSynthesis
-from detectors.training import Diet, Portion, Samples, blend, score
-from detectors.training_state import Progress, TrainingState
+from detectors.synthetic.image_synthesis import ImageSynthesis
+from detectors.training.batches import Diet, Portion, Samples, blend
+from detectors.training.discriminators import FIRST, Critic, urge
+from detectors.training.loop import score
+from detectors.training.rdna import AdversarialState, Critics, known_places, restoration_losses, train_rdna
+from latent_common.errors import UserError
+from latent_common.training_state import Progress, TrainingState
 from latent_env.artifacts import load_detector, save_detector
 from latent_env.data.augmentation import Augmentation
 from latent_env.rendering import restorations
-from latent_env.trial import Trial
-from latent_env.worlds import World
-from train_detector import save_world
+from latent_env.worlds.reference_set import Trial
+from latent_env.worlds.world import World
+from stages.detector.rdna_training import check_rdna
+from stages.detector.stage import save_world
 
 PERLIN = ImageSynthesis({"perlin": 1.0})
 ADVERSARIAL = pytest.mark.parametrize("adversarial", [0.1, 0.0])

@@ -16,12 +16,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train_detector
 import train_ppo
-from conf import rdna_learning
 from detectors.ensemble import EnsembleDetector
 from detectors.rdna import RdnaDetector
-from detectors.training_state import Progress
+from latent_common.machine import resolve_device
+from latent_common.training_state import Progress
 from latent_env.artifacts import load_detector
-from latent_env.worlds import load_world, resolve_device
+from latent_env.worlds.store import load_world
+from stages.detector import rdna_training as rdna_learning
 
 DATA = [
     "dataset=phantom",
@@ -97,7 +98,7 @@ def test_stopped_it_goes_on_to_where_it_would_have_come(
         if stopped:
             with monkeypatch.context() as patch:
                 patch.setattr(rdna_learning, "train_rdna", until)
-                patch.setattr("latent_env.supervision.CHECKPOINT_SECONDS", 0.0)
+                patch.setattr("latent_env.training.loop.CHECKPOINT_SECONDS", 0.0)
                 code, _, error = run_here(train_detector.main, "train_detector", *keys, cwd=here)
             assert code == 130
             assert "the same command goes on from what is kept" in error

@@ -35,7 +35,7 @@ def test_pictures_and_files_exist() -> None:
 
 
 def test_commands_name_real_choices() -> None:
-    from conf.choices import choices, groups
+    from stages.cli.choices import choices, groups
 
     commands = re.findall(r"^python (train_\w+)\.py (.+)$", README, re.MULTILINE)
     assert commands

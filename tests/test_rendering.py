@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import SCREEN, WORLDS
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.rendering import GAP, TILE, contact_sheet, heat, to_rgb
 
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detectors.heads import Reading
-from detectors.resemblance import Look, Resemblance, closeness, look
+from detectors.last_layer import Reading
 from detectors.transformer import TransformerDetector
+from latent_env.rewards.anomaly_similarity import Look, Resemblance, closeness, look
 
 SEEDS = st.integers(0, 2**31)
 COUNT = 8

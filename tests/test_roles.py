@@ -20,19 +20,20 @@ from jobs import SMALL_PHANTOM, make_job
 from miniatures import make_arrays, save_arrays
 from torch import Tensor
 
-import conf.validation as validation
+import stages.detector.validation_sets as validation
 import train_ppo
-from conf.job import Job
-from conf.schema import AgentRun, LabelledConfig
+from conf.schema.runs import AgentRun, LabelledConfig
 from detectors.base import IMAGE, LATENT, Detection
-from detectors.errors import UserError
-from detectors.held_out import HeldOutSynthesis, families
 from detectors.latent_transformer import token_losses
-from detectors.synthesis import ImageSynthesis
-from detectors.training import Batch, Diet, Portion, Samples, blend, detector_losses
-from latent_env.latents import Eyes
-from latent_env.roles import divide
-from latent_env.trial import MOST, Trial
+from detectors.synthetic.held_out import HeldOutSynthesis, families
+from detectors.synthetic.image_synthesis import ImageSynthesis
+from detectors.training.batches import Batch, Diet, Portion, Samples, blend
+from detectors.training.loop import detector_losses
+from latent_common.errors import UserError
+from latent_env.training.feature_cache import Eyes
+from latent_env.worlds.reference_set import MOST, Trial
+from stages.context import Job
+from stages.detector.labelled_split import divide
 
 LABELS = st.lists(st.integers(0, 1), max_size=80).map(lambda labels: np.array(labels, np.int64))
 ROLES: tuple[validation.Role, ...] = ("trial", "choice")

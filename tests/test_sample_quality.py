@@ -7,8 +7,14 @@ import pytest
 import torch
 from scipy import linalg
 
-from latent_env.sample_features import FEATURES, SampleClassifier, changed, features_of, train_classifier
-from latent_env.sample_quality import (
+from latent_env.autoencoders.sample_features import (
+    FEATURES,
+    SampleClassifier,
+    changed,
+    features_of,
+    train_classifier,
+)
+from latent_env.autoencoders.sample_quality import (
     frechet_distance,
     judge_samples,
     nearest_distances,

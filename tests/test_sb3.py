@@ -12,11 +12,11 @@ from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from agents.learning import learn, load_policy, save_policy
+from agents.learners.training import learn, load_policy, save_policy
 from agents.ppo import make_ppo
 from agents.sb3_vec_env import LatentVecEnv
-from detectors.errors import UserError
-from latent_env.progress import progress_bar
+from latent_common.errors import UserError
+from latent_common.progress import progress_bar
 from latent_env.settings import Settings
 
 PPO_SETTINGS = {

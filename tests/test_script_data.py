@@ -11,7 +11,7 @@ from conftest import TINY, TINY_AGENT, RunHere, run_script
 from PIL import Image
 
 import train_detector
-from latent_env.data import __main__ as data_command
+from stages import prepare as data_command
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 QUICK = [*TINY[1:], "autoencoder.steps=10", "detector.steps=8"]

@@ -14,8 +14,8 @@ import pytest
 import torch
 from aiming import Array, Uniform, aims, quiet, worth
 
-from agents.decision_transformer import DecisionTransformer, DecisionTransformerPolicy
-from agents.trajectories import Watching
+from agents.learners.decision_transformer import DecisionTransformer, DecisionTransformerPolicy
+from agents.learners.trajectories import Watching
 
 
 def sequence_policy(context: int) -> DecisionTransformerPolicy:

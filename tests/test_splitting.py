@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data import Splitting
 from latent_env.data.samples import FileSample
 from latent_env.data.splitting import group_finder, set_aside, set_aside_anomalies, spread

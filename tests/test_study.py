@@ -32,8 +32,8 @@ from benchmarks.augmentation.records import FAILED, STOPPED, WHOLE, Outcome, Rec
 from benchmarks.augmentation.runner import batches, make
 from benchmarks.augmentation.running import composed
 from benchmarks.augmentation.tables import DATASETS, SETTINGS
-from detectors.errors import UserError
 from detectors.metrics import image_AUROC
+from latent_common.errors import UserError
 from latent_env.data import Split
 
 PHANTOM = Choice(datasets=["phantom"], seeds=3, variants=["default"], tracks=["normal_only"])

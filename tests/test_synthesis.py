@@ -3,9 +3,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from detectors.errors import UserError
-from detectors.perlin import perlin_noise
-from detectors.synthesis import VISIBLE, ImageSynthesis, cutpaste, perlin
+from detectors.synthetic.image_synthesis import VISIBLE, ImageSynthesis, cutpaste, perlin
+from detectors.synthetic.perlin import perlin_noise
+from latent_common.errors import UserError
 
 _MIX = ImageSynthesis({"cutpaste": 1.0, "perlin": 1.0})
 _MAKERS = pytest.mark.parametrize("make", [cutpaste, perlin, _MIX], ids=["cutpaste", "perlin", "mix"])

@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from torch import Tensor
 
-from agents.demonstrations import ForwardBackwards
+from agents.learners.demonstrations import ForwardBackwards
+from agents.learners.trajectories import Trajectories, Watching
 from agents.sb3_vec_env import LatentVecEnv
 from agents.scripted import RandomAgent
-from agents.trajectories import Trajectories, Watching
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.settings import DenoiseSettings
 from latent_env.settings import Settings

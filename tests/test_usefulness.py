@@ -21,22 +21,22 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from test_vector_env import MODES, assert_same, singles
 from torch import Tensor
 
-from agents.alarm import EVERY, Alarm
-from detectors.errors import UserError
+from agents.overoptimization import EVERY, Alarm
 from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer
-from detectors.resemblance import look
 from detectors.tokens import anomalous_tokens
 from detectors.transformer import TransformerDetector
+from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics
-from latent_env.rewards import Reward, agreed, reward_terms
+from latent_env.rewards.anomaly_similarity import look
+from latent_env.rewards.terms import Reward, agreed, reward_terms
 from latent_env.settings import Settings
 from latent_env.shell import ANOMALY, NORMAL, UNDECIDED
 from latent_env.transition import Transition
-from latent_env.trial import Trial
 from latent_env.vector_env import LatentAugVectorEnv
-from latent_env.worlds import World
-from train_detector import save_world
+from latent_env.worlds.reference_set import Trial
+from latent_env.worlds.world import World
+from stages.detector.stage import save_world
 
 TRIED = ["usefulness", "alignment", "resemblance"]
 KINDS = ["image", "latent"]

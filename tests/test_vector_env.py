@@ -10,7 +10,7 @@ import pytest
 from conftest import WORLDS
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.vector_env import LatentAugVectorEnv
 
 MODES = [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP]

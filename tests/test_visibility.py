@@ -21,7 +21,8 @@ from latent_env.visibility import (
     strength_of,
     visible_support,
 )
-from latent_env.worlds import World, load_world
+from latent_env.worlds.store import load_world
+from latent_env.worlds.world import World
 
 CPU = torch.device("cpu")
 

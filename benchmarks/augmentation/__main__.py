@@ -33,10 +33,10 @@ from benchmarks.augmentation.running import check_keys, job_of
 from benchmarks.augmentation.sections import verdict_text
 from benchmarks.augmentation.tables import AGENTS, DATASETS, SETTINGS, SHORT, TRACKS, USUAL_AGENTS, VARIANTS
 from benchmarks.augmentation.wording import without_places
-from conf.launch import INTERRUPTED, MISTAKE
-from detectors.errors import UserError
+from latent_common.errors import UserError
+from latent_common.progress import progress_bar
 from latent_env.data import Split
-from latent_env.progress import progress_bar
+from stages.cli.launch import INTERRUPTED, MISTAKE
 
 
 def parser() -> argparse.ArgumentParser:

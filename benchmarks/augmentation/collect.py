@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.augmentation.plan import Planned
 from benchmarks.augmentation.records import FAILED, MISSING, NEEDED, WHOLE, Outcome, Records
-from latent_env.artifacts import read_json
+from latent_common.artifacts import read_json
 
 METRICS = ("image_AUROC", "image_AP", "image_F1Max", "pixel_AUROC", "pixel_AP", "pixel_AUPRO")
 NO_FACTS = {"metrics", "rivals", "verdict", "seed"}

@@ -19,7 +19,7 @@ from benchmarks.augmentation.tables import (
     VARIANTS,
     Data,
 )
-from detectors.errors import UserError
+from latent_common.errors import UserError
 
 
 @dataclass(frozen=True)

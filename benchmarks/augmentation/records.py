@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.augmentation.plan import Planned
-from latent_env.artifacts import read_json, write_json
-from latent_env.worlds import COMPLETE
+from latent_common.artifacts import read_json, write_json
+from latent_env.worlds.store import COMPLETE
 
 STARTED, WHOLE, FAILED, STOPPED, MISSING = "started", "complete", "failed", "stopped", "not started"
 

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.augmentation.collect import Row
 from benchmarks.augmentation.findings import Findings
 from benchmarks.augmentation.sections import markdown
-from latent_env.artifacts import write_atomically
+from latent_common.artifacts import write_atomically
 
 DISCUSSION = "DISCUSSION.md"
 """Written by hand, beside the report; opens it."""

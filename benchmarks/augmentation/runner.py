@@ -11,9 +11,9 @@ from benchmarks.augmentation.plan import Planned
 from benchmarks.augmentation.records import MISSING, STARTED, STOPPED, WHOLE, Outcome, Records, commit
 from benchmarks.augmentation.running import Perform, job_of, perform, quiet
 from benchmarks.augmentation.workers import Workers
-from latent_env.progress import progress_bar
-from latent_env.worlds import COMPLETE
-from train_ppo import agent_run
+from latent_common.progress import progress_bar
+from latent_env.worlds.store import COMPLETE
+from stages.augmentation.stage import agent_run
 
 
 @dataclass

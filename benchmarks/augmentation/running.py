@@ -17,14 +17,14 @@ from omegaconf.errors import OmegaConfBaseException
 from benchmarks.augmentation.plan import Planned
 from benchmarks.augmentation.records import FAILED, STOPPED, WHOLE, Outcome
 from benchmarks.augmentation.tables import AGENTS
-from conf.choices import CONF
-from conf.job import Job, start_job
-from conf.launch import mistakes_explained
-from conf.mistakes import explain
-from conf.schema import AgentRun, register_schema
-from detectors.errors import UserError
+from conf.schema.runs import AgentRun, register_schema
+from latent_common.errors import UserError
 from latent_env.data import Dataset
-from train_ppo import agent_run, agent_stage, import_plugins
+from stages.augmentation.stage import agent_run, agent_stage, import_plugins
+from stages.cli.choices import CONF
+from stages.cli.error_messages import explain
+from stages.cli.launch import mistakes_explained
+from stages.context import Job, start_job
 
 Perform = Callable[[Planned, Path], Outcome]
 """Makes a run and says what became of it; what it prints goes to the file."""

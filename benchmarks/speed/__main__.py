@@ -15,11 +15,10 @@ from typing import Any
 
 import torch
 
-from agents.batch_ppo import BatchPPO, scaled_to
+from agents.learners.batch_ppo import BatchPPO, scaled_to
 from benchmarks.speed import imports, policies, scale, steps, trainings
 from benchmarks.speed.timing import Rates, Ratio, ratio
-from latent_env.machine import cores
-from latent_env.worlds import resolve_device
+from latent_common.machine import cores, resolve_device
 
 WORLDS = [1, 16, 64, 256, 1024]
 QUICK_WORLDS = [16, 64]

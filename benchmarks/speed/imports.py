@@ -6,7 +6,7 @@ import subprocess
 import sys
 from statistics import median
 
-from latent_env.progress import progress_bar
+from latent_common.progress import progress_bar
 
 MARKS = {
     "import gymnasium": "import gymnasium as gym",

@@ -12,7 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.utils.hooks import RemovableHandle
 
-from agents.batch_ppo import BatchPPO, scaled_to
+from agents.learners.batch_ppo import BatchPPO, scaled_to
 from agents.sb3_vec_env import LatentVecEnv
 from benchmarks.speed.steps import made, single
 from benchmarks.speed.timing import Rates, Work, in_turns, wait

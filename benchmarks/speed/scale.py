@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from detectors.transformer import TransformerDetector
+from latent_common.progress import progress_bar
 from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder
-from latent_env.progress import progress_bar
 from latent_env.settings import Settings
-from latent_env.worlds import World
+from latent_env.worlds.world import World
 
 STEPS = 3
 

@@ -9,7 +9,7 @@ from time import perf_counter
 
 import torch
 
-from latent_env.progress import progress_bar
+from latent_common.progress import progress_bar
 
 Work = Callable[[], int]
 """Does a piece of work and says how many items (steps, images) it was."""

@@ -13,13 +13,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.speed.timing import Rates, Work, in_turns
 from detectors.base import Detector
-from detectors.synthesis import ImageSynthesis
-from detectors.training import Batch, Diet, detector_losses, train_detector
-from detectors.training_state import TrainingState
+from detectors.synthetic.image_synthesis import ImageSynthesis
+from detectors.training.batches import Batch, Diet
+from detectors.training.loop import detector_losses, train_detector
 from detectors.transformer import TransformerDetector
+from latent_common.machine import resolve_device
+from latent_common.training_state import TrainingState
 from latent_env.autoencoders.conv import ConvAutoencoder
 from latent_env.autoencoders.training import reconstruction_losses, train_autoencoder
-from latent_env.worlds import World, load_world, resolve_device
+from latent_env.worlds.store import load_world
+from latent_env.worlds.world import World
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -1,8 +1,8 @@
 """Autoencoders, and the frozen, whitened form in which the environment wraps them."""
 
 from latent_env.autoencoders.conv import ConvAutoencoder
-from latent_env.autoencoders.forms import MemoryAutoencoder
 from latent_env.autoencoders.frozen import FrozenAutoencoder
+from latent_env.autoencoders.memory_autoencoder import MemoryAutoencoder
 from latent_env.autoencoders.pretrained import PretrainedAutoencoder
 
 __all__ = ["ConvAutoencoder", "FrozenAutoencoder", "MemoryAutoencoder", "PretrainedAutoencoder"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 
 INSTALL = "`pip install '.[pretrained]'` installs what it takes"
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detectors.errors import UserError
-from detectors.sizes import LARGEST_IMAGE
+from latent_common.errors import UserError
+from latent_common.sizes import LARGEST_IMAGE
 
 LATENT_KINDS = ("flat", "spatial")
 

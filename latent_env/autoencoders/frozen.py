@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from detectors.base import IMAGE, LATENT
-from detectors.images import ImageSource, at_once, spread_over
 from detectors.tokens import as_tokens
+from latent_common.image_source import ImageSource, at_once, spread_over
 
 MOST_IMAGES, MOST_NUMBERS = 8192, 2**27
 """Statistics are taken from at most so many training images, evenly spread, and so many numbers in them."""

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from detectors.errors import UserError
-from detectors.images import ImageSource, at_once, spread_over
+from latent_common.errors import UserError
+from latent_common.image_source import ImageSource, at_once, spread_over
+from latent_common.progress import progress_bar
 from latent_env.autoencoders.backbone import Backbone, empty_backbone
 from latent_env.autoencoders.conv import Residual
-from latent_env.progress import progress_bar
 
 MOST_FITTED, FITTED_AT_ONCE = 1024, 32
 """Principal components are found from the features of at most so many images, evenly spread."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.images import ImageSource, spread_over
-from detectors.training_state import Progress, Stopwatch, TrainingState
+from latent_common.image_source import ImageSource, spread_over
+from latent_common.training_state import Progress, Stopwatch, TrainingState
 from latent_env.autoencoders.conv import ConvAutoencoder
-from latent_env.autoencoders.forms import MemoryAutoencoder
+from latent_env.autoencoders.memory_autoencoder import MemoryAutoencoder
 from latent_env.autoencoders.pretrained import PretrainedAutoencoder
 
 START_IMAGES = 128

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 
 MOVED_SHARE = 0.5
 """So many images of a batch are shifted and turned: these are resampled, and a detector that never saw

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.errors import UserError
-from detectors.sizes import LARGEST_IMAGE
+from latent_common.errors import UserError
+from latent_common.sizes import LARGEST_IMAGE
 
 
 def check_size(size: int) -> int:

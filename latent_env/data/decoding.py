@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
+from latent_common.machine import cores
+from latent_common.progress import progress_bar
 from latent_env.data.dataset import Size, digest_into
 from latent_env.data.images import is_grey, shrink_image, shrink_mask
 from latent_env.data.samples import Problems, Sample, Source, shortened
 from latent_env.data.splitting import spread
 from latent_env.data.stored import SplitWriter, open_split
-from latent_env.machine import cores
-from latent_env.progress import progress_bar
 
 MANY_FILES = 50  # from here on reading takes long enough for a progress bar
 GREY_PROBES = 8  # training images that decide between grey and RGB

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 
 MAX_PIXELS = 80_000_000  # below Pillow's own limit, so that ours is the message one reads
 SMALLEST_DRAFT = 3  # a JPEG is decoded at a fraction of its size down to this multiple of the target

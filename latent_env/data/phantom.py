@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data.anatomy import Anatomy, draw_anatomy
 from latent_env.data.dataset import Dataset, Split, check_size
 from latent_env.data.shapes import Field, random_waves, smooth_noise

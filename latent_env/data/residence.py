@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detectors.errors import UserError
-from detectors.images import ImageSource
-from latent_env.machine import free_bytes
+from latent_common.errors import UserError
+from latent_common.image_source import ImageSource
+from latent_common.machine import free_bytes
 
 SHARE = 0.25
 """Of the memory that is free, for one split, where a user gives no number."""
@@ -23,7 +23,7 @@ MEGABYTE = 2**20
 class StreamedImages:
     """Images ``(N, C, H, W)`` uint8, or latents, that stay in a file; what is asked for comes to the device.
 
-    It answers to what :class:`~detectors.images.ImageSource` needs of a tensor.
+    It answers to what :class:`~latent_common.image_source.ImageSource` needs of a tensor.
     """
 
     def __init__(self, pixels: NDArray[Any], device: torch.device) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data.images import open_image, open_mask
 
 SHOWN = 5

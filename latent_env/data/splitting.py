@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data.dataset import check_track
 from latent_env.data.samples import Sample
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from detectors.training_state import Progress, Stopwatch, TrainingState
+from latent_common.training_state import Progress, Stopwatch, TrainingState
 from latent_env.denoise.process import ForwardProcess, mixed
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.images import ImageSource, at_once, spread_over
-from detectors.training_state import Progress, Stopwatch, TrainingState
-from latent_env.sample_features import SampleClassifier, features_of
-from latent_env.sample_quality import frechet_distance
+from latent_common.image_source import ImageSource, at_once, spread_over
+from latent_common.training_state import Progress, Stopwatch, TrainingState
+from latent_env.autoencoders.sample_features import SampleClassifier, features_of
+from latent_env.autoencoders.sample_quality import frechet_distance
 
 MOST_JUDGED = 1024
 SHIFT = 1

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 
 SCHEDULES = ("cosine", "linear")
 SLOWEST, FASTEST = 0.1, 20.0

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.denoise.process import ForwardProcess
 from latent_env.denoise.world import DenoiseWorld
 

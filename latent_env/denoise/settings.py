@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
+from latent_common.machine import resolve_device
 from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.process import ForwardProcess
 from latent_env.denoise.quality import Quality
 from latent_env.denoise.spaces import SPACES
 from latent_env.denoise.world import DenoiseWorld, load_denoise_world
 from latent_env.settings import check_count, check_number
-from latent_env.worlds import resolve_device
 
 DEFAULT_REWARD: dict[str, float] = {"critic": 1.0}
 STARTS = ("full", "drawn")

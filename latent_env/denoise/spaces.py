@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from detectors.images import ImageSource, at_once
+from latent_common.image_source import ImageSource, at_once
 from latent_env.autoencoders.frozen import as_float
 
 SPACES = ("latent", "pixel")

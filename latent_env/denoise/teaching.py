@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.images import spread_positions
-from detectors.training_state import Progress, Stopwatch, TrainingState
+from latent_common.image_source import spread_positions
+from latent_common.training_state import Progress, Stopwatch, TrainingState
 from latent_env.denoise.critic import Critic
 from latent_env.denoise.process import mixed
 

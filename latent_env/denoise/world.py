@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.errors import UserError
-from latent_env.artifacts import load_artifact, load_autoencoder, read_json, save_artifact
+from latent_common.artifacts import load_artifact, read_json, save_artifact
+from latent_common.errors import UserError
+from latent_env.artifacts import load_autoencoder
 from latent_env.denoise.critic import Critic
 from latent_env.denoise.spaces import SPACES, PixelSpace, Space
-from latent_env.worlds import BUILTIN, COMPLETE
+from latent_env.worlds.store import BUILTIN, COMPLETE
 
 EXAMPLES, CRITIC = "examples", "critic"
 HINT = "`python train_ppo.py env=latent_denoise dataset=…` makes one below runs/"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data.finding import show_tree, walk_images
 from latent_env.data.layouts.mvtec import TREE, mvtec_source
 from latent_env.data.layouts.pairing import only_masked, pair_masks

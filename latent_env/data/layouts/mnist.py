@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data.finding import find_file, find_place, missing
 from latent_env.data.layouts.one_class import Classified, check_normal, one_class_source
 from latent_env.data.samples import Source

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data.finding import find_folder, find_place, list_folders, list_images, missing
 from latent_env.data.layouts.pairing import only_masked, pair_masks
 from latent_env.data.samples import FileSample, Problems, Source, files_of

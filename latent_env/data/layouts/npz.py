@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data.finding import find_file, show_tree
 from latent_env.data.samples import ArraySample, Problems, Source
 from latent_env.data.splitting import Splitting, set_aside, spread

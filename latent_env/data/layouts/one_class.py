@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data.samples import ArraySample, Source
 from latent_env.data.splitting import Splitting, spread
 

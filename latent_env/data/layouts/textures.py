@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data.finding import show_tree, walk_images
 from latent_env.data.samples import FileSample
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from detectors.errors import UserError
+from latent_common.errors import UserError
 from latent_env.data.finding import find_file, find_folder, find_place, missing
 from latent_env.data.layouts.mvtec import check_category, find_category, mvtec_source
 from latent_env.data.layouts.pairing import only_masked

@@ -1,0 +1,62 @@
+"""What lies nearest in a memory to latents that a detector trains on again and again."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from detectors.memory_bank.positional import PlacedMemory
+from latent_common.image_source import ImageSource, spread_over, spread_positions
+
+UNKNOWN = -1
+"""In place of a number: a token that was made anew, or a neighbour that wasn't looked up yet."""
+
+
+class NearestKnown:
+    """Which remembered image is nearest to each token of ``count`` latents, whose owners never change.
+
+    Each is looked up when it is first asked for: most of a large data set never is in a short training.
+
+    :param found: :attr:`found` of the first of these latents, ``(F, T)``, in a memory of the same tokens.
+    """
+
+    def __init__(self, memory: PlacedMemory, count: int, found: Tensor | None = None) -> None:
+        self.memory = memory
+        places, size, _ = memory.tokens.shape
+        narrow = torch.int16 if size <= torch.iinfo(torch.int16).max else torch.int32
+        self.found = torch.full((count, places), UNKNOWN, dtype=narrow, device=memory.tokens.device)
+        if found is not None:
+            self.found[: len(found)] = found
+
+    @torch.no_grad()
+    def __call__(self, latents: Tensor, owners: Tensor, known: Tensor) -> Tensor:
+        """What :meth:`PlacedMemory.nearest` says of ``latents (B, *latent_shape)``, ``(B, T)`` int64.
+
+        ``known (B, T)`` says which of the ``count`` each of their tokens is of, or ``UNKNOWN``.
+        """
+        places = torch.arange(known.shape[1], device=known.device)
+        nearest = self.found[known.clamp_min(0), places].long()
+        wanted = (known < 0) | (nearest < 0)
+        if wanted.any():
+            nearest = torch.where(wanted, self.memory.nearest(latents, owners, wanted), nearest)
+            rows, columns = (wanted & (known >= 0)).nonzero(as_tuple=True)
+            self.found[known[rows, columns], columns] = nearest[rows, columns].to(self.found.dtype)
+        return nearest
+
+
+def remembering(
+    memory: PlacedMemory, latents: ImageSource, count: int, found: Tensor | None = None
+) -> NearestKnown:
+    """Fill ``memory`` with normal ``latents (N, *latent_shape)``, the first of ``count`` known ones.
+
+    :param found: what was found so far in a memory of the same latents.
+    """
+    most = len(memory.owners)
+    positions = spread_positions(len(latents), most)
+    nearest = NearestKnown(memory, count, found)
+    rows = positions.to(nearest.found.device)
+    theirs = None if found is None else found[rows].long()
+    # To fill it, they had to be looked up anyway.
+    theirs = memory.remember(spread_over(latents, most), positions, theirs)
+    nearest.found[rows] = theirs.to(nearest.found.dtype)
+    return nearest

@@ -1,0 +1,151 @@
+"""Normal tokens by the place where they were seen, and the nearest of them to new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from detectors.tokens import as_tokens, grid_of
+from latent_common.image_source import ImageSource
+
+DISTANCES_AT_ONCE, LEAST_AT_ONCE = 2**23, 16
+"""So many distances are held at once, those of at least so many latents: fewer would take longer each."""
+
+NOBODY = -1
+"""The owner of a latent that was made of no training image."""
+
+
+class PlacedMemory(nn.Module):
+    """What normal images show at every place.
+
+    A token is compared with those that other images have at its place; what it is compared with must not
+    be the image it was made of, or training images would look more normal than any new one.
+    """
+
+    tokens: Tensor
+    owners: Tensor
+    usual: Tensor
+    spread: Tensor
+    squares: Tensor
+
+    def __init__(self, latent_shape: Sequence[int], size: int) -> None:
+        super().__init__()
+        rows, columns = grid_of(latent_shape)
+        self.register_buffer("tokens", torch.zeros(rows * columns, size, latent_shape[0]))
+        self.register_buffer("owners", torch.full((size,), NOBODY))
+        self.register_buffer("usual", torch.zeros(()))
+        self.register_buffer("spread", torch.ones(()))
+        # ``(T, M)``: the squared lengths of the tokens, which nobody needs to save.
+        self.register_buffer("squares", torch.zeros(rows * columns, size), persistent=False)
+        nn.Module.register_load_state_dict_post_hook(self, _measure)
+
+    @torch.no_grad()
+    def remember(self, latents: ImageSource, owners: Tensor, nearest: Tensor | None = None) -> Tensor:
+        """Fill it with normal latents ``(M, *latent_shape)``, and which images they are, ``(M,)``.
+
+        Returns what :meth:`nearest` says of them, ``(M, T)``, which is looked up if it isn't given.
+        """
+        self.tokens.copy_(as_tokens(latents[:].float()).transpose(0, 1))
+        self.owners.copy_(owners)
+        _measure(self)
+        together = self._together()
+        parts = zip(latents.split(together), self.owners.split(together), strict=True)
+        if nearest is None:
+            nearest = torch.cat([self.nearest(part.float(), own) for part, own in parts])
+        if len(owners) > 1:
+            self.usual.zero_()
+            self.spread.fill_(1)
+            known = zip(latents.split(together), nearest.split(together), strict=True)
+            distances = torch.cat([self(part.float(), nearest=found)[1] for part, found in known])
+            self.usual.copy_(distances.mean())
+            self.spread.copy_(distances.std(correction=0).clamp_min(1e-6))
+        return nearest
+
+    def forward(
+        self, latents: Tensor, owners: Tensor | None = None, nearest: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What is new about latents ``(B, *latent_shape)`` that were made of the images ``owners (B,)``.
+
+        What :meth:`nearest` says of them, ``(B, T)``, is looked up if it isn't given.
+
+        Returns how each token differs from the nearest one at its place, ``(B, T, C)``, and the length of
+        that difference, ``(B, T)``, shifted and scaled as usual for normal images.
+        """
+        tokens = as_tokens(latents)
+        if nearest is None:
+            nearest = self.nearest(latents, owners)
+        difference = tokens - self.tokens[self._places(), nearest]
+        length = (difference.square().sum(2) + 1e-12).sqrt()
+        return difference, (length - self.usual) / self.spread
+
+    @torch.no_grad()
+    def nearest(self, latents: Tensor, owners: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
+        """Which remembered image is nearest to each token of latents ``(B, *latent_shape)``.
+
+        As ``(B, T)`` int64. Those that are not ``wanted (B, T)`` bool may get any.
+        """
+        tokens, parts = as_tokens(latents), []
+        together = self._together()
+        for first in range(0, max(len(tokens), 1), together):
+            rows = slice(first, first + together)
+            owned = None if owners is None else owners[rows]
+            if wanted is None:
+                parts.append(self._nearest(tokens[rows], owned))
+            else:
+                parts.append(self._nearest_wanted(tokens[rows], owned, wanted[rows]))
+        return torch.cat(parts)
+
+    def _nearest(self, tokens: Tensor, owners: Tensor | None) -> Tensor:
+        """For tokens ``(B, T, C)`` the nearest at the same places, ``(B, T)``."""
+        # ‖q − m‖² without ‖q‖², which is the same for all that q is compared with.
+        distances = torch.baddbmm(
+            self.squares[:, None], tokens.transpose(0, 1), self.tokens.transpose(1, 2), alpha=-2
+        )  # (T, B, M)
+        if owners is not None:
+            row, own = self._own(owners)
+            distances[:, row, own] = torch.inf
+        return distances.argmin(2).T
+
+    def _nearest_wanted(self, tokens: Tensor, owners: Tensor | None, wanted: Tensor) -> Tensor:
+        """The same where it is ``wanted (B, T)``; elsewhere it may be wrong."""
+        at_place = wanted.sum(0)
+        places = at_place.nonzero().flatten()  # (P,)
+        if len(places) == 0:
+            return torch.zeros_like(wanted, dtype=torch.int64)
+        # At each place come first the tokens that are wanted there: few of them make short work.
+        most = int(at_place.max())
+        rows = wanted.T[places].byte().argsort(1, descending=True)[:, :most]  # (P, K)
+        tokens = tokens.contiguous()  # or each of its numbers would be gathered from elsewhere
+        everywhere = len(places) == len(at_place)
+        compared = self.tokens if everywhere else self.tokens.index_select(0, places)
+        squares = self.squares if everywhere else self.squares.index_select(0, places)
+        distances = torch.baddbmm(
+            squares[:, None], tokens[rows, places[:, None]], compared.transpose(1, 2), alpha=-2
+        )  # (P, K, M)
+        if owners is not None:
+            row, own = self._own(owners)
+            place, column, which = (rows.unsqueeze(2) == row).nonzero(as_tuple=True)
+            distances[place, column, own[which]] = torch.inf
+        found = torch.zeros_like(wanted, dtype=torch.int64)
+        found[rows, places[:, None]] = distances.argmin(2)
+        return found
+
+    def _together(self) -> int:
+        """How many latents to look up at once."""
+        return max(DISTANCES_AT_ONCE // self.squares.numel(), LEAST_AT_ONCE)
+
+    def _own(self, owners: Tensor) -> tuple[Tensor, Tensor]:
+        """Pairs of those in ``owners (B,)`` and the remembered images that they are."""
+        row, own = (owners[:, None] == self.owners[None]).nonzero(as_tuple=True)
+        return row, own
+
+    def _places(self) -> Tensor:
+        return torch.arange(len(self.tokens), device=self.tokens.device)
+
+
+def _measure(memory: PlacedMemory, *_: object) -> None:
+    """Bring the squared lengths up to date with the tokens."""
+    with torch.no_grad():
+        torch.sum(memory.tokens.square(), 2, out=memory.squares)

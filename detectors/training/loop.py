@@ -1,0 +1,97 @@
+"""How a detector learns from normal images and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from detectors.base import Detection, Detector
+from detectors.tokens import at_size
+from detectors.training.batches import Batch, BatchSource, as_numbers
+from latent_common.image_source import ImageSource
+from latent_common.training_state import Progress, Stopwatch, TrainingState
+
+Look = Callable[[Tensor], tuple[Tensor, ...]]
+"""From images or latents to what the detector reads: images and their reconstructions, or latents."""
+
+LookAtBatch = Callable[["Batch"], tuple[Any, ...]]
+"""The same for a training batch; a detector may want to know which training images it shows."""
+
+
+def detector_losses(detection: Detection, batch: Batch) -> dict[str, Tensor]:
+    """The losses of the map (focal and Dice) and of the image score (cross entropy).
+
+    Images with an anomaly at an unknown place have no part in those of the map.
+    """
+    logits, masks = detection.map[batch.marked], batch.masks[batch.marked]
+    entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+    probability = logits.sigmoid()
+    missed = (probability - masks).abs()
+    overlap = (probability * masks).flatten(1).sum(1)
+    either = (probability + masks).flatten(1).sum(1)
+    dice = 1 - (2 * overlap + 1) / (either + 1)
+    return {
+        # Anomalous pixels are few and most are easy: the focal factor turns to the hard ones.
+        "focal": 20 * (missed.square() * entropy).mean(),
+        "dice": dice[batch.labels[batch.marked] > 0].sum() / batch.labels[batch.marked].sum().clamp_min(1),
+        "score": functional.binary_cross_entropy_with_logits(detection.score, batch.labels),
+    }
+
+
+def train_detector(
+    state: TrainingState,
+    detector: Detector,
+    diet: BatchSource,
+    look: LookAtBatch,
+    batch_size: int,
+    losses_of: Callable[[Detection, Batch], dict[str, Tensor]] = detector_losses,
+) -> Iterator[Progress]:
+    """Train ``state.model``, which is ``detector``, from where ``state`` stands; yields every step."""
+    state.model.train()
+    while state.step < state.total:
+        watch = Stopwatch()
+        batch = diet.batch(batch_size, state.generator)
+        with torch.no_grad():
+            seen = look(batch)
+        watch.lap("env")
+        with state.networks():
+            judged = detector(*seen)
+        losses = losses_of(Detection(*(part.float() for part in judged)), batch)
+        total = torch.stack(list(losses.values())).sum()
+        watch.lap("policy")
+        rate = state.minimise(total)
+        watch.lap("update")
+        reported = {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
+        yield Progress(state.step, state.total, reported, rate, watch.seconds)
+    state.model.eval()
+
+
+@torch.inference_mode()
+def score(
+    detector: Detector,
+    look: Look,
+    source: ImageSource,
+    size: int,
+    batch_size: int = 64,
+    keep_maps: bool = True,
+    moved: Callable[[int], object] = lambda _: None,
+) -> Detection:
+    """Scores ``(N,)`` and maps ``(N, 1, size, size)`` on the CPU.
+
+    ``source`` holds images ``(N, C, H, W)`` uint8, or latents ``(N, *latent_shape)``. Maps are as large as
+    floats of all images: without ``keep_maps`` there are none, ``(0, 1, size, size)``. ``moved`` hears how
+    many were scored.
+    """
+    scores: list[Tensor] = []
+    maps = [torch.zeros(0, 1, size, size)]
+    for part in source.split(batch_size):
+        detection = detector(*look(as_numbers(part)))
+        scores.append(detection.score.cpu())
+        if keep_maps:
+            maps.append(at_size(detection.map, size).cpu())
+        moved(len(part))
+    return Detection(torch.cat(scores), torch.cat(maps))

@@ -1,0 +1,26 @@
+"""In which numbers networks compute."""
+
+from __future__ import annotations
+
+import torch
+
+from latent_common.errors import UserError
+
+FULL, HALF = "float32", "bfloat16"
+PRECISIONS = (FULL, HALF)
+
+
+def check_precision(precision: object, key: str = "precision") -> None:
+    """Complain about a precision that isn't there."""
+    if precision not in PRECISIONS:
+        raise UserError(f"{key}={precision!r} must be {' or '.join(map(repr, PRECISIONS))}")
+
+
+def computing_in(precision: str, device: torch.device) -> torch.autocast:
+    """A context in which networks on ``device`` compute so; what they return may be of that kind, too."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision != FULL)
+
+
+def full_precision(device: torch.device) -> torch.autocast:
+    """A context in which networks on ``device`` compute in full precision, whatever is around it."""
+    return torch.autocast(device.type, enabled=False)

@@ -1,0 +1,126 @@
+"""A training run that can stop anywhere and go on as if it had not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+
+from latent_common.precision import FULL, computing_in
+
+
+@dataclass
+class Progress:
+    """What a training loop reports after each step."""
+
+    step: int
+    """Steps done so far, from 1."""
+    total: int
+    losses: dict[str, Tensor]
+    """Detached scalars, still on the device: reading one waits for it."""
+    learning_rate: float
+    seconds: dict[str, float]
+    """Time of this step by what it was spent on: ``env`` (data), ``policy`` (forward), ``update``."""
+    measured: dict[str, Tensor] = field(default_factory=dict)
+    """More scalars of that kind that are no losses, by the tag that they are logged under."""
+
+
+class TrainingState:
+    """Model, optimiser, random numbers and step count of one training run."""
+
+    def __init__(
+        self, model: nn.Module, learning_rate: float, total: int, seed: int, precision: str = FULL
+    ) -> None:
+        self.model, self.precision = model, precision
+        self.peak, self.total, self.step = learning_rate, total, 0
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4)
+        # On the CPU whatever the device: the same seed then draws the same batches everywhere.
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def networks(self) -> torch.autocast:
+        """A context for forward passes of the model; losses are better computed outside."""
+        return computing_in(self.precision, next(self.model.parameters()).device)
+
+    def minimise(self, loss: Tensor) -> float:
+        """Take one optimiser step; returns the learning rate it was taken with."""
+        rate = one_cycle(self.step, self.total, self.peak)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        return rate
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that must be kept to go on later."""
+        kept = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        kept |= optimizer_tensors(self.optimizer)
+        kept["generator"] = self.generator.get_state()
+        kept["step"] = torch.tensor(self.step)
+        return kept
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go back to where :meth:`tensors` was called."""
+        self.model.load_state_dict(dict(below(tensors, "model")))
+        restore_optimizer(self.optimizer, tensors)
+        self.generator.set_state(tensors["generator"])
+        self.step = int(tensors["step"])
+
+
+OPTIMIZER = "optimizer"
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str = OPTIMIZER) -> dict[str, Tensor]:
+    """An optimiser's memory as ``<prefix>.<parameter>.<slot>``."""
+    return {
+        f"{prefix}.{index}.{name}": torch.as_tensor(slot)
+        for index, slots in optimizer.state_dict()["state"].items()
+        for name, slot in slots.items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], prefix: str = OPTIMIZER
+) -> None:
+    """Put what :func:`optimizer_tensors` returned back; its learning rate stays as it is."""
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in below(tensors, prefix):
+        index, slot = name.split(".", 1)
+        slots.setdefault(int(index), {})[slot] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> Iterable[tuple[str, Tensor]]:
+    """The tensors called ``<prefix>.<name>``, by ``name``."""
+    start = f"{prefix}."
+    return ((n.removeprefix(start), t) for n, t in tensors.items() if n.startswith(start))
+
+
+def one_cycle(step: int, total: int, peak: float) -> float:
+    """Learning rate: a short linear warm-up, then a cosine down to a hundredth of the peak."""
+    warmup = max(total // 20, 1)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    done = (step - warmup) / max(total - warmup, 1)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by label, for the time split of a loop."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _since: float = field(default_factory=perf_counter)
+
+    def lap(self, label: str) -> None:
+        """Book the time since the last lap under ``label``."""
+        now = perf_counter()
+        self.seconds[label] = self.seconds.get(label, 0.0) + now - self._since
+        self._since = now

@@ -1,0 +1,103 @@
+"""The folder of a stage: its configuration, TensorBoard events, pictures and metrics."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from latent_common.artifacts import read_json, write_atomically, write_json
+from latent_common.digest import digest_of
+from latent_common.errors import UserError
+from latent_env.rendering import Picture, save_picture
+from latent_env.worlds.store import COMPLETE
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class Run:
+    """``runs/<dataset>/<stage>/<name>-<hash of the settings>/``.
+
+    ``settings`` are all that decides the outcome, as plain values: the same settings are the same
+    folder. A folder with ``metrics.json`` is whole and is not made again.
+    """
+
+    def __init__(self, root: Path, dataset: str, stage: str, name: str, settings: Mapping[str, Any]) -> None:
+        self.path = root / dataset / stage / f"{name}-{digest_of(settings)}"
+        self.settings = dict(settings)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stage was finished in an earlier run."""
+        return (self.path / COMPLETE).is_file()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of a finished stage."""
+        held: dict[str, float] = read_json(self.path / COMPLETE)
+        return held
+
+    def part(self, name: str) -> Run:
+        """A run inside this one, with its own events: shown beside it in TensorBoard, tag by tag."""
+        part = copy.copy(self)
+        part.__dict__.pop("writer", None)
+        part.path = self.path / name
+        return part
+
+    def begin(self) -> None:
+        """Make the folder and write down the configuration."""
+        try:
+            (self.path / "pictures").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"runs: can't write to {self.path} ({error.strerror}): name another folder with runs=…"
+            ) from error
+        text = OmegaConf.to_yaml(OmegaConf.create(self.settings))
+        write_atomically(self.path / "config.yaml", text.encode())
+
+    def finish(self, metrics: Mapping[str, float]) -> None:
+        """Write the metrics, which declares the folder whole."""
+        self.log_hyperparameters(metrics)
+        self.writer.close()
+        write_json(self.path / COMPLETE, dict(metrics))
+
+    @cached_property
+    def writer(self) -> SummaryWriter:
+        """The TensorBoard writer of this folder."""
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        return SummaryWriter(str(self.path))
+
+    def log(self, scalars: Mapping[str, float | Tensor], step: int) -> None:
+        """Write scalars to TensorBoard."""
+        for tag, value in scalars.items():
+            self.writer.add_scalar(tag, float(value), step)
+
+    def picture(self, tag: str, picture: Picture, step: int = 0, name: str | None = None) -> Path:
+        """Keep a picture in TensorBoard and as ``pictures/<name or tag>.png``."""
+        path = self.path / "pictures" / f"{(name or tag).replace('/', '_')}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)  # a part of a run begins without a folder
+        save_picture(path, picture)
+        self.writer.add_image(tag, picture, step, dataformats="HWC")
+        return path
+
+    def log_hyperparameters(self, metrics: Mapping[str, float]) -> None:
+        """Settings and final metrics side by side in TensorBoard's HPARAMS tab."""
+        final = {f"final/{name}": float(value) for name, value in metrics.items()}
+        # A run name of "." keeps them in this run instead of a new one named after the clock.
+        self.writer.add_hparams(dict(_flatten(self.settings)), final, run_name=".")
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as ``a.b.c`` and a value that TensorBoard takes."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value if isinstance(value, bool | int | float | str) else str(value)

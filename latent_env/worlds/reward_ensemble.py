@@ -1,0 +1,73 @@
+"""Small detectors that rewards go by, and one more that none does: written and read as one artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from detectors.base import Detector
+from detectors.ensemble import EnsembleDetector
+from detectors.latent_transformer import LatentTransformer
+from detectors.registry import build, describe
+from latent_common.artifacts import load_artifact, save_artifact
+from latent_common.errors import UserError
+
+JUDGES = "judges"
+SHARED = "memory."
+"""What judges of latents have in common with the detector, and is not stored again: it is large."""
+
+
+def transformer_of(detector: Detector) -> Detector:
+    """The trained part of a detector."""
+    return detector.named_parts()["transformer"] if isinstance(detector, EnsembleDetector) else detector
+
+
+def parts_of(detector: Detector) -> list[Detector]:
+    """The detectors that an ensemble is made of; of another one, none."""
+    return [*detector.named_parts().values()] if isinstance(detector, EnsembleDetector) else []
+
+
+def share_memory(judge: Detector, detector: Detector) -> None:
+    """Let a judge of latents use the memory of the detector, which has seen the same normal images."""
+    trained = transformer_of(detector)
+    if isinstance(judge, LatentTransformer) and isinstance(trained, LatentTransformer):
+        judge.memory = trained.memory
+
+
+def save_judges(folder: Path, judges: Sequence[Detector], unseen: Detector | None) -> None:
+    """Write the artifact ``judges``; one that no reward goes by comes last."""
+    members = [*judges, *([] if unseen is None else [unseen])]
+    tensors = {
+        f"{number}.{name}": tensor
+        for number, member in enumerate(members)
+        if isinstance(member, nn.Module)
+        for name, tensor in member.state_dict().items()
+        if not name.startswith(SHARED)
+    }
+    facts = {"members": [describe(member) for member in members], "unseen": unseen is not None}
+    save_artifact(folder, JUDGES, JUDGES, tensors, facts)
+
+
+def load_judges(folder: Path, detector: Detector) -> tuple[list[Detector], Detector | None]:
+    """The judges in ``folder``, if there are any, and the one that no reward goes by; on the CPU."""
+    if not (folder / f"{JUDGES}.json").is_file():
+        return [], None
+    tensors, facts = load_artifact(folder, JUDGES, JUDGES)
+    try:
+        members = [build(**described) for described in facts["members"]]
+        for number, member in enumerate(members):
+            own = {
+                name.removeprefix(f"{number}."): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(f"{number}.")
+            }
+            missing, unexpected = member.load_state_dict(own, strict=False)
+            if unexpected or any(not name.startswith(SHARED) for name in missing):
+                raise RuntimeError(f"{[*missing, *unexpected][:3]} don't fit")
+            share_memory(member.requires_grad_(False).eval(), detector)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{folder / 'judges.json'} describes no judges ({error}): make it again") from error
+    unseen = members.pop() if facts.get("unseen") else None
+    return members, unseen

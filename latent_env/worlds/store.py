@@ -1,0 +1,122 @@
+"""TODO: latent_env/worlds/store.py."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from detectors.base import IMAGE, LATENT
+from latent_common.artifacts import load_artifact, save_artifact, write_atomically
+from latent_common.errors import UserError
+from latent_env.artifacts import load_autoencoder, load_detector
+from latent_env.worlds.labelled_anomalies import EXAMPLES, load_examples
+from latent_env.worlds.reference_set import TRIAL, load_trial
+from latent_env.worlds.reward_ensemble import JUDGES, load_judges, parts_of
+from latent_env.worlds.world import World
+
+BUILTIN = Path(__file__).parent / "builtin"
+
+
+COMPLETE = "metrics.json"
+"""The file that a stage writes last; its presence says that the folder is whole."""
+
+
+def builtin_names() -> list[str]:
+    """The worlds that ship inside the package."""
+    if not BUILTIN.is_dir():
+        return []
+    return sorted(folder.name for folder in BUILTIN.iterdir() if (folder / "detector.json").is_file())
+
+
+PARTS = ("autoencoder", "detector", "images")
+
+
+EXTRAS = (TRIAL, JUDGES, EXAMPLES)
+"""What a world may have as well: what rewards are measured with, and what agents may graft."""
+
+
+def copy_world(folder: Path, target: Path) -> None:
+    """Copy the world in ``folder`` to ``target``, and nothing else that lies there."""
+    for name in (*PARTS, *(extra for extra in EXTRAS if (folder / f"{extra}.json").is_file())):
+        for suffix in (".safetensors", ".json"):  # the JSON last: it declares the tensors whole
+            write_atomically(target / (name + suffix), (folder / (name + suffix)).read_bytes())
+
+
+def save_images(folder: Path, images: Tensor, latents: Tensor | None = None) -> None:
+    """Write starting images ``(N, C, H, W)`` uint8 as the artifact ``images``.
+
+    Their ``latents`` are kept beside them where encoding them again would take long.
+    """
+    tensors = {"images": images} if latents is None else {"images": images, "latents": latents.half()}
+    save_artifact(folder, "images", "images", tensors, {"count": len(images)})
+
+
+def _has_all_parts(folder: Path) -> bool:
+    return all((folder / f"{name}.json").is_file() for name in PARTS)
+
+
+def find_world(artifacts: str) -> Path:
+    """The folder of a built-in world, of a stage, or the newest whole one below a folder of runs."""
+    if artifacts in builtin_names():
+        return BUILTIN / artifacts
+    folder = Path(artifacts)
+    if _has_all_parts(folder):
+        return folder
+    if folder.is_dir():
+        if (folder / "autoencoder.json").is_file():
+            raise UserError(
+                f"artifacts={artifacts} holds an autoencoder but no detector yet: "
+                f"`python train_detector.py` makes a folder with both"
+            )
+        # A folder of runs, of one data set, or of one stage: no deeper, the disk is large.
+        depths = ("*", "*/*", "*/*/*")
+        below = [path.parent for depth in depths for path in folder.glob(f"{depth}/{COMPLETE}")]
+        whole = [path for path in below if _has_all_parts(path)]
+        if whole:
+            return max(whole, key=lambda path: (path / COMPLETE).stat().st_mtime)
+    raise UserError(
+        f"artifacts={artifacts} is neither a built-in world ({', '.join(builtin_names())}) nor a folder "
+        f"that a stage has filled: `python train_detector.py dataset=…` makes one below runs/"
+    )
+
+
+def load_world(artifacts: str, device: torch.device) -> World:
+    """The world called ``artifacts``, loaded once a process and device: frozen parts can be shared."""
+    if not isinstance(artifacts, str) or not artifacts:
+        raise UserError(f"artifacts={artifacts!r} must be a built-in name or a folder")
+    folder = find_world(artifacts).resolve()
+    files = [folder / f"{name}.json" for name in (*PARTS, *EXTRAS)]
+    stamp = tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
+    return _load(folder, device, stamp)
+
+
+@functools.lru_cache(maxsize=8)
+def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World:  # noqa: ARG001
+    tensors, _ = load_artifact(folder, "images", "images")
+    autoencoder, detector = load_autoencoder(folder), load_detector(folder)
+    images, latents = tensors.get("images"), tensors.get("latents")
+    shape = (autoencoder.channels, autoencoder.size, autoencoder.size)
+    for part in (detector, *parts_of(detector)):
+        reads = LATENT if part.input == LATENT else IMAGE
+        expected = tuple(autoencoder.latent_shape) if reads == LATENT else shape
+        if tuple(part.input_shape) != expected:
+            raise UserError(
+                f"{folder}: the detector reads {reads}s of {tuple(part.input_shape)}, the "
+                f"autoencoder has {expected}: they come from different worlds"
+            )
+    if images is None or images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape:
+        raise UserError(f"{folder / 'images.safetensors'} doesn't hold uint8 images of {shape}")
+    if latents is not None and tuple(latents.shape) != (len(images), *autoencoder.latent_shape):
+        raise UserError(f"{folder / 'images.safetensors'} holds latents of another autoencoder")
+    world = World.build(autoencoder, detector, images, device, latents)
+    judges, unseen = load_judges(folder, world.detector)
+    trial = load_trial(folder)
+    if trial is not None and not trial.fits(detector.input_shape, autoencoder.latent_shape):
+        raise UserError(f"{folder / 'trial.safetensors'} is of another world: make it again")
+    examples = load_examples(folder)
+    if examples is not None and tuple(examples.latents.shape[2:]) != autoencoder.latent_shape:
+        raise UserError(f"{folder / EXAMPLES}.safetensors is of another world: make it again")
+    return world.with_judges(judges, unseen).with_trial(trial).with_examples(examples)

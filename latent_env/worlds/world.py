@@ -1,0 +1,164 @@
+"""What a world is made of: a frozen autoencoder, a detector, and the images episodes start from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detectors.base import LATENT, Detection, Detector
+from detectors.last_layer import Headed, is_headed
+from detectors.rdna import RdnaDetector
+from latent_common.errors import UserError
+from latent_common.precision import FULL, computing_in
+from latent_env.autoencoders import FrozenAutoencoder
+from latent_env.autoencoders.frozen import as_float
+from latent_env.worlds.labelled_anomalies import Examples
+from latent_env.worlds.reference_set import Trial
+from latent_env.worlds.reward_ensemble import transformer_of
+
+# Starting images as floats, and decoded, are kept when each fits here; otherwise a step makes its own.
+KEPT_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """The frozen parts that any number of episodes, worlds and agents share."""
+
+    autoencoder: FrozenAutoencoder
+    detector: Detector
+    images: Tensor
+    """``(N, C, H, W)`` uint8: normal images, the starting points of episodes."""
+    latents: Tensor
+    """``(N, *latent_shape)``: their whitened latents."""
+    judges: tuple[Detector, ...] = ()
+    """Small detectors whose mean word, less their disagreement, rewards go by; none: the detector."""
+    unseen: Detector | None = None
+    """One more, which no reward goes by: where it disagrees with them, the reward is being fooled."""
+    trial: Trial | None = None
+    """Labelled images that a reward is measured on."""
+    examples: Examples | None = None
+    """Labelled anomalies that detectors train on, which an agent may graft."""
+    precision: str = FULL
+    """In which numbers networks compute during steps; what facts they tell is float32."""
+
+    @classmethod
+    def build(
+        cls,
+        autoencoder: FrozenAutoencoder,
+        detector: Detector,
+        images: Tensor,
+        device: torch.device,
+        latents: Tensor | None = None,
+    ) -> World:
+        """Put the parts on the device.
+
+        ``images (N, C, H, W)`` uint8 are encoded once and for all, unless their ``latents`` are known.
+        """
+        autoencoder = autoencoder.to(device)
+        images = images.to(device)
+        if latents is None:
+            latents = autoencoder.in_batches(images)
+        assert isinstance(detector, torch.nn.Module)
+        return cls(autoencoder, detector.to(device), images, latents.to(device).float())
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything lives."""
+        return self.latents.device
+
+    @property
+    def judges_latents(self) -> bool:
+        """Whether the detector reads latents, so that nothing needs to be decoded to be judged."""
+        return self.detector.input == LATENT
+
+    def with_detector(self, detector: Detector) -> World:
+        """The same world, judged by another detector."""
+        assert isinstance(detector, torch.nn.Module)
+        return replace(self, detector=detector.to(self.device))
+
+    def with_judges(self, judges: Sequence[Detector], unseen: Detector | None = None) -> World:
+        """The same world, where rewards go by ``judges``."""
+        members = [*judges, *([] if unseen is None else [unseen])]
+        for member in members:
+            assert isinstance(member, torch.nn.Module)
+            member.to(self.device)
+        return replace(self, judges=tuple(judges), unseen=unseen)
+
+    def with_trial(self, trial: Trial | None) -> World:
+        """The same world, where rewards are measured on ``trial``."""
+        return replace(self, trial=None if trial is None else trial.to(self.device))
+
+    def with_examples(self, examples: Examples | None) -> World:
+        """The same world, where an agent may graft ``examples``."""
+        return replace(self, examples=None if examples is None else examples.to(self.device))
+
+    def networks(self) -> torch.autocast:
+        """A context in which networks compute in the world's precision."""
+        return computing_in(self.precision, self.device)
+
+    @property
+    def heads(self) -> list[Headed]:
+        """The judges, or the detector, as detectors whose last layer can be copied."""
+        parts: list[Any] = [transformer_of(judge) for judge in self.judges or (self.detector,)]
+        for judge in parts:
+            if not is_headed(judge):
+                raise UserError(
+                    f"a reward that trains copies of a detector's last layer needs one that is trained, "
+                    f"not a {type(judge).__name__}: choose detector=transformer, or other reward terms"
+                )
+        return parts
+
+    def start_images(self, index: Tensor) -> Tensor:
+        """The starting images ``index (K,)`` as floats, ``(K, C, H, W)``."""
+        if self._floats is not None:
+            return self._floats[index]
+        return as_float(self.images[index], self.latents)
+
+    def start_decoded(self, index: Tensor) -> Tensor:
+        """What the decoder makes of the starting latents ``index (K,)``, ``(K, C, H, W)``."""
+        if self._decoded is not None:
+            return self._decoded[index]
+        with self.networks():
+            return self.autoencoder.decode(self.latents[index]).float()
+
+    @cached_property
+    def _floats(self) -> Tensor | None:
+        """All starting images as floats, under the same conditions."""
+        return as_float(self.images, self.latents) if self._keeps_floats else None
+
+    @property
+    def _keeps_floats(self) -> bool:
+        """Whether every step asks for some images and memory allows it to have all of them at hand."""
+        return not self.judges_latents and self.images.numel() * self.latents.element_size() <= KEPT_BYTES
+
+    @cached_property
+    def _decoded(self) -> Tensor | None:
+        """All starting latents decoded, where that is worth it."""
+        if not self._keeps_floats:
+            return None
+        with torch.no_grad(), self.networks():
+            return self.autoencoder.in_parts(self.latents).float()
+
+    def read(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """The same of images, or of latents that are known where the detector reads those."""
+        return (inputs,) if self.judges_latents else self.look(inputs)
+
+    def detect(self, images: Tensor) -> Detection:
+        """The detector's word on images ``(B, C, H, W)`` in [0, 1]."""
+        return self.detector(*self.look(images))
+
+    def show(self, images: Tensor) -> tuple[Detection, Tensor]:
+        """The detector's word on images ``(B, C, H, W)`` in [0, 1], and the reconstructions it goes by."""
+        if isinstance(self.detector, RdnaDetector):
+            restored, detection = self.detector.examine(images)
+            return detection, restored
+        return self.detect(images), self.autoencoder(images)
+
+    def look(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What the detector reads of images ``(B, C, H, W)`` in [0, 1]."""
+        return self.autoencoder.shown(images, self.detector.input)

@@ -1,0 +1,77 @@
+"""What an agent made, as pictures, histograms and an embedding."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from agents.diversity import describe_set
+from agents.rollout import Augmented
+from latent_env.data import Dataset
+from latent_env.dynamics import Dynamics
+from latent_env.rendering import Picture, contact_sheet, panel, stack
+from latent_env.shell import ANOMALY
+from latent_env.training.feature_cache import Eyes
+from latent_env.training.run_folder import Run
+from latent_env.worlds.world import World
+
+MOST_DIMENSIONS = 4096
+"""The projector reads text: of larger latents it gets the mean of all tokens."""
+
+
+def show_samples(run: Run, dynamics: Dynamics, augmented: Augmented, asked_for: int, number: int) -> None:
+    """Panels of the last step, a contact sheet, histograms and shares, for round ``number``."""
+    run.picture("augmented/panels", panels(dynamics), number, f"panels_round_{number}")
+    run.log({"augmented/decided": len(augmented) / asked_for}, number)
+    if not len(augmented):
+        return
+    anomalies = (augmented.labels == ANOMALY).float().mean()
+    run.log({"augmented/anomalies": anomalies, "augmented/reward": augmented.reward.mean()}, number)
+    variety = describe_set(augmented, dynamics.shell.inner)
+    run.log({f"augmented/{name}": value for name, value in variety.items()}, number)
+    run.picture("augmented/samples", sheet(augmented), number, f"samples_round_{number}")
+    run.writer.add_histogram("augmented/delta", augmented.delta, number)
+    run.writer.add_histogram("augmented/reward", augmented.reward, number)
+
+
+def panels(dynamics: Dynamics, most: int = 6) -> Picture:
+    """The last step of some worlds, from the largest visible change to the smallest."""
+    changed = dynamics.last.mask.flatten(1).sum(1).argsort(descending=True, stable=True).tolist()
+    picks = np.linspace(0, len(changed) - 1, min(most, len(changed))).astype(int)
+    return stack([panel(dynamics.last, changed[pick]) for pick in picks])
+
+
+def sheet(augmented: Augmented, most: int = 24) -> Picture:
+    """A contact sheet of samples spread over the set, anomalies outlined."""
+    picks = torch.linspace(0, len(augmented) - 1, min(most, len(augmented))).long()
+    labels = ["normal" if label != ANOMALY else "anomaly" for label in augmented.labels[picks]]
+    rewards = [f"{float(reward):.2f}" for reward in augmented.reward[picks]]
+    captions = [f"{label} {reward}" for label, reward in zip(labels, rewards, strict=True)]
+    return contact_sheet(augmented.images[picks], augmented.masks[picks], captions)
+
+
+def show_embedding(
+    run: Run, world: World, eyes: Eyes, dataset: Dataset, augmented: Augmented, most: int = 150
+) -> None:
+    """Latents of normal, augmented and anomalous images for TensorBoard's projector."""
+    rows = [
+        np.arange(len(dataset.train)),
+        np.flatnonzero((augmented.labels == ANOMALY).numpy()),
+        np.flatnonzero(dataset.test.labels == ANOMALY),
+    ]
+    normal, made, anomalous = (
+        part[np.linspace(0, len(part) - 1, min(most, len(part))).astype(int)] for part in rows
+    )
+    images = [dataset.train.images[normal], augmented.images[made].numpy(), dataset.test.images[anomalous]]
+    pictures = torch.from_numpy(np.concatenate(images))
+    if world.judges_latents:  # all of them are known
+        train, test = eyes.latents("train"), eyes.latents("test")
+        changed = world.latents[augmented.source[made].to(world.device)].cpu() + augmented.delta[made]
+        known = [train[torch.from_numpy(normal)].cpu(), changed, test[torch.from_numpy(anomalous)].cpu()]
+        latents = torch.cat([part.float() for part in known])
+    else:
+        latents = world.autoencoder.in_batches(pictures).cpu()
+    if latents.flatten(1).shape[1] > MOST_DIMENSIONS:
+        latents = latents.mean((2, 3))
+    names = ["normal"] * len(normal) + ["augmented"] * len(made) + ["anomalous"] * len(anomalous)
+    run.writer.add_embedding(latents.flatten(1), names, pictures.float() / 255, tag="latents")

@@ -1,0 +1,101 @@
+"""Hydra's and OmegaConf's exceptions in one line: the key, the value, and the choices."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+from stages.cli.choices import CONF, choices, groups, title
+
+EXPECTED = {
+    "Integer": "a whole number",
+    "Float": "a number",
+    "str": "text",
+}
+
+
+def explain(error: Exception, script: str, arguments: list[str]) -> str:
+    """One line that says which argument is wrong and what would be right."""
+    text = _full_text(error)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: can't be read as key=value (quote values with spaces or commas)"
+    if match := re.search(r"Could not find '(\w+)/([^']*)'", text):
+        group, choice = match.groups()
+        return f"{group}={choice} is unknown: choose one of {', '.join(choices(group))}"
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(match.group(1), script, arguments)
+    if match := re.search(r"full_key: (\S+)", text):
+        return _wrong_value(match.group(1), text, arguments)
+    return " ".join(text.split())
+
+
+def _full_text(error: BaseException) -> str:
+    parts = []
+    current: BaseException | None = error
+    while current is not None:
+        parts.append(str(current))
+        current = current.__cause__
+    return "\n".join(parts)
+
+
+def _value_of(key: str, arguments: list[str]) -> str:
+    """``key=value`` as the user wrote it, or the key alone."""
+    for argument in arguments:
+        if argument.lstrip("+~").partition("=")[0] == key:
+            return argument
+    return key
+
+
+def _unknown_key(key: str, script: str, arguments: list[str]) -> str:
+    given = _value_of(key, arguments)
+    config = _composed(script, arguments)
+    node: Any = config
+    known = ""
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in node:
+            break
+        known = f"{known}.{part}" if known else part
+        node = node[part]
+    if choices(key) and key not in config:
+        return f"{given}: {title(script)} has no {key}; its groups are {', '.join(groups(script))}"
+    if not isinstance(node, DictConfig):
+        return f"{given}: {known} is a single value, it has no keys of its own"
+    where = f"{known} has" if known else f"{title(script)} has"
+    text = f"{given} is an unknown key: {where} {', '.join(sorted(map(str, node)))}"
+    # A table takes further keys, if one says that they are meant to be further ones.
+    return f"{text}; +{given} adds it" if OmegaConf.get_type(node) is dict and known else text
+
+
+def _composed(script: str, arguments: list[str]) -> DictConfig:
+    """The configuration with the user's groups but without their values, to see what there is."""
+    selected = []
+    for argument in arguments:
+        group, _, choice = argument.partition("=")
+        if group in groups(script) and choice in choices(group):
+            selected.append(argument)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=str(CONF), version_base=None):
+        return compose(config_name=script, overrides=selected)
+
+
+def _wrong_value(key: str, text: str, arguments: list[str]) -> str:
+    given = _value_of(key, arguments)
+    for argument in arguments:
+        if argument.startswith(f"{key}.") and "of type 'dict'" in text:
+            return f"{argument}: {key} is a single value, it has no keys of its own"
+    if "is not a valid bool" in text:
+        return f"{given} must be true or false"
+    if match := re.search(r"Value '(.*?)' .*could not be converted to (\w+)", text):
+        if "=" not in given:
+            given = f"{key}={match.group(1)}"
+        return f"{given} must be {EXPECTED.get(match.group(2), match.group(2))}"
+    if "Missing mandatory value" in text:
+        return f"{key} is missing: give it as {key}=…"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    reason = next((line for line in lines if not line.startswith("Error merging")), "is not valid")
+    return f"{given}: {reason}"

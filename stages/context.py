@@ -1,0 +1,236 @@
+"""What all stages of one command share: the data, the device, the seed, and where results go."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from conf.schema.autoencoders import PretrainedConfig
+from conf.schema.datasets import Place
+from conf.schema.runs import AutoencoderRun, DetectorRun
+from latent_common.artifacts import FORMAT
+from latent_common.errors import UserError
+from latent_common.image_source import ImageSource
+from latent_common.machine import check_writable, cores, resolve_device
+from latent_common.precision import HALF, check_precision
+from latent_common.threads import measured_threads
+from latent_env import __version__
+from latent_env.autoencoders.backbone import Backbone, load_backbone
+from latent_env.data import Dataset, Problems, check_track, prepare_textures
+from latent_env.data.augmentation import Augmentation
+from latent_env.data.preparation import Prepared
+from latent_env.data.residence import StreamedImages, settle
+from latent_env.training.feature_cache import Encoder, Eyes
+from latent_env.training.run_folder import Run
+
+C = TypeVar("C", bound=AutoencoderRun, covariant=True)
+T = TypeVar("T")
+
+LARGEST_SEED = 2**32
+"""What NumPy's and SB3's older generators take."""
+
+
+@dataclass
+class Job(Generic[C]):
+    """One command: its configuration and what follows from it."""
+
+    config: C
+    device: torch.device
+    known_eyes: Eyes | None = None
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The images; loading them says in one line what was found."""
+        config = self.config
+        dataset = config.dataset.load(Place.of(config.data_root, config.prepared, config.track))
+        if config.normals is not None:
+            dataset = dataset.with_normals(config.normals)
+        say(dataset.summary())
+        for remark in dataset.remarks:
+            say(f"{dataset.name}: {remark}")
+        return dataset
+
+    @cached_property
+    def train_images(self) -> ImageSource:
+        """``(N, C, H, W)`` uint8: the normal training images, on the device if they fit there."""
+        images = self.settle(self.dataset.train.images)
+        if isinstance(images, StreamedImages):
+            say(
+                f"{self.dataset.name}: the training images are more than fits in memory (memory=): they are "
+                "read as needed"
+            )
+        return images
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The pretrained network that the configuration names."""
+        config = self.config.autoencoder
+        assert isinstance(config, PretrainedConfig)
+        return load_backbone(config.backbone, self.dataset.size, config.layers, config.grid).to(self.device)
+
+    @cached_property
+    def backbone_digest(self) -> str:
+        """What its features depend on; all its weights are read for it."""
+        return self.backbone.digest()
+
+    def eyes(self, encoder: Encoder, run: Run) -> Eyes:
+        """An encoder with the latents that it makes, which are kept in the folder of its run."""
+        return Eyes(encoder, self.dataset, run.path, self.device, self.config.memory)
+
+    def keep_eyes(self, eyes: Eyes) -> Eyes:
+        """Remember pretrained eyes for the other stages of this command."""
+        self.known_eyes = eyes
+        return eyes
+
+    @cached_property
+    def augmentation(self) -> Augmentation:
+        """The random changes of training images that suit the data set."""
+        return self.config.dataset.augmentation()
+
+    @cached_property
+    def textures(self) -> Prepared | None:
+        """The user's textures for anomalies, prepared like the images."""
+        root = self.config.texture_root if isinstance(self.config, DetectorRun) else None
+        if root is None:
+            return None
+        problems, dataset = Problems(getattr(self.config.dataset, "on_error", "stop")), self.dataset
+        prepared = Path(self.config.prepared)
+        textures = prepare_textures(
+            Path(root).expanduser(), dataset.size, dataset.channels, prepared, problems
+        )
+        say(f"textures: {len(textures.splits['textures'])} from {root}")
+        for remark in problems.remarks():
+            say(f"textures: {remark}")
+        return textures
+
+    @cached_property
+    def texture_images(self) -> ImageSource | None:
+        """``(K, C, H, W)`` uint8: the user's textures, kept like the training images."""
+        return None if self.textures is None else self.settle(self.textures.splits["textures"].images)
+
+    def settle(self, images: NDArray[np.uint8]) -> ImageSource:
+        """Images ``(N, C, H, W)`` on the device if they fit there, else read from disk as needed."""
+        return settle(images, self.device, self.config.memory)
+
+    def tensor(self, array: Any) -> Tensor:
+        """A NumPy array on the device."""
+        return torch.from_numpy(array).to(self.device)
+
+    def run(self, stage: str, name: str, settings: Mapping[str, Any]) -> Run:
+        """The folder of a stage."""
+        return Run(Path(self.config.runs), self.dataset.name, stage, name, settings)
+
+    def shared_settings(self) -> dict[str, Any]:
+        """What every stage's outcome depends on."""
+        dataset = {**self.config.dataset.settings(), "fingerprint": self.dataset.fingerprint()}
+        versions = {"format": FORMAT, "version": __version__}
+        halved = {"precision": HALF} if self.config.precision == HALF else {}
+        return {"dataset": dataset, "seed": self.config.seed, **versions, **halved}
+
+    def build(self, factory: Callable[[], T]) -> T:
+        """What ``factory`` makes with random numbers that depend on the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            return factory()
+
+
+def start_job(cfg: DictConfig, kind: type[C]) -> Job[C]:
+    """Check the configuration and set up the machine."""
+    config = cast("C", OmegaConf.to_object(cfg))
+    assert isinstance(config, kind)
+    check_values(cfg)
+    check_track(config.track)
+    for path in unknown_keys(OmegaConf.to_container(cfg), asdict(config)):
+        raise UserError(f"+{path}=… is an unknown key: nothing would read it")
+    check_writable(config.runs, "runs")
+    check_precision(config.precision)
+    device = resolve_device(config.device)
+    set_threads(config.threads)
+    return Job(config, device)
+
+
+def set_threads(threads: int | None) -> None:
+    """Let PyTorch use so many, or as many as are best here."""
+    if threads is None:
+        threads, gain = measured_threads()
+        if threads > 1:
+            say(f"{threads} threads: {gain:.1f} times as fast as one here (threads=… sets another number)")
+        elif cores() > 1:
+            say("1 thread: more are no faster here (threads=… sets another number)")
+    elif threads < 1:
+        raise UserError(f"threads={threads} must be at least 1")
+    torch.set_num_threads(threads)
+
+
+POSITIVE = {
+    "normals",
+    "steps",
+    "total_steps",
+    "batch_size",
+    "learning_rate",
+    "num_envs",
+    "n_steps",
+    "n_epochs",
+    "starts",
+    "samples",
+    "rounds",
+    "width",
+    "depth",
+    "heads",
+    "step_size",
+    "bank",
+    "candidates",
+    "grid",
+    "project_every",
+    "remembered",
+    "strength",
+    "generated",
+    "temperature",
+    "longer",
+}
+"""Keys whose value must be above zero, in whatever group they stand."""
+
+
+def check_values(cfg: DictConfig, above: str = "") -> None:
+    """Reject budgets and sizes that are not above zero and impossible seeds, wherever they stand."""
+    for key in map(str, cfg):
+        value = cfg[key]
+        path = f"{above}{key}"
+        if isinstance(value, DictConfig):
+            check_values(value, f"{path}.")
+        elif key in POSITIVE and isinstance(value, int | float) and not 0 < value < math.inf:
+            raise UserError(f"{path}={value} must be above 0{'' if value < math.inf else ' and finite'}")
+        elif key == "batch_size" and value is not None and value < 2:
+            raise UserError(f"{path}={value} must be at least 2")
+        elif key == "seed" and not 0 <= value < LARGEST_SEED:
+            raise UserError(f"{path}={value} must lie from 0 to {LARGEST_SEED - 1}")
+
+
+def unknown_keys(given: Any, known: Any, above: str = "") -> Iterator[str]:
+    """Keys of ``given`` that ``known`` doesn't have: ``+key=…`` gets past Hydra's own check."""
+    for key, value in given.items():
+        if key not in known:
+            yield f"{above}{key}"
+        elif isinstance(value, dict):
+            yield from unknown_keys(value, known[key], f"{above}{key}.")
+
+
+def derived_seed(seed: int, *purpose: int) -> int:
+    """A seed of 62 bits for one purpose: neighbouring seeds and purposes share nothing."""
+    return int(np.random.SeedSequence([seed, *purpose]).generate_state(1, np.uint64)[0] >> 2)
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal; results alone go to standard output."""
+    print(text, file=sys.stderr)

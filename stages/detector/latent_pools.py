@@ -1,0 +1,65 @@
+"""Varied normals and image-space anomalies as latents: made once, encoded once, kept in a file.
+
+A backbone is too slow to look at fresh images in every training step. So some hundred images are changed
+beforehand, in the same way for every seed.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from detectors.tokens import grid_of
+from detectors.training.latent_batches import Pool
+from latent_common.artifacts import write_atomically
+from latent_common.digest import digest_of
+from latent_common.image_source import ImageSource, spread_positions
+from latent_env.data.residence import settle
+from latent_env.training.feature_cache import Eyes, encoded, latent_count, mapped
+
+MADE_AT_ONCE = 50
+
+Change = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""Images ``(B, C, H, W)`` in [0, 1] to changed ones, and masks ``(B, 1, H, W)`` of what is anomalous."""
+
+
+def make_pool(
+    eyes: Eyes, images: ImageSource, name: str, count: int, change: Change, settings: Mapping[str, Any]
+) -> Pool:
+    """``count`` changed versions of ``images (N, C, H, W)`` uint8, as latents.
+
+    :param settings: what ``change`` depends on, beside the images: the same are not made again.
+    """
+    key = f"{name}-{digest_of({'count': count, **settings})}"
+    latents_path, facts_path = eyes.folder / f"latents-{key}.f16", eyes.folder / f"latents-{key}.npz"
+    if not (facts_path.is_file() and latent_count(latents_path, eyes.encoder) == count):
+        made, masks, sources = _make(images, count, change)
+        encoded(eyes.encoder, made, latents_path, name)
+        tokens = functional.adaptive_avg_pool2d(masks, grid_of(eyes.encoder.latent_shape))
+        buffer = io.BytesIO()
+        np.savez(buffer, tokens=tokens.cpu().numpy(), sources=sources.numpy())
+        write_atomically(facts_path, buffer.getvalue())
+    kept = mapped(latents_path, count, eyes.encoder.latent_shape)
+    with np.load(facts_path) as facts:
+        tokens, sources = torch.from_numpy(facts["tokens"]), torch.from_numpy(facts["sources"])
+    return Pool(settle(kept, eyes.device, eyes.memory), tokens.to(eyes.device), sources, key)
+
+
+def _make(images: ImageSource, count: int, change: Change) -> tuple[Tensor, Tensor, Tensor]:
+    """Changed images ``(count, C, H, W)`` uint8, masks ``(count, 1, H, W)``, and what they were made of."""
+    generator = torch.Generator().manual_seed(0)
+    sources = spread_positions(len(images), count)
+    sources = sources[torch.arange(count) % len(sources)]
+    made, masks = [], []
+    for part in sources.split(MADE_AT_ONCE):
+        clean = images[part.to(images.device)].float() / 255
+        changed, where = change(clean, generator)
+        made.append((changed * 255).round().to(torch.uint8))
+        masks.append(where.half())
+    return torch.cat(made), torch.cat(masks).float(), sources

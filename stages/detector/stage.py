@@ -1,0 +1,160 @@
+"""TODO: stages/detector/stage.py."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from conf.schema.autoencoders import PretrainedConfig
+from conf.schema.detectors import (
+    EnsembleConfig,
+    RdnaConfig,
+    TrainedConfig,
+)
+from conf.schema.runs import DetectorRun
+from detectors.base import IMAGE, LATENT
+from detectors.ensemble import EnsembleDetector
+from detectors.tokens import grid_of
+from latent_common.errors import UserError
+from latent_common.machine import check_writable
+from latent_env.artifacts import load_detector, save_autoencoder, save_detector
+from latent_env.autoencoders import FrozenAutoencoder
+from latent_env.training.evaluation import (
+    evaluate_test,
+    log_curves,
+    log_evaluation,
+)
+from latent_env.training.feature_cache import Eyes
+from latent_env.training.run_folder import Run
+from latent_env.worlds.labelled_anomalies import Examples, load_examples, save_examples
+from latent_env.worlds.reference_set import load_trial, save_trial
+from latent_env.worlds.reward_ensemble import save_judges
+from latent_env.worlds.store import save_images
+from latent_env.worlds.world import World
+from stages.autoencoder.pretrained_encoder import pretrained_eyes
+from stages.autoencoder.stage import autoencoder_settings, autoencoder_stage, new_autoencoder
+from stages.context import Job, say
+from stages.detector.baselines import check_rivals, judge_rivals
+from stages.detector.ensemble import second_names
+from stages.detector.latent_training import (
+    check_latent_synthesis,
+    check_validation,
+    make_latent_synthesis,
+    make_synthesis,
+)
+from stages.detector.rdna_training import check_rdna
+from stages.detector.training import learn_to_detect, new_detector, starting_points
+from stages.detector.validation_sets import examples, roles, training_steps, trial
+
+
+def detector_settings(job: Job[DetectorRun]) -> dict[str, Any]:
+    """All that decides what the detector becomes."""
+    config = job.config
+    own: dict[str, Any] = {"detector": asdict(config.detector), "synthesis": asdict(config.synthesis)}
+    if job.dataset.valid.labels.any():
+        own["labelled"] = asdict(config.labelled)
+    if config.curves:
+        own["curves"] = True
+    if job.textures is not None:
+        own["textures"] = job.textures.facts["digest"]
+    return {**autoencoder_settings(job), **own}
+
+
+def rehearse_detector(job: Job[DetectorRun]) -> World:
+    """An untrained world: whatever can't work together shows here, before anything is trained."""
+    config = job.config.detector
+    if job.config.export:
+        check_writable(job.config.export, "export")
+    if isinstance(config, TrainedConfig):
+        if isinstance(config, RdnaConfig):
+            check_rdna(config)
+        if config.input not in (IMAGE, LATENT):
+            raise UserError(f"detector.input={config.input} is unknown: choose one of {IMAGE}, {LATENT}")
+        check_rivals(config.rivals)
+        if isinstance(config, EnsembleConfig):
+            second_names(config)
+            check_validation(job)
+        if config.input == LATENT:
+            check_latent_synthesis(job)
+        else:
+            make_synthesis(job)
+    known = roles(job).known
+    images = job.train_images[:4]
+    frozen = FrozenAutoencoder(new_autoencoder(job)).calibrate(images)
+    world = World.build(frozen, new_detector(job, frozen).eval(), images, job.device)
+    if world.judges_latents and (synthesis := make_latent_synthesis(job)):
+        synthesis(world.latents, torch.Generator())
+    if len(known) and frozen.is_spatial:  # any latents will do: they say which actions there are
+        unknown = torch.zeros(1, len(images), 1, *grid_of(frozen.latent_shape), dtype=torch.bool)
+        world = world.with_examples(Examples.of(world.latents[None], unknown, world.latents))
+    return world
+
+
+def save_world(folder: Path, world: World) -> None:
+    """Write all that ``gym.make("LatentAug-v0", artifacts=folder)`` needs."""
+    save_autoencoder(folder, world.autoencoder)
+    slow_to_encode = world.autoencoder.whitens_itself
+    save_images(folder, world.images, world.latents if slow_to_encode else None)
+    save_detector(folder, world.detector)
+    if world.trial is not None:
+        save_trial(folder, world.trial)
+    if world.examples is not None:
+        save_examples(folder, world.examples)
+    if world.judges:
+        save_judges(folder, world.judges, world.unseen)
+
+
+def autoencoder_and_eyes(job: Job[DetectorRun]) -> tuple[FrozenAutoencoder, Eyes]:
+    """The frozen autoencoder, and the latents that its encoder makes."""
+    autoencoder, made = autoencoder_stage(job)
+    if isinstance(job.config.autoencoder, PretrainedConfig):
+        return autoencoder, pretrained_eyes(job, job.config.autoencoder)  # whatever the decoder
+    return autoencoder, job.known_eyes or job.keep_eyes(job.eyes(autoencoder, made))
+
+
+def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, Eyes]:
+    """The world with its detector: loaded if an earlier command made it, else trained now."""
+    config = job.config.detector
+    assert isinstance(config, TrainedConfig)
+    run = job.run("detector", config.name, detector_settings(job))
+    autoencoder, eyes = autoencoder_and_eyes(job)
+    starts, latents = starting_points(job, autoencoder, eyes)
+    if run.complete:
+        say(f"detector: using {run.path}")
+        world = World.build(autoencoder, load_detector(run.path), starts, job.device, latents)
+        return world.with_trial(load_trial(run.path)).with_examples(load_examples(run.path)), run, eyes
+
+    run.begin()
+    if (run.path / "detector.json").is_file():  # trained by a command that was stopped after that
+        detector = load_detector(run.path)
+    else:
+        detector = learn_to_detect(job, run, autoencoder, eyes, "detector")
+    world = World.build(autoencoder, detector, starts, job.device, latents)
+    world = world.with_trial(trial(job, eyes, config.input))
+    world = world.with_examples(examples(job, eyes, config.input, world.latents))
+    save_world(run.path, world)
+    evaluation = evaluate_test(world, eyes)
+    others, weights = {}, {}
+    if isinstance(world.detector, EnsembleDetector):
+        parts = world.detector.named_parts()
+        others = {name: evaluate_test(world.with_detector(part), eyes) for name, part in parts.items()}
+        given = {"weight": world.detector.weights, "weight_of_map": world.detector.map_weights}
+        weights = {
+            f"{what}_{name}": weight
+            for what, each in given.items()
+            for name, weight in zip(parts, each, strict=True)
+        }
+    rivals = [name for name in config.rivals if name not in others]
+    if rivals and job.dataset.valid.labels.all():
+        say(f"without {', '.join(rivals)}: the valid split has no normal images that say what is usual")
+        rivals = []
+    others |= judge_rivals(rivals, world, eyes, job.config.seed)
+    steps = training_steps(job)
+    log_evaluation(run, evaluation, world.show, job.device, steps)
+    log_curves(run, {config.name: evaluation, **others}, steps)
+    opinions = {f"{name}_{key}": value for name, e in others.items() for key, value in e.metrics.items()}
+    run.finish(evaluation.metrics | opinions | weights)
+    return world, run, eyes

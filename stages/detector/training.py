@@ -1,0 +1,168 @@
+"""How a command's detector learns, from images or from latents, and what it learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from conf.schema.detectors import EnsembleConfig, RdnaConfig, TrainedConfig, TransformerConfig
+from conf.schema.runs import DetectorRun
+from detectors.base import LATENT, Detector
+from detectors.ensemble import EnsembleDetector
+from detectors.latent_transformer import LatentTransformer
+from detectors.rdna import RdnaDetector
+from detectors.training.batches import Diet, Portion, blend
+from detectors.training.loop import train_detector
+from detectors.transformer import TransformerDetector
+from latent_common.image_source import at_once, spread_over
+from latent_common.training_state import TrainingState
+from latent_env.autoencoders import FrozenAutoencoder
+from latent_env.training.evaluation import evaluate_source
+from latent_env.training.feature_cache import Encoder, Eyes
+from latent_env.training.loop import follow
+from latent_env.training.run_folder import Run
+from latent_env.worlds.world import World
+from stages.context import Job
+from stages.detector.ensemble import add_second_opinion
+from stages.detector.latent_training import learn_from_latents, make_synthesis
+from stages.detector.rdna_training import learn_to_restore, new_rdna
+from stages.detector.test_curves import add_point
+from stages.detector.validation_sets import known_anomalies, looks_every, seen, training_steps
+
+CALIBRATION_IMAGES, CALIBRATION_BYTES = 2048, 2**28
+"""So many normal images say well enough what is usual, and they fit in memory as floats."""
+
+
+Trained = TransformerDetector | LatentTransformer | RdnaDetector
+
+
+def new_detector(job: Job[DetectorRun], eyes: Encoder) -> Trained:
+    """The detector before it has learned anything; the same weights for the same seed."""
+    config = job.config.detector
+    if isinstance(config, RdnaConfig):
+        return new_rdna(job, config)
+    assert isinstance(config, TransformerConfig)
+    if config.input == LATENT:
+        return job.build(
+            lambda: LatentTransformer(
+                eyes.latent_shape,
+                min(config.remembered, len(job.train_images)),
+                config.width,
+                config.depth,
+                config.heads,
+            )
+        ).to(job.device)
+    channels, size = job.dataset.channels, job.dataset.size
+    return job.build(
+        lambda: TransformerDetector(channels, size, config.patch, config.width, config.depth, config.heads)
+    ).to(job.device)
+
+
+def learn_to_detect(
+    job: Job[DetectorRun],
+    run: Run,
+    autoencoder: FrozenAutoencoder,
+    eyes: Eyes,
+    label: str,
+    portions: Sequence[Portion] = (),
+) -> Trained | EnsembleDetector:
+    """A detector trained from scratch, on ``portions`` of samples too if there are any.
+
+    Whatever the samples, it begins with the same weights and takes the same number of steps. An ensemble's
+    second detector and its weights are chosen anew for it.
+    """
+    trained = learn_alone(job, run, autoencoder, eyes, label, portions)
+    if not isinstance(job.config.detector, EnsembleConfig):
+        return trained
+
+    def train(config: RdnaConfig, own: Run) -> Detector:
+        other = with_detector(job, config)
+        return learn_alone(other, own, autoencoder, eyes, f"{label}, {config.name}", portions)
+
+    return add_second_opinion(job, run, trained, autoencoder, eyes, train)
+
+
+def with_detector(job: Job[DetectorRun], config: RdnaConfig) -> Job[DetectorRun]:
+    """The same command with another detector; what it has loaded already stays loaded."""
+    other = copy(job)
+    other.config = replace(job.config, detector=config)
+    return other
+
+
+def learn_alone(
+    job: Job[DetectorRun],
+    run: Run,
+    autoencoder: FrozenAutoencoder,
+    eyes: Eyes,
+    label: str,
+    portions: Sequence[Portion] = (),
+) -> Trained:
+    """The same without a second opinion; labelled anomalies are always among what it learns from."""
+    config = job.config.detector
+    assert isinstance(config, TrainedConfig)
+    known = known_anomalies(job, eyes, config.input)
+    labelled = [] if known is None else [Portion(known, job.config.labelled.weight)]
+    samples = blend([*portions, *labelled])
+    detector = new_detector(job, autoencoder)
+    if isinstance(detector, LatentTransformer):
+        return learn_from_latents(job, run, detector, eyes, label, samples)
+    diet = Diet(job.train_images, make_synthesis(job), samples, job.augmentation.with_masks, autoencoder)
+    if isinstance(config, RdnaConfig) and isinstance(detector, RdnaDetector):
+        return learn_to_restore(job, config, run, detector, diet, eyes, label)
+    assert isinstance(detector, TransformerDetector)
+    return learn_from_images(job, run, detector, autoencoder, diet, eyes, label)
+
+
+def learn_from_images(
+    job: Job[DetectorRun],
+    run: Run,
+    detector: TransformerDetector,
+    autoencoder: FrozenAutoencoder,
+    diet: Diet,
+    eyes: Eyes,
+    label: str,
+) -> TransformerDetector:
+    """A transformer of images and their reconstructions after its training on ``diet``."""
+    config = job.config.detector
+    assert isinstance(config, TransformerConfig)
+    world = World.build(autoencoder, detector, job.train_images[:1], job.device)
+    calibrate(job, detector, autoencoder)
+    learning = (config.learning_rate, training_steps(job), job.config.seed, job.config.precision)
+    state = TrainingState(detector, *learning)
+    split, images = seen(job, eyes, "choice", config.input)
+
+    def validate() -> dict[str, float]:
+        detector.eval()
+        metrics = evaluate_source(detector, world.look, images, split).metrics
+        add_point(job, run, eyes, detector, world.look, state.step)
+        detector.train()
+        return {f"valid/{name}": value for name, value in metrics.items()}
+
+    training = train_detector(
+        state, detector, diet, lambda batch: world.look(batch.images), config.batch_size
+    )
+    follow(run, label, training, state, validate, looks_every(job, split))
+    return detector.requires_grad_(False).eval()
+
+
+def calibrate(job: Job[DetectorRun], detector: TransformerDetector, autoencoder: FrozenAutoencoder) -> None:
+    """Show the detector what is usual in normal images and in their reconstructions."""
+    channels, size = job.dataset.channels, job.dataset.size
+    fitting = CALIBRATION_BYTES // (channels * size**2 * 4)
+    known = spread_over(job.train_images, min(CALIBRATION_IMAGES, fitting)).float() / 255
+    with torch.inference_mode():
+        parts = known.split(at_once(size))
+        detector.calibrate(known, torch.cat([autoencoder(part) for part in parts]))
+
+
+def starting_points(
+    job: Job[DetectorRun], autoencoder: FrozenAutoencoder, eyes: Eyes
+) -> tuple[Tensor, Tensor | None]:
+    """Normal images that episodes start from, and their latents where these are known already."""
+    most = job.config.detector.starts
+    known = spread_over(eyes.latents("train"), most) if autoencoder.whitens_itself else None
+    return spread_over(job.train_images, most), known

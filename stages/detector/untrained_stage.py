@@ -1,0 +1,132 @@
+"""TODO: stages/detector/untrained_stage.py."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Any
+
+from torch import Tensor
+
+from conf.schema.autoencoders import PretrainedConfig
+from conf.schema.detectors import (
+    DetectorConfig,
+    ReconstructionConfig,
+)
+from conf.schema.runs import DetectorRun
+from detectors.base import Detection
+from detectors.distance import DistanceDetector
+from detectors.reconstruction import ReconstructionDetector
+from detectors.registry import DISTANCES
+from latent_common.errors import UserError
+from latent_env.artifacts import save_detector
+from latent_env.training.evaluation import (
+    evaluate_latents,
+    evaluate_test,
+    log_curves,
+    log_evaluation,
+)
+from latent_env.training.feature_cache import Eyes
+from latent_env.training.run_folder import Run
+from latent_env.worlds.world import World
+from stages.autoencoder.pretrained_encoder import eyes_settings, unfitted_encoder
+from stages.autoencoder.stage import autoencoder_settings, eyes_stage, new_autoencoder
+from stages.context import Job, say
+from stages.detector.baselines import fit_distances, fit_reconstruction
+from stages.detector.latent_training import (
+    check_validation,
+)
+from stages.detector.stage import autoencoder_and_eyes
+
+
+def rehearse_distances(job: Job[DetectorRun]) -> None:
+    """The same for a detector that is not trained; it makes no world."""
+    if job.config.export:
+        raise UserError(
+            f"export={job.config.export}: detector={job.config.detector.name} makes no environment to "
+            "export; leave it out, or choose detector=transformer"
+        )
+    config = job.config.detector
+    if not isinstance(config, ReconstructionConfig) and config.name not in DISTANCES:
+        raise UserError(f"detector.name={config.name} is unknown: choose among {', '.join(DISTANCES)}")
+    check_validation(job)
+    if without_decoder(job):
+        assert isinstance(job.config.autoencoder, PretrainedConfig)
+        unfitted_encoder(job, job.config.autoencoder)
+    else:
+        new_autoencoder(job)
+    if isinstance(config, ReconstructionConfig):
+        new_error(job)
+
+
+def without_decoder(job: Job[DetectorRun]) -> bool:
+    """Whether a detector that measures distances needs no autoencoder to be trained first."""
+    pretrained = isinstance(job.config.autoencoder, PretrainedConfig)
+    return pretrained and not isinstance(job.config.detector, ReconstructionConfig)
+
+
+def distance_settings(job: Job[DetectorRun]) -> dict[str, Any]:
+    """All that decides what such a detector becomes: nothing of a decoder that it doesn't need."""
+    config = job.config.autoencoder
+    if without_decoder(job):
+        assert isinstance(config, PretrainedConfig)
+        before = {**eyes_settings(job, config), "seed": job.config.seed}
+    else:
+        before = autoencoder_settings(job)
+    return {**before, "detector": asdict(job.config.detector)}
+
+
+def new_distances(config: DetectorConfig, eyes: Eyes) -> DistanceDetector:
+    """The detector before it has seen anything."""
+    shared = {field.name for field in fields(DetectorConfig)}
+    own = {key: value for key, value in asdict(config).items() if key not in shared}
+    return DISTANCES[config.name](eyes.encoder.latent_shape, **own)
+
+
+def distance_stage(job: Job[DetectorRun]) -> Run:
+    """A detector that needs no training and no decoder, on the latents of the eyes alone."""
+    config = job.config.detector
+    eyes = eyes_stage(job)
+    run = job.run("detector", config.name, distance_settings(job))
+    if run.complete:
+        say(f"detector: using {run.path}")
+        return run
+    run.begin()
+    detector = fit_distances(new_distances(config, eyes), eyes, job.config.seed)
+    save_detector(run.path, detector)
+    evaluation = evaluate_latents(detector, eyes.latents("test"), job.dataset.test, "test")
+
+    def show(images: Tensor) -> tuple[Detection, None]:
+        return detector(eyes.encoder.encode(images)), None
+
+    log_evaluation(run, evaluation, show, job.device, 0)
+    log_curves(run, {config.name: evaluation}, 0)
+    run.finish(evaluation.metrics)
+    return run
+
+
+def new_error(job: Job[DetectorRun]) -> ReconstructionDetector:
+    """The judge of an autoencoder's error, before it knows what error is usual."""
+    config = job.config.detector
+    assert isinstance(config, ReconstructionConfig)
+    channels, size = job.dataset.channels, job.dataset.size
+    return ReconstructionDetector(channels, size, config.by_place, config.pooled)
+
+
+def reconstruction_stage(job: Job[DetectorRun]) -> Run:
+    """The same for the autoencoder's own error, which takes an encoder and a decoder."""
+    config = job.config.detector
+    run = job.run("detector", config.name, distance_settings(job))
+    if run.complete:
+        say(f"detector: using {run.path}")
+        return run
+    autoencoder, eyes = autoencoder_and_eyes(job)
+    run.begin()
+    detector = new_error(job)
+    fit_reconstruction(detector, autoencoder, eyes)
+    save_detector(run.path, detector)
+    world = World.build(autoencoder, detector, job.train_images[:1], job.device)
+    evaluation = evaluate_test(world, eyes)
+    log_evaluation(run, evaluation, world.show, job.device, 0)
+    log_curves(run, {config.name: evaluation}, 0)
+    run.finish(evaluation.metrics)
+    return run

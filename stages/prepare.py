@@ -1,0 +1,43 @@
+"""Find and prepare a data set, say what is in it, and train nothing.
+
+The first argument is the data set; the scripts then find it prepared.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from conf.schema.datasets import Place
+from conf.schema.runs import DataRun
+from latent_env.data.dataset import Dataset, check_track
+from latent_env.data.overview import PICTURE
+from stages.cli.launch import run_script
+
+
+def main(cfg: DictConfig) -> None:
+    """Prepare the data set and print its summary."""
+    config = cast("DataRun", OmegaConf.to_object(cfg))
+    check_track(config.track)
+    print(describe(config.dataset.load(Place.of(config.data_root, config.prepared, config.track))))
+
+
+def describe(dataset: Dataset) -> str:
+    """The summary, what should be known beside it, and where to look."""
+    lines = [dataset.summary(), *dataset.remarks]
+    if dataset.folder is not None:
+        lines += [f"prepared: {dataset.folder}", f"picture:  {dataset.folder / PICTURE}"]
+    return "\n".join(lines)
+
+
+def with_dataset(arguments: list[str]) -> list[str]:
+    """The arguments with a leading ``bmad_liver`` written out as ``dataset=bmad_liver``."""
+    first, *rest = arguments or ["--help"]
+    return arguments if first.startswith("-") or "=" in first else [f"dataset={first}", *rest]
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = with_dataset(sys.argv[1:]) or ["--help"]
+    run_script(main, "prepare", __doc__)
