@@ -12,7 +12,7 @@ from conf.schema.detectors import (
 )
 from conf.schema.runs import DetectorRun
 from latent_env.training.evaluation import (
-    opinions_table,
+    metrics_table,
 )
 from latent_env.worlds.store import copy_world
 from stages.cli.launch import run_script
@@ -32,7 +32,7 @@ def main(cfg: DictConfig) -> None:
         rehearse_distances(job)
         of_images = isinstance(job.config.detector, ReconstructionConfig)
         run = reconstruction_stage(job) if of_images else distance_stage(job)
-    print(opinions_table(job.config.detector.name, run.metrics))
+    print(metrics_table(job.config.detector.name, run.metrics))
     if job.config.export:
         copy_world(run.path, Path(job.config.export))
         print(f"exported:    {job.config.export}")

@@ -12,7 +12,7 @@ from agents.base import Agent
 from latent_env.denoise.dynamics import DenoiseDynamics
 
 
-class Painted(NamedTuple):
+class Generated(NamedTuple):
     """What an agent made. All tensors lead with the images."""
 
     states: Tensor
@@ -29,9 +29,9 @@ class Painted(NamedTuple):
     """``(M,)``: the class that each was asked for, -1 for any."""
 
 
-def paint(
+def generate(
     dynamics: DenoiseDynamics, agent: Agent, count: int, seed: int, deterministic: bool = True
-) -> Painted:
+) -> Generated:
     """Let ``agent`` finish ``count`` images.
 
     A learned policy acts by its mean unless told otherwise: what makes images differ is the noise that they
@@ -39,7 +39,7 @@ def paint(
     """
     worlds = torch.arange(dynamics.num_worlds, device=dynamics.world.device)
     dynamics.reset_tensor(seeds=worlds + seed)
-    parts: list[Painted] = []
+    parts: list[Generated] = []
     made = 0
     while made < count:
         if made:
@@ -48,11 +48,11 @@ def paint(
         parts.append(part)
         made += len(part.states)
     states, classes, returns, steps, visited, asked = map(torch.cat, zip(*parts, strict=True))
-    return Painted(states[:count], classes[:count], returns[:count], steps[:count], visited, asked)
+    return Generated(states[:count], classes[:count], returns[:count], steps[:count], visited, asked)
 
 
 @torch.inference_mode()
-def _episodes(dynamics: DenoiseDynamics, agent: Agent, deterministic: bool) -> Painted:
+def _episodes(dynamics: DenoiseDynamics, agent: Agent, deterministic: bool) -> Generated:
     observation = dynamics.observe()
     paid = torch.zeros(len(observation), device=observation.device)
     going = torch.ones_like(paid, dtype=torch.bool)
@@ -69,4 +69,4 @@ def _episodes(dynamics: DenoiseDynamics, agent: Agent, deterministic: bool) -> P
     asked = dynamics.classes if dynamics.conditional else torch.full_like(dynamics.classes, -1)
     everywhere = asked[:, None].expand(reached.shape)[reached]
     last = dynamics.last.state
-    return Painted(last, dynamics.classes, paid, steps, visited[reached], everywhere)
+    return Generated(last, dynamics.classes, paid, steps, visited[reached], everywhere)

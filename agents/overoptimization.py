@@ -15,7 +15,7 @@ EVERY = 8
 """Steps between two looks."""
 
 
-class Alarm:
+class OverOptimizationMonitor:
     """Compares the part of the reward that depends on detectors, as the judges and as the unseen one see it.
 
     Both are asked about each sample by itself, so that neither profits from what came before. As long as an
@@ -24,7 +24,7 @@ class Alarm:
     """
 
     def __init__(self, dynamics: Episodes[Any]) -> None:
-        kinds = ("seen", "unseen") if isinstance(dynamics, Dynamics) else ()
+        kinds = ("seen", "held_out") if isinstance(dynamics, Dynamics) else ()
         self._rewards = {name: Reward(dynamics.reward.weights) for name in kinds}
         self._sums: dict[str, Tensor] = {}
         self._steps = self._looks = 0
@@ -35,10 +35,10 @@ class Alarm:
         self._steps += 1
         if not isinstance(transition, Transition):
             return
-        unseen = transition.world.unseen
-        if unseen is None or self._steps % EVERY:
+        held_out_detector = transition.world.held_out_detector
+        if held_out_detector is None or self._steps % EVERY:
             return
-        steps = {"seen": transition, "unseen": transition.judged_by([unseen])}
+        steps = {"seen": transition, "held_out": transition.scored_by([held_out_detector])}
         for name, step in steps.items():
             paid = self._rewards[name].judged(step)
             if paid is None:
@@ -47,7 +47,7 @@ class Alarm:
         self._looks += 1
 
     def take_statistics(self) -> dict[str, float]:
-        """``seen`` and ``unseen`` means since this was last called; nothing if there was no look."""
+        """``seen`` and ``held_out_detector`` means since this was last called; nothing if there was no look."""
         found = {name: float(total.mean()) / self._looks for name, total in self._sums.items()}
         self._sums, self._looks = {}, 0
         return found

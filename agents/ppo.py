@@ -19,14 +19,14 @@ def check_policy(settings: Mapping[str, Any]) -> None:
     """Complain about what no policy can be made of."""
     if not settings["hidden"] or any(units < 1 for units in settings["hidden"]):
         raise UserError(f"agent.hidden={settings['hidden']} must name layers of at least 1 unit")
-    for name in ("first_deviation", "least_deviation", "shared_speed"):
+    for name in ("init_std", "min_std", "mean_bias_lr_scale"):
         if not settings.get(name, 1.0) > 0:
             raise UserError(f"agent.{name}={settings[name]} must be above 0")
 
 
 def gaussian_policy(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What SB3's policies are made with: two networks with ``hidden`` layers, and the first deviation."""
-    first = settings.get("first_deviation", 1.0)
+    first = settings.get("init_std", 1.0)
     return {"net_arch": list(settings["hidden"]), "log_std_init": math.log(first)}
 
 
@@ -37,8 +37,8 @@ def make_ppo(vec_env: LatentVecEnv, settings: Mapping[str, Any], seed: int) -> P
     if rollout < 2:
         raise UserError("agent.n_steps x env.num_envs must be at least 2 steps")
     check_policy(settings)
-    speed = settings.get("shared_speed", 1.0)
-    policy, own = ("MlpPolicy", {}) if speed == 1 else (SharedMeanPolicy, {"shared_speed": speed})
+    speed = settings.get("mean_bias_lr_scale", 1.0)
+    policy, own = ("MlpPolicy", {}) if speed == 1 else (SharedMeanPolicy, {"mean_bias_lr_scale": speed})
     if rollout % batch:
         raise UserError(f"agent.batch_size={batch} must divide agent.n_steps x env.num_envs = {rollout}")
     with warnings.catch_warnings():

@@ -81,11 +81,11 @@ def collect(
     count: int,
     seed: int,
     bar: tqdm[Any] | None = None,
-    keep: float = 1.0,
+    keep_fraction: float = 1.0,
 ) -> Augmented:
     """Let ``agent`` make ``count`` samples; those that are undecided don't come back.
 
-    Of the others only the share ``keep`` does that was paid best, see :func:`best_paid`. Every step of every
+    Of the others only the share ``keep_fraction`` does that was paid best, see :func:`best_paid`. Every step of every
     world is a sample. Learned agents act stochastically, as they did when they
     learned: a policy's mean alone would give one stroke an image.
     """
@@ -115,7 +115,7 @@ def collect(
         waiting.append(Augmented(*(value[decided].cpu() for value in values)))
         made += dynamics.num_worlds
         if sum(map(len, waiting)) >= COMPARED or made >= count:
-            kept.append(best_paid(Augmented.joined(waiting), keep))
+            kept.append(best_paid(Augmented.joined(waiting), keep_fraction))
             waiting.clear()
         if bar is not None:
             bar.update(min(dynamics.num_worlds, count - made + dynamics.num_worlds))
@@ -125,14 +125,14 @@ def collect(
     return Augmented.joined(kept)
 
 
-def best_paid(made: Augmented, keep: float) -> Augmented:
-    """The share ``keep`` of the samples of each label that was paid best, in the order they were made."""
-    if keep == 1:
+def best_paid(made: Augmented, keep_fraction: float) -> Augmented:
+    """The share ``keep_fraction`` of the samples of each label that was paid best, in the order they were made."""
+    if keep_fraction == 1:
         return made
     chosen = []
     for label in made.labels.unique():
         among = (made.labels == label).nonzero().flatten()
-        chosen.append(among[made.reward[among].topk(math.ceil(keep * len(among))).indices])
+        chosen.append(among[made.reward[among].topk(math.ceil(keep_fraction * len(among))).indices])
     return made.at(torch.cat(chosen).sort().values) if chosen else made
 
 

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 from torch import Tensor
 
-from agents.overoptimization import Alarm
+from agents.overoptimization import OverOptimizationMonitor
 from latent_env.denoise.episode_picture import picture_of
 from latent_env.dynamics import Episodes, StepResult
 from latent_env.env import LARGEST_SEED, make_spaces
@@ -40,7 +40,7 @@ class LatentVecEnv(VecEnv):
         """Time spent in steps since :meth:`take_statistics`."""
         self._terms: dict[str, Tensor] = {}
         self._steps = 0
-        self.alarm = Alarm(dynamics)
+        self.overoptimization = OverOptimizationMonitor(dynamics)
         self.seed(seed)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
@@ -119,7 +119,7 @@ class LatentVecEnv(VecEnv):
         for name, term in result.reward_terms.items():
             self._terms[name] = self._terms.get(name, torch.zeros_like(term)) + term
         self._steps += 1
-        self.alarm.watch(result.transition)
+        self.overoptimization.watch(result.transition)
         self._returns = self._returns + result.rewards
         return result
 

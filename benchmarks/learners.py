@@ -107,7 +107,7 @@ SOLVERS = {
     "mpo": Solver(
         20_000,
         lambda env, seed: MPO(
-            "MlpPolicy", env, train_freq=4, gradient_steps=16, epsilon_mean=0.05, epsilon_deviation=1e-3,
+            "MlpPolicy", env, train_freq=4, gradient_steps=16, epsilon_mean=0.05, epsilon_std=1e-3,
             learning_rate=2e-3, gamma=0.95, policy_kwargs=_net(), seed=seed, device="cpu",
         ),
     ),

@@ -20,7 +20,7 @@ from detectors.memory_bank.neighbour_cache import remembering
 from detectors.synthetic.latent import KINDS, LatentSynthesis
 from detectors.tokens import grid_of
 from detectors.training.batches import Batch
-from detectors.training.latent_batches import SAMPLES, LatentDiet, Pool
+from detectors.training.latent_batches import SAMPLES, LatentBatchSampler, Pool
 from detectors.training.loop import train_detector
 from latent_common.progress import progress_bar
 from latent_common.training_state import TrainingState
@@ -29,7 +29,7 @@ EVERY_STEP, ONCE, AGAIN = "in every step", "once", "once, second training"
 """When what is nearest is looked up."""
 
 
-def made_diet(shape: Sequence[int], images: int, pooled: int) -> LatentDiet:
+def made_sampler(shape: Sequence[int], images: int, pooled: int) -> LatentBatchSampler:
     """Random latents of ``images``, with pools of ``pooled`` varied and anomalous ones."""
     generator = torch.Generator().manual_seed(0)
 
@@ -41,42 +41,47 @@ def made_diet(shape: Sequence[int], images: int, pooled: int) -> LatentDiet:
     varied = Pool(drawn(pooled), torch.zeros_like(shares), sources)
     anomalous = Pool(drawn(pooled), shares, sources)
     synthesis = LatentSynthesis(dict.fromkeys(KINDS, 1.0))
-    return LatentDiet(drawn(images), synthesis, varied, anomalous, pool_share=0.5)
+    return LatentBatchSampler(drawn(images), synthesis, varied, anomalous, pool_share=0.5)
 
 
 def training(
-    diet: LatentDiet, remembered: int, steps: int, batch_size: int, once: bool, found: Tensor | None
+    sampler: LatentBatchSampler,
+    memory_size: int,
+    steps: int,
+    batch_size: int,
+    once: bool,
+    found: Tensor | None,
 ) -> tuple[float, float, Tensor]:
     """Seconds that a training takes, its last loss, and what was found."""
     torch.manual_seed(0)
-    detector = LatentTransformer(diet.latents.shape[1:], remembered)
+    detector = LatentTransformer(sampler.latents.shape[1:], memory_size)
     began = time.perf_counter()
-    nearest = remembering(detector.memory, diet.latents, diet.first_known[-1], found)
+    nearest = remembering(detector.memory, sampler.latents, sampler.first_known[-1], found)
     state = TrainingState(detector, 1e-3, steps, seed=0)
 
-    def look(batch: Batch) -> tuple[Any, ...]:
+    def inputs_of(batch: Batch) -> tuple[Any, ...]:
         seen = (batch.images, batch.sources, state.generator)
         if not once or batch.known is None:
             return seen
         return *seen, nearest(batch.images, batch.sources, batch.known)
 
     loss = float("nan")
-    for progress in train_detector(state, detector, diet, look, batch_size, token_losses):
+    for progress in train_detector(state, detector, sampler, inputs_of, batch_size, token_losses):
         loss = float(progress.losses["total"])
-    return time.perf_counter() - began, loss, nearest.found[: diet.first_known[SAMPLES]]
+    return time.perf_counter() - began, loss, nearest.found[: sampler.first_known[SAMPLES]]
 
 
 def measure(options: argparse.Namespace) -> dict[str, list[tuple[float, float]]]:
     """Seconds and last losses by when what is nearest is looked up, one for each repeat."""
-    diet = made_diet(options.shape, max(options.images, options.remembered), options.pool)
+    sampler = made_sampler(options.shape, max(options.images, options.memory_size), options.pool)
     found: dict[str, list[tuple[float, float]]] = {EVERY_STEP: [], ONCE: [], AGAIN: []}
     known: Tensor | None = None
     with progress_bar("trainings", options.repeats * len(found)) as bar:
         for _ in range(options.repeats):
             for way, results in found.items():
                 seconds, loss, known = training(
-                    diet,
-                    options.remembered,
+                    sampler,
+                    options.memory_size,
                     options.steps,
                     options.batch_size,
                     way != EVERY_STEP,

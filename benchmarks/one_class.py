@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.asking import asked, asking
 from benchmarks.augmentation.records import commit
 from benchmarks.one_class_report import SHARE, Row, known_rows, write_report
-from conf.schema.autoencoders import FormConfig
+from conf.schema.autoencoders import MemoryAutoencoderConfig
 from conf.schema.detectors import ReconstructionConfig
 from conf.schema.runs import DetectorRun
 from detectors.metrics import image_AUROC
@@ -133,15 +133,15 @@ def run_of(job: Job[DetectorRun]) -> Run:
 def train_and_score(job: Job[DetectorRun], run: Run) -> None:
     """Train the autoencoder and keep its scores of the test split; pictures are train_ae.py's affair."""
     config, detector = job.config.autoencoder, job.config.detector
-    assert isinstance(config, FormConfig)
+    assert isinstance(config, MemoryAutoencoderConfig)
     assert isinstance(detector, ReconstructionConfig)
     run.begin()
     model = new_form(job, config)
     state = form_state(job, config, model)
     follow(run, "autoencoder", form_training(job, config, state, model), state)
     test = job.dataset.test
-    error = ReconstructionDetector(model.channels, model.size, detector.by_place, detector.pooled)
-    if detector.by_place:
+    error = ReconstructionDetector(model.channels, model.size, detector.position_wise, detector.pooled)
+    if detector.position_wise:
         error.fit(job.train_images, model)
     source = StreamedImages(test.images, job.device)
     found = score(error.to(job.device), lambda x: (x, model(x)), source, model.size, keep_maps=False)

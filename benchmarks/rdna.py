@@ -35,10 +35,10 @@ from latent_env.training.run_folder import Run
 from latent_env.worlds.world import World
 from stages.cli.choices import CONF
 from stages.context import Job, start_job
-from stages.detector.stage import autoencoder_and_eyes, detector_settings, rehearse_detector
-from stages.detector.training import learn_alone
+from stages.detector.stage import autoencoder_and_features, detector_settings, rehearse_detector
+from stages.detector.training import train_single_detector
 
-ADVERSARIAL = "detector.adversarial="
+ADVERSARIAL = "detector.adversarial_weight="
 
 RDNA, PLAIN, TRANSFORMER = "rdna", "without discriminators", "transformer"
 
@@ -86,8 +86,8 @@ class Case:
             *data.overrides,
             *ARMS[self.arm],
             f"seed={self.seed}",
-            "track=normal_only",  # what is published learns from no anomaly
-            "detector.rivals=[]",
+            "track=one_class",  # what is published learns from no anomaly
+            "detector.baselines=[]",
             *setting.of_all,
             *own,
             f"data_root={options.data / (data.root or '.')}",
@@ -121,12 +121,12 @@ def train_and_score(job: Job[DetectorRun], run: Run) -> None:
     assert isinstance(config, TrainedConfig)
     rehearse_detector(job)
     run.begin()
-    autoencoder, eyes = autoencoder_and_eyes(job)
+    autoencoder, features = autoencoder_and_features(job)
     if not (run.path / "detector.json").is_file():
-        save_detector(run.path, learn_alone(job, run, autoencoder, eyes, "detector"))
+        save_detector(run.path, train_single_detector(job, run, autoencoder, features, "detector"))
     detector = load_detector(run.path)
     world = World.build(autoencoder, detector, job.train_images[:1], job.device)
-    evaluation = evaluate_test(world, eyes)
+    evaluation = evaluate_test(world, features)
     log_evaluation(run, evaluation, world.show, job.device, config.steps)
     buffer = io.BytesIO()
     np.savez(buffer, scores=evaluation.scores, labels=evaluation.split.labels)

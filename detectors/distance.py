@@ -24,16 +24,16 @@ class DistanceDetector(nn.Module, ABC):
     """
 
     input = LATENT
-    usual: Tensor
-    spread: Tensor
+    location: Tensor
+    scale: Tensor
 
     def __init__(self, latent_shape: Sequence[int]) -> None:
         super().__init__()
         self.input_shape = tuple(latent_shape)
         if min(self.input_shape) < 1:
             raise ValueError(f"a latent can't have the shape {self.input_shape}")
-        self.register_buffer("usual", torch.zeros(()))
-        self.register_buffer("spread", torch.ones(()))
+        self.register_buffer("location", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
 
     @abstractmethod
     def fit(self, latents: ImageSource, scales: Tensor, seed: int) -> None:
@@ -54,17 +54,17 @@ class DistanceDetector(nn.Module, ABC):
     @torch.no_grad()
     def calibrate(self, latents: ImageSource) -> None:
         """Find the zero point from normal latents ``(N, *latent_shape)`` that :meth:`fit` didn't see."""
-        self.usual.zero_()
-        self.spread.fill_(1)
+        self.location.zero_()
+        self.scale.fill_(1)
         scores = torch.cat([self(part.float()).score for part in latents.split(JUDGED_AT_ONCE)])
-        usual, spread = zero_and_unit(scores)
-        self.usual.copy_(usual)
-        self.spread.copy_(spread)
+        location, scale = zero_and_unit(scores)
+        self.location.copy_(location)
+        self.scale.copy_(scale)
 
     def forward(self, latents: Tensor) -> Detection:
         """Judge latents ``(B, *latent_shape)``."""
         maps = as_map(self.distances(latents), self.input_shape)
-        maps = (maps - self.usual) / self.spread
+        maps = (maps - self.location) / self.scale
         return Detection(top_tokens(maps), maps)
 
 

@@ -14,7 +14,7 @@ from detectors.distance import JUDGED_AT_ONCE, zero_and_unit
 from detectors.registry import build, describe
 from detectors.tokens import at_size
 from detectors.training.batches import as_numbers
-from detectors.training.loop import Look
+from detectors.training.loop import InputsOf
 from latent_common.image_source import ImageSource
 
 SCORE, MAP = 0, 1
@@ -38,8 +38,8 @@ class EnsembleDetector(nn.Module):
 
     means: Tensor
     deviations: Tensor
-    usual: Tensor
-    spread: Tensor
+    location: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -63,8 +63,8 @@ class EnsembleDetector(nn.Module):
         self.map_weights = self.weights if map_weights is None else _checked(map_weights, len(parts))
         self.register_buffer("means", torch.zeros(len(parts), 2))
         self.register_buffer("deviations", torch.ones(len(parts), 2))
-        self.register_buffer("usual", torch.zeros(2))
-        self.register_buffer("spread", torch.ones(()))
+        self.register_buffer("location", torch.zeros(2))
+        self.register_buffer("scale", torch.ones(()))
 
     @classmethod
     def build(
@@ -90,13 +90,13 @@ class EnsembleDetector(nn.Module):
         return dict(self.parts.items())
 
     @torch.no_grad()
-    def calibrate(self, normal: ImageSource, look: Look) -> None:
+    def calibrate(self, normal: ImageSource, inputs_of: InputsOf) -> None:
         """Learn what ``normal`` images ``(N, C, H, W)`` uint8 get, or latents ``(N, *latent_shape)``."""
         for number, part in enumerate(self.named_parts().values()):
             scores, count = [], 0
             values = squares = torch.zeros((), dtype=torch.float64, device=self.means.device)
             for batch in normal.split(JUDGED_AT_ONCE):
-                score, maps = self._heard(part, look(as_numbers(batch)))
+                score, maps = self._heard(part, inputs_of(as_numbers(batch)))
                 scores.append(score)
                 # All maps together may be more than fits in memory: their sums do.
                 values, squares = values + maps.double().sum(), squares + maps.double().square().sum()
@@ -109,17 +109,17 @@ class EnsembleDetector(nn.Module):
             self.deviations[number, MAP] = _or_one(variance.sqrt())
         scores, highest = [], []
         for batch in normal.split(JUDGED_AT_ONCE):
-            score, maps = self._joined(look(as_numbers(batch)))
+            score, maps = self._joined(inputs_of(as_numbers(batch)))
             scores.append(score)
             highest.append(maps.flatten(1).amax(1))
-        self.usual[SCORE], spread = zero_and_unit(torch.cat(scores))
-        self.usual[MAP], _ = zero_and_unit(torch.cat(highest))
-        self.spread.copy_(spread)
+        self.location[SCORE], scale = zero_and_unit(torch.cat(scores))
+        self.location[MAP], _ = zero_and_unit(torch.cat(highest))
+        self.scale.copy_(scale)
 
     def forward(self, *seen: Tensor) -> Detection:
         """Judge images ``(B, C, H, W)`` and reconstructions, latents ``(B, *latent_shape)``, or all three."""
         score, maps = self._joined(seen)
-        return Detection((score - self.usual[SCORE]) / self.spread, maps - self.usual[MAP])
+        return Detection((score - self.location[SCORE]) / self.scale, maps - self.location[MAP])
 
     def maps_in_deviations(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Maps of all parts, on the CPU and by name, as they are before they are weighted and added."""

@@ -82,8 +82,8 @@ def negligible(labels: npt.NDArray[np.int64]) -> float:
 
 def _standardised(scores: Floats, normal: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Scores ``(N,)`` in deviations from the mean of the normal images."""
-    usual = scores[normal].astype(np.float64)
-    return (scores - usual.mean()) / (usual.std() if usual.std() > 1e-6 else 1.0)
+    location = scores[normal].astype(np.float64)
+    return (scores - location.mean()) / (location.std() if location.std() > 1e-6 else 1.0)
 
 
 def middle(values: Sequence[float], same: float) -> int:

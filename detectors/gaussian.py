@@ -42,8 +42,8 @@ class GaussianDetector(DistanceDetector):
     @torch.no_grad()
     def fit(self, latents: ImageSource, scales: Tensor, seed: int) -> None:  # noqa: ARG002
         """Take mean and covariance at every place of latents ``(N, *latent_shape)``."""
-        by_place = as_tokens(spread_over(latents, MOST_IMAGES)).transpose(0, 1)  # (T, N, C)
-        for place, tokens in enumerate(by_place):  # one by one: all covariances at once take much memory
+        position_wise = as_tokens(spread_over(latents, MOST_IMAGES)).transpose(0, 1)  # (T, N, C)
+        for place, tokens in enumerate(position_wise):  # one by one: all covariances at once take much memory
             normal = tokens.double()
             self.means[place] = normal.mean(0)
             centred = normal - normal.mean(0)

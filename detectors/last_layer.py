@@ -77,7 +77,7 @@ def at_places(maps: Tensor) -> Tensor:
     return maps[:, 0, ::apart, ::apart].flatten(1)
 
 
-class HeadTrial:
+class LastLayerLearner:
     """A detector's head before a trial: labelled images it must tell apart, in features.
 
     The loss of a copy is how often, softly, a normal image scores above an anomalous one: what AUROC
@@ -157,9 +157,3 @@ class HeadTrial:
         moves = lessons @ self.metric
         length = (moves * lessons).sum(1, keepdim=True).clamp_min(1e-12).sqrt()
         return -STEP * moves / length
-
-    def alignment(self, lessons: Tensor) -> Tensor:
-        """How much lessons ``(N, d)`` point where the trial's loss falls: a cosine, ``(N,)``."""
-        moves = lessons @ self.metric
-        lengths = (moves * lessons).sum(1).clamp_min(1e-12).sqrt()
-        return (moves @ self.climb) / (lengths * self.best / STEP)

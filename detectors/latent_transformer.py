@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from detectors.base import LATENT, Detection
 from detectors.last_layer import Reading
-from detectors.memory_bank.positional import PlacedMemory
+from detectors.memory_bank.positional import PositionalMemory
 from detectors.tokens import TOP_TOKENS, as_map, grid_of, top_tokens
 from detectors.training.batches import Batch
 from latent_common.errors import UserError
@@ -40,20 +40,20 @@ class LatentTransformer(nn.Module):
 
     input = LATENT
     offsets: Tensor
-    spreads: Tensor
-    usual: Tensor
-    spread: Tensor
+    scales: Tensor
+    location: Tensor
+    scale: Tensor
 
     def __init__(
-        self, latent_shape: Sequence[int], remembered: int, width: int = 64, depth: int = 2, heads: int = 4
+        self, latent_shape: Sequence[int], memory_size: int, width: int = 64, depth: int = 2, heads: int = 4
     ) -> None:
         super().__init__()
         if width % heads:
             raise UserError(f"detector.heads={heads} must divide detector.width={width}")
         self.input_shape = tuple(latent_shape)
-        self.remembered, self.width, self.depth, self.heads = remembered, width, depth, heads
+        self.memory_size, self.width, self.depth, self.heads = memory_size, width, depth, heads
         rows, columns = grid_of(latent_shape)
-        self.memory = PlacedMemory(latent_shape, remembered)
+        self.memory = PositionalMemory(latent_shape, memory_size)
         self.into = nn.Linear(latent_shape[0] + 1, width)
         self.places = nn.Parameter(torch.randn(1, rows * columns, width) * 0.02)
         layer = nn.TransformerEncoderLayer(
@@ -63,14 +63,14 @@ class LatentTransformer(nn.Module):
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
         # Mean and deviation of what normal images get, of the transformer and of the memory alone.
         self.register_buffer("offsets", torch.zeros(2))
-        self.register_buffer("spreads", torch.ones(2))
+        self.register_buffer("scales", torch.ones(2))
         # Of their sum: 0 means further out than 95 % of normal images.
-        self.register_buffer("usual", torch.zeros(()))
-        self.register_buffer("spread", torch.ones(()))
+        self.register_buffer("location", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build this architecture again."""
-        names = ("remembered", "width", "depth", "heads")
+        names = ("memory_size", "width", "depth", "heads")
         return {"latent_shape": list(self.input_shape), **{name: getattr(self, name) for name in names}}
 
     def logits(
@@ -108,12 +108,12 @@ class LatentTransformer(nn.Module):
         """
         learned, length = self.logits(latents, owners, generator, nearest)
         if not self.training:
-            learned = (self._joined(learned, length) - self.usual) / self.spread
+            learned = (self._joined(learned, length) - self.location) / self.scale
         maps = as_map(learned, self.input_shape)
         return Detection(top_tokens(maps), maps)
 
     def _joined(self, learned: Tensor, length: Tensor) -> Tensor:
-        parts = ((learned, length)[i].sub(self.offsets[i]).div(self.spreads[i]) for i in (0, 1))
+        parts = ((learned, length)[i].sub(self.offsets[i]).div(self.scales[i]) for i in (0, 1))
         return torch.stack(list(parts)).sum(0)
 
     def reading(self, latents: Tensor) -> Reading:
@@ -143,10 +143,10 @@ class LatentTransformer(nn.Module):
         for number in (0, 1):
             values = torch.cat([pair[number] for pair in found])
             self.offsets[number] = values.mean()
-            self.spreads[number] = values.std(correction=0).clamp_min(1e-6)
+            self.scales[number] = values.std(correction=0).clamp_min(1e-6)
         scores = torch.cat([top_tokens(as_map(self._joined(*pair), self.input_shape)) for pair in found])
-        self.usual.copy_(scores.quantile(0.95))
-        self.spread.copy_(scores.std(correction=0).clamp_min(1e-6))
+        self.location.copy_(scores.quantile(0.95))
+        self.scale.copy_(scores.std(correction=0).clamp_min(1e-6))
         self.train(training)
 
 

@@ -9,30 +9,30 @@ import torch
 from torch import Tensor
 
 from detectors.distance import DistanceDetector
-from detectors.memory_bank.positional import PlacedMemory
+from detectors.memory_bank.positional import PositionalMemory
 from latent_common.image_source import ImageSource, spread_over, spread_positions
 
 
-class KnnByPlaceDetector(DistanceDetector):
+class PositionalKnnDetector(DistanceDetector):
     """The distance of a token to the nearest one that normal images have at its place.
 
     :param remembered: of more training images, so many evenly spaced ones are compared with.
     """
 
-    def __init__(self, latent_shape: Sequence[int], remembered: int = 1024) -> None:
+    def __init__(self, latent_shape: Sequence[int], memory_size: int = 1024) -> None:
         super().__init__(latent_shape)
-        self.most = remembered
-        self.memory = PlacedMemory(latent_shape, remembered)
+        self.most = memory_size
+        self.memory = PositionalMemory(latent_shape, memory_size)
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build this detector again."""
-        return {"latent_shape": list(self.input_shape), "remembered": len(self.memory.owners)}
+        return {"latent_shape": list(self.input_shape), "memory_size": len(self.memory.owners)}
 
     @torch.no_grad()
     def fit(self, latents: ImageSource, scales: Tensor, seed: int) -> None:  # noqa: ARG002
         """Remember latents ``(N, *latent_shape)``."""
         positions = spread_positions(len(latents), self.most)
-        self.memory = PlacedMemory(self.input_shape, len(positions)).to(self.usual.device)
+        self.memory = PositionalMemory(self.input_shape, len(positions)).to(self.location.device)
         self.memory.remember(spread_over(latents, self.most), positions)
 
     def distances(self, latents: Tensor) -> Tensor:

@@ -46,24 +46,24 @@ class ReconstructionDetector(nn.Module):
     """
 
     input = IMAGE
-    usual_error: Tensor
-    usual: Tensor
-    spread: Tensor
+    mean_error: Tensor
+    location: Tensor
+    scale: Tensor
 
-    def __init__(self, channels: int, size: int, by_place: bool = False, pooled: str = TOP) -> None:
+    def __init__(self, channels: int, size: int, position_wise: bool = False, pooled: str = TOP) -> None:
         super().__init__()
         if pooled not in POOLINGS:
             raise UserError(f"detector.pooled={pooled} is unknown: choose one of {', '.join(POOLINGS)}")
-        if by_place and pooled in (RELATIVE, CENTRED):
+        if position_wise and pooled in (RELATIVE, CENTRED):
             raise UserError(
-                f"detector.by_place=true doesn't go with detector.pooled={pooled}: choose one of them"
+                f"detector.position_wise=true doesn't go with detector.pooled={pooled}: choose one of them"
             )
         if min(channels, size) < 1:
             raise ValueError(f"an image can't have the shape {(channels, size, size)}")
-        self.channels, self.size, self.by_place, self.pooled = channels, size, by_place, pooled
-        self.register_buffer("usual_error", torch.ones(1, size, size))
-        self.register_buffer("usual", torch.zeros(()))
-        self.register_buffer("spread", torch.ones(()))
+        self.channels, self.size, self.position_wise, self.pooled = channels, size, position_wise, pooled
+        self.register_buffer("mean_error", torch.ones(1, size, size))
+        self.register_buffer("location", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -75,28 +75,28 @@ class ReconstructionDetector(nn.Module):
         return {
             "channels": self.channels,
             "size": self.size,
-            "by_place": self.by_place,
+            "position_wise": self.position_wise,
             "pooled": self.pooled,
         }
 
     @torch.no_grad()
     def fit(self, images: ImageSource, reconstruct: Reconstruct) -> None:
         """Learn what error is usual at each place of normal images ``(N, C, H, W)`` uint8."""
-        total = torch.zeros_like(self.usual_error)
+        total = torch.zeros_like(self.mean_error)
         for part in images.split(JUDGED_AT_ONCE):
             floats = part.float() / 255
             total += _errors(floats, reconstruct(floats)).sum(0)
-        self.usual_error.copy_(total / len(images))
+        self.mean_error.copy_(total / len(images))
 
     @torch.no_grad()
     def calibrate(self, images: ImageSource, reconstruct: Reconstruct) -> None:
         """Find the zero point from normal images ``(N, C, H, W)`` uint8 that were not trained on."""
-        self.usual.zero_()
-        self.spread.fill_(1)
+        self.location.zero_()
+        self.scale.fill_(1)
         parts = (part.float() / 255 for part in images.split(JUDGED_AT_ONCE))
-        usual, spread = zero_and_unit(torch.cat([self(part, reconstruct(part)).score for part in parts]))
-        self.usual.copy_(usual)
-        self.spread.copy_(spread)
+        location, scale = zero_and_unit(torch.cat([self(part, reconstruct(part)).score for part in parts]))
+        self.location.copy_(location)
+        self.scale.copy_(scale)
 
     def forward(self, images: Tensor, reconstructions: Tensor) -> Detection:
         """Judge images ``(B, C, H, W)`` in [0, 1], given their reconstructions of the same shape."""
@@ -104,11 +104,11 @@ class ReconstructionDetector(nn.Module):
             maps = _relative_errors(images, reconstructions, self.pooled == CENTRED)
         else:
             maps = _errors(images, reconstructions)
-        if self.by_place:
-            maps = maps / (self.usual_error + FLOOR)
+        if self.position_wise:
+            maps = maps / (self.mean_error + FLOOR)
         if self.pooled == MEAN:
             maps = maps.square()
-        maps = (maps - self.usual) / self.spread
+        maps = (maps - self.location) / self.scale
         return Detection(top_mean(maps) if self.pooled == TOP else maps.flatten(1).mean(1), maps)
 
 

@@ -11,14 +11,14 @@ from detectors.distance import DistanceDetector
 from detectors.gaussian import GaussianDetector
 from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer
-from detectors.positional_knn import KnnByPlaceDetector
+from detectors.positional_knn import PositionalKnnDetector
 from detectors.rdna import RdnaDetector
 from detectors.reconstruction import ReconstructionDetector
 from detectors.transformer import TransformerDetector
 
 DISTANCES: dict[str, type[DistanceDetector]] = {
     "knn": KnnDetector,
-    "knn_by_place": KnnByPlaceDetector,
+    "positional_knn": PositionalKnnDetector,
     "gaussian": GaussianDetector,
 }
 """Those that measure distances between latents; they are built from a latent's shape."""

@@ -33,9 +33,9 @@ class TransformerDetector(nn.Module):
     """
 
     input = IMAGE
-    usual: Tensor
+    location: Tensor
     deviation: Tensor
-    usual_error: Tensor
+    mean_error: Tensor
 
     def __init__(
         self,
@@ -58,9 +58,9 @@ class TransformerDetector(nn.Module):
         self.channels, self.size, self.patch = channels, size, patch
         self.width, self.depth, self.heads = width, depth, heads
         shape = (channels, size, size)
-        self.register_buffer("usual", torch.full(shape, 0.5))
+        self.register_buffer("location", torch.full(shape, 0.5))
         self.register_buffer("deviation", torch.full(shape, 0.25))
-        self.register_buffer("usual_error", torch.full(shape, 0.05))
+        self.register_buffer("mean_error", torch.full(shape, 0.05))
         halvings = patch.bit_length() - 1
         widths = [max(width >> (halvings - 1 - level), 16) for level in range(halvings)]
 
@@ -108,14 +108,14 @@ class TransformerDetector(nn.Module):
     @torch.no_grad()
     def calibrate(self, images: Tensor, reconstructions: Tensor) -> None:
         """Learn what is usual from normal images ``(N, C, H, W)`` in [0, 1] and what becomes of them."""
-        self.usual.copy_(images.mean(0))
+        self.location.copy_(images.mean(0))
         self.deviation.copy_(images.std(0, correction=0))
-        self.usual_error.copy_((images - reconstructions).abs().mean(0))
+        self.mean_error.copy_((images - reconstructions).abs().mean(0))
 
     def reading(self, images: Tensor, reconstructions: Tensor) -> Reading:
         """What the last layer reads of images ``(B, C, H, W)`` in [0, 1] and their reconstructions."""
-        unusual = (images - self.usual) / (self.deviation + FLOOR)
-        error = (images - reconstructions) / (self.usual_error + FLOOR)
+        unusual = (images - self.location) / (self.deviation + FLOOR)
+        error = (images - reconstructions) / (self.mean_error + FLOOR)
         seen = torch.cat([images * 2 - 1, unusual.clamp(-10, 10), error.clamp(-10, 10)], dim=1)
         features, skips = seen, []
         for down in self.down:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from latent_common.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 
 
 def write_atomically(path: Path, content: bytes) -> None:

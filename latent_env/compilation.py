@@ -27,7 +27,9 @@ def compiled(world: World, num_worlds: int) -> World:
             world,
             autoencoder=_with_compiled(world.autoencoder, "encode", "decode"),
             detector=_with_compiled(world.detector, "forward", "reading"),
-            judges=tuple(_with_compiled(judge, "forward", "reading") for judge in world.judges),
+            reward_ensemble=tuple(
+                _with_compiled(member, "forward", "reading") for member in world.reward_ensemble
+            ),
         )
         _try_out(faster, min(num_worlds, worlds_at_once(world.autoencoder.size, world.device)))
     except Exception as error:  # whatever a compiler stumbles over, stepping goes on without it
@@ -57,7 +59,7 @@ def _try_out(world: World, num_worlds: int) -> None:
         images = world.autoencoder.decode(latents).float()
         again = world.autoencoder.encode(images)
         seen: tuple[Tensor, ...] = (latents,)
-        if not world.judges_latents:
+        if not world.reads_latents:
             seen = (images, world.autoencoder.decode(again).float(), again.float())
-        for detector in (world.detector, *world.judges):
+        for detector in (world.detector, *world.reward_ensemble):
             detector(*portion_for(detector.input, seen))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latent_common.errors import UserError
-from latent_env.image_edit import Painting
+from latent_env.image_edit import ImageEdit
 from latent_env.perturbations import Brush, Dense, Perturbation, perturbations
 from latent_env.random_streams import Streams
 from latent_env.visibility import among_neighbours
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from latent_env.worlds.world import World
 
 
-@perturbations.register("graft")
-class Graft(Brush):
+@perturbations.register("copy_paste")
+class CopyPaste(Brush):
     """A stroke of the brush, a graft of a labelled anomaly, or anything between.
 
     The action is the brush's with four numbers after it, ``[…, share, example, surroundings, mirrored]``: how
@@ -32,41 +32,44 @@ class Graft(Brush):
     of it there is.
 
     Decoding loses some of every picture. So a graft brings along what it loses of the anomaly's, and in the
-    image it changes the pixels that are labelled and no others, see :meth:`paint`.
+    image it changes the pixels that are labelled and no others, see :meth:`edit_image`.
     """
 
     OWN = 4
 
     def __init__(self, world: World, max_delta: float | None) -> None:
         super().__init__(world.autoencoder, max_delta)
-        if world.examples is None:
+        if world.labelled_anomalies is None:
             raise UserError(
-                "perturbation=graft needs labelled anomalies beside the world: train_detector.py puts them "
-                "there where the valid split has some (track=labelled_validation); choose perturbation=brush"
+                "perturbation=copy_paste needs labelled anomalies beside the world: train_detector.py puts them "
+                "there where the valid split has some (track=few_labelled); choose perturbation=brush"
             )
         self.action_size += self.OWN
         self.null_action = torch.cat([self.null_action, self.null_action.new_zeros(self.OWN)])
-        examples = world.examples
-        self.mirrorings, self.count = examples.latents.shape[:2]
-        self.latents, self.normal = examples.latents.flatten(0, 1), examples.normal.flatten(0, 1)
-        self.marks = examples.marks.flatten(0, 1)
+        labelled_anomalies = world.labelled_anomalies
+        self.mirrorings, self.count = labelled_anomalies.latents.shape[:2]
+        self.latents, self.normal = (
+            labelled_anomalies.latents.flatten(0, 1),
+            labelled_anomalies.normal.flatten(0, 1),
+        )
+        self.marks = labelled_anomalies.marks.flatten(0, 1)
         self.tops, self.heights = _extent(self.marks[:, 0].any(2))
         self.lefts, self.widths = _extent(self.marks[:, 0].any(1))
         self.pictures: Pictures | None = None
-        if len(examples.images) and not world.judges_latents:
+        if len(labelled_anomalies.images) and not world.reads_latents:
             self.pictures = Pictures.of(world)
 
     def __call__(self, actions: Tensor, streams: Streams, latents: Tensor) -> Tensor:
         """Changes ``(N, C, h, w)``."""
         strokes = self.strokes(actions[:, : -self.OWN], streams)
         share = self.shares(actions)
-        return strokes + share * (self.grafts(actions, latents) - strokes)
+        return strokes + share * (self.copies(actions, latents) - strokes)
 
     def shares(self, actions: Tensor) -> Tensor:
         """How much of a change is the graft, ``(N, 1, 1, 1)``."""
         return (actions[:, -self.OWN, None, None, None] + 0.5).clamp(0, 1)
 
-    def grafts(self, actions: Tensor, latents: Tensor) -> Tensor:
+    def copies(self, actions: Tensor, latents: Tensor) -> Tensor:
         """What would become of ``latents (N, C, h, w)`` if all of it were grafts."""
         chosen = self.chosen(actions)
         parts = (self.latents, self.normal, self.marks)
@@ -74,7 +77,7 @@ class Graft(Brush):
         change = shown - normal + chosen.surroundings * (normal - latents)
         return chosen.strength * marks * change
 
-    def paint(self, actions: Tensor, before: Transition) -> Painting | None:
+    def edit_image(self, actions: Tensor, before: Transition) -> ImageEdit | None:
         """What the graft does to the images that ``before`` has led to; None if nothing but decoding does.
 
         What decoding loses of them makes way for what it loses of the anomaly's picture, as their tokens make
@@ -88,14 +91,14 @@ class Graft(Brush):
         down, right = chosen.down * (side // self.rows), chosen.right * (side // self.columns)
         undrawn, matte = (_moved(part[chosen.which].float(), down, right) for part in self.pictures)
         usual = _outside_graph(before.start_image - before.start_decoded)
-        earlier = before.painting
+        earlier = before.edit
         if earlier is None:
             nothing = torch.zeros_like(matte)
-            earlier = Painting(nothing, torch.zeros_like(usual), nothing)
+            earlier = ImageEdit(nothing, torch.zeros_like(usual), nothing)
         open_before, residue, genuine = (_outside_graph(part) for part in earlier)
         change = share * chosen.strength * (undrawn - chosen.surroundings * (usual + residue))
         open_now = (1 - share * (1 - matte)) * (chosen.strength > 0)
-        return Painting(
+        return ImageEdit(
             torch.maximum(open_before, open_now),
             residue + change,
             torch.maximum(genuine, share * chosen.strength * matte),
@@ -140,11 +143,11 @@ class Pictures(NamedTuple):
     @torch.no_grad()
     def of(cls, world: World) -> Pictures:
         """Those of the examples of ``world``."""
-        assert world.examples is not None
-        hard = world.examples.masks.to(world.latents)
+        assert world.labelled_anomalies is not None
+        hard = world.labelled_anomalies.masks.to(world.latents)
         soft = torch.maximum(hard, among_neighbours(hard))  # however thin, all that is labelled comes along
-        count = len(world.examples.latents)
-        undrawn = world.examples.undrawn(world.autoencoder)
+        count = len(world.labelled_anomalies.latents)
+        undrawn = world.labelled_anomalies.undrawn(world.autoencoder)
         return cls(undrawn.flatten(0, 1), mirrored(soft)[:count].flatten(0, 1))
 
 
@@ -173,7 +176,7 @@ def _moved(values: Tensor, down: Tensor, right: Tensor) -> Tensor:
 
 @perturbations.register("auto")
 def _automatic(world: World, max_delta: float | None) -> Perturbation:
-    """``dense`` where the latent is flat; else ``graft`` where there are labelled anomalies, or ``brush``."""
+    """``dense`` where the latent is flat; else ``copy_paste`` where there are labelled anomalies, or ``brush``."""
     if not world.autoencoder.is_spatial:
         return Dense(world, max_delta)
-    return Graft(world, max_delta) if world.examples else Brush(world.autoencoder, max_delta)
+    return CopyPaste(world, max_delta) if world.labelled_anomalies else Brush(world.autoencoder, max_delta)

@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from latent_env.image_edit import Painter
+from latent_env.image_edit import ImageEditor
 from latent_env.perturbations import Perturbation
 from latent_env.random_streams import Streams
 from latent_env.rewards.terms import Reward
@@ -168,7 +168,7 @@ class Dynamics(Episodes[Transition]):
         self.world: World = world
         self.reward: Reward = reward
         self.perturbation, self.shell = perturbation, shell
-        self.painter = perturbation if isinstance(perturbation, Painter) else None
+        self.editor = perturbation if isinstance(perturbation, ImageEditor) else None
         self.last = still(world, shell, torch.zeros_like(self.elapsed))
         """The last transition of every world, for pictures and rollouts."""
 
@@ -224,8 +224,8 @@ class Dynamics(Episodes[Transition]):
         actions = actions.clamp(-1, 1)
         moved = latent + self.perturbation(actions, self.streams, latent)
         moved = self.shell.project(moved, self.world.latents[sources])
-        painting = self.painter.paint(actions, last) if self.painter else None
-        return Transition(self.world, self.shell, sources, latent, moved, painting)
+        edit = self.editor.edit_image(actions, last) if self.editor else None
+        return Transition(self.world, self.shell, sources, latent, moved, edit)
 
     @torch.inference_mode()
     def step_tensor(self, actions: Tensor, worlds: Tensor | None = None) -> StepResult[Transition]:

@@ -142,7 +142,7 @@ class LatentAugEnv(LatentEnv):
       local stroke; up to 16 direction coefficients. ``max_delta`` is how far the token at the centre
       moves at full strength (by default as far as changes must go to be seen: for half of uniformly
       random strokes to be twice as strong as what decoding gets wrong in normal images).
-    - ``graft`` (spatial latents, worlds that bring labelled anomalies): the brush's numbers, and after them
+    - ``copy_paste`` (spatial latents, worlds that bring labelled anomalies): the brush's numbers, and after them
       ``[share, example, surroundings, mirrored]``: how much of the change is a graft instead of a stroke
       (nothing up to -0.5, all from 0.5 on), of which anomaly (neighbours are alike), whether only what
       differs from normal images is added (-1) or its tokens replace what was there (1), and how it is
@@ -150,7 +150,7 @@ class LatentAugEnv(LatentEnv):
       say where it comes to lie, the strength how much of it there is. ``max_delta`` is that of the
       strokes. Where the detector reads images, what decoding loses of the anomaly's picture comes along,
       and of the image only its labelled pixels change.
-    - ``auto``: ``dense`` where the latent is flat; else ``graft`` where there are labelled anomalies, or
+    - ``auto``: ``dense`` where the latent is flat; else ``copy_paste`` where there are labelled anomalies, or
       ``brush``.
 
     ## Observation Space
@@ -169,7 +169,6 @@ class LatentAugEnv(LatentEnv):
     - ``usefulness`` (0): how much better a copy of the detector's last layer tells the world's *trial*
       apart (labelled images that lie beside it) after it has learned the sample; 1 is the most that one
       step of learning could gain, negative is harm.
-    - ``alignment`` (0): how much the sample's gradient in that layer points where the trial's loss falls.
     - ``resemblance`` (0): how densely the trial's anomalies lie around the sample, by what the detector's
       last layer reads where each is most suspicious and, where masks are known, by how they look; 1 is where
       all of them lie.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from latent_env.transition import Transition
 
 
-class Painting(NamedTuple):
+class ImageEdit(NamedTuple):
     """What was done to images since their episodes began. Where nothing was, all of it is 0."""
 
     matte: Tensor
@@ -27,19 +27,19 @@ class Painting(NamedTuple):
 
 
 @runtime_checkable
-class Painter(Protocol):
+class ImageEditor(Protocol):
     """A perturbation that changes images beside their latents."""
 
-    def paint(self, actions: Tensor, before: Transition) -> Painting | None:
+    def edit_image(self, actions: Tensor, before: Transition) -> ImageEdit | None:
         """What was done to the images once ``actions (N, action_size)`` are taken after ``before``."""
 
 
-def merged(worlds: Tensor, there: Painting | None, elsewhere: Painting | None) -> Painting | None:
+def merged(worlds: Tensor, there: ImageEdit | None, elsewhere: ImageEdit | None) -> ImageEdit | None:
     """``there`` in ``worlds (N,)`` bool, ``elsewhere`` in all others. None where nothing has happened yet."""
     if there is None and elsewhere is None:
         return None
     known = there or elsewhere
     assert known is not None
-    blank = Painting(*(torch.zeros_like(part) for part in known))
+    blank = ImageEdit(*(torch.zeros_like(part) for part in known))
     pairs = zip(there or blank, elsewhere or blank, strict=True)
-    return Painting(*(torch.where(worlds[:, None, None, None], a, b) for a, b in pairs))
+    return ImageEdit(*(torch.where(worlds[:, None, None, None], a, b) for a, b in pairs))

@@ -20,7 +20,7 @@ form under a name and pass that name to ``gym.make``::
 
     env = gym.make("LatentAug-v0", perturbation="my_module:first_half")
 
-One that changes images beside what is decoded has a method ``paint``, see :mod:`latent_env.image_edit`.
+One that changes images beside what is decoded has a method ``edit_image``, see :mod:`latent_env.image_edit`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Dense:
         self.action_size = autoencoder.latent_dimensions
         self.null_action = torch.zeros_like(autoencoder.mean).flatten()
         self.shape = autoencoder.latent_shape
-        usual = float(autoencoder.reach * autoencoder.spread[95]) / math.sqrt(self.action_size)
+        usual = float(autoencoder.reach * autoencoder.normal_distances[95]) / math.sqrt(self.action_size)
         self.max_delta = usual if max_delta is None else max_delta
 
     def __call__(self, actions: Tensor, streams: Streams, latents: Tensor) -> Tensor:  # noqa: ARG002
@@ -133,7 +133,7 @@ class Brush:
         self.action_size = self.PLACE + len(self.directions)
         self.null_action = self.directions.new_zeros(self.action_size)
         self.null_action[3] = -1.0
-        usual = float(autoencoder.reach * autoencoder.spread[95])
+        usual = float(autoencoder.reach * autoencoder.normal_distances[95])
         self.max_delta = usual if max_delta is None else max_delta
         self.row = torch.arange(self.rows, device=self.directions.device)[None, :, None]
         self.column = torch.arange(self.columns, device=self.directions.device)[None, None, :]

@@ -51,8 +51,8 @@ class Shell:
             ratio = float(autoencoder.reach)
         if ratio <= 1:
             raise UserError(f"shell_ratio={ratio:g} must be above 1: it is outer over inner radius")
-        level = round(quantile * (len(autoencoder.spread) - 1))
-        inner = max(float(autoencoder.spread[level]), 1e-3)
+        level = round(quantile * (len(autoencoder.normal_distances) - 1))
+        inner = max(float(autoencoder.normal_distances[level]), 1e-3)
         return cls(inner, ratio * inner, band)
 
     def project(self, latent: Tensor, start: Tensor) -> Tensor:

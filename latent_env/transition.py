@@ -16,8 +16,8 @@ from detectors.last_layer import Reading
 from detectors.tokens import anomalous_tokens, as_map, as_tokens, grid_of
 from latent_common.chunks import join, split, worlds_at_once
 from latent_env.autoencoders.frozen import LEAST_VISIBLE
-from latent_env.image_edit import Painting, merged
-from latent_env.rewards.anomaly_similarity import Look, look
+from latent_env.image_edit import ImageEdit, merged
+from latent_env.rewards.anomaly_similarity import Descriptor, describe
 from latent_env.shell import ANOMALY, NORMAL, UNDECIDED, Shell
 from latent_env.visibility import visible_support
 from latent_env.worlds.world import World
@@ -41,7 +41,7 @@ class Transition:
         sources: Tensor,
         previous: Tensor,
         latent: Tensor,
-        painting: Painting | None = None,
+        edit: ImageEdit | None = None,
     ) -> None:
         self.world, self.shell = world, shell
         self.sources = sources
@@ -50,7 +50,7 @@ class Transition:
         """``(N, *latent_shape)``: the latent before this step."""
         self.latent = latent
         """``(N, *latent_shape)``: the latent after it, inside the shell."""
-        self.painting = painting
+        self.edit = edit
         """What was done to the images beside what is decoded; None where that is nothing."""
 
     @cached_property
@@ -88,8 +88,8 @@ class Transition:
     def change(self) -> Tensor:
         """``(N, C, H, W)``: what the latent's change does to the decoded image, and what was painted."""
         change = self.decoded - self.start_decoded
-        if self.painting is not None:
-            change = self.painting.on(change)
+        if self.edit is not None:
+            change = self.edit.on(change)
         # What can't be seen is no change: black doesn't get darker.
         return (self.start_image + change).clamp(0, 1) - self.start_image
 
@@ -97,10 +97,10 @@ class Transition:
     def support(self) -> Tensor:
         """``(N, 1, H, W)`` in [0, 1]: where the change can be seen."""
         support = visible_support(self.change, self.world.autoencoder.barely_visible)
-        if self.painting is None:
+        if self.edit is None:
             return support
         # A real anomaly isn't a decoder's word alone: it needn't be larger than decoders' errors are.
-        return torch.maximum(support, self.painting.genuine * visible_support(self.change, LEAST_VISIBLE))
+        return torch.maximum(support, self.edit.genuine * visible_support(self.change, LEAST_VISIBLE))
 
     @cached_property
     def image(self) -> Tensor:
@@ -121,14 +121,14 @@ class Transition:
     @cached_property
     def label(self) -> Tensor:
         """``(N,)`` int64: 0 normal, 1 anomaly, -1 undecided."""
-        if self.world.judges_latents:  # such a detector sees what no picture shows
+        if self.world.reads_latents:  # such a detector sees what no picture shows
             return self.shell.label(self.distance, torch.ones_like(self.distance, dtype=torch.bool))
         labels = self.shell.label(self.distance, self._large(self.mask))
-        if self.painting is None:
+        if self.edit is None:
             return labels
         # A latent tells little of what the decoder can't draw. Where that can be seen, an anomaly is there;
         # where it nearly can, nobody knows.
-        genuine = self.painting.genuine
+        genuine = self.edit.genuine
         faintly = (self.support * genuine).flatten(1).any(1)
         labels = labels.masked_fill((labels == NORMAL) & faintly, UNDECIDED)
         return labels.masked_fill(self._large(self.mask & (genuine >= VISIBLE)), ANOMALY)
@@ -144,34 +144,34 @@ class Transition:
 
         ``(N, 1, H, W)`` pixels, or ``(N, 1, h, w)`` tokens for a detector that reads latents.
         """
-        marked = self.tokens if self.world.judges_latents else self.mask
+        marked = self.tokens if self.world.reads_latents else self.mask
         return marked & (self.label == ANOMALY)[:, None, None, None]
 
     @cached_property
     def detection(self) -> Detection:
         """What the detector says of the new latent, or of the augmented image."""
-        return self._judged_by(self.world.detector)
+        return self._scored_by(self.world.detector)
 
     @cached_property
-    def opinions(self) -> list[Detection]:
+    def detections(self) -> list[Detection]:
         """What each of the world's judges says of it; without judges, what the detector says."""
-        if not self.world.judges:
+        if not self.world.reward_ensemble:
             return [self.detection]
-        return [self._judged_by(judge) for judge in self.world.judges]
+        return [self._scored_by(member) for member in self.world.reward_ensemble]
 
     @property
     def score(self) -> Tensor:
         """``(N,)``: the anomaly logit that the judges agree on, their mean."""
-        return torch.stack([opinion.score for opinion in self.opinions]).mean(0)
+        return torch.stack([detection.score for detection in self.detections]).mean(0)
 
     @cached_property
     def readings(self) -> list[Reading]:
         """What the last layer of each judge reads of it, or that of the detector."""
         with self.world.networks():
-            readings = [judge.reading(*portion_for(judge.input, self._seen)) for judge in self.world.heads]
+            readings = [member.reading(*portion_for(member.input, self._seen)) for member in self.world.heads]
         return [Reading(*(part.float() for part in reading)) for reading in readings]
 
-    def _judged_by(self, detector: Detector) -> Detection:
+    def _scored_by(self, detector: Detector) -> Detection:
         with self.world.networks():
             judged = detector(*portion_for(detector.input, self._seen))
         return Detection(*(part.float() for part in judged))
@@ -179,7 +179,7 @@ class Transition:
     @cached_property
     def _seen(self) -> tuple[Tensor, ...]:
         """What detectors may read: the new latent, or the augmented image, its reconstruction and latent."""
-        if self.world.judges_latents:
+        if self.world.reads_latents:
             return (self.latent,)
         with self.world.networks():
             decoded = self.world.autoencoder.decode(self._encoded).float()
@@ -188,18 +188,18 @@ class Transition:
     @cached_property
     def _encoded(self) -> Tensor:
         """``(N, *latent_shape)``: the latent of what detectors read."""
-        if self.world.judges_latents:
+        if self.world.reads_latents:
             return self.latent
         with self.world.networks():
             return self.world.autoencoder.encode(self.image)
 
     @cached_property
-    def look(self) -> Look:
+    def describe(self) -> Descriptor:
         """What the anomaly looks like in latents, ``(N, …)``; a flat one is a single token."""
         latents = self._encoded.float()
         grid = grid_of(latents.shape[1:])
         shares = functional.adaptive_avg_pool2d(self.truth.float(), grid)
-        return look(latents.view(*latents.shape[:2], *grid), anomalous_tokens(shares))
+        return describe(latents.view(*latents.shape[:2], *grid), anomalous_tokens(shares))
 
     def work_out(self, facts: Iterable[str]) -> None:
         """Find these ``facts`` now, by name; most of what is found on the way is kept as well.
@@ -213,13 +213,13 @@ class Transition:
             return
         known = {name: split(value, some) for name, value in self.__dict__.items() if name in FACTS}
         parts = []
-        paintings: Iterable[Painting | None] = repeat(None)
-        if self.painting is not None:
-            paintings = map(Painting, *(each.split(some) for each in self.painting))
+        paintings: Iterable[ImageEdit | None] = repeat(None)
+        if self.edit is not None:
+            paintings = map(ImageEdit, *(each.split(some) for each in self.edit))
         own = zip(*(part.split(some) for part in self._parts()), strict=True)
-        for number, (given, painting) in enumerate(zip(own, paintings, strict=False)):
+        for number, (given, edit) in enumerate(zip(own, paintings, strict=False)):
             sources, previous, latent = given
-            part = Transition(self.world, self.shell, sources, previous, latent, painting)
+            part = Transition(self.world, self.shell, sources, previous, latent, edit)
             part.__dict__.update({name: values[number] for name, values in known.items()})
             for fact in missing:
                 getattr(part, fact)
@@ -227,10 +227,10 @@ class Transition:
         for name in (parts[0].keys() & FACTS) - known.keys() - FOUND_AGAIN:
             self.__dict__[name] = join([part[name] for part in parts])
 
-    def judged_by(self, judges: Sequence[Detector]) -> Transition:
+    def scored_by(self, reward_ensemble: Sequence[Detector]) -> Transition:
         """The same step before other judges; what doesn't depend on them isn't computed again."""
         other = copy(self)
-        other.world = self.world.with_judges(judges)
+        other.world = self.world.with_reward_ensemble(reward_ensemble)
         for name in ("opinions", "readings"):
             other.__dict__.pop(name, None)
         return other
@@ -245,8 +245,8 @@ class Transition:
     def select(self, worlds: Tensor) -> Transition:
         """The same step for some of the worlds only (indices ``(K,)``)."""
         sources, previous, latent = (part[worlds] for part in self._parts())
-        painting = None if self.painting is None else Painting(*(part[worlds] for part in self.painting))
-        return Transition(self.world, self.shell, sources, previous, latent, painting)
+        edit = None if self.edit is None else ImageEdit(*(part[worlds] for part in self.edit))
+        return Transition(self.world, self.shell, sources, previous, latent, edit)
 
     def merge(self, worlds: Tensor, other: Transition) -> Transition:
         """The step itself in ``worlds (N,)`` bool, the ``other`` one elsewhere."""
@@ -254,8 +254,8 @@ class Transition:
             torch.where(worlds.view(-1, *[1] * (here.ndim - 1)), here, there)
             for here, there in zip(self._parts(), other._parts(), strict=True)
         )
-        painting = merged(worlds, self.painting, other.painting)
-        return Transition(self.world, self.shell, sources, previous, latent, painting)
+        edit = merged(worlds, self.edit, other.edit)
+        return Transition(self.world, self.shell, sources, previous, latent, edit)
 
     def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.sources, self.previous, self.latent

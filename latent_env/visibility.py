@@ -90,7 +90,7 @@ def measure_visibility(autoencoder: FrozenAutoencoder, images: ImageSource) -> F
 def _reach(autoencoder: FrozenAutoencoder, images: Tensor) -> float:
     """The smallest reach, in steps of the square root of 2, that makes strokes visible."""
     latents = autoencoder.in_batches(images)
-    inner = float(autoencoder.spread[95])
+    inner = float(autoencoder.normal_distances[95])
     brush, streams = Brush(autoencoder, inner), Streams(len(latents), latents.device)
     streams.seeds += torch.arange(len(latents), device=latents.device)
     actions = torch.rand(len(latents), brush.action_size, generator=torch.Generator().manual_seed(0))

@@ -31,7 +31,7 @@ from latent_env.data import Dataset, Problems, check_track, prepare_textures
 from latent_env.data.augmentation import Augmentation
 from latent_env.data.preparation import Prepared
 from latent_env.data.residence import StreamedImages, settle
-from latent_env.training.feature_cache import Encoder, Eyes
+from latent_env.training.feature_cache import Encoder, FeatureCache
 from latent_env.training.run_folder import Run
 
 C = TypeVar("C", bound=AutoencoderRun, covariant=True)
@@ -47,15 +47,15 @@ class Job(Generic[C]):
 
     config: C
     device: torch.device
-    known_eyes: Eyes | None = None
+    known_features: FeatureCache | None = None
 
     @cached_property
     def dataset(self) -> Dataset:
         """The images; loading them says in one line what was found."""
         config = self.config
         dataset = config.dataset.load(Place.of(config.data_root, config.prepared, config.track))
-        if config.normals is not None:
-            dataset = dataset.with_normals(config.normals)
+        if config.max_train_images is not None:
+            dataset = dataset.with_max_train_images(config.max_train_images)
         say(dataset.summary())
         for remark in dataset.remarks:
             say(f"{dataset.name}: {remark}")
@@ -84,14 +84,14 @@ class Job(Generic[C]):
         """What its features depend on; all its weights are read for it."""
         return self.backbone.digest()
 
-    def eyes(self, encoder: Encoder, run: Run) -> Eyes:
+    def features(self, encoder: Encoder, run: Run) -> FeatureCache:
         """An encoder with the latents that it makes, which are kept in the folder of its run."""
-        return Eyes(encoder, self.dataset, run.path, self.device, self.config.memory)
+        return FeatureCache(encoder, self.dataset, run.path, self.device, self.config.memory)
 
-    def keep_eyes(self, eyes: Eyes) -> Eyes:
+    def keep_features(self, features: FeatureCache) -> FeatureCache:
         """Remember pretrained eyes for the other stages of this command."""
-        self.known_eyes = eyes
-        return eyes
+        self.known_features = features
+        return features
 
     @cached_property
     def augmentation(self) -> Augmentation:
@@ -174,7 +174,7 @@ def set_threads(threads: int | None) -> None:
 
 
 POSITIVE = {
-    "normals",
+    "max_train_images",
     "steps",
     "total_steps",
     "batch_size",
@@ -182,7 +182,7 @@ POSITIVE = {
     "num_envs",
     "n_steps",
     "n_epochs",
-    "starts",
+    "num_start_images",
     "samples",
     "rounds",
     "width",
@@ -193,11 +193,11 @@ POSITIVE = {
     "candidates",
     "grid",
     "project_every",
-    "remembered",
+    "memory_size",
     "strength",
     "generated",
     "temperature",
-    "longer",
+    "step_multiplier",
 }
 """Keys whose value must be above zero, in whatever group they stand."""
 

@@ -26,7 +26,7 @@ SMALL_PHANTOM = [
     "detector.heads=2",
     "detector.steps=8",
     "detector.batch_size=8",
-    "detector.rivals=[]",
+    "detector.baselines=[]",
     "env.num_envs=4",
     "samples=32",
 ]

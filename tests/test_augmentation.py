@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from detectors.synthetic.image_synthesis import ImageSynthesis
-from detectors.training.batches import DECODED, Diet, Portion, Samples, blend
+from detectors.training.batches import DECODED, BatchSampler, Samples, SampleSource, blend
 from detectors.training.loop import score, train_detector
 from detectors.transformer import TransformerDetector
 from latent_common.errors import UserError
@@ -343,24 +343,24 @@ def test_the_autoencoder_learns_the_same(mapped: NDArray[np.uint8], augment: Aug
 
 
 def test_the_detector_learns_the_same_and_scores_the_same(mapped: NDArray[np.uint8]) -> None:
-    look = make_world("spatial").look
+    inputs_of = make_world("spatial").inputs_of
     scores = []
     made = (noise(6, size=32) * 255).byte()
     labels, marked = torch.tensor([0, 1] * 3), torch.tensor([True] * 5 + [False])
-    samples = blend([Portion(Samples(made, made > 128, labels, torch.zeros(6).long(), marked), 0.5)])
+    samples = blend([SampleSource(Samples(made, made > 128, labels, torch.zeros(6).long(), marked), 0.5)])
 
     def train(images: ImageSource) -> nn.Module:
         torch.manual_seed(0)
         model = TransformerDetector(1, 32, width=16, depth=1, heads=2)
         before = weights(model)
         synthesis = ImageSynthesis({"cutpaste": 1.0, "perlin": 1.0}, textures=images)
-        diet = Diet(images, synthesis, samples, ALL.with_masks)
+        sampler = BatchSampler(images, synthesis, samples, ALL.with_masks)
         for _ in train_detector(
-            TrainingState(model, 1e-3, 4, seed=1), model, diet, lambda b: look(b.images), 8
+            TrainingState(model, 1e-3, 4, seed=1), model, sampler, lambda b: inputs_of(b.images), 8
         ):
             pass
         assert not torch.equal(weights(model), before)
-        scores.append(score(model, look, images, 32, batch_size=8))
+        scores.append(score(model, inputs_of, images, 32, batch_size=8))
         return model
 
     resident, streamed = both_ways(mapped, train)
@@ -371,7 +371,7 @@ def test_the_detector_learns_the_same_and_scores_the_same(mapped: NDArray[np.uin
 
 def test_what_went_through_a_decoder_is_normal_as_often_as_not() -> None:
     images = torch.full((8, 1, 32, 32), 200, dtype=torch.uint8)
-    dark = Diet(images, ImageSynthesis({"cutpaste": 1.0}), decode=lambda batch: batch / 4)
+    dark = BatchSampler(images, ImageSynthesis({"cutpaste": 1.0}), decode=lambda batch: batch / 4)
     batch = dark.batch(800, seeded())
     through = batch.images.flatten(1).median(1).values < 0.5  # most of it, whatever was pasted
     for label in (0, 1):
@@ -387,7 +387,7 @@ def test_a_diet_of_streamed_images_is_the_same(
 ) -> None:
     synthesis = ImageSynthesis({"cutpaste": 1.0})
     sources: list[ImageSource] = [resident, StreamedImages(mapped, CPU)]
-    first, second = (Diet(source, synthesis).batch(8, seeded(seed)) for source in sources)
+    first, second = (BatchSampler(source, synthesis).batch(8, seeded(seed)) for source in sources)
     for name in ("images", "masks", "labels", "sources", "marked"):
         one, other = getattr(first, name), getattr(second, name)
         assert torch.equal(one, other)

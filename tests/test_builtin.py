@@ -12,7 +12,7 @@ from conf.schema.datasets import Place
 from conf.schema.runs import register_schema
 from latent_env.autoencoders.training import peak_signal_to_noise
 from latent_env.data import Dataset
-from latent_env.denoise.teaching import judge_critic
+from latent_env.denoise.teaching import evaluate_critic
 from latent_env.denoise.world import load_denoise_world
 from latent_env.training.evaluation import evaluate
 from latent_env.worlds.store import BUILTIN, load_world
@@ -53,7 +53,7 @@ def test_builtin_critics_judge_what_they_never_saw(space: str) -> None:
     test = dataset("digits").test.normal()
     numbers = {name: number for number, name in enumerate(world.class_names)}
     labels = torch.from_numpy(class_labels(test, numbers))
-    measured = judge_critic(world.critic, world.space.in_batches(torch.from_numpy(test.images)), labels)
+    measured = evaluate_critic(world.critic, world.space.in_batches(torch.from_numpy(test.images)), labels)
     assert measured["critic_error"] < 0.15
     assert measured["critic_clean"] > 0.8
     assert measured["critic_noise"] < 0.2

@@ -20,7 +20,7 @@ from latent_env.settings import Settings
 from latent_env.worlds.world import World
 
 WORLDS = 10
-USEFUL = {"usefulness": 1.0, "alignment": 1.0, "resemblance": 1.0, "matching": 1.0, "coverage": 0.5}
+USEFUL = {"usefulness": 1.0, "alignment": 1.0, "similarity": 1.0, "matching": 1.0, "coverage": 0.5}
 
 
 def stepped(world: World, reward: dict[str, float] | None) -> tuple[Dynamics, Tensor, dict[str, Tensor]]:

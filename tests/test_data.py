@@ -171,9 +171,9 @@ def test_phantom_is_deterministic_and_splits_are_independent() -> None:
     first = make_phantom_dataset(32, train=4, valid=4, test=6, seed=3)
     assert first.fingerprint() == make_phantom_dataset(32, train=4, valid=4, test=6, seed=3).fingerprint()
     assert first.fingerprint() != make_phantom_dataset(32, train=4, valid=4, test=6, seed=4).fingerprint()
-    longer = make_phantom_dataset(32, train=6, valid=2, test=6, seed=3)
-    assert np.array_equal(longer.test.images, first.test.images)
-    assert np.array_equal(longer.train.images[:4], first.train.images)
+    step_multiplier = make_phantom_dataset(32, train=6, valid=2, test=6, seed=3)
+    assert np.array_equal(step_multiplier.test.images, first.test.images)
+    assert np.array_equal(step_multiplier.train.images[:4], first.train.images)
 
 
 def test_phantom_masks_are_exact() -> None:

@@ -88,7 +88,7 @@ def test_remarks_are_printed_below_the_summary() -> None:
 
 
 def test_what_needs_no_files_is_not_prepared(tmp_path: Path) -> None:
-    done = run_data("digits", "track=normal_only", cwd=tmp_path)
+    done = run_data("digits", "track=one_class", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (
         done.stdout == "digits: train 541 · valid 135 normal · test 225 + 761 · 8×8 grey · no pixel masks\n"
@@ -101,7 +101,7 @@ def test_what_needs_no_files_is_not_prepared(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["nonsense"], "dataset=nonsense is unknown: choose one of bmad_brain, "),
-        (["digits", "track=nonsense"], "track=nonsense is unknown: choose one of auto, labelled_validation"),
+        (["digits", "track=nonsense"], "track=nonsense is unknown: choose one of auto, few_labelled"),
         (["mvtec"], "dataset.category is missing: mvtec has bottle, cable, "),
         (["mvtec", "dataset.category=bottel"], "dataset.category=bottel is unknown: mvtec has bottle, "),
         (["mvtec", "dataset.sise=16"], "dataset.sise=16 is an unknown key: dataset has augment, "),

@@ -11,7 +11,7 @@ import torch
 from canvases import make_denoise_world
 from torch import Tensor
 
-from agents.denoise_rollout import paint
+from agents.denoise_rollout import edit_image
 from agents.sb3_vec_env import LatentVecEnv
 from agents.scripted import NoneAgent, RandomAgent
 from latent_common.errors import UserError
@@ -141,14 +141,14 @@ def test_sb3s_batch_ends_worlds_one_by_one() -> None:
 
 def test_painting_plays_episodes_to_their_end() -> None:
     worlds = dynamics(8, threshold=0.5, start="drawn")
-    painted = paint(worlds, RandomAgent(worlds, 0), 20, seed=5)
+    painted = edit_image(worlds, RandomAgent(worlds, 0), 20, seed=5)
     assert painted.states.shape == (20, 6)
     assert painted.steps.min() >= 1
     assert painted.steps.max() <= worlds.horizon
     assert len(painted.visited) == len(painted.asked) >= 40
-    again = paint(worlds, RandomAgent(worlds, 0), 20, seed=5)
+    again = edit_image(worlds, RandomAgent(worlds, 0), 20, seed=5)
     assert torch.equal(painted.states, again.states)
-    still = paint(worlds, NoneAgent(worlds), 8, seed=5)
+    still = edit_image(worlds, NoneAgent(worlds), 8, seed=5)
     assert float(still.returns.abs().max()) < 1e-6
 
 

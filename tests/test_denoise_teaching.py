@@ -16,9 +16,9 @@ from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.autoencoders.sample_features import SampleClassifier
 from latent_env.denoise.critic import Critic
 from latent_env.denoise.diffusion import Diffusion, train_diffusion
-from latent_env.denoise.judging import judge_images, predicted, train_judge
+from latent_env.denoise.judging import evaluate_images, predicted, train_evaluator
 from latent_env.denoise.process import ForwardProcess, mixed
-from latent_env.denoise.teaching import Explainer, judge_critic, train_critic
+from latent_env.denoise.teaching import Explainer, evaluate_critic, train_critic
 from latent_env.denoise.world import load_denoise_world, save_critic
 
 
@@ -59,7 +59,7 @@ def test_a_critic_learns_noise_and_classes_and_the_same_from_the_same_seed() -> 
 
     critic, twin = taught(0), taught(0)
     assert all(torch.equal(a, b) for a, b in zip(critic.parameters(), twin.parameters(), strict=True))
-    measured = judge_critic(critic, states, labels)
+    measured = evaluate_critic(critic, states, labels)
     assert measured["critic_error"] < 0.2
     assert measured["critic_clean"] > 0.7 > 0.4 > measured["critic_noise"]
     assert measured["critic_other"] < 0.4
@@ -86,19 +86,19 @@ def test_judges_see_classes_distance_and_diversity() -> None:
     images, labels = striped(60)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        judge = SampleClassifier(1, 3)
-    state = TrainingState(judge, 5e-3, 120, 0)
-    for _ in train_judge(state, judge, images, labels, 32):
+        member = SampleClassifier(1, 3)
+    state = TrainingState(member, 5e-3, 120, 0)
+    for _ in train_evaluator(state, member, images, labels, 32):
         pass
     real = images.float() / 255
-    assert float((predicted(judge, real) == labels).float().mean()) > 0.95
-    same = judge_images(judge, real, labels, real, labels)
+    assert float((predicted(member, real) == labels).float().mean()) > 0.95
+    same = evaluate_images(member, real, labels, real, labels)
     assert same["accuracy"] > 0.95
     assert same["frechet"] == pytest.approx(0, abs=1e-4)
     assert same["diversity"] == pytest.approx(1)
-    copies = judge_images(judge, real[:3].repeat(20, 1, 1, 1), labels, real, labels)
+    copies = evaluate_images(member, real[:3].repeat(20, 1, 1, 1), labels, real, labels)
     assert copies["diversity"] == pytest.approx(0, abs=1e-6)
-    wrong = judge_images(judge, real, (labels + 1) % 3, real, labels)
+    wrong = evaluate_images(member, real, (labels + 1) % 3, real, labels)
     assert wrong["accuracy"] < 0.05
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from detectors.distance import DistanceDetector
 from detectors.gaussian import SHRINKAGE, GaussianDetector
 from detectors.knn import KnnDetector, greedy_coreset
-from detectors.positional_knn import KnnByPlaceDetector
+from detectors.positional_knn import PositionalKnnDetector
 from detectors.tokens import TOP_TOKENS, as_tokens
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
@@ -32,7 +32,7 @@ ONES = torch.ones(4)
 MAKERS: dict[str, Callable[[Sequence[int]], DistanceDetector]] = {
     "knn": lambda shape: KnnDetector(shape, bank=100),
     "knn_random": lambda shape: KnnDetector(shape, bank=100, coreset=False),
-    "knn_by_place": KnnByPlaceDetector,
+    "positional_knn": PositionalKnnDetector,
     "gaussian": GaussianDetector,
 }
 EVERY_DETECTOR = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
@@ -116,8 +116,8 @@ def test_a_coreset_covers_better_than_chance(channels: int) -> None:
     # 200 channels are more than a coreset is chosen by; the tokens fill three dimensions of them.
     tokens = torch.randn(400, 3, generator=seeded()) @ torch.randn(3, channels, generator=seeded(1))
     ours = nearest(tokens, tokens[greedy_coreset(tokens, 30, seeded())]).max()
-    chance = [torch.randperm(400, generator=seeded(seed))[:30] for seed in range(20)]
-    assert ours < 0.8 * min(float(nearest(tokens, tokens[chosen]).max()) for chosen in chance)
+    random_baseline = [torch.randperm(400, generator=seeded(seed))[:30] for seed in range(20)]
+    assert ours < 0.8 * min(float(nearest(tokens, tokens[chosen]).max()) for chosen in random_baseline)
 
 
 @pytest.mark.parametrize(("coreset", "candidates"), [(True, 400), (True, 10), (True, 9000), (False, 400)])
@@ -146,7 +146,7 @@ def test_the_seed_decides_what_is_kept(coreset: bool) -> None:
 
 def test_by_place_only_the_same_place_counts() -> None:
     known, new = normals(20), normals(7, seed=1)
-    detector = fitted(KnnByPlaceDetector(SPATIAL), known)
+    detector = fitted(PositionalKnnDetector(SPATIAL), known)
     places, queries = as_tokens(known).transpose(0, 1), as_tokens(new).transpose(0, 1)  # (T, N, C)
     lengths = torch.stack([nearest(*pair) for pair in zip(queries, places, strict=True)], 1)
     others = [torch.arange(20) != own for own in range(20)]
@@ -163,23 +163,23 @@ def test_by_place_only_the_same_place_counts() -> None:
 
 def test_a_shift_by_one_token_is_seen_by_place_alone() -> None:
     anywhere = fitted(KnnDetector(SPATIAL), normals(40))
-    by_place = fitted(KnnByPlaceDetector(SPATIAL), normals(40))
-    for detector in (anywhere, by_place):
+    position_wise = fitted(PositionalKnnDetector(SPATIAL), normals(40))
+    for detector in (anywhere, position_wise):
         detector.calibrate(normals(40, seed=1))
     new = normals(10, seed=2)
     shifted = new.roll(1, dims=3)
     torch.testing.assert_close(anywhere(shifted).map, anywhere(new).map.roll(1, dims=3), atol=1e-3, rtol=0)
     torch.testing.assert_close(anywhere(shifted).score, anywhere(new).score, atol=1e-3, rtol=0)
-    assert by_place(shifted).score.min() > by_place(new).score.max() + 3
+    assert position_wise(shifted).score.min() > position_wise(new).score.max() + 3
 
 
 def test_of_many_images_evenly_spaced_ones_are_remembered() -> None:
     known = normals(9)
-    detector = fitted(KnnByPlaceDetector(SPATIAL, remembered=3), known)
+    detector = fitted(PositionalKnnDetector(SPATIAL, memory_size=3), known)
     maps = detector(known).map.flatten(1)
     least = maps.min()
     assert (maps.amax(1) < least + 1e-3).tolist() == [number in (0, 4, 8) for number in range(9)]
-    assert detector.hyperparameters()["remembered"] == 3
+    assert detector.hyperparameters()["memory_size"] == 3
 
 
 # --- Gaussians ---
@@ -341,9 +341,9 @@ def test_damaged_facts_are_refused(
         ("knn", {"bank": 7}),
         ("knn", {"bank": -1}),
         ("knn", {"colour": "red"}),
-        ("knn_by_place", {"remembered": 7}),
-        ("knn_by_place", {"remembered": "all"}),
-        ("knn_by_place", {"latent_shape": [4, -1, 6]}),
+        ("positional_knn", {"memory_size": 7}),
+        ("positional_knn", {"memory_size": "all"}),
+        ("positional_knn", {"latent_shape": [4, -1, 6]}),
         ("gaussian", {"latent_shape": [4, 6, 6]}),
         ("gaussian", {"bank": 7}),
         ("gaussian", {"architecture": "knn"}),

@@ -23,7 +23,7 @@ from detectors.latent_transformer import LatentTransformer
 from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector
 from detectors.tokens import at_size
-from detectors.training.loop import Look
+from detectors.training.loop import InputsOf
 from detectors.transformer import TransformerDetector
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
@@ -36,7 +36,7 @@ from latent_env.worlds.world import World
 CPU = torch.device("cpu")
 LATENT_SHAPE = (4, 5, 6)
 ALL_INPUTS = pytest.mark.parametrize("reads", ["image", "latent", "both"])
-BY_PLACE = pytest.mark.parametrize("by_place", [False, True])
+BY_PLACE = pytest.mark.parametrize("position_wise", [False, True])
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -61,8 +61,8 @@ def pictures(count: int, size: int = 32, seed: int = 0) -> Tensor:
     return (ramp + noise).clamp(0, 255).to(torch.uint8)
 
 
-def reconstructing(size: int = 32, by_place: bool = False) -> ReconstructionDetector:
-    detector = ReconstructionDetector(3, size, by_place)
+def reconstructing(size: int = 32, position_wise: bool = False) -> ReconstructionDetector:
+    detector = ReconstructionDetector(3, size, position_wise)
     detector.fit(pictures(40, size), blurred)
     detector.calibrate(pictures(60, size, seed=1), blurred)
     return detector
@@ -75,21 +75,21 @@ def judged(detector: ReconstructionDetector, images: Tensor) -> Any:
 
 @BY_PLACE
 @pytest.mark.parametrize("size", [8, 32])
-def test_a_spoilt_image_has_a_higher_score_than_a_clean_one(by_place: bool, size: int) -> None:
-    detector, clean = reconstructing(size, by_place), pictures(4, size, seed=2)
+def test_a_spoilt_image_has_a_higher_score_than_a_clean_one(position_wise: bool, size: int) -> None:
+    detector, clean = reconstructing(size, position_wise), pictures(4, size, seed=2)
     spoilt = clean.clone()
     spoilt[:, :, 1, 1:5] = 255  # where nothing but noise is usual
     one, other = judged(detector, clean), judged(detector, spoilt)
     assert other.map.shape == (4, 1, size, size)
     assert (other.score > one.score).all()
     rows = other.map[:, 0].amax(2).argmax(1)
-    if by_place or size == 8:
+    if position_wise or size == 8:
         assert (rows <= 2).all()
 
 
 @BY_PLACE
-def test_zero_is_further_out_than_95_percent_of_normal_images(by_place: bool) -> None:
-    score = judged(reconstructing(by_place=by_place), pictures(60, seed=1)).score
+def test_zero_is_further_out_than_95_percent_of_normal_images(position_wise: bool) -> None:
+    score = judged(reconstructing(position_wise=position_wise), pictures(60, seed=1)).score
     assert int((score < 0).sum()) == 57
     assert float(score.quantile(0.95)) == pytest.approx(0, abs=1e-4)
     assert float(score.std(correction=0)) == pytest.approx(1, abs=1e-3)
@@ -98,14 +98,14 @@ def test_zero_is_further_out_than_95_percent_of_normal_images(by_place: bool) ->
 def test_by_place_the_edge_that_is_always_blurred_counts_less() -> None:
     spoilt = pictures(8, seed=2)
     spoilt[:, :, 4:6, 10:13] -= 40
-    for by_place, rows in ((False, (14, 15, 16, 17)), (True, (2, 3, 4, 5, 6, 7))):
-        found = judged(reconstructing(by_place=by_place), spoilt).map[:, 0].amax(2).argmax(1)
+    for position_wise, rows in ((False, (14, 15, 16, 17)), (True, (2, 3, 4, 5, 6, 7))):
+        found = judged(reconstructing(position_wise=position_wise), spoilt).map[:, 0].amax(2).argmax(1)
         assert set(found.tolist()) <= set(rows)
 
 
 @BY_PLACE
-def test_a_saved_reconstruction_detector_says_the_same(by_place: bool, tmp_path: Path) -> None:
-    detector = reconstructing(by_place=by_place)
+def test_a_saved_reconstruction_detector_says_the_same(position_wise: bool, tmp_path: Path) -> None:
+    detector = reconstructing(position_wise=position_wise)
     save_detector(tmp_path, detector)
     again = load_detector(tmp_path)
     assert isinstance(again, ReconstructionDetector)
@@ -129,7 +129,7 @@ def own_word(part: Detector, new: tuple[Tensor, ...], joined: EnsembleDetector) 
     return Detection(found.score, at_size(found.map, 32)) if joined.input == BOTH else found
 
 
-def parts(reads: str) -> tuple[dict[str, Detector], ImageSource, Look, tuple[Tensor, ...]]:
+def parts(reads: str) -> tuple[dict[str, Detector], ImageSource, InputsOf, tuple[Tensor, ...]]:
     """A transformer and a second opinion; normal images or latents, how they are looked at, and new ones."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -138,14 +138,14 @@ def parts(reads: str) -> tuple[dict[str, Detector], ImageSource, Look, tuple[Ten
             torch.nn.init.normal_(trained.out.weight, std=0.5)
             second: Detector = reconstructing()
             new, normal = pictures(20, seed=5).float() / 255, pictures(40, seed=4)
-            look: Look = lambda images: (images, blurred(images))  # noqa: E731
+            inputs_of: InputsOf = lambda images: (images, blurred(images))  # noqa: E731
             if reads == "both":
                 small = coarse(normal.float() / 255)
                 second = GaussianDetector(tuple(small.shape[1:]))
                 second.fit(small, torch.ones(3), 0)
                 second.calibrate(small)
-                look = lambda images: (images, blurred(images), coarse(images))  # noqa: E731
-            return {"transformer": trained.eval(), "second": second}, normal, look, look(new)
+                inputs_of = lambda images: (images, blurred(images), coarse(images))  # noqa: E731
+            return {"transformer": trained.eval(), "second": second}, normal, inputs_of, inputs_of(new)
         latents = torch.randn(60, *LATENT_SHAPE)
         of_latents = LatentTransformer(LATENT_SHAPE, 30, width=16, depth=1, heads=2).eval()
         of_latents.memory.remember(latents[:30], torch.arange(30))
@@ -160,9 +160,9 @@ def parts(reads: str) -> tuple[dict[str, Detector], ImageSource, Look, tuple[Ten
 def ensemble(
     reads: str, *weights: float, of_maps: Sequence[float] | None = None
 ) -> tuple[EnsembleDetector, tuple[Tensor, ...]]:
-    made, normal, look, new = parts(reads)
+    made, normal, inputs_of, new = parts(reads)
     joined = EnsembleDetector(made, weights, of_maps)
-    joined.requires_grad_(False).eval().calibrate(normal, look)
+    joined.requires_grad_(False).eval().calibrate(normal, inputs_of)
     return joined, new
 
 
@@ -195,26 +195,26 @@ def test_one_part_may_score_and_another_draw_the_map(reads: str) -> None:
     assert same_but_for_scale(found.map, second.map)
     assert not same_but_for_scale(found.map, trained.map)
     standard = joined.maps_in_deviations({"transformer": trained.map, "second": second.map})
-    torch.testing.assert_close(standard["second"], found.map + joined.usual[1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(standard["second"], found.map + joined.location[1], atol=1e-4, rtol=1e-4)
 
 
 @ALL_INPUTS
 def test_parts_are_added_in_deviations_of_normal_images(reads: str) -> None:
-    made, normal, look, new = parts(reads)
+    made, normal, inputs_of, new = parts(reads)
     joined = EnsembleDetector(made, (0.3, 0.7))
-    joined.requires_grad_(False).calibrate(normal, look)
+    joined.requires_grad_(False).calibrate(normal, inputs_of)
     floats = normal[:].float() / (1 if reads == "latent" else 255)
     expected, maps = torch.zeros(()), torch.zeros(())
     for part, weight in zip(made.values(), (0.3, 0.7), strict=True):
-        usual, found = own_word(part, look(floats), joined), own_word(part, new, joined)
+        usual, found = own_word(part, inputs_of(floats), joined), own_word(part, new, joined)
         expected = expected + weight * (found.score - usual.score.mean()) / usual.score.std(correction=0)
         maps = maps + weight * (found.map - usual.map.mean()) / usual.map.std(correction=0)
     detection = joined(*new)
     torch.testing.assert_close(
-        detection.score * joined.spread + joined.usual[0], expected, atol=1e-3, rtol=1e-3
+        detection.score * joined.scale + joined.location[0], expected, atol=1e-3, rtol=1e-3
     )
-    torch.testing.assert_close(detection.map + joined.usual[1], maps, atol=1e-3, rtol=1e-3)
-    known = joined(*look(floats))
+    torch.testing.assert_close(detection.map + joined.location[1], maps, atol=1e-3, rtol=1e-3)
+    known = joined(*inputs_of(floats))
     assert float(known.score.quantile(0.95)) == pytest.approx(0, abs=1e-3)
     assert float(known.map.flatten(1).amax(1).quantile(0.95)) == pytest.approx(0, abs=1e-3)
 

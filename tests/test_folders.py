@@ -159,7 +159,7 @@ def test_a_wrong_size_or_number_of_channels_is_refused(
 
 
 def test_a_labelled_validation_moves_some_of_each_defect(tmp_path: Path, widget: Miniature) -> None:
-    dataset = read(folder(widget.root, track="labelled_validation"), tmp_path)
+    dataset = read(folder(widget.root, track="few_labelled"), tmp_path)
     assert {name.split("/")[1] for name in dataset.valid.names} == {"good", "dent", "scratch"}
     assert len(dataset.test) == 4
     assert "2 anomalies were moved from test to valid" in dataset.remarks[0]

@@ -19,15 +19,15 @@ import train_ae
 import train_detector
 from benchmarks import one_class
 from benchmarks.one_class_report import report, verdict
-from conf.schema.autoencoders import FormConfig
+from conf.schema.autoencoders import MemoryAutoencoderConfig
 from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector
 from detectors.training.loop import score
 from latent_common.errors import UserError
 from latent_common.training_state import TrainingState
 from latent_env.training.loop import follow
-from stages.autoencoder.epoch_reports import look_every
-from stages.autoencoder.memory_autoencoders import epoch_looks, form_training, new_form
+from stages.autoencoder.epoch_reports import report_every
+from stages.autoencoder.memory_autoencoders import epoch_reports, form_training, new_form
 from stages.autoencoder.scoring import ReconstructionScorer
 
 SMALL = ["dataset=digits", "device=cpu", "threads=1", "autoencoder.width=8", "autoencoder.generated=40"]
@@ -109,15 +109,15 @@ def test_a_stopped_form_ends_where_it_would_have_ended(tmp_path: Path) -> None:
     whole, stopped = (make_job(tmp_path / name, *keys) for name in ("whole", "stopped"))
     train_ae.autoencoder_stage(whole)
     config = stopped.config.autoencoder
-    assert isinstance(config, FormConfig)
+    assert isinstance(config, MemoryAutoencoderConfig)
     model = new_form(stopped, config)
     state = TrainingState(model, config.learning_rate, config.steps, stopped.config.seed)
     run = stopped.run("autoencoder", config.name, train_ae.autoencoder_settings(stopped))
-    looks = epoch_looks(stopped, config, run, model)
+    looks = epoch_reports(stopped, config, run, model)
     run.begin()
 
     def stop() -> dict[str, float]:
-        seen = looks.look(state.step)
+        seen = looks.inputs_of(state.step)
         if state.step == 18:
             os.kill(os.getpid(), 2)  # Ctrl-C, which is held back until the step is done
         return seen
@@ -132,9 +132,9 @@ def test_a_stopped_form_ends_where_it_would_have_ended(tmp_path: Path) -> None:
 
 
 def test_looks_are_epochs_but_not_too_many() -> None:
-    assert look_every(images=100, batch_size=32, steps=40) == 4
-    assert look_every(images=100, batch_size=32, steps=2000) == 40
-    assert look_every(images=5300, batch_size=64, steps=2000) == 83
+    assert report_every(images=100, batch_size=32, steps=40) == 4
+    assert report_every(images=100, batch_size=32, steps=2000) == 40
+    assert report_every(images=5300, batch_size=64, steps=2000) == 83
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def trained_auroc(tmp_path: Path, *keys: str) -> float:
     """AUROC on the test split of an autoencoder that is really trained, by its reconstruction error."""
     job = make_job(tmp_path, *keys)
     config = job.config.autoencoder
-    assert isinstance(config, FormConfig)
+    assert isinstance(config, MemoryAutoencoderConfig)
     model = new_form(job, config)
     state = TrainingState(model, config.learning_rate, config.steps, job.config.seed)
     for _ in form_training(job, config, state, model):

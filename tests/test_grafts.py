@@ -16,7 +16,7 @@ import train_detector
 from detectors.latent_transformer import LatentTransformer
 from latent_common.chunks import worlds_at_once
 from latent_common.errors import UserError
-from latent_env.copy_paste import Graft
+from latent_env.copy_paste import CopyPaste
 from latent_env.perturbations import Brush, Perturbation, make_perturbation
 from latent_env.random_streams import Streams
 from latent_env.settings import Settings
@@ -26,10 +26,10 @@ from latent_env.worlds.labelled_anomalies import (
     MIRRORINGS,
     MOST,
     MOST_NUMBERS,
-    Examples,
-    load_examples,
+    LabelledAnomalies,
+    load_labelled_anomalies,
     mirrored,
-    save_examples,
+    save_labelled_anomalies,
 )
 from latent_env.worlds.store import copy_world, load_world
 from latent_env.worlds.world import World
@@ -49,8 +49,8 @@ def grafted_world(whole: bool = False, mirrorings: int = 1) -> World:
     latents = world.latents[:KNOWN] + 5.0 * (torch.ones_like(marks) if whole else marks).float()
     unknown = torch.zeros_like(marks) if whole else marks
     latents = torch.stack([latents + 5.0 * turned * marks for turned in range(mirrorings)])
-    return world.with_examples(
-        Examples.of(latents, unknown.expand(mirrorings, -1, -1, -1, -1), world.latents)
+    return world.with_labelled_anomalies(
+        LabelledAnomalies.of(latents, unknown.expand(mirrorings, -1, -1, -1, -1), world.latents)
     )
 
 
@@ -69,7 +69,7 @@ def pictured_world(whole: bool = False) -> World:
     if whole:
         latents, marks = latents[:1], marks[:KNOWN]
     marks = marks.unflatten(0, latents.shape[:2])
-    return world.with_examples(Examples.of(latents, marks, world.latents, images, masks))
+    return world.with_labelled_anomalies(LabelledAnomalies.of(latents, marks, world.latents, images, masks))
 
 
 def no_streams(count: int) -> Streams:
@@ -78,13 +78,13 @@ def no_streams(count: int) -> Streams:
 
 def acted(world: World, **numbers: float) -> Tensor:
     """The change of the world's fourth latent by a full-strength graft in the middle, but for ``numbers``."""
-    graft = make_perturbation("graft", world, None)
-    return graft(action_of(graft, **numbers), no_streams(1), world.latents[3:4])[0]
+    copy_paste = make_perturbation("copy_paste", world, None)
+    return copy_paste(action_of(copy_paste, **numbers), no_streams(1), world.latents[3:4])[0]
 
 
-def action_of(graft: Perturbation, **numbers: float) -> Tensor:
+def action_of(copy_paste: Perturbation, **numbers: float) -> Tensor:
     """The action ``(1, action_size)`` of a full-strength graft in the middle, but for ``numbers``."""
-    action = torch.zeros(1, graft.action_size)
+    action = torch.zeros(1, copy_paste.action_size)
     chosen = {"row": 0.0, "column": 0.0, "strength": 1.0, "share": 1.0, "example": 0.0, "surroundings": -1.0}
     chosen |= {"mirrored": -1.0} | numbers
     places = {"row": 0, "column": 1, "strength": 3}
@@ -96,14 +96,14 @@ def action_of(graft: Perturbation, **numbers: float) -> Tensor:
 
 def painted(world: World, **numbers: float) -> Transition:
     """What becomes of the world's fourth image by such a graft."""
-    dynamics = Settings(perturbation="graft", horizon=2, reward={"novelty": 1.0}).dynamics(world, 1)
+    dynamics = Settings(perturbation="copy_paste", horizon=2, reward={"novelty": 1.0}).dynamics(world, 1)
     dynamics.reset_tensor(seeds=torch.zeros(1, dtype=torch.int64), sources=torch.tensor([3]))
     return dynamics.imagine(action_of(dynamics.perturbation, **numbers))
 
 
 def test_what_differs_is_found_and_put_where_it_is_told() -> None:
     world = grafted_world()
-    assert world.examples is not None
+    assert world.labelled_anomalies is not None
     rows, columns = world.autoencoder.latent_shape[1:]
     for row, column in ((-1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)):
         length = acted(world, row=row, column=column).norm(dim=0)
@@ -119,8 +119,8 @@ def test_what_differs_is_found_and_put_where_it_is_told() -> None:
 
 def test_with_its_surroundings_a_graft_replaces_what_was_there() -> None:
     world = grafted_world()
-    assert world.examples is not None
-    shown, _, marks = (part[0, 0] for part in world.examples[:3])
+    assert world.labelled_anomalies is not None
+    shown, _, marks = (part[0, 0] for part in world.labelled_anomalies[:3])
     changed = world.latents[3] + acted(world, row=-1.0, column=-1.0, example=-1.0, surroundings=1.0)
     there = torch.stack([changed[:, 0, 0], changed[:, 1, 0]])
     place = marks[0].nonzero()
@@ -129,33 +129,33 @@ def test_with_its_surroundings_a_graft_replaces_what_was_there() -> None:
 
 def test_an_anomaly_of_unknown_place_stays_where_it_is() -> None:
     world = grafted_world(whole=True)
-    assert world.examples is not None
-    assert world.examples.marks.all()
+    assert world.labelled_anomalies is not None
+    assert world.labelled_anomalies.marks.all()
     torch.testing.assert_close(acted(world, row=-1.0), acted(world, row=1.0, column=-0.3))
 
 
 def test_the_share_goes_from_stroke_to_graft() -> None:
     world = grafted_world()
-    graft, brush = Graft(world, None), Brush(world.autoencoder, None)
-    actions = torch.rand(5, graft.action_size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    strokes = brush.strokes(actions[:, : -Graft.OWN], no_streams(5))
+    copy_paste, brush = CopyPaste(world, None), Brush(world.autoencoder, None)
+    actions = torch.rand(5, copy_paste.action_size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    strokes = brush.strokes(actions[:, : -CopyPaste.OWN], no_streams(5))
     actions[:, -4] = -0.5
-    torch.testing.assert_close(graft(actions, no_streams(5), world.latents[:5]), strokes)
+    torch.testing.assert_close(copy_paste(actions, no_streams(5), world.latents[:5]), strokes)
     actions[:, -4] = 0.5
     torch.testing.assert_close(
-        graft(actions, no_streams(5), world.latents[:5]), graft.grafts(actions, world.latents[:5])
+        copy_paste(actions, no_streams(5), world.latents[:5]), copy_paste.copies(actions, world.latents[:5])
     )
-    assert not graft(graft.null_action[None], no_streams(1), world.latents[:1]).any()
+    assert not copy_paste(copy_paste.null_action[None], no_streams(1), world.latents[:1]).any()
 
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 1000))
 def test_every_anomaly_is_drawn_about_as_often(seed: int) -> None:
     world = grafted_world()
-    graft = Graft(world, None)
-    drawn = torch.rand(90, graft.action_size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    copy_paste = CopyPaste(world, None)
+    drawn = torch.rand(90, copy_paste.action_size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     drawn[:, 3], drawn[:, :2] = 1.0, -1.0
-    made = graft.grafts(drawn, world.latents[:1].expand(90, -1, -1, -1))
+    made = copy_paste.copies(drawn, world.latents[:1].expand(90, -1, -1, -1))
     assert made.isfinite().all()
     assert ((made.norm(dim=1) > 1e-6).flatten(1).sum(1) == 2).all()  # two tokens each, wherever
     assert len({tuple(each.flatten().round(decimals=3).tolist()) for each in made}) > KNOWN
@@ -167,7 +167,7 @@ def test_neighbours_are_alike() -> None:
     strengths = torch.rand(20, generator=generator) * 6 - 3
     latents = world.latents[:1] + strengths[:, None, None, None]
     unknown = torch.zeros(1, 20, 1, *latents.shape[2:], dtype=torch.bool)
-    order = Examples.of(latents[None], unknown, world.latents).latents[0].mean((1, 2, 3))
+    order = LabelledAnomalies.of(latents[None], unknown, world.latents).latents[0].mean((1, 2, 3))
     assert torch.equal(order.argsort(), torch.arange(20)) or torch.equal(
         order.argsort(), torch.arange(20).flip(0)
     )
@@ -177,28 +177,28 @@ def test_of_many_anomalies_some_are_kept() -> None:
     world = make_world("spatial")
     latents = world.latents[:1].expand(MOST + 50, -1, -1, -1)
     marks = torch.zeros(1, MOST + 50, 1, *latents.shape[2:], dtype=torch.bool)
-    assert Examples.of(latents[None], marks, world.latents).latents.shape[1] == MOST
+    assert LabelledAnomalies.of(latents[None], marks, world.latents).latents.shape[1] == MOST
     pictures = torch.zeros(30, 3, 512, 512, dtype=torch.uint8)
     none = torch.zeros(30, 1, 512, 512, dtype=torch.bool)
-    kept = Examples.of(latents[None, :30], marks[:, :30], world.latents, pictures, none)
+    kept = LabelledAnomalies.of(latents[None, :30], marks[:, :30], world.latents, pictures, none)
     assert len(kept.images) == len(kept.masks) == kept.latents.shape[1] == MOST_NUMBERS // pictures[0].numel()
     assert kept.masks.all()
 
 
 def test_without_labelled_anomalies_there_are_strokes(spatial_world: World) -> None:
-    with pytest.raises(UserError, match="perturbation=graft needs labelled anomalies"):
-        make_perturbation("graft", spatial_world, None)
+    with pytest.raises(UserError, match="perturbation=copy_paste needs labelled anomalies"):
+        make_perturbation("copy_paste", spatial_world, None)
     assert type(make_perturbation("auto", spatial_world, None)) is Brush
-    assert type(make_perturbation("auto", grafted_world(), None)) is Graft
+    assert type(make_perturbation("auto", grafted_world(), None)) is CopyPaste
 
 
 @pytest.mark.parametrize("turned", range(4))
 def test_a_quarter_of_the_range_is_each_mirroring(turned: int) -> None:
     world = grafted_world(mirrorings=4)
-    assert world.examples is not None
+    assert world.labelled_anomalies is not None
     change = acted(world, mirrored=-0.75 + 0.5 * turned, surroundings=1.0, row=-1.0, column=-1.0)
     found = world.latents[3, :, 0, 0] + change[:, 0, 0]
-    shown, marks = world.examples.latents[turned, 1], world.examples.marks[turned, 1, 0]
+    shown, marks = world.labelled_anomalies.latents[turned, 1], world.labelled_anomalies.marks[turned, 1, 0]
     row, column = marks.nonzero()[0].tolist()
     torch.testing.assert_close(found, shown[:, row, column])
 
@@ -211,7 +211,7 @@ def test_what_is_known_as_a_whole_is_not_mirrored() -> None:
 @pytest.mark.parametrize(("turned", "rows", "columns"), [(0, 0, 0), (1, 0, 1), (2, 1, 0), (3, 1, 1)])
 def test_a_graft_brings_the_pixels_that_are_labelled(turned: int, rows: int, columns: int) -> None:
     world = pictured_world()
-    assert world.examples is not None
+    assert world.labelled_anomalies is not None
     place = {"row": 2.0 * rows - 1, "column": 2.0 * columns - 1, "mirrored": -0.75 + 0.5 * turned}
     there = painted(world, **place, example=-1.0, surroundings=1.0)
     square = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
@@ -222,7 +222,7 @@ def test_a_graft_brings_the_pixels_that_are_labelled(turned: int, rows: int, col
     assert there.mask[square].float().mean() > 0.5
     assert int(there.label[0]) == ANOMALY
     # What is white in the picture is as white here as its neighbours let the decoder draw it.
-    drawn = there.decoded - world.autoencoder.decode(world.examples.latents[turned, :1])
+    drawn = there.decoded - world.autoencoder.decode(world.labelled_anomalies.latents[turned, :1])
     inside = ~grown(~square, 1)
     shown = there.start_image + there.change
     torch.testing.assert_close(shown[inside], (1 + drawn[inside]).clamp(0, 1), atol=2e-3, rtol=0)
@@ -235,20 +235,26 @@ def grown(mask: Tensor, by: int) -> Tensor:
 
 def test_a_whole_picture_takes_the_place_of_another() -> None:
     world = pictured_world(whole=True)
-    assert world.examples is not None
-    place = int(world.examples.masks.flatten(1).all(1).nonzero())
+    assert world.labelled_anomalies is not None
+    place = int(world.labelled_anomalies.masks.flatten(1).all(1).nonzero())
     number = (place + 0.5) / KNOWN * 2 - 1
-    world = world.with_examples(world.examples._replace(marks=torch.ones_like(world.examples.marks)))
+    world = world.with_labelled_anomalies(
+        world.labelled_anomalies._replace(marks=torch.ones_like(world.labelled_anomalies.marks))
+    )
     there = painted(world, example=number, surroundings=1.0, mirrored=0.3)
     start, change = there.start_image, there.start_image + there.change
-    torch.testing.assert_close(change, world.examples.images[place : place + 1] / 255, atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        change, world.labelled_anomalies.images[place : place + 1] / 255, atol=2e-3, rtol=0
+    )
     assert not torch.equal(start, there.image)
 
 
 def test_what_only_its_picture_shows_is_an_anomaly_too() -> None:
     world = pictured_world()
-    assert world.examples is not None
-    nothing = world.with_examples(world.examples._replace(latents=world.examples.normal))
+    assert world.labelled_anomalies is not None
+    nothing = world.with_labelled_anomalies(
+        world.labelled_anomalies._replace(latents=world.labelled_anomalies.normal)
+    )
     there = painted(nothing)  # no latent says that there is a white square
     assert float(there.distance) == 0
     assert int(there.label[0]) == ANOMALY
@@ -260,28 +266,31 @@ def test_what_only_its_picture_shows_is_an_anomaly_too() -> None:
 def test_what_cannot_be_seen_is_no_anomaly() -> None:
     """A dark lesion added to what is black already, and a shadow of a whole one."""
     world = pictured_world()
-    assert world.examples is not None
-    black = world.examples._replace(images=torch.zeros_like(world.examples.images))
+    assert world.labelled_anomalies is not None
+    black = world.labelled_anomalies._replace(images=torch.zeros_like(world.labelled_anomalies.images))
     dark = World.build(world.autoencoder, world.detector, torch.zeros_like(world.images), world.device)
-    dark = dark.with_examples(black._replace(latents=black.normal))
+    dark = dark.with_labelled_anomalies(black._replace(latents=black.normal))
     there = painted(dark)
     assert there.change.abs().max() < 1e-4
     assert not there.mask.any()
     assert int(there.label[0]) != ANOMALY
     faint = painted(
-        world.with_examples(world.examples._replace(latents=world.examples.normal)), strength=-0.5
+        world.with_labelled_anomalies(
+            world.labelled_anomalies._replace(latents=world.labelled_anomalies.normal)
+        ),
+        strength=-0.5,
     )
-    assert float(faint.painting.genuine.max()) < 0.5  # type: ignore[union-attr]
+    assert float(faint.edit.genuine.max()) < 0.5  # type: ignore[union-attr]
 
 
 def test_the_next_step_goes_on_with_what_was_painted() -> None:
     world = pictured_world()
-    dynamics = Settings(perturbation="graft", horizon=2, reward={"novelty": 1.0}).dynamics(world, 2)
+    dynamics = Settings(perturbation="copy_paste", horizon=2, reward={"novelty": 1.0}).dynamics(world, 2)
     dynamics.reset_tensor(seeds=torch.arange(2))
-    graft = dynamics.perturbation
-    actions = action_of(graft, row=-1.0, column=-1.0).expand(2, -1)
+    copy_paste = dynamics.perturbation
+    actions = action_of(copy_paste, row=-1.0, column=-1.0).expand(2, -1)
     first = dynamics.step_tensor(actions).transition
-    still = graft.null_action.expand(2, -1).clone()
+    still = copy_paste.null_action.expand(2, -1).clone()
     second = dynamics.step_tensor(still).transition
     torch.testing.assert_close(second.image, first.image)
     fresh = torch.tensor([True, False])
@@ -293,7 +302,7 @@ def test_the_next_step_goes_on_with_what_was_painted() -> None:
 
 def test_many_worlds_see_what_each_would_alone() -> None:
     world = pictured_world()
-    settings = Settings(perturbation="graft", horizon=1, reward={"boundary": 1.0})
+    settings = Settings(perturbation="copy_paste", horizon=1, reward={"boundary": 1.0})
     many = settings.dynamics(world, 150)  # more than are worked out at a time
     assert worlds_at_once(64, torch.device("cpu")) < many.num_worlds
     many.reset_tensor(seeds=torch.arange(150))
@@ -311,7 +320,7 @@ def test_many_worlds_see_what_each_would_alone() -> None:
 
 def test_a_gradient_reaches_the_action_through_what_is_painted() -> None:
     world = pictured_world()
-    dynamics = Settings(perturbation="graft", horizon=2, reward={"boundary": 1.0}).dynamics(world, 2)
+    dynamics = Settings(perturbation="copy_paste", horizon=2, reward={"boundary": 1.0}).dynamics(world, 2)
     dynamics.reset_tensor(seeds=torch.arange(2))
     dynamics.step_tensor(action_of(dynamics.perturbation).expand(2, -1))
     actions = action_of(dynamics.perturbation, strength=0.2, share=0.2).repeat(2, 1).requires_grad_()
@@ -324,31 +333,33 @@ def test_a_gradient_reaches_the_action_through_what_is_painted() -> None:
 def test_detectors_of_latents_need_no_pictures() -> None:
     world = pictured_world()
     blind = LatentTransformer(world.autoencoder.latent_shape, 4, 16, 1, 2)
-    graft = Graft(world.with_detector(blind), None)
-    assert graft.pictures is None
+    copy_paste = CopyPaste(world.with_detector(blind), None)
+    assert copy_paste.pictures is None
     before = still(world, Shell(1.0, 4.0), torch.zeros(1, dtype=torch.int64))
-    assert graft.paint(graft.null_action[None], before) is None
+    assert copy_paste.edit_image(copy_paste.null_action[None], before) is None
 
 
 @pytest.mark.parametrize("make", [grafted_world, pictured_world])
 def test_they_are_written_and_read_back(tmp_path: Path, make: Callable[[], World]) -> None:
-    examples = make().examples
-    assert examples is not None
-    assert load_examples(tmp_path) is None
-    save_examples(tmp_path, examples)
-    found = load_examples(tmp_path)
+    labelled_anomalies = make().labelled_anomalies
+    assert labelled_anomalies is not None
+    assert load_labelled_anomalies(tmp_path) is None
+    save_labelled_anomalies(tmp_path, labelled_anomalies)
+    found = load_labelled_anomalies(tmp_path)
     assert found is not None
     for name in ("marks", "images", "masks"):
-        assert torch.equal(getattr(found, name), getattr(examples, name))
-    torch.testing.assert_close(found.latents, examples.latents, atol=0.01, rtol=0.01)
+        assert torch.equal(getattr(found, name), getattr(labelled_anomalies, name))
+    torch.testing.assert_close(found.latents, labelled_anomalies.latents, atol=0.01, rtol=0.01)
     for broken in (
-        examples._replace(marks=examples.marks[:, :1]),
-        examples._replace(images=examples.images.new_zeros(1, 1, 8, 8)),
-        examples._replace(**{name: getattr(examples, name)[0] for name in ("latents", "normal", "marks")}),
+        labelled_anomalies._replace(marks=labelled_anomalies.marks[:, :1]),
+        labelled_anomalies._replace(images=labelled_anomalies.images.new_zeros(1, 1, 8, 8)),
+        labelled_anomalies._replace(
+            **{name: getattr(labelled_anomalies, name)[0] for name in ("latents", "normal", "marks")}
+        ),
     ):
-        save_examples(tmp_path, broken)
+        save_labelled_anomalies(tmp_path, broken)
         with pytest.raises(UserError, match="holds no labelled anomalies"):
-            load_examples(tmp_path)
+            load_labelled_anomalies(tmp_path)
 
 
 def test_a_trained_world_brings_its_labelled_anomalies(tmp_path: Path, run_here: RunHere) -> None:
@@ -360,7 +371,7 @@ def test_a_trained_world_brings_its_labelled_anomalies(tmp_path: Path, run_here:
         "detector.steps=5",
         "detector.width=16",
     ]
-    small = ["detector.depth=1", "detector.heads=2", "device=cpu", "threads=1", "detector.rivals=[]"]
+    small = ["detector.depth=1", "detector.heads=2", "device=cpu", "threads=1", "detector.baselines=[]"]
     code, _, said = run_here(train_detector.main, "train_detector", *keys, *small, cwd=tmp_path)
     assert code == 0, said
     (folder,) = (tmp_path / "runs/phantom/detector").iterdir()
@@ -370,14 +381,16 @@ def test_a_trained_world_brings_its_labelled_anomalies(tmp_path: Path, run_here:
     _, _, _, _, info = env.step(env.action_space.sample())
     assert "distance" in info
     world = load_world(str(folder), torch.device("cpu"))
-    assert world.examples is not None
-    assert env.action_space.shape[0] == Graft(world, None).action_size
+    assert world.labelled_anomalies is not None
+    assert env.action_space.shape[0] == CopyPaste(world, None).action_size
     copy_world(folder, tmp_path / "copied")
-    again = load_world(str(tmp_path / "copied"), torch.device("cpu")).examples
+    again = load_world(str(tmp_path / "copied"), torch.device("cpu")).labelled_anomalies
     assert again is not None
-    assert torch.equal(again.latents, world.examples.latents)
+    assert torch.equal(again.latents, world.labelled_anomalies.latents)
     assert len(again.latents) == len(MIRRORINGS)
     assert again.images.shape[2:] == (32, 32)
-    save_examples(folder, again._replace(latents=again.latents[:, :, :1], normal=again.normal[:, :, :1]))
+    save_labelled_anomalies(
+        folder, again._replace(latents=again.latents[:, :, :1], normal=again.normal[:, :, :1])
+    )
     with pytest.raises(UserError, match="is of another world"):
         load_world(str(folder), torch.device("cpu"))

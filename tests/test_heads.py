@@ -18,7 +18,7 @@ from detectors.last_layer import (
     DAMPING,
     FINEST,
     STEP,
-    HeadTrial,
+    LastLayerLearner,
     Reading,
     at_places,
     is_headed,
@@ -27,7 +27,7 @@ from detectors.last_layer import (
 )
 from detectors.latent_transformer import LatentTransformer
 from detectors.synthetic.image_synthesis import ImageSynthesis
-from detectors.training.batches import Diet
+from detectors.training.batches import BatchSampler
 from detectors.training.loop import train_detector
 from detectors.transformer import TransformerDetector
 from latent_common.training_state import TrainingState
@@ -85,13 +85,13 @@ class Scene:
     """A detector, its head before a trial, and the images of it."""
 
     detector: Any
-    trial: HeadTrial
+    reference_set: LastLayerLearner
     seen: tuple[Tensor, ...]
     labels: Tensor
 
     def copies(self, count: int, seed: int, far: float = 0.1) -> Tensor:
-        noise = torch.randn(count, len(self.trial.start), generator=seeded(seed), dtype=torch.double)
-        return self.trial.start + far * noise
+        noise = torch.randn(count, len(self.reference_set.start), generator=seeded(seed), dtype=torch.double)
+        return self.reference_set.start + far * noise
 
     def samples(self, kind: str, count: int, seed: int) -> tuple[Reading, Tensor]:
         """Readings of other images, and masks: of none, of some and of all places."""
@@ -106,7 +106,7 @@ def scene(kind: str) -> Scene:
     detector: Any = of_images() if kind == "image" else of_latents()
     seen, labels = drawn(kind, IMAGES, 5), torch.tensor([0, 1] * (IMAGES // 2))
     seen[0][labels == 1] += 0.5
-    return Scene(detector, HeadTrial(detector, detector.reading(*seen), labels), seen, labels)
+    return Scene(detector, LastLayerLearner(detector, detector.reading(*seen), labels), seen, labels)
 
 
 # --- what the last layer reads, and what it says ---
@@ -137,9 +137,11 @@ def test_of_fine_maps_evenly_spaced_places_are_looked_at(kind: str, side: int) -
     found = rows @ torch.cat([weight.flatten(), bias.reshape(1)]) + at_places(reading.offset)
     expected = forward(detector, seen)[:, 0, ::apart, ::apart].flatten(1)
     torch.testing.assert_close(found, expected)
-    trial = HeadTrial(detector, reading, torch.tensor([0, 1]))
-    assert trial.top == detector.top(rows.shape[1])
-    torch.testing.assert_close(trial.scores(trial.start[None])[0], found.topk(trial.top).values.mean(1))
+    reference_set = LastLayerLearner(detector, reading, torch.tensor([0, 1]))
+    assert reference_set.top == detector.top(rows.shape[1])
+    torch.testing.assert_close(
+        reference_set.scores(reference_set.start[None])[0], found.topk(reference_set.top).values.mean(1)
+    )
 
 
 @KINDS
@@ -147,7 +149,7 @@ def test_the_trial_scores_as_the_detector_does(kind: str) -> None:
     here = scene(kind)
     maps = forward(here.detector, here.seen).flatten(1)
     expected = maps.topk(here.detector.top(maps.shape[1]), dim=1).values.mean(1)
-    torch.testing.assert_close(here.trial.scores(here.trial.start[None])[0], expected)
+    torch.testing.assert_close(here.reference_set.scores(here.reference_set.start[None])[0], expected)
 
 
 def test_which_detectors_have_a_head() -> None:
@@ -164,8 +166,8 @@ def test_which_detectors_have_a_head() -> None:
 def test_the_slope_is_the_gradient_of_the_loss(kind: str, seed: int, far: float) -> None:
     here = scene(kind)
     copies = here.copies(3, seed, far).requires_grad_()
-    (expected,) = torch.autograd.grad(here.trial.loss(copies).sum(), copies)
-    torch.testing.assert_close(here.trial.slope(copies.detach()), expected)
+    (expected,) = torch.autograd.grad(here.reference_set.loss(copies).sum(), copies)
+    torch.testing.assert_close(here.reference_set.slope(copies.detach()), expected)
 
 
 def balanced_entropy(logits: Tensor, masks: Tensor) -> Tensor:
@@ -184,13 +186,13 @@ def test_a_lesson_is_the_gradient_of_the_samples_cross_entropy(kind: str, seed: 
     here = scene(kind)
     copies = here.copies(4, seed, far).requires_grad_()
     reading, masks = here.samples(kind, 4, seed)
-    side = here.trial.side
+    side = here.reference_set.side
     maps = []
     for own, features, offset in zip(copies, reading.features, reading.offset, strict=True):
         weight = own[:-1].view(1, -1, side, side)
         maps.append(functional.conv2d(features, weight, own[-1:], padding=side // 2) + offset)
     (expected,) = torch.autograd.grad(balanced_entropy(torch.stack(maps), masks), copies)
-    torch.testing.assert_close(here.trial.lessons(reading, masks, copies.detach()), expected)
+    torch.testing.assert_close(here.reference_set.lessons(reading, masks, copies.detach()), expected)
 
 
 # --- steps ---
@@ -201,10 +203,10 @@ def test_a_lesson_is_the_gradient_of_the_samples_cross_entropy(kind: str, seed: 
 def test_every_step_is_equally_long(kind: str, seed: int, scale: float) -> None:
     here = scene(kind)
     reading, masks = here.samples(kind, 3, seed)
-    lessons = here.trial.lessons(reading, masks, here.copies(3, seed))
-    steps = here.trial.step(lessons)
-    torch.testing.assert_close(here.trial.step(scale * lessons), steps)
-    rows = patches(here.detector.reading(*here.seen).features, here.trial.side).flatten(0, 1)
+    lessons = here.reference_set.lessons(reading, masks, here.copies(3, seed))
+    steps = here.reference_set.step(lessons)
+    torch.testing.assert_close(here.reference_set.step(scale * lessons), steps)
+    rows = patches(here.detector.reading(*here.seen).features, here.reference_set.side).flatten(0, 1)
     change = (steps @ rows.T).square().mean(1)
     damping = DAMPING * rows.square().mean() * steps.square().sum(1)
     torch.testing.assert_close((change + damping).sqrt(), torch.full_like(change, STEP))
@@ -213,9 +215,9 @@ def test_every_step_is_equally_long(kind: str, seed: int, scale: float) -> None:
 
 @KINDS
 def test_where_nothing_is_to_be_learned_there_is_no_step(kind: str) -> None:
-    trial = scene(kind).trial
-    assert not trial.step(torch.zeros(2, len(trial.start), dtype=torch.double)).any()
-    assert not trial.alignment(torch.zeros(2, len(trial.start), dtype=torch.double)).any()
+    reference_set = scene(kind).reference_set
+    assert not reference_set.step(torch.zeros(2, len(reference_set.start), dtype=torch.double)).any()
+    assert not reference_set.alignment(torch.zeros(2, len(reference_set.start), dtype=torch.double)).any()
 
 
 @settings(max_examples=20)
@@ -223,29 +225,32 @@ def test_where_nothing_is_to_be_learned_there_is_no_step(kind: str) -> None:
 def test_the_loss_falls_against_the_slope(kind: str, seed: int) -> None:
     here = scene(kind)
     copies = here.copies(3, seed, 0.05)
-    slope = here.trial.slope(copies)
-    before, after = here.trial.loss(copies), here.trial.loss(copies + here.trial.step(slope))
+    slope = here.reference_set.slope(copies)
+    before, after = (
+        here.reference_set.loss(copies),
+        here.reference_set.loss(copies + here.reference_set.step(slope)),
+    )
     assert (after < before).all()
-    assert (here.trial.loss(copies - here.trial.step(slope)) > before).all()
+    assert (here.reference_set.loss(copies - here.reference_set.step(slope)) > before).all()
 
 
 @settings(max_examples=20)
 @given(kind=kinds, seed=SEEDS)
 def test_no_step_gains_more_than_the_best(kind: str, seed: int) -> None:
     here = scene(kind)
-    trial = here.trial
-    slope = trial.slope(trial.start[None])[0]
+    reference_set = here.reference_set
+    slope = reference_set.slope(reference_set.start[None])[0]
     lessons = torch.randn(20, len(slope), generator=seeded(seed), dtype=torch.double)
-    gains = -trial.step(lessons) @ slope  # to first order
-    assert gains.abs().max() <= trial.best * (1 + 1e-9)
-    torch.testing.assert_close(trial.alignment(lessons), gains / trial.best)
+    gains = -reference_set.step(lessons) @ slope  # to first order
+    assert gains.abs().max() <= reference_set.best * (1 + 1e-9)
+    torch.testing.assert_close(reference_set.alignment(lessons), gains / reference_set.best)
     both = torch.stack([slope, -3 * slope])
-    torch.testing.assert_close(trial.alignment(both), torch.tensor([1.0, -1.0], dtype=torch.double))
+    torch.testing.assert_close(reference_set.alignment(both), torch.tensor([1.0, -1.0], dtype=torch.double))
     # And what is called first order here is what a very short step gains.
     little = 1e-4
-    moved = trial.start + little * trial.step(lessons)
-    found = (trial.loss(trial.start[None]) - trial.loss(moved)) / little
-    torch.testing.assert_close(found, gains, rtol=1e-2, atol=1e-4 * float(trial.best))
+    moved = reference_set.start + little * reference_set.step(lessons)
+    found = (reference_set.loss(reference_set.start[None]) - reference_set.loss(moved)) / little
+    torch.testing.assert_close(found, gains, rtol=1e-2, atol=1e-4 * float(reference_set.best))
 
 
 # --- what learning is worth ---
@@ -261,8 +266,8 @@ def taught() -> tuple[Any, Tensor]:
         detector = TransformerDetector(1, 16, width=16, depth=1, heads=2)
     detector.calibrate(images.float() / 255, images.float() / 255)
     state = TrainingState(detector, 3e-3, 40, 0)
-    diet = Diet(images, ImageSynthesis({"perlin": 1.0}))
-    for _ in train_detector(state, detector, diet, lambda batch: (batch.images, batch.images), 16):
+    sampler = BatchSampler(images, ImageSynthesis({"perlin": 1.0}))
+    for _ in train_detector(state, detector, sampler, lambda batch: (batch.images, batch.images), 16):
         pass
     return detector.double().eval().requires_grad_(False), images.double() / 255
 
@@ -281,15 +286,19 @@ def test_what_equals_an_anomaly_of_the_trial_is_worth_learning_but_not_for_ever(
     spoilt, masks = broken(images[:8])
     inputs = torch.cat([images[16:24], spoilt])
     labels = torch.tensor([0] * 8 + [1] * 8)
-    trial = HeadTrial(detector, detector.reading(inputs, inputs), labels)
+    reference_set = LastLayerLearner(detector, detector.reading(inputs, inputs), labels)
     reading = detector.reading(spoilt, spoilt)
-    copies, gains = trial.start.expand(8, -1), []
+    copies, gains = reference_set.start.expand(8, -1), []
     for _ in range(12):
-        moved = copies + trial.step(trial.lessons(reading, masks, copies))
-        gains.append((trial.loss(copies) - trial.loss(moved)) / trial.best)
+        moved = copies + reference_set.step(reference_set.lessons(reading, masks, copies))
+        gains.append((reference_set.loss(copies) - reference_set.loss(moved)) / reference_set.best)
         copies = moved
     assert 0 < gains[0].min() < gains[0].max() < 1
     assert gains[-1].mean() < gains[0].mean() / 2
     # What calls the anomaly normal does harm.
-    wrong = trial.step(trial.lessons(reading, torch.zeros_like(masks), trial.start.expand(8, -1)))
-    assert (trial.loss(trial.start + wrong) > trial.loss(trial.start[None])).all()
+    wrong = reference_set.step(
+        reference_set.lessons(reading, torch.zeros_like(masks), reference_set.start.expand(8, -1))
+    )
+    assert (
+        reference_set.loss(reference_set.start + wrong) > reference_set.loss(reference_set.start[None])
+    ).all()

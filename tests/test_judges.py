@@ -14,7 +14,7 @@ import torch
 from conftest import RunHere, make_world
 from jobs import SMALL_PHANTOM, make_job
 from safetensors.torch import load_file
-from test_usefulness import judge, world
+from test_usefulness import member, world
 from torch import Tensor, nn
 
 import stages.augmentation.reward_ensemble as judging
@@ -26,28 +26,28 @@ from conf.schema.agents import AgentConfig, MixupConfig, UntrainedConfig
 from conf.schema.runs import AgentRun
 from detectors.base import Detector
 from latent_common.errors import UserError
-from latent_env.training.feature_cache import Eyes
+from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
-from latent_env.worlds.reward_ensemble import SHARED, load_judges, save_judges, share_memory
+from latent_env.worlds.reward_ensemble import SHARED, load_reward_ensemble, save_reward_ensemble, share_memory
 from latent_env.worlds.store import load_world
-from latent_env.worlds.world import World, load_trial
+from latent_env.worlds.world import World, load_reference_set
 from stages.augmentation.agent_factory import make_dynamics
-from stages.augmentation.reward_ensemble import check_judges, judged, varied_job
+from stages.augmentation.reward_ensemble import check_reward_ensemble, judged, varied_job
 from stages.context import Job
 from stages.detector.stage import detector_stage, save_world
-from stages.detector.training import learn_alone
+from stages.detector.training import train_single_detector
 
 KINDS = ["image", "latent"]
 CPU = torch.device("cpu")
 
 
-def words(judges: Sequence[Any], seen: tuple[Tensor, ...]) -> list[Tensor]:
+def words(reward_ensemble: Sequence[Any], seen: tuple[Tensor, ...]) -> list[Tensor]:
     """Scores of every judge."""
-    return [each(*seen).score for each in judges]
+    return [each(*seen).score for each in reward_ensemble]
 
 
 def seen(of: World) -> tuple[Tensor, ...]:
-    return of.look(torch.rand(5, 1, 32, 32, generator=torch.Generator().manual_seed(0)))
+    return of.inputs_of(torch.rand(5, 1, 32, 32, generator=torch.Generator().manual_seed(0)))
 
 
 def weights(detector: Detector) -> list[Tensor]:
@@ -66,15 +66,19 @@ def alike(a: Detector, b: Detector) -> bool:
 @pytest.mark.parametrize("with_unseen", [True, False])
 def test_judges_say_the_same_after_a_round_trip(kind: str, with_unseen: bool, tmp_path: Path) -> None:
     of = world(kind)
-    save_judges(tmp_path, of.judges, of.unseen if with_unseen else None)
-    judges, unseen = load_judges(tmp_path, of.detector)
-    assert len(judges) == len(of.judges)
-    for ours, theirs in zip(words(judges, seen(of)), words(of.judges, seen(of)), strict=True):
+    save_reward_ensemble(tmp_path, of.reward_ensemble, of.held_out_detector if with_unseen else None)
+    reward_ensemble, held_out_detector = load_reward_ensemble(tmp_path, of.detector)
+    assert len(reward_ensemble) == len(of.reward_ensemble)
+    for ours, theirs in zip(
+        words(reward_ensemble, seen(of)), words(of.reward_ensemble, seen(of)), strict=True
+    ):
         assert torch.equal(ours, theirs)
-    assert (unseen is not None) == with_unseen
-    if unseen is not None:
-        assert torch.equal(words([unseen], seen(of))[0], words([of.unseen], seen(of))[0])
-    for each in judges:
+    assert (held_out_detector is not None) == with_unseen
+    if held_out_detector is not None:
+        assert torch.equal(
+            words([held_out_detector], seen(of))[0], words([of.held_out_detector], seen(of))[0]
+        )
+    for each in reward_ensemble:
         assert isinstance(each, nn.Module)
         assert not each.training
         assert not any(parameter.requires_grad for parameter in each.parameters())
@@ -82,19 +86,19 @@ def test_judges_say_the_same_after_a_round_trip(kind: str, with_unseen: bool, tm
 
 def test_judges_of_latents_share_the_detectors_memory(tmp_path: Path) -> None:
     of = world("latent")
-    save_judges(tmp_path, of.judges, of.unseen)
+    save_reward_ensemble(tmp_path, of.reward_ensemble, of.held_out_detector)
     detector: Any = of.detector
-    judges, unseen = load_judges(tmp_path, detector)
-    everyone: list[Any] = [*judges, unseen]
+    reward_ensemble, held_out_detector = load_reward_ensemble(tmp_path, detector)
+    everyone: list[Any] = [*reward_ensemble, held_out_detector]
     assert all(each.memory is detector.memory for each in everyone)
-    names = load_file(tmp_path / "judges.safetensors").keys()
+    names = load_file(tmp_path / "reward_ensemble.safetensors").keys()
     assert names
     assert not any(name.partition(".")[2].startswith(SHARED) for name in names)
 
 
 def test_only_latent_judges_share_a_memory() -> None:
     of = make_world("spatial")
-    image, latent, other = judge(of, "image", 0), judge(of, "latent", 0), judge(of, "latent", 1)
+    image, latent, other = member(of, "image", 0), member(of, "latent", 0), member(of, "latent", 1)
     kept: Any = latent.memory
     share_memory(latent, image)
     assert latent.memory is kept
@@ -105,22 +109,22 @@ def test_only_latent_judges_share_a_memory() -> None:
 
 
 def test_a_folder_without_judges_has_none(tmp_path: Path) -> None:
-    assert load_judges(tmp_path, world("image").detector) == ([], None)
+    assert load_reward_ensemble(tmp_path, world("image").detector) == ([], None)
 
 
 def test_damaged_judges_are_refused(tmp_path: Path) -> None:
     of = world("image")
-    save_judges(tmp_path, of.judges, of.unseen)
-    text = (tmp_path / "judges.json").read_text()
+    save_reward_ensemble(tmp_path, of.reward_ensemble, of.held_out_detector)
+    text = (tmp_path / "reward_ensemble.json").read_text()
     for old, new in (
         ('"width": 16', '"width": 32'),
         ('"members"', '"dismembered"'),
         ("transformer", "oracle"),
     ):
         assert old in text
-        (tmp_path / "judges.json").write_text(text.replace(old, new))
+        (tmp_path / "reward_ensemble.json").write_text(text.replace(old, new))
         with pytest.raises(UserError, match=r"judges\.json describes no judges"):
-            load_judges(tmp_path, of.detector)
+            load_reward_ensemble(tmp_path, of.detector)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -128,21 +132,23 @@ def test_a_stored_world_has_its_judges_and_its_trial(kind: str, tmp_path: Path) 
     of = world(kind)
     save_world(tmp_path, of)
     stored = load_world(str(tmp_path), CPU)
-    assert len(stored.judges) == len(of.judges)
-    assert stored.unseen is not None
-    assert of.trial is not None
-    assert stored.trial is not None
-    assert torch.equal(stored.trial.labels, of.trial.labels)
-    torch.testing.assert_close(stored.trial.inputs.float(), of.trial.inputs.float(), atol=1e-2, rtol=1e-2)
-    assert stored.trial.marks is not None
-    assert of.trial.marks is not None
-    assert torch.equal(stored.trial.marks, of.trial.marks)
+    assert len(stored.reward_ensemble) == len(of.reward_ensemble)
+    assert stored.held_out_detector is not None
+    assert of.reference_set is not None
+    assert stored.reference_set is not None
+    assert torch.equal(stored.reference_set.labels, of.reference_set.labels)
+    torch.testing.assert_close(
+        stored.reference_set.inputs.float(), of.reference_set.inputs.float(), atol=1e-2, rtol=1e-2
+    )
+    assert stored.reference_set.marks is not None
+    assert of.reference_set.marks is not None
+    assert torch.equal(stored.reference_set.marks, of.reference_set.marks)
     env = gym.make("LatentAug-v0", artifacts=str(tmp_path), reward={"boundary": 1.0})
     env.reset(seed=0)
     _, reward, _, _, info = env.step(np.ones(env.action_space.shape or (), np.float32))
     transition = env.unwrapped.dynamics.last  # type: ignore[attr-defined]
     said = torch.stack(
-        [4 * p * (1 - p) for p in (s.sigmoid() for s in words(of.judges, transition._seen[:2]))]
+        [4 * p * (1 - p) for p in (s.sigmoid() for s in words(of.reward_ensemble, transition._seen[:2]))]
     )
     assert float(reward) == pytest.approx(float(said.mean() - said.std(correction=0)), abs=1e-4)
     assert info["reward_terms"]["boundary"] == pytest.approx(float(reward))
@@ -150,22 +156,22 @@ def test_a_stored_world_has_its_judges_and_its_trial(kind: str, tmp_path: Path) 
 
 def test_a_trial_of_another_world_is_refused(tmp_path: Path) -> None:
     of, other = world("image"), world("latent")
-    assert of.trial is not None
-    assert of.trial.marks is not None
-    coarse = of.trial._replace(marks=of.trial.marks[:, :, ::2])
-    for trial in (other.trial, coarse):
-        save_world(tmp_path, of.with_trial(trial))
+    assert of.reference_set is not None
+    assert of.reference_set.marks is not None
+    coarse = of.reference_set._replace(marks=of.reference_set.marks[:, :, ::2])
+    for reference_set in (other.reference_set, coarse):
+        save_world(tmp_path, of.with_reference_set(reference_set))
         with pytest.raises(UserError, match=r"trial\.safetensors is of another world"):
             load_world(str(tmp_path), CPU)
 
 
 def test_a_trial_without_masks_is_one_all_the_same(tmp_path: Path) -> None:
     of = world("image")
-    assert of.trial is not None
-    save_world(tmp_path, of.with_trial(of.trial._replace(marks=None)))
+    assert of.reference_set is not None
+    save_world(tmp_path, of.with_reference_set(of.reference_set._replace(marks=None)))
     stored = load_world(str(tmp_path), CPU)
-    assert stored.trial is not None
-    assert stored.trial.marks is None
+    assert stored.reference_set is not None
+    assert stored.reference_set.marks is None
     env = gym.make("LatentAug-v0", artifacts=str(tmp_path), reward={"matching": 1.0})
     env.reset(seed=0)
     assert np.isfinite(env.step(env.action_space.sample())[1])
@@ -173,7 +179,7 @@ def test_a_trial_without_masks_is_one_all_the_same(tmp_path: Path) -> None:
 
 # --- how a command trains them ---
 
-SMALL_JUDGES = ["judges.count=2", "judges.width=8", "judges.effort=0.5"]
+SMALL_JUDGES = ["reward_ensemble.count=2", "reward_ensemble.width=8", "reward_ensemble.effort=0.5"]
 
 
 class Made:
@@ -181,7 +187,7 @@ class Made:
 
     def __init__(self, folder: Path, *overrides: str) -> None:
         self.job: Job[AgentRun] = make_job(folder, *SMALL_PHANTOM, *SMALL_JUDGES, *overrides)
-        self.world, _, self.eyes = detector_stage(self.job)
+        self.world, _, self.features = detector_stage(self.job)
         batch = make_dynamics(self.job, self.world)
         self.pool = collect(batch, RandomAgent(batch, 0), 32, 0)
 
@@ -193,7 +199,7 @@ class Made:
     def judged(
         self, name: str, pool: Augmented | None = None, number: int = 1, job: Job[AgentRun] | None = None
     ) -> World:
-        return judged(job or self.job, self.run(name), self.world, self.eyes, pool, number)
+        return judged(job or self.job, self.run(name), self.world, self.features, pool, number)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -203,15 +209,15 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def test_judges_are_small_and_differ(made: Made) -> None:
     found = made.judged("differ")
-    assert len(found.judges) == 2
-    assert found.unseen is not None
-    everyone: list[Any] = [*found.judges, found.unseen]
+    assert len(found.reward_ensemble) == 2
+    assert found.held_out_detector is not None
+    everyone: list[Any] = [*found.reward_ensemble, found.held_out_detector]
     assert all((each.width, each.depth) == (8, 1) for each in everyone)
     assert not any(alike(a, b) for i, a in enumerate(everyone) for b in everyone[:i])
-    assert found.trial is not None
+    assert found.reference_set is not None
     assert found.detector is made.world.detector
     folder = made.run("differ").path / "round_1"
-    assert (folder / "judges.json").is_file()
+    assert (folder / "reward_ensemble.json").is_file()
     assert not list(folder.glob("judge_*"))
 
 
@@ -219,7 +225,9 @@ def test_the_same_command_uses_the_judges_it_has(made: Made, monkeypatch: pytest
     first = made.judged("again")
     monkeypatch.setattr(judging, "learn_alone", forbidden)
     again = made.judged("again")
-    scores = [words([*found.judges, found.unseen], seen(made.world)) for found in (first, again)]
+    scores = [
+        words([*found.reward_ensemble, found.held_out_detector], seen(made.world)) for found in (first, again)
+    ]
     for ours, theirs in zip(*scores, strict=True):
         assert torch.equal(ours, theirs)
 
@@ -231,12 +239,12 @@ def forbidden(*_: object) -> None:
 def test_judges_of_the_second_round_know_what_agents_made(made: Made) -> None:
     first = made.judged("rounds")
     without, second = made.judged("rounds", None, 2), made.judged("more", made.pool, 2)
-    for a, b, c in zip(first.judges, without.judges, second.judges, strict=True):
+    for a, b, c in zip(first.reward_ensemble, without.reward_ensemble, second.reward_ensemble, strict=True):
         assert not alike(a, b)  # other random numbers
         assert not alike(b, c)  # the same ones, and other samples
     # A pool without a single sample teaches nothing.
     nothing = Augmented(*(part[:0] for part in vars(made.pool).values()))
-    assert alike(made.judged("empty", nothing, 2).judges[0], without.judges[0])
+    assert alike(made.judged("empty", nothing, 2).reward_ensemble[0], without.reward_ensemble[0])
 
 
 @pytest.mark.parametrize("stop_at", [1, 3])
@@ -246,11 +254,18 @@ def test_a_stop_between_judges_goes_on_where_it_was(
     whole = made.judged("whole")
     labels: list[str] = []
 
-    def until(job: Job[AgentRun], run: Run, autoencoder: Any, eyes: Eyes, label: str, portions: Any) -> Any:
+    def until(
+        job: Job[AgentRun],
+        run: Run,
+        autoencoder: Any,
+        features: FeatureCache,
+        label: str,
+        sample_sources: Any,
+    ) -> Any:
         if len(labels) == stop_at:
             raise KeyboardInterrupt
         labels.append(label)
-        return learn_alone(job, run, autoencoder, eyes, label, portions)
+        return train_single_detector(job, run, autoencoder, features, label, sample_sources)
 
     name = f"stopped {stop_at}"
     monkeypatch.setattr(judging, "learn_alone", until)
@@ -261,22 +276,28 @@ def test_a_stop_between_judges_goes_on_where_it_was(
         monkeypatch.setattr(judging, "save_judges", interrupted_save)
         with pytest.raises(KeyboardInterrupt):
             made.judged(name)
-        monkeypatch.setattr(judging, "save_judges", save_judges)
+        monkeypatch.setattr(judging, "save_judges", save_reward_ensemble)
     first, labels[:] = list(labels), []
     stop_at = 9
     found = made.judged(name)
     assert sorted(first + labels) == [f"judge {each}, round 1" for each in (1, 2, 3)]
-    pairs = zip([*found.judges, found.unseen], [*whole.judges, whole.unseen], strict=True)
+    pairs = zip(
+        [*found.reward_ensemble, found.held_out_detector],
+        [*whole.reward_ensemble, whole.held_out_detector],
+        strict=True,
+    )
     for ours, theirs in pairs:
         assert ours is not None
         assert theirs is not None
         assert torch.equal(ours(*seen(made.world)).score, theirs(*seen(made.world)).score)
 
 
-def interrupted_save(folder: Path, judges: Sequence[Detector], unseen: Detector | None) -> None:
-    if len(judges) > 1:
+def interrupted_save(
+    folder: Path, reward_ensemble: Sequence[Detector], held_out_detector: Detector | None
+) -> None:
+    if len(reward_ensemble) > 1:
         raise KeyboardInterrupt
-    save_judges(folder, judges, unseen)
+    save_reward_ensemble(folder, reward_ensemble, held_out_detector)
 
 
 HEEDLESS: list[AgentConfig] = [
@@ -291,12 +312,12 @@ HEEDLESS: list[AgentConfig] = [
 def test_agents_that_dont_heed_detectors_get_none(agent: AgentConfig, made: Made) -> None:
     found = made.judged(agent.name, job=varied_job(made.job, agent=agent))
     assert found is made.world
-    assert not found.judges
+    assert not found.reward_ensemble
     assert not (made.run(agent.name).path / "round_1").exists()
 
 
 def test_no_judges_are_asked_for(made: Made) -> None:
-    job = varied_job(made.job, judges=replace(made.job.config.judges, count=0))
+    job = varied_job(made.job, reward_ensemble=replace(made.job.config.reward_ensemble, count=0))
     assert made.judged("nobody", job=job) is made.world
 
 
@@ -307,8 +328,8 @@ def test_heads_are_as_many_as_fit(tmp_path: Path) -> None:
         *SMALL_PHANTOM,
         "detector.width=24",
         "detector.heads=6",
-        "judges.count=1",
-        "judges.width=16",
+        "reward_ensemble.count=1",
+        "reward_ensemble.width=16",
     )
     small: Any = judging.smaller(job, 1, 0).config.detector
     assert small.width == 16
@@ -319,16 +340,16 @@ def test_heads_are_as_many_as_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("judges.count=-1", "judges: count=-1 must be at least 0"),
-        ("judges.depth=0", "depth=0"),
-        ("judges.width=0", "width=0"),
-        ("judges.effort=0", "judges.effort=0 must be above 0"),
-        ("judges.effort=1.5", "judges.effort=1.5 must be above 0 and at most 1"),
+        ("reward_ensemble.count=-1", "judges: count=-1 must be at least 0"),
+        ("reward_ensemble.depth=0", "depth=0"),
+        ("reward_ensemble.width=0", "width=0"),
+        ("reward_ensemble.effort=0", "reward_ensemble.effort=0 must be above 0"),
+        ("reward_ensemble.effort=1.5", "reward_ensemble.effort=1.5 must be above 0 and at most 1"),
     ],
 )
 def test_impossible_judges_are_refused(wrong: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as refused:
-        check_judges(make_job(tmp_path, "dataset=digits", wrong))
+        check_reward_ensemble(make_job(tmp_path, "dataset=digits", wrong))
     assert message in str(refused.value)
 
 
@@ -342,10 +363,10 @@ def test_the_world_of_a_whole_command(
     pools: list[Augmented | None] = []
 
     def spy(
-        job: Job[AgentRun], run: Run, of: World, eyes: Eyes, pool: Augmented | None, number: int
+        job: Job[AgentRun], run: Run, of: World, features: FeatureCache, pool: Augmented | None, number: int
     ) -> World:
         pools.append(pool)
-        return judged(job, run, of, eyes, pool, number)
+        return judged(job, run, of, features, pool, number)
 
     monkeypatch.setattr(rounds, "judged", spy)
     arguments = [
@@ -370,14 +391,14 @@ def test_the_world_of_a_whole_command(
     (run,) = (tmp_path / "runs/phantom/agent").glob("ppo-*")
     for folder in (run, tmp_path / "out"):
         stored = load_world(str(folder), CPU)
-        assert len(stored.judges) == 2
-        assert stored.unseen is not None
-        assert load_trial(folder) is not None
+        assert len(stored.reward_ensemble) == 2
+        assert stored.held_out_detector is not None
+        assert load_reference_set(folder) is not None
         env = gym.make("LatentAug-v0", artifacts=str(folder), reward={"usefulness": 1.0, "coverage": 0.5})
         env.reset(seed=0)
         assert np.isfinite(float(env.step(env.action_space.sample())[1]))
-    last, _ = load_judges(run / "round_2", stored.detector)
+    last, _ = load_reward_ensemble(run / "round_2", stored.detector)
     (kept,) = (tmp_path / "runs/phantom/detector").glob("*/judges-*/round_1")  # for other agents too
-    first, _ = load_judges(kept, stored.detector)
-    assert alike(stored.judges[0], last[0])  # those of the last round
-    assert not alike(stored.judges[0], first[0])
+    first, _ = load_reward_ensemble(kept, stored.detector)
+    assert alike(stored.reward_ensemble[0], last[0])  # those of the last round
+    assert not alike(stored.reward_ensemble[0], first[0])

@@ -56,7 +56,7 @@ def test_keeping_half_raises_what_samples_are_paid() -> None:
     made = {}
     for keep in (1.0, 0.5):
         dynamics = Settings(reward={"usefulness": 1.0}, horizon=1).dynamics(load_world("phantom", CPU), 16)
-        made[keep] = collect(dynamics, RandomAgent(dynamics, 0), 256, 0, keep=keep)
+        made[keep] = collect(dynamics, RandomAgent(dynamics, 0), 256, 0, keep_fraction=keep)
     everything, best = made[1.0], made[0.5]
     counts = [torch.bincount(each.labels, minlength=2) for each in (everything, best)]
     halves = (counts[0] / 2).tolist()
@@ -68,10 +68,12 @@ def test_keeping_half_raises_what_samples_are_paid() -> None:
 
 @pytest.mark.parametrize("keep", ["0", "-0.5", "1.5"])
 def test_a_share_that_cannot_be_is_a_mistake(keep: str, tmp_path: Path, run_here: RunHere) -> None:
-    code, _, error = run_here(train_ppo.main, "train_ppo", *QUICK, f"agent.keep={keep}", cwd=tmp_path)
+    code, _, error = run_here(
+        train_ppo.main, "train_ppo", *QUICK, f"agent.keep_fraction={keep}", cwd=tmp_path
+    )
     assert code == 2, error
     (line,) = [line for line in error.splitlines() if line.startswith("train_ppo.py: ")]
-    assert "agent.keep=" in line
+    assert "agent.keep_fraction=" in line
     assert "above 0 and at most 1" in line
 
 
@@ -83,14 +85,14 @@ def test_chance_that_is_chosen_from_goes_by_judges(tmp_path: Path, run_here: Run
     made = load_augmented(folder / "augmented.npz")
     assert 0 < len(made) <= 64 + 2  # as many as asked for, though twice as many were proposed
     assert np.isfinite(made.reward.numpy()).all()
-    assert (folder / "judges.json").is_file()
+    assert (folder / "reward_ensemble.json").is_file()
 
 
 def test_random_samples_are_learned_from_once_for_all_agents(tmp_path: Path, run_here: RunHere) -> None:
     small = (
         "samples=128",
         "rounds=1",
-        "judges.count=0",
+        "reward_ensemble.count=0",
         "share=null",
         "env.max_delta=30",
         f"runs={tmp_path}",

@@ -14,10 +14,10 @@ from latents import FLAT, SEEDS, SHAPES, SPATIAL, noise, seeded
 from torch import Tensor
 
 from detectors.latent_transformer import LatentTransformer, token_losses
-from detectors.memory_bank.positional import NOBODY, PlacedMemory
+from detectors.memory_bank.positional import NOBODY, PositionalMemory
 from detectors.synthetic.latent import KINDS, LatentSynthesis
 from detectors.tokens import TOP_TOKENS, as_tokens, at_size, grid_of, top_tokens
-from detectors.training.latent_batches import LatentDiet
+from detectors.training.latent_batches import LatentBatchSampler
 from detectors.training.loop import score, train_detector
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
@@ -116,7 +116,7 @@ def by_brute_force(
 @BOTH_SHAPES
 def test_a_memory_finds_the_nearest_at_the_same_place(shape: tuple[int, ...]) -> None:
     known, new = noise(20, shape), noise(40, shape, seed=1)
-    memory = PlacedMemory(shape, 20)
+    memory = PositionalMemory(shape, 20)
     memory.remember(known, torch.arange(20))
     difference, length = memory(new)
     expected, far = by_brute_force(known, new)
@@ -128,7 +128,7 @@ def test_a_memory_finds_the_nearest_at_the_same_place(shape: tuple[int, ...]) ->
 def test_an_image_is_not_compared_with_itself() -> None:
     known = noise(40)
     owners = torch.arange(40).flip(0) + 100
-    memory = PlacedMemory(SPATIAL, 40)
+    memory = PositionalMemory(SPATIAL, 40)
     memory.remember(known, owners)
     others = [[other for other in range(40) if other != own] for own in range(40)]
     difference, length = memory(known, owners)
@@ -146,7 +146,7 @@ def test_an_image_is_not_compared_with_itself() -> None:
 @pytest.mark.parametrize("owner", [None, NOBODY, 7])
 def test_without_an_owner_in_memory_nothing_is_left_out(owner: int | None) -> None:
     known = noise(40)
-    memory = PlacedMemory(SPATIAL, 40)
+    memory = PositionalMemory(SPATIAL, 40)
     memory.remember(known, torch.arange(40) + 100)
     owners = None if owner is None else torch.full((40,), owner)
     difference, length = memory(known, owners)
@@ -161,7 +161,7 @@ def test_a_memory_of_a_streamed_source_in_half_precision(tmp_path: Path) -> None
     sources: list[ImageSource] = [known, streamed]
     answers = []
     for kept in sources:
-        memory = PlacedMemory(SPATIAL, 20)
+        memory = PositionalMemory(SPATIAL, 20)
         memory.remember(kept, torch.arange(20))
         answers.append(memory(new)[1])
     assert torch.equal(*answers)
@@ -169,7 +169,7 @@ def test_a_memory_of_a_streamed_source_in_half_precision(tmp_path: Path) -> None
 
 def test_gradients_lead_away_from_the_nearest() -> None:
     known, new = noise(20), noise(6, seed=1).requires_grad_()
-    memory = PlacedMemory(SPATIAL, 20)
+    memory = PositionalMemory(SPATIAL, 20)
     memory.remember(known, torch.arange(20))
     difference, length = memory(new)
     (gradient,) = torch.autograd.grad(length.sum(), new)
@@ -189,12 +189,12 @@ def transformer(
     shape: tuple[int, ...] = SPATIAL, known: Tensor | None = None, seed: int = 0
 ) -> LatentTransformer:
     """A small one, whose memory holds what is known."""
-    remembered = 60 if known is None else len(known)
+    memory_size = 60 if known is None else len(known)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        detector = LatentTransformer(shape, remembered, width=16, depth=1, heads=2)
+        detector = LatentTransformer(shape, memory_size, width=16, depth=1, heads=2)
     if known is not None:
-        detector.memory.remember(known, torch.arange(remembered))
+        detector.memory.remember(known, torch.arange(memory_size))
     return detector.eval()
 
 
@@ -267,9 +267,14 @@ def test_it_learns_to_find_what_it_never_saw() -> None:
     detector, state = learning(200, known=known)
     detector.calibrate(held_out)
     untrained = auroc(detector(new).score, detector(broken).score)
-    diet = LatentDiet(known, LatentSynthesis({"noise": 1.0, "shift": 1.0}))
+    sampler = LatentBatchSampler(known, LatentSynthesis({"noise": 1.0, "shift": 1.0}))
     training = train_detector(
-        state, detector, diet, lambda batch: (batch.images, batch.sources, state.generator), 16, token_losses
+        state,
+        detector,
+        sampler,
+        lambda batch: (batch.images, batch.sources, state.generator),
+        16,
+        token_losses,
     )
     losses = [float(progress.losses["total"]) for progress in training]
     assert sum(losses[-20:]) < 0.9 * sum(losses[:20])
@@ -285,13 +290,13 @@ def test_it_learns_to_find_what_it_never_saw() -> None:
 
 def test_training_goes_on_exactly_where_it_stopped() -> None:
     known = normals(60)
-    diet = LatentDiet(known, LatentSynthesis(dict.fromkeys(KINDS, 1.0)))
+    sampler = LatentBatchSampler(known, LatentSynthesis(dict.fromkeys(KINDS, 1.0)))
 
     def steps(detector: LatentTransformer, state: TrainingState, last: int) -> None:
         training = train_detector(
             state,
             detector,
-            diet,
+            sampler,
             lambda batch: (batch.images, batch.sources, state.generator),
             8,
             token_losses,
@@ -334,8 +339,8 @@ def test_saved_and_loaded_it_says_the_same(shape: tuple[int, ...], tmp_path: Pat
         ("latent_shape", None),
         ("latent_shape", []),
         ("latent_shape", [6, 5, 4]),
-        ("remembered", 7),
-        ("remembered", -1),
+        ("memory_size", 7),
+        ("memory_size", -1),
         ("width", 8),
         ("heads", 0),
         ("heads", 3),

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from detectors.synthetic.latent import KINDS, LatentSynthesis
 from detectors.tokens import LEAST_SHARE, anomalous_tokens, as_tokens, grid_of
-from detectors.training.batches import Batch, Portion, Samples, blend
-from detectors.training.latent_batches import LatentDiet, Pool
+from detectors.training.batches import Batch, Samples, SampleSource, blend
+from detectors.training.latent_batches import LatentBatchSampler, Pool
 from latent_common.image_source import ImageSource
 from latent_env.data.residence import StreamedImages
 
@@ -68,8 +68,8 @@ KNOWN = valued(torch.arange(COUNT))
 @given(st.integers(1, 12), SEEDS, st.booleans())
 def test_half_of_a_batch_is_normal(half: int, seed: int, flat: bool) -> None:
     shape = FLAT if flat else SPATIAL
-    diet = LatentDiet(noise(COUNT, shape), LatentSynthesis({"noise": 1.0}))
-    batch = diet.batch(2 * half, seeded(seed))
+    sampler = LatentBatchSampler(noise(COUNT, shape), LatentSynthesis({"noise": 1.0}))
+    batch = sampler.batch(2 * half, seeded(seed))
     assert batch.images.shape == (2 * half, *shape)
     assert batch.masks.shape == (2 * half, 1, *grid_of(shape))
     assert batch.labels.tolist() == [0.0] * half + [1.0] * half
@@ -93,8 +93,10 @@ def test_everything_in_a_batch_says_whose_it_is(
 ) -> None:
     samples = agents([0, 1, 1, 0, 1, 0])
     varied = pool(VARIED) if vary else None
-    diet = LatentDiet(KNOWN, HARMLESS, varied, pool(POOLED), pool_share, blend([Portion(samples, share)]))
-    batch = diet.batch(2 * half, seeded(seed))
+    sampler = LatentBatchSampler(
+        KNOWN, HARMLESS, varied, pool(POOLED), pool_share, blend([SampleSource(samples, share)])
+    )
+    batch = sampler.batch(2 * half, seeded(seed))
     kinds, shown = said(batch.images)
     assert torch.equal(batch.sources, shown)
     normal, anomalous = kinds[:half].tolist(), kinds[half:].tolist()
@@ -116,8 +118,10 @@ def test_everything_in_a_batch_says_whose_it_is(
 
 
 def test_agents_replace_pooled_and_other_anomalies_alike() -> None:
-    diet = LatentDiet(KNOWN, HARMLESS, None, pool(POOLED), 0.5, blend([Portion(agents([0, 1]), 0.5)]))
-    batches = [diet.batch(40, seeded(seed)) for seed in range(20)]
+    sampler = LatentBatchSampler(
+        KNOWN, HARMLESS, None, pool(POOLED), 0.5, blend([SampleSource(agents([0, 1]), 0.5)])
+    )
+    batches = [sampler.batch(40, seeded(seed)) for seed in range(20)]
     kinds = torch.stack([said(batch.images)[0][20:] for batch in batches])
     assert ((kinds == AGENT_ANOMALY).sum(1) == 10).all()
     assert float((kinds == POOLED).float().mean()) == pytest.approx(0.25, abs=0.06)
@@ -125,17 +129,19 @@ def test_agents_replace_pooled_and_other_anomalies_alike() -> None:
 
 
 def test_about_half_of_the_normals_are_varied() -> None:
-    diet = LatentDiet(KNOWN, HARMLESS, pool(VARIED))
-    kinds, _ = said(diet.batch(2000, seeded()).images)
+    sampler = LatentBatchSampler(KNOWN, HARMLESS, pool(VARIED))
+    kinds, _ = said(sampler.batch(2000, seeded()).images)
     for part in (kinds[:1000], kinds[1000:]):
         assert float((part == VARIED).float().mean()) == pytest.approx(0.5, abs=0.06)
 
 
 def test_every_training_image_is_shown() -> None:
-    batch = LatentDiet(KNOWN, HARMLESS).batch(400, seeded())
+    batch = LatentBatchSampler(KNOWN, HARMLESS).batch(400, seeded())
     assert torch.equal(batch.sources.unique(), torch.arange(COUNT))
     shared = Samples(*(torch.cat([part, part]) for part in agents([1, 1, 1])))
-    batch = LatentDiet(KNOWN, HARMLESS, samples=blend([Portion(shared, 1.0)])).batch(80, seeded())
+    batch = LatentBatchSampler(KNOWN, HARMLESS, samples=blend([SampleSource(shared, 1.0)])).batch(
+        80, seeded()
+    )
     assert torch.equal(batch.sources[40:].unique(), torch.arange(3))
 
 
@@ -143,8 +149,8 @@ def test_every_training_image_is_shown() -> None:
     ("labels", "kind", "missing"), [([1, 1], AGENT_ANOMALY, AGENT_NORMAL), ([0], AGENT_NORMAL, AGENT_ANOMALY)]
 )
 def test_an_agent_may_have_made_one_kind_only(labels: list[int], kind: int, missing: int) -> None:
-    samples = blend([Portion(agents(labels), 0.5)])
-    batch = LatentDiet(KNOWN, HARMLESS, samples=samples).batch(16, seeded())
+    samples = blend([SampleSource(agents(labels), 0.5)])
+    batch = LatentBatchSampler(KNOWN, HARMLESS, samples=samples).batch(16, seeded())
     kinds = said(batch.images)[0].tolist()
     assert kinds.count(kind) == (4 if kind == AGENT_ANOMALY else 2)
     assert kinds.count(missing) == 0
@@ -152,16 +158,16 @@ def test_an_agent_may_have_made_one_kind_only(labels: list[int], kind: int, miss
 
 
 def test_an_agent_that_made_nothing_changes_nothing() -> None:
-    nothing = blend([Portion(agents([0, 1]).of(2), 1.0)])
-    with_nothing = LatentDiet(noise(COUNT), HARMLESS, samples=nothing).batch(12, seeded())
-    check_same(LatentDiet(noise(COUNT), HARMLESS).batch(12, seeded()), with_nothing)
+    nothing = blend([SampleSource(agents([0, 1]).of(2), 1.0)])
+    with_nothing = LatentBatchSampler(noise(COUNT), HARMLESS, samples=nothing).batch(12, seeded())
+    check_same(LatentBatchSampler(noise(COUNT), HARMLESS).batch(12, seeded()), with_nothing)
 
 
 def test_a_pool_alone_is_enough() -> None:
-    diet = LatentDiet(KNOWN, None, None, pool(POOLED), 1.0)
-    kinds, shown = said(diet.batch(20, seeded()).images)
+    sampler = LatentBatchSampler(KNOWN, None, None, pool(POOLED), 1.0)
+    kinds, shown = said(sampler.batch(20, seeded()).images)
     assert kinds.tolist() == [0] * 10 + [POOLED] * 10
-    assert torch.equal(diet.batch(20, seeded()).sources, shown)
+    assert torch.equal(sampler.batch(20, seeded()).sources, shown)
 
 
 @given(st.integers(1, 6), st.integers(1, 6), SEEDS)
@@ -183,14 +189,16 @@ def test_a_diet_of_streamed_latents_is_the_same(seed: int) -> None:
     sources = torch.arange(20) % COUNT
     tokens = torch.rand(20, 1, 5, 5, generator=seeded(4))
 
-    def diet(streamed: bool) -> LatentDiet:
+    def sampler(streamed: bool) -> LatentBatchSampler:
         def kept(latents: Tensor) -> ImageSource:
             return StreamedImages(latents.numpy(), CPU) if streamed else latents
 
         pools = [Pool(kept(latents), tokens, sources) for latents in (varied, spoilt)]
         synthesis = LatentSynthesis(dict.fromkeys(KINDS, 1.0))
-        return LatentDiet(kept(known), synthesis, *pools, 0.5, blend([Portion(agents([0, 1]), 0.25)]))
+        return LatentBatchSampler(
+            kept(known), synthesis, *pools, 0.5, blend([SampleSource(agents([0, 1]), 0.25)])
+        )
 
-    first, second = (diet(streamed).batch(16, seeded(seed)) for streamed in (False, True))
+    first, second = (sampler(streamed).batch(16, seeded(seed)) for streamed in (False, True))
     assert first.images.dtype == torch.float32
     check_same(first, second)

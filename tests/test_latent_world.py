@@ -61,8 +61,8 @@ def latent_world() -> World:
         detector = LatentTransformer(encoder.latent_shape, COUNT, width=16, depth=1, heads=2)
     frozen = FrozenAutoencoder(model).calibrate(images, latents)
     detector.memory.remember(latents, torch.arange(COUNT))
-    unseen = frozen.in_batches(torch.from_numpy(dataset.valid.normal().images))
-    detector.eval().requires_grad_(False).calibrate(unseen)
+    held_out_detector = frozen.in_batches(torch.from_numpy(dataset.valid.normal().images))
+    detector.eval().requires_grad_(False).calibrate(held_out_detector)
     return World.build(frozen, detector, images, CPU, latents)
 
 
@@ -308,7 +308,7 @@ def test_glass_finds_what_is_less_conspicuous_than_noise(strength: float, surene
     """However sure the detector is of the noise it starts from: the lower the score, the higher the loss."""
     detector = copy.deepcopy(latent_world().detector)
     assert isinstance(detector, LatentTransformer)
-    detector.spread.div_(sureness)
+    detector.scale.div_(sureness)
     world = latent_world().with_detector(detector)
     batch = Settings("dense", max_delta=100.0, reward=REWARD).dynamics(world, 32)
     batch.reset_tensor(seeds=torch.arange(32))

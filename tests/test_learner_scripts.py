@@ -27,8 +27,8 @@ AUGMENT = [
     "detector.steps=4",
     "detector.width=16",
     "detector.heads=2",
-    "detector.rivals=[]",
-    "judges.count=1",
+    "detector.baselines=[]",
+    "reward_ensemble.count=1",
     "mixture.shares=[0.25]",
 ]
 SMALL = {

@@ -34,8 +34,8 @@ COMMON: dict[str, Any] = {
     "learning_rate": 1e-2,
     "gamma": 0.9,
     "ent_coef": 0.01,
-    "first_deviation": 0.8,
-    "least_deviation": 0.1,
+    "init_std": 0.8,
+    "min_std": 0.1,
     "hidden": [8],
 }
 OWN: dict[str, dict[str, Any]] = {
@@ -51,16 +51,16 @@ OWN: dict[str, dict[str, Any]] = {
         "candidates": 4,
         "epsilon": 0.1,
         "epsilon_mean": 0.05,
-        "epsilon_deviation": 1e-3,
+        "epsilon_std": 1e-3,
     },
     "decision_transformer": {
         "teachers": ["random"],
-        "wish": None,
+        "target_return": None,
         "context": 3,
         "heads": 2,
         "gradient_steps": 2,
         "batch_size": 16,
-        "remembered": 1000,
+        "memory_size": 1000,
     },
 }
 
@@ -359,14 +359,14 @@ def test_what_a_transformer_measures_by_stays_in_the_next_round(tmp_path: Path) 
 
 
 def test_a_wish_of_ones_own_is_kept(tmp_path: Path) -> None:
-    model = make_learner(worlds(), configured("decision_transformer", wish=2.5), 0)
+    model = make_learner(worlds(), configured("decision_transformer", target_return=2.5), 0)
     learned(model, tmp_path)
     assert isinstance(model, DecisionTransformer)
-    assert float(model.policy.wish) == 2.5
+    assert float(model.policy.target_return) == 2.5
 
 
 def test_no_more_is_remembered_than_asked_for(tmp_path: Path) -> None:
-    model = make_learner(worlds(), configured("decision_transformer", remembered=40), 0)
+    model = make_learner(worlds(), configured("decision_transformer", memory_size=40), 0)
     learned(model, tmp_path, 128)
     assert len(recorded(model)) == 40
     assert int((recorded(model).times == 0).sum()) == 10
@@ -415,8 +415,8 @@ def test_a_policy_teaches_before_it_is_finished(tmp_path: Path) -> None:
 MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     *((name, {"hidden": []}, r"agent\.hidden=\[\] must name layers") for name in LEARNERS),
     *((name, {"hidden": [8, 0]}, r"agent\.hidden=\[8, 0\] must name layers") for name in LEARNERS),
-    *((name, {"least_deviation": 0}, r"agent\.least_deviation=0 must be above 0") for name in LEARNERS),
-    *((name, {"first_deviation": -1}, r"agent\.first_deviation=-1 must be above 0") for name in LEARNERS),
+    *((name, {"min_std": 0}, r"agent\.min_std=0 must be above 0") for name in LEARNERS),
+    *((name, {"init_std": -1}, r"agent\.init_std=-1 must be above 0") for name in LEARNERS),
     *((name, {"n_steps": 0}, r"agent\.n_steps=0 must be at least 1") for name in LEARNERS),
     ("mpo", {"name": "mpq"}, r"agent\.name=mpq is no learner: choose one of ppo, .*decision_transformer"),
     ("ppo", {"batch_size": 24}, r"agent\.batch_size=24 must divide"),

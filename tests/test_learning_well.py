@@ -27,7 +27,7 @@ def small_mpo(env: VecEnv, **others: Any) -> MPO:
         "gradient_steps": 8,
         "epsilon_mean": 0.05,
         "target_period": 20,
-        "policy_kwargs": {"net_arch": [32], "first_deviation": 0.4},
+        "policy_kwargs": {"net_arch": [32], "init_std": 0.4},
     } | others
     return MPO("MlpPolicy", env, seed=0, device="cpu", **settings)
 
@@ -76,11 +76,11 @@ def test_asked_for_much_a_transformer_does_better_than_its_random_teacher() -> N
     model.learn(256 * 12)
     returns = recorded(model).returns()
     policy = model.policy
-    assert float(policy.wish) == pytest.approx(float(returns.quantile(0.95)))
+    assert float(policy.target_return) == pytest.approx(float(returns.quantile(0.95)))
     assert float(returns.mean()) < -1.5
     high = worth(model)
     assert high > -0.3
-    policy.wish.fill_(float(returns.quantile(0.05)))
+    policy.target_return.fill_(float(returns.quantile(0.05)))
     assert worth(model) < high - 0.5  # who asks for little gets less
 
 
@@ -123,8 +123,8 @@ def test_weights_stray_from_equal_ones_as_far_as_they_may(epsilon: float) -> Non
 
 
 def test_deviations_of_mpo_begin_and_stay_where_told() -> None:
-    kwargs = {"net_arch": [8], "first_deviation": 0.7, "least_deviation": 0.3}
-    model = small_mpo(aims(4), policy_kwargs=kwargs, epsilon_deviation=1.0)
+    kwargs = {"net_arch": [8], "init_std": 0.7, "min_std": 0.3}
+    model = small_mpo(aims(4), policy_kwargs=kwargs, epsilon_std=1.0)
     seen = torch.zeros(3, 2)
     torch.testing.assert_close(model.policy.actor(seen)[1], torch.full((3, 2), 0.7))
     quiet(model)

@@ -298,7 +298,7 @@ def test_relative_errors_forgive_faint_images_nothing() -> None:
     assert float(bright.score) == pytest.approx(expected, rel=1e-4)
     for arguments in (
         {"pooled": "best"},
-        *({"pooled": p, "by_place": True} for p in ("relative", "centred")),
+        *({"pooled": p, "position_wise": True} for p in ("relative", "centred")),
     ):
         with pytest.raises(UserError, match=r"detector\."):
             ReconstructionDetector(1, 32, **arguments)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ import stages.augmentation.mixture as mixture
 import train_ppo
 from agents.rollout import Augmented
 from conf.schema.runs import AgentRun, MixtureConfig
-from detectors.training.batches import Portion, Samples, blend
+from detectors.training.batches import Samples, SampleSource, blend
 from latent_common.errors import UserError
 from latent_env.data import Split
 from latent_env.training.run_folder import Run
@@ -28,13 +28,13 @@ from stages.augmentation.comparison import mixed
 from stages.augmentation.mixture import (
     LEARNED,
     RANDOM,
-    Tried,
-    candidates,
+    Candidate,
     check_choice,
     check_mixture,
     choose_mixture,
     learn_mixtures,
-    portions,
+    mixtures_to_try,
+    sample_sources,
     shares_to_try,
 )
 from stages.augmentation.reward_ensemble import varied_job
@@ -70,7 +70,7 @@ def test_portions_are_drawn_as_often_as_their_shares_say(
 ) -> None:
     half = 4000
     given = [
-        Portion(samples(normal, anomalous, value), share)
+        SampleSource(samples(normal, anomalous, value), share)
         for value, (normal, anomalous, share) in enumerate(counts)
     ]
     made = blend(given)
@@ -96,7 +96,7 @@ def test_portions_are_drawn_as_often_as_their_shares_say(
 
 @given(st.integers(1, 9), st.integers(1, 9))
 def test_samples_of_a_portion_are_equally_likely(normal: int, anomalous: int) -> None:
-    made = blend([Portion(samples(normal, anomalous), 0.4), Portion(samples(0, 3, 1), 0.2)])
+    made = blend([SampleSource(samples(normal, anomalous), 0.4), SampleSource(samples(0, 3, 1), 0.2)])
     assert made is not None
     share = min(0.2, 0.4 * normal / anomalous)
     torch.testing.assert_close(made.weights[0], torch.full((normal,), share / normal))
@@ -106,7 +106,7 @@ def test_samples_of_a_portion_are_equally_likely(normal: int, anomalous: int) ->
 
 
 def test_blends_remember_what_is_marked() -> None:
-    made = blend([Portion(samples(2, 3), 0.3), Portion(samples(0, 4, 1, marked=False), 0.3)])
+    made = blend([SampleSource(samples(2, 3), 0.3), SampleSource(samples(0, 4, 1, marked=False), 0.3)])
     assert made is not None
     for _, _, _, drawn in made.draw(200, seeded()):
         assert torch.equal(drawn.marked, drawn.images.flatten(1)[:, 0] == 0)
@@ -114,13 +114,13 @@ def test_blends_remember_what_is_marked() -> None:
 
 def test_nothing_blends_to_nothing() -> None:
     assert blend([]) is None
-    assert blend([Portion(samples(3, 3), 0.0)]) is None
-    empty = blend([Portion(samples(0, 0), 0.5)])
+    assert blend([SampleSource(samples(3, 3), 0.0)]) is None
+    empty = blend([SampleSource(samples(0, 0), 0.5)])
     assert empty is None or not list(empty.draw(100, seeded()))
-    beside = blend([Portion(samples(0, 0), 0.5), Portion(samples(2, 2, 1), 0.1)])
+    beside = blend([SampleSource(samples(0, 0), 0.5), SampleSource(samples(2, 2, 1), 0.1)])
     assert beside is not None
     assert beside.shares == pytest.approx((0.05, 0.1))  # an empty portion takes nobody's place
-    crowded = blend([Portion(samples(2, 2), 0.8), Portion(samples(2, 2, 1), 0.8)])
+    crowded = blend([SampleSource(samples(2, 2), 0.8), SampleSource(samples(2, 2, 1), 0.8)])
     assert crowded is not None
     assert crowded.shares == pytest.approx((0.8, 1.0))
 
@@ -130,7 +130,7 @@ def test_nothing_blends_to_nothing() -> None:
 
 @given(st.lists(st.floats(0, 1), max_size=4), st.lists(st.sampled_from([LEARNED, RANDOM]), unique=True))
 def test_candidates(shares: list[float], sources: list[str]) -> None:
-    found = candidates(shares, sources)
+    found = mixtures_to_try(shares, sources)
     some = {share for share in shares if share > 0}
     assert len(found) == len(some) * (len(sources) + (len(sources) > 1)) * bool(sources)
     assert len({tuple(sorted(each.items())) for each in found}) == len(found)
@@ -151,10 +151,10 @@ class Made:
     def __init__(self, folder: Path) -> None:
         small = [argument for argument in TINY_AGENT if not argument.startswith("detector.steps")]
         learning = ["detector.steps=100", "detector.learning_rate=3e-3", "detector.batch_size=16"]
-        learning += ["labelled.train=0", "detector.rivals=[]"]
+        learning += ["labelled.train=0", "detector.baselines=[]"]
         trying = ["mixture.shares=[0.5]", "mixture.margin=0.5", "share=null"]
         self.job: Job[AgentRun] = make_job(folder, *small, *learning, *trying, "agent=random")
-        self.world, self.detector_run, self.eyes = detector_stage(self.job)
+        self.world, self.detector_run, self.features = detector_stage(self.job)
 
     def run(self, name: str) -> Run:
         run = self.job.run("agent", "test", {"name": name})
@@ -163,14 +163,16 @@ class Made:
 
     def choose(
         self, name: str, sets: Mapping[str, Augmented], **changes: Any
-    ) -> tuple[dict[str, float], list[Tried]]:
-        kept, tried = self.outcome(name, sets, **changes)
-        return kept.shares, tried
+    ) -> tuple[dict[str, float], list[Candidate]]:
+        kept, candidates = self.outcome(name, sets, **changes)
+        return kept.shares, candidates
 
-    def outcome(self, name: str, sets: Mapping[str, Augmented], **changes: Any) -> tuple[Tried, list[Tried]]:
-        job, before = varied_job(self.job, **changes), Tried({}, self.world, [])
+    def outcome(
+        self, name: str, sets: Mapping[str, Augmented], **changes: Any
+    ) -> tuple[Candidate, list[Candidate]]:
+        job, before = varied_job(self.job, **changes), Candidate({}, self.world, [])
         run = self.run(name)
-        return choose_mixture(job, self.eyes, learn_mixtures(job, run, run, before, self.eyes, sets))
+        return choose_mixture(job, self.features, learn_mixtures(job, run, run, before, self.features, sets))
 
 
 @pytest.fixture(scope="module")
@@ -204,31 +206,31 @@ def harmful(made: Made) -> Augmented:
 
 
 def test_what_helps_is_taken(made: Made, helpful: Augmented, harmful: Augmented) -> None:
-    shares, tried = made.choose("helpful", {LEARNED: helpful, RANDOM: harmful})
-    assert [each.shares for each in tried] == [{}, *candidates([0.5], [LEARNED, RANDOM])]
+    shares, candidates = made.choose("helpful", {LEARNED: helpful, RANDOM: harmful})
+    assert [each.shares for each in candidates] == [{}, *mixtures_to_try([0.5], [LEARNED, RANDOM])]
     assert shares == {LEARNED: 0.5}
-    by_hand = {tuple(each.shares): each.image_AUROC for each in tried}
+    by_hand = {tuple(each.shares): each.image_AUROC for each in candidates}
     assert by_hand[(LEARNED,)] > by_hand[()] + 0.05
     assert by_hand[(LEARNED,)] > by_hand[(RANDOM,)]
-    assert tried[0].margin == 0
-    assert all(each.margin > 0 for each in tried[1:])
+    assert candidates[0].margin == 0
+    assert all(each.margin > 0 for each in candidates[1:])
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_where_masks_are_known_both_figures_count(images: float, pixels: float) -> None:
     world: Any = None
-    assert Tried({}, world, [], images).merit == images
-    both = Tried({}, world, [], images, pixels)
+    assert Candidate({}, world, [], images).merit == images
+    both = Candidate({}, world, [], images, pixels)
     assert both.merit == pytest.approx((images + pixels) / 2)
     assert both.facts()["pixel_AUPRO"] == pixels
-    assert "pixel_AUPRO" not in Tried({}, world, [], images).facts()
+    assert "pixel_AUPRO" not in Candidate({}, world, [], images).facts()
 
 
 def test_what_does_harm_is_left_out(made: Made, harmful: Augmented) -> None:
-    kept, tried = made.outcome("harmful", {LEARNED: harmful})
-    assert [each.shares for each in tried] == [{}, {LEARNED: 0.5}]
-    assert tried[1].image_AUROC < tried[0].image_AUROC + tried[1].margin
-    assert tried[1].merit < tried[0].merit + tried[1].margin
+    kept, candidates = made.outcome("harmful", {LEARNED: harmful})
+    assert [each.shares for each in candidates] == [{}, {LEARNED: 0.5}]
+    assert candidates[1].image_AUROC < candidates[0].image_AUROC + candidates[1].margin
+    assert candidates[1].merit < candidates[0].merit + candidates[1].margin
     assert kept.world is made.world
 
 
@@ -236,11 +238,11 @@ def test_the_margin_decides(
     made: Made, helpful: Augmented, harmful: Augmented, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sets = {LEARNED: helpful, RANDOM: harmful}
-    first, tried = made.choose("helpful", sets)
+    first, candidates = made.choose("helpful", sets)
     monkeypatch.setattr(mixture, "learn_to_detect", forbidden)  # what was tried is known
     again, found = made.choose("helpful", sets)
     assert again == first
-    assert [each.facts() for each in found] == [each.facts() for each in tried]
+    assert [each.facts() for each in found] == [each.facts() for each in candidates]
     careful = MixtureConfig([0.5], 1000.0)
     assert made.choose("helpful", sets, mixture=careful)[0] == {}
 
@@ -259,7 +261,10 @@ def test_a_fixed_share_is_not_questioned(
     for share in (0.0, 0.3, 1.0):
         found = made.choose("fixed", {LEARNED: harmful}, share=share)
         assert found == ({LEARNED: share} if share else {}, [])
-    assert [portion.share for portions in taught for portion in portions] == [0.3, 1.0]
+    assert [sample_source.share for sample_sources in taught for sample_source in sample_sources] == [
+        0.3,
+        1.0,
+    ]
     monkeypatch.setattr(mixture, "learn_to_detect", forbidden)
     nothing = as_augmented(made.job.dataset.test, 0, 0, made.world.autoencoder.latent_shape)
     for either in (0.3, None):  # without an anomaly there is nothing to learn from
@@ -279,9 +284,9 @@ def test_a_detector_is_retrained_on_what_was_chosen(made: Made, helpful: Augment
 
     assert torch.equal(scores(after), scores(again))
     assert not torch.equal(scores(after), scores(made.world))
-    assert after.trial is made.world.trial
-    chosen = portions(made.job, made.world, sets, {LEARNED: 0.5, RANDOM: 0.0})
-    assert [portion.share for portion in chosen] == [0.5]
+    assert after.reference_set is made.world.reference_set
+    chosen = sample_sources(made.job, made.world, sets, {LEARNED: 0.5, RANDOM: 0.0})
+    assert [sample_source.share for sample_source in chosen] == [0.5]
     assert torch.equal(chosen[0].samples.images, helpful.images)
 
 
@@ -335,17 +340,17 @@ def test_that_nothing_will_be_added_is_said_beforehand(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, told in (
-        (["track=normal_only"], True),
+        (["track=one_class"], True),
         ([], False),
-        (["track=normal_only", "share=0.25"], False),
-        (["track=normal_only", "agent=none"], False),
+        (["track=one_class", "share=0.25"], False),
+        (["track=one_class", "agent=none"], False),
     ):
         check_choice(make_job(tmp_path, "dataset=digits", "threads=1", *arguments))
         assert ("detectors won't learn from what the agent makes" in capsys.readouterr().err) == told
 
 
 def test_where_nothing_is_labelled_it_takes_no_room(tmp_path: Path) -> None:
-    for free in (["track=normal_only"], ["labelled.train=0"]):
+    for free in (["track=one_class"], ["labelled.train=0"]):
         check_mixture(make_job(tmp_path, "dataset=digits", "share=1", *free))
     with pytest.raises(UserError, match="leave room"):
         check_mixture(make_job(tmp_path, "dataset=digits", "share=1"))
@@ -353,7 +358,7 @@ def test_where_nothing_is_labelled_it_takes_no_room(tmp_path: Path) -> None:
 
 # --- whole commands ---
 
-QUICK = [*TINY_AGENT, "agent=random", "detector.rivals=[]", "mixture.shares=[0.5]"]
+QUICK = [*TINY_AGENT, "agent=random", "detector.baselines=[]", "mixture.shares=[0.5]"]
 
 
 @pytest.fixture(scope="module")
@@ -387,7 +392,7 @@ def test_nothing_chosen_leaves_the_detector_as_it_was(here: Path, run_here: RunH
     report = read(run / "report.json")
     assert [each["shares"] for each in report["mixtures_tried"]] == [
         {},
-        *candidates([0.5], [LEARNED, RANDOM]),
+        *mixtures_to_try([0.5], [LEARNED, RANDOM]),
     ]
     assert report["share_learned"] == report["share_random"] == 0
     assert {"coverage", "duplicates", "effective_rank"} <= report.keys()
@@ -403,7 +408,7 @@ def test_nothing_chosen_leaves_the_detector_as_it_was(here: Path, run_here: RunH
 def test_synthetic_anomalies_choose_only_where_they_can_stand_in_for_real_ones(
     here: Path, run_here: RunHere
 ) -> None:
-    unlabelled = [*QUICK, "agent=untrained", "track=normal_only"]
+    unlabelled = [*QUICK, "agent=untrained", "track=one_class"]
     run = finished(here, run_here, *unlabelled)
     assert read(run / "report.json")["mixtures_tried"] == []
     assert not list(run.rglob("with_*"))
@@ -412,7 +417,7 @@ def test_synthetic_anomalies_choose_only_where_they_can_stand_in_for_real_ones(
 
     run = finished(here, run_here, *unlabelled, "mixture.by_synthetic=true")
     shares = [each["shares"] for each in read(run / "report.json")["mixtures_tried"]]
-    assert shares == [{}, *candidates([0.5], [LEARNED, RANDOM])]
+    assert shares == [{}, *mixtures_to_try([0.5], [LEARNED, RANDOM])]
 
     run = finished(here, run_here, *unlabelled, "share=0.5")
     assert read(run / "report.json")["share_learned"] == 0.5

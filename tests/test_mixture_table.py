@@ -21,7 +21,7 @@ def row(
 ) -> Row:
     """A run that tried mixtures with these image AUROC."""
     named = {"agent": "ppo", "variant": "default", "state": WHOLE, **about}
-    run = Planned("scratch", "normal_only", "phantom", named["agent"], seed, named["variant"], ())
+    run = Planned("scratch", "one_class", "phantom", named["agent"], seed, named["variant"], ())
     tried: list[dict[str, Any]] = [
         {"shares": shares, "test": {"image_AUROC": auroc}} for shares, auroc in values
     ]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.synthetic.image_synthesis import ImageSynthesis
-from detectors.training.batches import Diet, Portion, Samples, blend
+from detectors.training.batches import BatchSampler, Samples, SampleSource, blend
 from detectors.training.loop import score, train_detector
 from detectors.transformer import TransformerDetector, default_patch
 from latent_common.errors import UserError
@@ -80,8 +80,8 @@ def test_frozen_latents_are_white_and_statistics_hold(latent: str) -> None:
         for i in range(40)
         for t in range(tokens.shape[1])
     ]
-    assert float(frozen.spread[0]) == pytest.approx(min(slow), rel=1e-3)
-    assert float(frozen.spread[-1]) == pytest.approx(max(slow), rel=1e-3)
+    assert float(frozen.normal_distances[0]) == pytest.approx(min(slow), rel=1e-3)
+    assert float(frozen.normal_distances[-1]) == pytest.approx(max(slow), rel=1e-3)
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
 
 
@@ -158,8 +158,8 @@ def test_autoencoder_learns_and_detector_finds_what_it_never_saw() -> None:
     torch.manual_seed(0)
     detector = TransformerDetector(1, 16, width=16, depth=1, heads=2)
     state = TrainingState(detector, 3e-3, 150, 0)
-    diet = Diet(images, ImageSynthesis({"perlin": 1.0}))
-    for _ in train_detector(state, detector, diet, lambda b: (b.images, frozen(b.images)), 16):
+    sampler = BatchSampler(images, ImageSynthesis({"perlin": 1.0}))
+    for _ in train_detector(state, detector, sampler, lambda b: (b.images, frozen(b.images)), 16):
         pass
     assert not detector.training
     broken = images.clone()
@@ -176,8 +176,8 @@ def test_diet_mixes_in_the_agents_samples() -> None:
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
     masks = (labels == 1)[:, None, None, None].expand(6, 1, 16, 16)
     samples = Samples(made, masks, labels, labels + 7, labels == 0)
-    diet = Diet(images, ImageSynthesis({"perlin": 1.0}), blend([Portion(samples, 0.5)]))
-    batch = diet.batch(16, torch.Generator().manual_seed(0))
+    sampler = BatchSampler(images, ImageSynthesis({"perlin": 1.0}), blend([SampleSource(samples, 0.5)]))
+    batch = sampler.batch(16, torch.Generator().manual_seed(0))
     white = batch.images.flatten(1).mean(1) == 1
     assert white.tolist() == [True] * 2 + [False] * 6 + [True] * 4 + [False] * 4
     assert batch.labels.tolist() == [0.0] * 8 + [1.0] * 8
@@ -186,5 +186,5 @@ def test_diet_mixes_in_the_agents_samples() -> None:
     # What is known of a sample comes with it: whose it is, and that nobody says where the anomaly lies.
     assert batch.marked.tolist() == [True] * 8 + [False] * 4 + [True] * 4
     assert batch.sources[white].tolist() == [7, 7, 8, 8, 8, 8]
-    empty = Diet(images, ImageSynthesis({"perlin": 1.0}), blend([Portion(samples.of(2), 1.0)]))
+    empty = BatchSampler(images, ImageSynthesis({"perlin": 1.0}), blend([SampleSource(samples.of(2), 1.0)]))
     assert float(empty.batch(8, torch.Generator().manual_seed(0)).images[:4].sum()) == 0

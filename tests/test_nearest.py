@@ -15,11 +15,11 @@ from torch import Tensor
 import detectors.memory_bank.positional
 from detectors.latent_transformer import LatentTransformer, token_losses
 from detectors.memory_bank.neighbour_cache import UNKNOWN, NearestKnown, remembering
-from detectors.memory_bank.positional import NOBODY, PlacedMemory
+from detectors.memory_bank.positional import NOBODY, PositionalMemory
 from detectors.synthetic.latent import KINDS, LatentSynthesis
 from detectors.tokens import as_tokens, grid_of
-from detectors.training.batches import Batch, Portion, Samples, blend
-from detectors.training.latent_batches import ANOMALOUS, SAMPLES, VARIED, LatentDiet, Pool
+from detectors.training.batches import Batch, Samples, SampleSource, blend
+from detectors.training.latent_batches import ANOMALOUS, SAMPLES, VARIED, LatentBatchSampler, Pool
 from detectors.training.loop import train_detector
 from latent_common.training_state import TrainingState
 from latent_env.artifacts import load_detector, save_detector
@@ -37,13 +37,13 @@ def noise(count: int, shape: tuple[int, ...] = SPATIAL, seed: int = 9) -> Tensor
     return torch.randn(count, *shape, generator=seeded(seed))
 
 
-def filled(shape: tuple[int, ...] = SPATIAL, size: int = 20) -> PlacedMemory:
-    memory = PlacedMemory(shape, size)
+def filled(shape: tuple[int, ...] = SPATIAL, size: int = 20) -> PositionalMemory:
+    memory = PositionalMemory(shape, size)
     memory.remember(noise(size, shape, seed=1), torch.arange(size))
     return memory
 
 
-def full_diet(shape: tuple[int, ...] = SPATIAL, share: float = 0.5) -> LatentDiet:
+def full_sampler(shape: tuple[int, ...] = SPATIAL, share: float = 0.5) -> LatentBatchSampler:
     """Latents of all kinds."""
     sources, places = torch.arange(40) % COUNT, (40, 1, *grid_of(shape))
     varied = Pool(noise(40, shape, 2).half(), torch.zeros(places), sources)
@@ -51,19 +51,19 @@ def full_diet(shape: tuple[int, ...] = SPATIAL, share: float = 0.5) -> LatentDie
     labels = torch.arange(20) % 2
     masks = (labels == 1).view(-1, 1, 1, 1).expand(20, 1, *grid_of(shape))
     samples = Samples(noise(20, shape, 5), masks, labels, torch.arange(20), labels == 1)
-    blended = blend([Portion(samples, share)])
+    blended = blend([SampleSource(samples, share)])
     kinds = KINDS if len(shape) == 3 else ("noise", "shift")
     synthesis = LatentSynthesis(dict.fromkeys(kinds, 1.0))
-    return LatentDiet(noise(COUNT, shape, 1).half(), synthesis, varied, anomalous, 0.5, blended)
+    return LatentBatchSampler(noise(COUNT, shape, 1).half(), synthesis, varied, anomalous, 0.5, blended)
 
 
-def all_known(diet: LatentDiet) -> tuple[Tensor, Tensor]:
+def all_known(sampler: LatentBatchSampler) -> tuple[Tensor, Tensor]:
     """The known latents of a diet in their order, and which images they were made of."""
-    assert diet.varied is not None
-    assert diet.anomalous is not None
-    agents = () if diet.samples is None else diet.samples.kinds
-    parts = [diet.latents[:], diet.varied.latents[:], diet.anomalous.latents[:]]
-    own = [torch.arange(len(diet.latents)), diet.varied.sources, diet.anomalous.sources]
+    assert sampler.varied is not None
+    assert sampler.anomalous is not None
+    agents = () if sampler.samples is None else sampler.samples.kinds
+    parts = [sampler.latents[:], sampler.varied.latents[:], sampler.anomalous.latents[:]]
+    own = [torch.arange(len(sampler.latents)), sampler.varied.sources, sampler.anomalous.sources]
     latents = torch.cat([part.float() for part in (*parts, *(made.images for made in agents))])
     return latents, torch.cat([*own, *(made.sources for made in agents)])
 
@@ -101,7 +101,7 @@ def test_it_doesn_t_matter_how_many_are_looked_up_at_once(monkeypatch: pytest.Mo
         memory, latents, owners = filled(), noise(70), torch.arange(70)
         wanted = torch.rand(70, 25, generator=seeded()) < 0.3
         found = memory.nearest(latents, owners, wanted)[wanted]
-        return [memory.nearest(latents, owners), memory(latents)[0], memory.usual, memory.spread, found]
+        return [memory.nearest(latents, owners), memory(latents)[0], memory.location, memory.scale, found]
 
     together = answers()
     monkeypatch.setattr(detectors.memory_bank.positional, "DISTANCES_AT_ONCE", 1)
@@ -114,7 +114,7 @@ def test_what_is_given_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None
     memory, latents = filled(), noise(8).requires_grad_()
     whole = memory(latents)
     nearest = memory.nearest(latents)
-    monkeypatch.setattr(PlacedMemory, "nearest", None)
+    monkeypatch.setattr(PositionalMemory, "nearest", None)
     given_too = memory(latents, None, nearest)
     slopes = [torch.autograd.grad(length.sum(), latents)[0] for _, length in (whole, given_too)]
     for one, other in zip((*whole, slopes[0]), (*given_too, slopes[1]), strict=True):
@@ -122,7 +122,7 @@ def test_what_is_given_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_memory_that_knows_what_is_nearest_to_itself_is_the_same() -> None:
-    known, first, again = noise(20), PlacedMemory(SPATIAL, 20), PlacedMemory(SPATIAL, 20)
+    known, first, again = noise(20), PositionalMemory(SPATIAL, 20), PositionalMemory(SPATIAL, 20)
     nearest = first.remember(known, torch.arange(20))
     assert torch.equal(nearest, first.nearest(known, torch.arange(20)))
     assert torch.equal(again.remember(known, torch.arange(20), nearest), nearest)
@@ -154,10 +154,10 @@ def test_lengths_of_tokens_follow_the_tokens(tmp_path: Any) -> None:
 def test_a_batch_says_which_tokens_were_known(
     shape: tuple[int, ...], half: int, share: float, seed: int
 ) -> None:
-    diet = full_diet(shape, share)
-    batch = diet.batch(2 * half, seeded(seed))
-    latents, sources = all_known(diet)
-    assert len(latents) == diet.first_known[-1]
+    sampler = full_sampler(shape, share)
+    batch = sampler.batch(2 * half, seeded(seed))
+    latents, sources = all_known(sampler)
+    assert len(latents) == sampler.first_known[-1]
     assert batch.known is not None
     known = batch.known >= 0
     tokens = as_tokens(latents)[batch.known.clamp_min(0), torch.arange(batch.known.shape[1])]
@@ -171,15 +171,15 @@ def test_a_batch_says_which_tokens_were_known(
 
 
 def test_all_kinds_are_drawn() -> None:
-    diet = full_diet()
-    batch = diet.batch(400, seeded())
+    sampler = full_sampler()
+    batch = sampler.batch(400, seeded())
     assert batch.known is not None
-    first = diet.first_known
+    first = sampler.first_known
     assert first == [0, COUNT, COUNT + 40, COUNT + 80, COUNT + 90, COUNT + 100]
     for start, end in pairwise(first):
         assert ((batch.known >= start) & (batch.known < end)).any()
     assert (batch.known == UNKNOWN).any()
-    few = LatentDiet(noise(COUNT), LatentSynthesis({"noise": 1.0}))
+    few = LatentBatchSampler(noise(COUNT), LatentSynthesis({"noise": 1.0}))
     assert few.first_known[VARIED:] == [COUNT] * 5
     assert first[ANOMALOUS] < first[SAMPLES]
 
@@ -189,26 +189,26 @@ def test_all_kinds_are_drawn() -> None:
 
 @BOTH_SHAPES
 def test_nothing_is_looked_up_twice(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    memory, diet = filled(shape), full_diet(shape)
-    latents, owners = all_known(diet)
+    memory, sampler = filled(shape), full_sampler(shape)
+    latents, owners = all_known(sampler)
     expected = memory.nearest(latents, owners)
-    nearest = NearestKnown(memory, diet.first_known[-1])
+    nearest = NearestKnown(memory, sampler.first_known[-1])
     assert nearest.found.dtype == torch.int16
-    looked_up, look = [0], PlacedMemory.nearest
+    looked_up, inputs_of = [0], PositionalMemory.nearest
 
-    def counted(self: PlacedMemory, latents: Tensor, owners: Tensor, wanted: Tensor) -> Tensor:
+    def counted(self: PositionalMemory, latents: Tensor, owners: Tensor, wanted: Tensor) -> Tensor:
         looked_up[0] += int(wanted.sum())
-        return look(self, latents, owners, wanted)
+        return inputs_of(self, latents, owners, wanted)
 
-    monkeypatch.setattr(PlacedMemory, "nearest", counted)
+    monkeypatch.setattr(PositionalMemory, "nearest", counted)
     made_anew = 0
     for seed in range(80):
-        batch = diet.batch(16, seeded(seed))
+        batch = sampler.batch(16, seeded(seed))
         assert batch.known is not None
         made_anew += int((batch.known == UNKNOWN).sum())
         found = nearest(batch.images, batch.sources, batch.known)
         assert found.dtype == torch.int64
-        assert torch.equal(found, look(memory, batch.images, batch.sources))
+        assert torch.equal(found, inputs_of(memory, batch.images, batch.sources))
     kept = nearest.found != UNKNOWN
     assert kept.float().mean() > 0.95
     assert torch.equal(nearest.found[kept].long(), expected[kept])
@@ -217,27 +217,27 @@ def test_nothing_is_looked_up_twice(shape: tuple[int, ...], monkeypatch: pytest.
 
 
 def trained(
-    diet: LatentDiet, once: bool, found: Tensor | None = None, remembered: int = 20
+    sampler: LatentBatchSampler, once: bool, found: Tensor | None = None, memory_size: int = 20
 ) -> tuple[LatentTransformer, list[float], NearestKnown]:
     torch.manual_seed(0)
-    detector = LatentTransformer(SPATIAL, remembered, width=16, depth=1, heads=2)
-    nearest = remembering(detector.memory, diet.latents, diet.first_known[-1], found)
+    detector = LatentTransformer(SPATIAL, memory_size, width=16, depth=1, heads=2)
+    nearest = remembering(detector.memory, sampler.latents, sampler.first_known[-1], found)
     state = TrainingState(detector, 3e-3, 40, seed=0)
 
-    def look(batch: Batch) -> tuple[Any, ...]:
+    def inputs_of(batch: Batch) -> tuple[Any, ...]:
         assert batch.known is not None
         known = nearest(batch.images, batch.sources, batch.known) if once else None
         return batch.images, batch.sources, state.generator, known
 
-    training = train_detector(state, detector, diet, look, 16, token_losses)
+    training = train_detector(state, detector, sampler, inputs_of, 16, token_losses)
     return detector, [float(progress.losses["total"]) for progress in training], nearest
 
 
 def test_training_learns_the_same_with_and_without() -> None:
-    diet = full_diet()
-    usual, losses, _ = trained(diet, once=False)
-    same, same_losses, nearest = trained(diet, once=True)
-    again, again_losses, _ = trained(diet, True, nearest.found[: diet.first_known[SAMPLES]].clone())
+    sampler = full_sampler()
+    usual, losses, _ = trained(sampler, once=False)
+    same, same_losses, nearest = trained(sampler, once=True)
+    again, again_losses, _ = trained(sampler, True, nearest.found[: sampler.first_known[SAMPLES]].clone())
     assert losses[0] != losses[-1]
     for other, other_losses in ((same, same_losses), (again, again_losses)):
         assert other_losses == pytest.approx(losses, rel=1e-4)
@@ -245,17 +245,21 @@ def test_training_learns_the_same_with_and_without() -> None:
             torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("remembered", [7, COUNT])
-def test_a_later_training_begins_with_what_is_known(remembered: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    diet = full_diet()
-    memory = PlacedMemory(SPATIAL, remembered)
-    nearest = remembering(memory, diet.latents, diet.first_known[-1])
-    assert int((nearest.found != UNKNOWN).all(1).sum()) == remembered
+@pytest.mark.parametrize("memory_size", [7, COUNT])
+def test_a_later_training_begins_with_what_is_known(
+    memory_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = full_sampler()
+    memory = PositionalMemory(SPATIAL, memory_size)
+    nearest = remembering(memory, sampler.latents, sampler.first_known[-1])
+    assert int((nearest.found != UNKNOWN).all(1).sum()) == memory_size
     kept = memory.owners
-    assert torch.equal(nearest.found[kept].long(), memory.nearest(diet.latents[kept].float(), kept))
-    other = PlacedMemory(SPATIAL, remembered)
-    monkeypatch.setattr(PlacedMemory, "nearest", None)
-    later = remembering(other, diet.latents, diet.first_known[-1], nearest.found[: diet.first_known[SAMPLES]])
+    assert torch.equal(nearest.found[kept].long(), memory.nearest(sampler.latents[kept].float(), kept))
+    other = PositionalMemory(SPATIAL, memory_size)
+    monkeypatch.setattr(PositionalMemory, "nearest", None)
+    later = remembering(
+        other, sampler.latents, sampler.first_known[-1], nearest.found[: sampler.first_known[SAMPLES]]
+    )
     assert torch.equal(later.found, nearest.found)
     for one, two in zip(memory.buffers(), other.buffers(), strict=True):
         assert torch.equal(one, two)

@@ -99,7 +99,13 @@ def test_what_pays_for_all_images_is_learned_quickly(tmp_path: Path) -> None:
     for speed in (1.0, 30.0):
         folder = tmp_path / f"{speed:g}"
         model = learned(
-            make_world("flat"), {"rising": 1.0}, folder, 128, 0.5, learning_rate=2e-3, shared_speed=speed
+            make_world("flat"),
+            {"rising": 1.0},
+            folder,
+            128,
+            0.5,
+            learning_rate=2e-3,
+            mean_bias_lr_scale=speed,
         )
         means.append(model.predict(observations, deterministic=True)[0])
     assert means[1].mean() > means[0].mean() + 0.3
@@ -120,15 +126,15 @@ def test_by_default_the_policy_is_sb3s_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("least", [0.0, -1.0, math.nan])
 def test_an_impossible_floor_is_refused(least: float) -> None:
     vec_env = LatentVecEnv(Settings().dynamics(make_world("flat"), 4), 0)
-    with pytest.raises(UserError, match=r"agent\.least_deviation=.* must be above 0"):
-        make_ppo(vec_env, {**SETTINGS, "least_deviation": least}, seed=0)
+    with pytest.raises(UserError, match=r"agent\.min_std=.* must be above 0"):
+        make_ppo(vec_env, {**SETTINGS, "min_std": least}, seed=0)
 
 
 @pytest.mark.parametrize("speed", [0.0, -1.0, math.nan])
 def test_an_impossible_speed_is_refused(speed: float) -> None:
     vec_env = LatentVecEnv(Settings().dynamics(make_world("flat"), 4), 0)
-    with pytest.raises(UserError, match=r"agent\.shared_speed=.* must be above 0"):
-        make_ppo(vec_env, {**SETTINGS, "shared_speed": speed}, seed=0)
+    with pytest.raises(UserError, match=r"agent\.mean_bias_lr_scale=.* must be above 0"):
+        make_ppo(vec_env, {**SETTINGS, "mean_bias_lr_scale": speed}, seed=0)
 
 
 def logged(folder: Path) -> dict[str, list[float]]:
@@ -145,6 +151,6 @@ def test_learning_logs_the_alarm(tmp_path: Path) -> None:
         assert np.isfinite(scalars[name]).all()
     assert scalars["alarm/seen"] != scalars["alarm/unseen"]
     assert len(set(scalars["alarm/seen"])) == 3
-    learned(of.with_judges(of.judges), {"usefulness": 1.0}, tmp_path / "without", 32, 0.3)
+    learned(of.with_reward_ensemble(of.reward_ensemble), {"usefulness": 1.0}, tmp_path / "without", 32, 0.3)
     assert not [tag for tag in logged(tmp_path / "without") if tag.startswith("alarm")]
     torch.set_num_threads(1)

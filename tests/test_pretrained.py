@@ -31,7 +31,7 @@ from latent_env.autoencoders.training import peak_signal_to_noise, train_decoder
 from latent_env.data import Dataset, Split
 from latent_env.data.phantom import make_phantom_dataset
 from latent_env.data.residence import StreamedImages
-from latent_env.training.feature_cache import Eyes
+from latent_env.training.feature_cache import FeatureCache
 from stages.detector.latent_pools import make_pool
 
 SIZE, GRID, COMPONENTS = 32, 4, 8
@@ -167,8 +167,8 @@ def test_pictures_have_the_size_of_the_images(
     side: int, grid: int, channels: int, backbone: Backbone
 ) -> None:
     size = 8 * side
-    eyes = Backbone(backbone.network, backbone.description, size, None, grid, backbone.colours)
-    model = autoencoder(eyes, channels)
+    features = Backbone(backbone.network, backbone.description, size, None, grid, backbone.colours)
+    model = autoencoder(features, channels)
     with torch.no_grad():
         latents = model.encode(torch.rand(2, channels, size, size))
         decoded = model.decode(latents)
@@ -262,34 +262,34 @@ def test_known_latents_need_not_be_computed_again(
     for (name, a), b in zip(looked.state_dict().items(), exact.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     rounded = frozen(fitted).calibrate(images, fitted[1])
-    assert torch.allclose(rounded.spread, looked.spread, atol=0.02)
+    assert torch.allclose(rounded.normal_distances, looked.normal_distances, atol=0.02)
     assert torch.allclose(rounded.direction_scales, looked.direction_scales, atol=0.02)
 
 
 def test_white_latents_stay_as_they_are(fitted: tuple[PretrainedEncoder, Tensor], images: Tensor) -> None:
-    eyes, floats = frozen(fitted).calibrate(images), images.float() / 255
-    assert torch.equal(eyes.encode(floats), fitted[0].encode(floats))
-    assert torch.equal(eyes.natural_scales, fitted[0].natural_scales)
-    assert eyes.whitens_itself
+    features, floats = frozen(fitted).calibrate(images), images.float() / 255
+    assert torch.equal(features.encode(floats), fitted[0].encode(floats))
+    assert torch.equal(features.natural_scales, fitted[0].natural_scales)
+    assert features.whitens_itself
 
 
 def test_the_spread_is_that_of_tokens_of_other_images_anywhere(
     fitted: tuple[PretrainedEncoder, Tensor], images: Tensor
 ) -> None:
-    eyes = frozen(fitted).calibrate(images)
-    latents = eyes.in_batches(images)
+    features = frozen(fitted).calibrate(images)
+    latents = features.in_batches(images)
     tokens, owner = tokens_of(latents).float(), torch.arange(len(images)).repeat_interleave(GRID**2)
     apart = torch.cdist(tokens, tokens).masked_fill(owner[:, None] == owner[None], torch.inf)
     nearest = apart.amin(1)
-    assert float(eyes.spread[50]) == pytest.approx(float(nearest.quantile(0.5)), rel=0.02)
-    assert float(eyes.spread[95]) == pytest.approx(float(nearest.quantile(0.95)), rel=0.02)
+    assert float(features.normal_distances[50]) == pytest.approx(float(nearest.quantile(0.5)), rel=0.02)
+    assert float(features.normal_distances[95]) == pytest.approx(float(nearest.quantile(0.95)), rel=0.02)
 
 
 @pytest.mark.parametrize("kind", ["mobilenet", "resnet", "dino", "dino_with_registers"])
 def test_stored_it_needs_its_backbone_no_more(kind: str, images: Tensor, tmp_path: Path) -> None:
     folder = getattr(backbones, kind)(tmp_path / "backbone")
-    eyes = load_backbone(str(folder), SIZE, [1, 2], GRID)
-    encoder, latents = fit_encoder(eyes, images[:10], 1, COMPONENTS)
+    features = load_backbone(str(folder), SIZE, [1, 2], GRID)
+    encoder, latents = fit_encoder(features, images[:10], 1, COMPONENTS)
     assert latents is not None
     model = frozen((encoder, latents)).calibrate(images[:10], latents)
     save_autoencoder(tmp_path / "world", model)
@@ -343,21 +343,21 @@ def thumbnails(split: Any) -> Tensor:
     return Thumbnails().encode(torch.from_numpy(split.images).float() / 255).half()
 
 
-def look(dataset: Dataset, folder: Path, memory: float | None = None) -> tuple[Thumbnails, Eyes]:
+def inputs_of(dataset: Dataset, folder: Path, memory: float | None = None) -> tuple[Thumbnails, FeatureCache]:
     encoder = Thumbnails()
-    return encoder, Eyes(encoder, dataset, folder, CPU, memory)
+    return encoder, FeatureCache(encoder, dataset, folder, CPU, memory)
 
 
 def test_every_split_is_encoded_once(dataset: Dataset, tmp_path: Path) -> None:
-    encoder, eyes = look(dataset, tmp_path / "eyes")
+    encoder, features = inputs_of(dataset, tmp_path / "features")
     assert encoder.seen == 0
     for split, count in [("train", 40), ("valid", 46), ("test", 54), ("train", 54), ("valid", 54)]:
-        assert torch.equal(eyes.latents(split)[:], thumbnails(getattr(dataset, split)))
+        assert torch.equal(features.latents(split)[:], thumbnails(getattr(dataset, split)))
         assert encoder.seen == count
 
-    encoder, again = look(dataset, tmp_path / "eyes")
+    encoder, again = inputs_of(dataset, tmp_path / "features")
     for split in ("test", "train"):
-        assert torch.equal(again.latents(split)[:], eyes.latents(split)[:])
+        assert torch.equal(again.latents(split)[:], features.latents(split)[:])
     assert encoder.seen == 0
 
 
@@ -366,22 +366,22 @@ def test_every_split_is_encoded_once(dataset: Dataset, tmp_path: Path) -> None:
 def test_a_file_cut_short_goes_on_where_it_was(
     left: int, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    folder = tmp_path_factory.mktemp("eyes")
-    _, eyes = look(dataset, folder)
-    whole = eyes.latents("train")[:].clone()
+    folder = tmp_path_factory.mktemp("features")
+    _, features = inputs_of(dataset, folder)
+    whole = features.latents("train")[:].clone()
     (path,) = folder.iterdir()
     content = path.read_bytes()
     path.write_bytes(content[:left])
-    encoder, eyes = look(dataset, folder)
-    assert torch.equal(eyes.latents("train")[:], whole)
+    encoder, features = inputs_of(dataset, folder)
+    assert torch.equal(features.latents("train")[:], whole)
     assert path.read_bytes() == content
     assert encoder.seen == 40 - left // (2 * 2 * GRID**2)
 
 
 def test_latents_that_dont_fit_in_memory_are_streamed(dataset: Dataset, tmp_path: Path) -> None:
-    _, eyes = look(dataset, tmp_path)
-    _, streaming = look(dataset, tmp_path / "other", memory=1e-4)
-    kept, streamed = eyes.latents("train"), streaming.latents("train")
+    _, features = inputs_of(dataset, tmp_path)
+    _, streaming = inputs_of(dataset, tmp_path / "other", memory=1e-4)
+    kept, streamed = features.latents("train"), streaming.latents("train")
     assert isinstance(kept, Tensor)
     assert not isinstance(streamed, Tensor)
     assert streamed.shape == kept.shape
@@ -391,25 +391,25 @@ def test_latents_that_dont_fit_in_memory_are_streamed(dataset: Dataset, tmp_path
 
 
 def test_latents_that_are_known_are_taken_over(dataset: Dataset, tmp_path: Path) -> None:
-    encoder, eyes = look(dataset, tmp_path)
+    encoder, features = inputs_of(dataset, tmp_path)
     known = torch.rand(40, 2, GRID, GRID).half()
-    eyes.keep("train", known)
-    assert torch.equal(eyes.latents("train")[:], known)
+    features.keep("train", known)
+    assert torch.equal(features.latents("train")[:], known)
     assert encoder.seen == 0
 
 
 def test_real_eyes_see_the_same_in_every_batch(
     fitted: tuple[PretrainedEncoder, Tensor], dataset: Dataset, tmp_path: Path
 ) -> None:
-    found = Eyes(fitted[0], dataset, tmp_path, CPU, None).latents("train")[:]
+    found = FeatureCache(fitted[0], dataset, tmp_path, CPU, None).latents("train")[:]
     assert torch.allclose(found.float(), fitted[1].float(), atol=0.02)
 
 
 def test_a_folder_that_can_not_be(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    _, eyes = look(dataset, tmp_path / "file")
+    _, features = inputs_of(dataset, tmp_path / "file")
     with pytest.raises(UserError, match="latents can't be kept there"):
-        eyes.latents("train")
+        features.latents("train")
 
 
 Change = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
@@ -439,8 +439,8 @@ class Counted:
 
 
 def test_a_pool_lines_up_with_what_was_changed(dataset: Dataset, images: Tensor, tmp_path: Path) -> None:
-    _, eyes = look(dataset, tmp_path)
-    pool = make_pool(eyes, images, "spoilt", 90, spoil, {})
+    _, features = inputs_of(dataset, tmp_path)
+    pool = make_pool(features, images, "spoilt", 90, spoil, {})
     assert pool.sources.tolist() == [number % 40 for number in range(90)]
     expected = torch.zeros(GRID, GRID)
     expected[1, 0], expected[0, 3] = 1, 0.5
@@ -458,10 +458,10 @@ def test_a_pool_lines_up_with_what_was_changed(dataset: Dataset, images: Tensor,
 
 def test_a_pool_is_made_once(dataset: Dataset, images: Tensor, tmp_path: Path) -> None:
     change = Counted(spoil)
-    _, eyes = look(dataset, tmp_path)
-    pool = make_pool(eyes, images, "spoilt", 30, change, {"strength": 1})
+    _, features = inputs_of(dataset, tmp_path)
+    pool = make_pool(features, images, "spoilt", 30, change, {"strength": 1})
     assert change.calls == 1
-    encoder, again = look(dataset, tmp_path)
+    encoder, again = inputs_of(dataset, tmp_path)
     same = make_pool(again, images, "spoilt", 30, change, {"strength": 1})
     assert change.calls == 1
     assert encoder.seen == 0
@@ -485,8 +485,8 @@ def test_a_pool_of_real_anomalies(dataset: Dataset, images: Tensor, tmp_path: Pa
         found = made(batch, generator)
         return found.images, found.masks
 
-    _, eyes = look(dataset, tmp_path)
-    pool = make_pool(eyes, images, "anomalous", 40, synthesise, {})
+    _, features = inputs_of(dataset, tmp_path)
+    pool = make_pool(features, images, "anomalous", 40, synthesise, {})
     assert pool.tokens.min() >= 0
     assert pool.tokens.max() <= 1
     assert (pool.tokens.flatten(1).amax(1) > 0).all()
@@ -515,8 +515,8 @@ def test_near_copies_are_counted(tmp_path: Path) -> None:
     images = (common + functional.interpolate(small.float(), SIZE)).to(torch.uint8)
     fresh, again = images[10:], images[:10].clamp(max=250) + 2
     for name, valid, share in [("fresh", fresh, 0.0), ("again", again, 1.0)]:
-        _, eyes = look(of_images(images[:10], valid, fresh), tmp_path / name)
-        assert eyes.near_copies() == share
+        _, features = inputs_of(of_images(images[:10], valid, fresh), tmp_path / name)
+        assert features.near_copies() == share
     half = torch.cat([fresh[:4], again[:4]])
-    _, eyes = look(of_images(images[:10], half, fresh), tmp_path / "half")
-    assert eyes.near_copies() == 0.5
+    _, features = inputs_of(of_images(images[:10], half, fresh), tmp_path / "half")
+    assert features.near_copies() == 0.5

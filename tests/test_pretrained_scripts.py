@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 import train_ae
 import train_detector
 import train_ppo
-from benchmarks import eyes
+from benchmarks import features
 
 DATA = ["dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=8", "dataset.test=8"]
 MACHINE = ["device=cpu", "threads=1"]
@@ -27,7 +27,7 @@ AUTOENCODER = [*DATA, *MACHINE, *EYES, "autoencoder.components=8", *DECODER]
 DETECTOR = [*AUTOENCODER, "detector.steps=3", "detector.width=16", "detector.heads=2", "synthesis.pool=8"]
 AGENT = [*DETECTOR, "env.num_envs=4", "samples=16", "rounds=1"]
 PPO = ["agent.total_steps=32", "agent.n_steps=4", "agent.batch_size=8", "agent.hidden=[8]"]
-DISTANCES = ["knn", "knn_by_place", "gaussian"]
+DISTANCES = ["knn", "positional_knn", "gaussian"]
 METRICS = ["image_AP", "image_AUROC", "image_F1Max", "pixel_AP", "pixel_AUPRO", "pixel_AUROC"]
 
 Main = Callable[[DictConfig], None]
@@ -88,13 +88,13 @@ def test_the_first_stage(here: Path, command: Command) -> None:
     assert "latent 8x4x4" in out
     assert "eyes: layers 9, 21 at 4×4, 8 components with" in said
     assert "little in images of 32 pixels" in said
-    eyes, autoencoder = only(here, "eyes"), only(here, "autoencoder")
-    assert (eyes / "pictures/eyes.png").is_file()
+    features, autoencoder = only(here, "features"), only(here, "autoencoder")
+    assert (features / "pictures/eyes.png").is_file()
     assert (autoencoder / "pictures/reconstructions.png").is_file()
     assert set(metrics(autoencoder)) == {"valid_psnr", "valid_ssim"}
-    assert metrics(eyes)["components"] == 8
-    assert 0 < metrics(eyes)["explained_variance"] < 1
-    assert 0 <= metrics(eyes)["near_copies"] <= 1
+    assert metrics(features)["components"] == 8
+    assert 0 < metrics(features)["explained_variance"] < 1
+    assert 0 <= metrics(features)["near_copies"] <= 1
     assert encoded(said) == ["features", "features, valid"]
 
     again, said = command("train_ae", *AUTOENCODER)
@@ -111,7 +111,7 @@ def test_the_second_stage_with_its_rivals(here: Path, command: Command) -> None:
     held = metrics(only(here, "detector"))
     assert sorted(row[0] for row in rows) == METRICS
     for name, *values in rows:
-        found = [held[name], *(held[f"{rival}_{name}"] for rival in header[1:])]
+        found = [held[name], *(held[f"{baseline}_{name}"] for baseline in header[1:])]
         assert [f"{value:.4f}" for value in found] == values
     assert encoded(said) == [
         "features",
@@ -131,14 +131,14 @@ def test_the_second_stage_with_its_rivals(here: Path, command: Command) -> None:
     assert not encoded(said)
 
     # Another seed, decoder and detector: the same eyes, and all they have seen.
-    _, said = command("train_detector", *DETECTOR, "seed=1", "detector.rivals=[]", "autoencoder.steps=2")
+    _, said = command("train_detector", *DETECTOR, "seed=1", "detector.baselines=[]", "autoencoder.steps=2")
     assert len(stage(here, "detector")) == len(stage(here, "autoencoder")) == 2
     assert f"eyes: using {Path('runs/phantom/eyes')}" in said
     assert not encoded(said)
 
 
 def test_rivals_can_be_left_out(here: Path, command: Command) -> None:
-    out, _ = command("train_detector", *DETECTOR, "detector.rivals=[]", "export=out")
+    out, _ = command("train_detector", *DETECTOR, "detector.baselines=[]", "export=out")
     assert set(metrics(only(here, "detector"))) == set(METRICS)
     assert names(out) == METRICS
     assert gym.make("LatentAug-v0", artifacts=str(here / "out")).reset(seed=0)[0].shape == (128,)
@@ -169,7 +169,7 @@ def test_other_decoders_mean_nothing_to_distances(here: Path, command: Command) 
     _, said = command("train_detector", *AUTOENCODER, "detector=gaussian", "autoencoder.steps=99")
     assert "detector: using" in said
     command("train_detector", *AUTOENCODER, "detector=gaussian", "autoencoder.components=0.5")
-    assert len(stage(here, "eyes")) == len(stage(here, "detector")) == 2
+    assert len(stage(here, "features")) == len(stage(here, "detector")) == 2
 
 
 AGENTS: list[tuple[str, list[str]]] = [
@@ -189,9 +189,9 @@ def test_the_third_stage(here: Path, command: Command) -> None:
         assert f"agent {name}, 1 round, seed 0" in report
         (line,) = [line for line in report.splitlines() if line.startswith("Other detectors, ")]
         before = metrics(only(here, "detector"))
-        for rival in DISTANCES:
-            assert f"{rival} {before[f'{rival}_image_AUROC']:.4f}" in line
-        assert json.loads((run / "report.json").read_text())["rivals"].keys() >= {"knn_by_place_pixel_AP"}
+        for baseline in DISTANCES:
+            assert f"{baseline} {before[f'{baseline}_image_AUROC']:.4f}" in line
+        assert json.loads((run / "report.json").read_text())["baselines"].keys() >= {"knn_by_place_pixel_AP"}
         with np.load(run / "augmented.npz") as made:
             assert made["delta"].shape[1:] == (8, 4, 4)
             assert made["tokens"].shape[1:] == (1, 4, 4)
@@ -212,7 +212,7 @@ def test_the_same_backbone_from_elsewhere(here: Path, command: Command) -> None:
     for name in ("autoencoder", "detector"):
         assert f"{name}: using" in said
         only(here, name)
-    only(here, "eyes")
+    only(here, "features")
 
 
 def test_another_backbone_is_another_run(here: Path, command: Command) -> None:
@@ -221,7 +221,7 @@ def test_another_backbone_is_another_run(here: Path, command: Command) -> None:
     backbones.dino(here / "mobilenet")
     _, said = command("train_detector", *AUTOENCODER, "detector=gaussian")
     assert "using" not in said
-    assert len(stage(here, "eyes")) == len(stage(here, "detector")) == 2
+    assert len(stage(here, "features")) == len(stage(here, "detector")) == 2
 
 
 def test_tokens_of_an_autoencoder_trained_from_scratch(here: Path, command: Command) -> None:
@@ -238,11 +238,11 @@ def test_tokens_of_an_autoencoder_trained_from_scratch(here: Path, command: Comm
 
 def test_images_of_pretrained_eyes(here: Path, command: Command) -> None:
     """The detector may look at reconstructions as well, whatever made them."""
-    out, _ = command("train_detector", *DETECTOR, "detector.input=image", "detector.rivals=[]")
+    out, _ = command("train_detector", *DETECTOR, "detector.input=image", "detector.baselines=[]")
     assert names(out) == METRICS
     # Others stand beside it with the same eyes, whether they read images or latents.
-    rivals = "detector.rivals=[reconstruction,gaussian]"
-    out, said = command("train_detector", *DETECTOR, "detector.input=image", rivals)
+    baselines = "detector.baselines=[reconstruction,gaussian]"
+    out, said = command("train_detector", *DETECTOR, "detector.input=image", baselines)
     assert sorted(out.splitlines()[0].split()) == ["gaussian", "reconstruction", "transformer"]
     assert "autoencoder: using" in said
     held = [metrics(run) for run in stage(here, "detector") if "gaussian_image_AP" in metrics(run)]
@@ -263,8 +263,8 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ),
     (
         "train_detector",
-        ["detector.rivals=[nobody]"],
-        "detector.rivals=nobody is unknown: choose among recon",
+        ["detector.baselines=[nobody]"],
+        "detector.baselines=nobody is unknown: choose among recon",
     ),
     ("train_detector", ["detector=oracle"], "detector=oracle is unknown: choose one of ensemble, gaussian"),
     ("train_ae", ["autoencoder.backbone="], "autoencoder.backbone is missing"),
@@ -320,15 +320,15 @@ def test_the_benchmark_compares_all_of_them(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(here)
-    monkeypatch.setattr("sys.argv", ["eyes", *DETECTOR, "--seeds", "2", "--json", "found.json"])
-    eyes.main()
+    monkeypatch.setattr("sys.argv", ["features", *DETECTOR, "--seeds", "2", "--json", "found.json"])
+    features.main()
     out = capsys.readouterr().out
     assert "transformer minus it" in out
     found = json.loads((here / "found.json").read_text())
-    assert set(found) == {eyes.TRAINED, *eyes.RIVALS}
+    assert set(found) == {features.TRAINED, *features.BASELINES}
     assert all(len(seeds) == 2 and 0 <= seeds[1]["image_AUROC"] <= 1 for seeds in found.values())
     for extra, message in [("detector.input=image", "leave detector"), ("runs=other", "no anomalies")]:
-        monkeypatch.setattr("sys.argv", ["eyes", *DETECTOR, extra, "track=normal_only"])
+        monkeypatch.setattr("sys.argv", ["features", *DETECTOR, extra, "track=one_class"])
         with pytest.raises(SystemExit):
-            eyes.main()
+            features.main()
         assert message in capsys.readouterr().err

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from torch import Tensor
 
-from conf.schema.detectors import JudgesConfig, RdnaConfig, TrainedConfig, TransformerConfig
+from conf.schema.detectors import RdnaConfig, RewardEnsembleConfig, TrainedConfig, TransformerConfig
 from detectors.last_layer import is_headed
 from detectors.rdna import RdnaDetector
 from detectors.synthetic.image_synthesis import ImageSynthesis
-from detectors.training.batches import Diet, Portion, Samples, blend
-from detectors.training.discriminators import FIRST, Critic, urge
+from detectors.training.batches import BatchSampler, Samples, SampleSource, blend
+from detectors.training.discriminators import FIRST, Critic, adversarial_loss
 from detectors.training.loop import score
 from detectors.training.rdna import AdversarialState, Critics, known_places, restoration_losses, train_rdna
 from latent_common.errors import UserError
@@ -29,7 +29,7 @@ from latent_common.training_state import Progress, TrainingState
 from latent_env.artifacts import load_detector, save_detector
 from latent_env.data.augmentation import Augmentation
 from latent_env.rendering import restorations
-from latent_env.worlds.reference_set import Trial
+from latent_env.worlds.reference_set import ReferenceSet
 from latent_env.worlds.world import World
 from stages.detector.rdna_training import check_rdna
 from stages.detector.stage import save_world
@@ -144,9 +144,9 @@ def samples(images: Tensor, labels: list[int], sources: list[int], marked: bool 
 
 def test_a_batch_knows_what_its_anomalies_were_made_of() -> None:
     images = stripes(10, 16)
-    plain = Diet(images, PERLIN).batch(8, seeded())
+    plain = BatchSampler(images, PERLIN).batch(8, seeded())
     assert plain.clean is None
-    batch = Diet(images, PERLIN, keep_clean=True).batch(8, seeded())
+    batch = BatchSampler(images, PERLIN, keep_clean=True).batch(8, seeded())
     assert torch.equal(batch.images, plain.images)
     assert batch.clean is not None
     assert torch.equal(batch.clean, images[batch.sources].float() / 255)
@@ -157,10 +157,10 @@ def test_a_batch_knows_what_its_anomalies_were_made_of() -> None:
 def test_what_is_moved_is_moved_alike() -> None:
     moving = Augmentation(True, True, 0.2, 20, 0.2).with_masks
     images = stripes(10, 16, 3)
-    batch = Diet(images, PERLIN, augment=moving, keep_clean=True).batch(8, seeded())
+    batch = BatchSampler(images, PERLIN, augment=moving, keep_clean=True).batch(8, seeded())
     assert batch.clean is not None
     assert torch.equal(batch.images[:4], batch.clean[:4])
-    plain = Diet(images, PERLIN, augment=moving).batch(8, seeded())
+    plain = BatchSampler(images, PERLIN, augment=moving).batch(8, seeded())
     assert torch.equal(batch.images, plain.images)
     assert torch.equal(batch.masks, plain.masks)
 
@@ -168,7 +168,7 @@ def test_what_is_moved_is_moved_alike() -> None:
 def test_an_agents_anomaly_goes_back_to_its_image_and_a_collected_one_is_not_known() -> None:
     images, white = stripes(10, 16), torch.full((4, 1, 16, 16), 255, dtype=torch.uint8)
     made = samples(white, [1, 1, 0, 0], [3, 3, 5, -1])
-    batch = Diet(images, PERLIN, blend([Portion(made, 0.5)]), keep_clean=True).batch(8, seeded())
+    batch = BatchSampler(images, PERLIN, blend([SampleSource(made, 0.5)]), keep_clean=True).batch(8, seeded())
     assert batch.clean is not None
     assert torch.equal(batch.clean[4], images[3].float() / 255)
     assert torch.equal(batch.clean[0], batch.images[0])  # changed too little: normal as it is
@@ -176,7 +176,9 @@ def test_an_agents_anomaly_goes_back_to_its_image_and_a_collected_one_is_not_kno
     assert torch.all(known_places(batch) == 1)
     for marked in (True, False):
         found = samples(white[:1], [1], [-1], marked)
-        batch = Diet(images, PERLIN, blend([Portion(found, 0.5)]), keep_clean=True).batch(8, seeded())
+        batch = BatchSampler(images, PERLIN, blend([SampleSource(found, 0.5)]), keep_clean=True).batch(
+            8, seeded()
+        )
         known = known_places(batch)
         assert torch.equal(known[4, 0], 1 - batch.masks[4, 0] if marked else torch.zeros(16, 16))
         assert torch.all(known[6:] == 1)
@@ -195,7 +197,7 @@ def test_a_discriminator_learns_to_tell_and_then_the_fog_gets_thicker() -> None:
         torch.manual_seed(0)
         critic = Critic(1, 4)
     assert float(critic.heeded) == 0
-    assert float(critic.fog) == pytest.approx(FIRST)
+    assert float(critic.instance_noise) == pytest.approx(FIRST)
     optimizer = torch.optim.AdamW(critic.parameters(), lr=1e-2)
     real, made = torch.rand(8, 1, 16, 16), torch.rand(8, 1, 16, 16) * 0.2
     losses = []
@@ -208,18 +210,18 @@ def test_a_discriminator_learns_to_tell_and_then_the_fog_gets_thicker() -> None:
     assert losses[-1] < losses[0]
     assert float(critic.accuracy) > 0.9
     assert float(critic.heeded) == 1
-    assert float(critic.fog) > FIRST
-    before = float(critic.fog)
+    assert float(critic.instance_noise) > FIRST
+    before = float(critic.instance_noise)
     for _ in range(40):  # nothing is to be told apart
         critic.loss(real, real)
-    assert float(critic.fog) < before
+    assert float(critic.instance_noise) < before
     assert float(critic.heeded) < 0.1
 
 
 def test_fog_is_as_thick_as_it_should_be_and_follows_from_the_generator() -> None:
     critic, images = Critic(1, 4), torch.rand(8, 1, 64, 64)
-    critic.fog.fill_(0.5)
-    first, again, other = (critic.through_fog(images, seeded(seed)) for seed in (0, 0, 1))
+    critic.instance_noise.fill_(0.5)
+    first, again, other = (critic.with_instance_noise(images, seeded(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert float((first - images).std()) == pytest.approx(0.5, rel=0.05)
@@ -229,11 +231,11 @@ def test_an_urge_is_as_strong_as_asked_for() -> None:
     output = torch.randn(4, 5, requires_grad=True)
     loss, target = output.square().sum(), torch.randn(4, 5)
     (wanted,) = torch.autograd.grad(loss, output, retain_graph=True)
-    added = urge(output, loss, lambda x: 1000 * x * target, torch.tensor(0.3))
+    added = adversarial_loss(output, loss, lambda x: 1000 * x * target, torch.tensor(0.3))
     (gradient,) = torch.autograd.grad(added, output)
     assert float(gradient.norm()) == pytest.approx(0.3 * float(wanted.norm()), rel=1e-4)
     assert float((gradient * target).sum()) < 0  # down this is where the verdict rises
-    nothing = urge(output, loss, lambda x: x * 0, torch.tensor(0.3))
+    nothing = adversarial_loss(output, loss, lambda x: x * 0, torch.tensor(0.3))
     assert float(nothing.detach()) == 0
 
 
@@ -253,8 +255,8 @@ def state_of(adversarial: float, steps: int, seed: int = 0) -> tuple[RdnaDetecto
 def trained(adversarial: float) -> tuple[RdnaDetector, list[Progress]]:
     """After a short training on stripes, and what was reported at every step."""
     detector, state = state_of(adversarial, 120)
-    diet = Diet(stripes(64), PERLIN, keep_clean=True)
-    return detector, list(train_rdna(state, detector, diet, 8, adversarial))
+    sampler = BatchSampler(stripes(64), PERLIN, keep_clean=True)
+    return detector, list(train_rdna(state, detector, sampler, 8, adversarial))
 
 
 @ADVERSARIAL
@@ -304,17 +306,17 @@ def test_without_discriminators_there_are_none() -> None:
 
 @ADVERSARIAL
 def test_training_goes_on_exactly_where_it_stopped(adversarial: float) -> None:
-    diet = Diet(stripes(16), PERLIN, keep_clean=True)
+    sampler = BatchSampler(stripes(16), PERLIN, keep_clean=True)
     whole, state = state_of(adversarial, 8)
-    ended = list(train_rdna(state, whole, diet, 4, adversarial))[-1]
+    ended = list(train_rdna(state, whole, sampler, 4, adversarial))[-1]
     half, state = state_of(adversarial, 8)
-    for progress in train_rdna(state, half, diet, 4, adversarial):
+    for progress in train_rdna(state, half, sampler, 4, adversarial):
         if progress.step == 5:
             break
     kept = {name: tensor.clone() for name, tensor in state.tensors().items()}
     other, state = state_of(adversarial, 8, seed=9)
     state.restore(kept)
-    resumed = list(train_rdna(state, other, diet, 4, adversarial))
+    resumed = list(train_rdna(state, other, sampler, 4, adversarial))
     assert len(resumed) == 3
     for (name, a), b in zip(whole.state_dict().items(), other.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
@@ -323,7 +325,7 @@ def test_training_goes_on_exactly_where_it_stopped(adversarial: float) -> None:
 
 
 def test_a_picture_of_the_training() -> None:
-    batch = Diet(stripes(8, channels=3), PERLIN, keep_clean=True).batch(4, seeded())
+    batch = BatchSampler(stripes(8, channels=3), PERLIN, keep_clean=True).batch(4, seeded())
     picture = restorations(untrained(3, 32), batch)
     assert picture.ndim == 3
     assert picture.shape[1] > 4 * 150
@@ -337,9 +339,11 @@ def rdna_world() -> World:
     made = make_world("spatial").with_detector(untrained(1, 32).requires_grad_(False))
     normal, spoilt = made.images[:4], made.images[:4].clone()
     spoilt[:, :, 5:13, 4:12] = 255
-    trial = Trial(torch.cat([normal, spoilt]), torch.tensor([0] * 4 + [1] * 4))
-    judges = [untrained(1, 32, seed=seed).requires_grad_(False) for seed in (1, 2, 3)]
-    return made.with_judges(judges[:2], judges[2]).with_trial(trial)
+    reference_set = ReferenceSet(torch.cat([normal, spoilt]), torch.tensor([0] * 4 + [1] * 4))
+    reward_ensemble = [untrained(1, 32, seed=seed).requires_grad_(False) for seed in (1, 2, 3)]
+    return made.with_reward_ensemble(reward_ensemble[:2], reward_ensemble[2]).with_reference_set(
+        reference_set
+    )
 
 
 @pytest.mark.filterwarnings("error")
@@ -357,18 +361,20 @@ def test_both_checkers(term: str, tmp_path: Path) -> None:
 
 
 def test_judges_are_smaller() -> None:
-    judges = JudgesConfig(width=8, depth=1, effort=0.25)
-    small = RdnaConfig("rdna", width=16, steps=400).smaller(judges)
-    assert (small.width, small.steps, small.adversarial) == (8, 100, 0.1)
-    other: TrainedConfig = TransformerConfig("transformer", width=12, heads=3, steps=3).smaller(judges)
+    reward_ensemble = RewardEnsembleConfig(width=8, depth=1, effort=0.25)
+    small = RdnaConfig("rdna", width=16, steps=400).smaller(reward_ensemble)
+    assert (small.width, small.steps, small.adversarial_weight) == (8, 100, 0.1)
+    other: TrainedConfig = TransformerConfig("transformer", width=12, heads=3, steps=3).smaller(
+        reward_ensemble
+    )
     assert other == TransformerConfig("transformer", width=8, heads=1, depth=1, steps=1)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"adversarial": -0.1}, "detector.adversarial=-0.1 must be at least 0"),
-        ({"adversarial": float("nan")}, "detector.adversarial=nan must be at least 0"),
+        ({"adversarial": -0.1}, "detector.adversarial_weight=-0.1 must be at least 0"),
+        ({"adversarial": float("nan")}, "detector.adversarial_weight=nan must be at least 0"),
         ({"input": "latent"}, "detector.input=latent: detector=rdna reads images"),
     ],
 )

@@ -87,10 +87,10 @@ def test_without_masks_there_are_no_pixel_metrics() -> None:
 
 
 def test_keys_of_discriminators_leave_the_others_alone(tmp_path: Path) -> None:
-    options = rdna.parser().parse_args(["detector.adversarial=0.3", "seed=4", "--out", str(tmp_path)])
+    options = rdna.parser().parse_args(["detector.adversarial_weight=0.3", "seed=4", "--out", str(tmp_path)])
     for arm in rdna.ARMS:
         given = rdna.Case("bottle", arm, 0).overrides(options)
-        assert ("detector.adversarial=0.3" in given) == (arm == rdna.RDNA)
+        assert ("detector.adversarial_weight=0.3" in given) == (arm == rdna.RDNA)
         assert given[-1] == "seed=4"
     assert len(rdna.cases(options)) == 2 * 3 * 5
 

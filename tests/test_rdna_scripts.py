@@ -72,7 +72,7 @@ def test_from_nothing(tmp_path: Path, run_here: RunHere) -> None:
 
 def test_without_discriminators_is_another_run(tmp_path: Path, run_here: RunHere) -> None:
     for adversarial in ("0", "0.1"):
-        keys = [*TINY, "detector.rivals=[]", f"detector.adversarial={adversarial}"]
+        keys = [*TINY, "detector.baselines=[]", f"detector.adversarial_weight={adversarial}"]
         assert run_here(train_detector.main, "train_detector", *keys, cwd=tmp_path)[0] == 0
     runs = list(tmp_path.glob("runs/phantom/detector/*"))
     assert len(runs) == 2
@@ -82,7 +82,7 @@ def test_without_discriminators_is_another_run(tmp_path: Path, run_here: RunHere
 def test_stopped_it_goes_on_to_where_it_would_have_come(
     tmp_path: Path, run_here: RunHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = [*TINY, "detector.rivals=[]"]
+    keys = [*TINY, "detector.baselines=[]"]
     train = rdna_learning.train_rdna
     weights = []
     for stopped in (False, True):
@@ -109,7 +109,7 @@ def test_stopped_it_goes_on_to_where_it_would_have_come(
     assert weights[0] == weights[1]
 
 
-AGENT = ["env.num_envs=4", "samples=16", "rounds=2", "detector.rivals=[]", "share=0.5"]
+AGENT = ["env.num_envs=4", "samples=16", "rounds=2", "detector.baselines=[]", "share=0.5"]
 PPO = ["agent.total_steps=32", "agent.n_steps=4", "agent.batch_size=8", "agent.n_epochs=1"]
 
 
@@ -123,13 +123,13 @@ def test_an_agent_is_paid_by_it_and_it_learns_from_the_agent(tmp_path: Path, run
     assert all(isinstance(detector, RdnaDetector) for detector in both)
     assert (before / "detector.safetensors").read_bytes() != (after / "detector.safetensors").read_bytes()
     world = load_world(str(after), resolve_device("cpu"))
-    assert len(world.judges) == 3
-    assert isinstance(world.unseen, RdnaDetector)
-    assert all(isinstance(judge, RdnaDetector) for judge in world.judges)
+    assert len(world.reward_ensemble) == 3
+    assert isinstance(world.held_out_detector, RdnaDetector)
+    assert all(isinstance(member, RdnaDetector) for member in world.reward_ensemble)
 
 
 def test_beside_the_transformer(tmp_path: Path, run_here: RunHere) -> None:
-    keys = [*DATA, "detector=ensemble", "detector.second=[rdna,reconstruction]", "detector.steps=6"]
+    keys = [*DATA, "detector=ensemble", "detector.members=[rdna,reconstruction]", "detector.steps=6"]
     small = ["detector.width=16", "detector.heads=2", "detector.batch_size=4"]
     code, _, error = run_here(train_detector.main, "train_detector", *keys, *small, cwd=tmp_path)
     assert code == 0, error
@@ -143,12 +143,12 @@ def test_beside_the_transformer(tmp_path: Path, run_here: RunHere) -> None:
 
 def test_with_pretrained_eyes_it_looks_at_the_images(tmp_path: Path, run_here: RunHere) -> None:
     backbones.mobilenet(tmp_path / "mobilenet")
-    eyes = ["autoencoder=pretrained", "autoencoder.backbone=mobilenet", "autoencoder.grid=4"]
-    keys = [*TINY, *eyes, "autoencoder.components=8", "autoencoder.steps=3", "detector.rivals=[]"]
+    features = ["autoencoder=pretrained", "autoencoder.backbone=mobilenet", "autoencoder.grid=4"]
+    keys = [*TINY, *features, "autoencoder.components=8", "autoencoder.steps=3", "detector.baselines=[]"]
     code, _, error = run_here(train_detector.main, "train_detector", *keys, cwd=tmp_path)
     assert code == 0, error
     world = load_world(str(only_run(tmp_path, "detector")), resolve_device("cpu"))
-    assert not world.judges_latents
+    assert not world.reads_latents
     shown, restored = world.show(torch.rand(2, 1, 32, 32))
     assert shown.map.shape == restored.shape == (2, 1, 32, 32)
 
@@ -159,13 +159,13 @@ def test_with_pretrained_eyes_it_looks_at_the_images(tmp_path: Path, run_here: R
         (["dataset.size=40"], "multiple of 16, not size=40: choose another dataset.size"),
         (["dataset=digits"], "multiple of 16, not size=8: choose another dataset.size"),
         (["detector.input=latent"], "detector.input=latent: detector=rdna reads images"),
-        (["detector.adversarial=-1"], "detector.adversarial=-1 must be at least 0"),
-        (["detector.adversarial=much"], "detector.adversarial=much must be a number"),
+        (["detector.adversarial_weight=-1"], "detector.adversarial_weight=-1 must be at least 0"),
+        (["detector.adversarial_weight=much"], "detector.adversarial_weight=much must be a number"),
         (["detector.width=0"], "detector.width=0 must be above 0"),
         (["detector.depth=2"], "detector.depth=2 is an unknown key: detector has adversarial"),
         (
-            ["detector=ensemble", "detector.second=[rdma]"],
-            "choose among reconstruction, knn, knn_by_place, gaussian, rdna",
+            ["detector=ensemble", "detector.members=[rdma]"],
+            "choose among reconstruction, knn, positional_knn, gaussian, rdna",
         ),
     ],
 )

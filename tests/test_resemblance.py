@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detectors.last_layer import Reading
 from detectors.transformer import TransformerDetector
-from latent_env.rewards.anomaly_similarity import Look, Resemblance, closeness, look
+from latent_env.rewards.anomaly_similarity import AnomalySimilarity, Descriptor, closeness, describe
 
 SEEDS = st.integers(0, 2**31)
 COUNT = 8
@@ -40,7 +40,7 @@ def marked(count: int, top: int, left: int, height: int, width: int, side: int =
 @given(SEEDS, st.integers(0, 5), st.integers(0, 5), st.integers(1, 3), st.integers(1, 3))
 def test_a_look_is_that_of_the_marked_tokens(seed: int, top: int, left: int, high: int, wide: int) -> None:
     latents, marks = noise(2, 3, 8, 8, seed=seed), marked(2, top, left, high, wide)
-    found = look(latents, marks)
+    found = describe(latents, marks)
     inside = latents[:, :, top : top + high, left : left + wide].flatten(2)
     assert torch.allclose(found.inside[:, :3], inside.mean(2))
     assert torch.allclose(found.inside[:, 3:], inside.std(2, correction=0).clamp_min(1e-3), atol=1e-6)
@@ -48,21 +48,23 @@ def test_a_look_is_that_of_the_marked_tokens(seed: int, top: int, left: int, hig
     middle = torch.stack([rows.mean(), columns.mean(), torch.tensor(float(high * wide)).log()])
     assert torch.allclose(found.place.float(), middle.expand(2, 3), atol=1e-5)
     far = (torch.arange(8) - (top + (high - 1) / 2)).abs() > 2 + high / 2  # rows beyond its surroundings
-    assert torch.equal(look(torch.where(far[:, None], 9.0, latents), marks).contrast, found.contrast)
-    assert torch.allclose(look(latents + 5, marks).contrast, found.contrast)
+    assert torch.equal(describe(torch.where(far[:, None], 9.0, latents), marks).contrast, found.contrast)
+    assert torch.allclose(describe(latents + 5, marks).contrast, found.contrast)
 
 
 def test_what_is_brighter_than_around_it_contrasts() -> None:
     marks = marked(1, 2, 3, 3, 3)
-    assert torch.allclose(look(marks.double() * 2, marks).contrast, torch.tensor([[2.0]], dtype=torch.double))
-    assert float(look(torch.ones(1, 1, 8, 8), marks).contrast.abs().max()) < 1e-6
+    assert torch.allclose(
+        describe(marks.double() * 2, marks).contrast, torch.tensor([[2.0]], dtype=torch.double)
+    )
+    assert float(describe(torch.ones(1, 1, 8, 8), marks).contrast.abs().max()) < 1e-6
 
 
 @pytest.mark.parametrize("side", [1, 8])
 @pytest.mark.parametrize("all_marked", [False, True])
 def test_nothing_and_everything_have_looks_of_finite_numbers(all_marked: bool, side: int) -> None:
     latents = noise(2, 3, side, side, seed=0)
-    found = look(latents, torch.full((2, 1, side, side), all_marked))
+    found = describe(latents, torch.full((2, 1, side, side), all_marked))
     assert all(part.isfinite().all() for part in found)
     assert torch.allclose(found.inside[:, :3], latents.mean((2, 3)) * all_marked)
 
@@ -76,7 +78,7 @@ class Scene(NamedTuple):
     detector: Any
     reading: Reading
     anomalous: Tensor
-    looks: Look
+    descriptors: Descriptor
 
 
 @functools.cache
@@ -91,7 +93,7 @@ def scene() -> Scene:
     with torch.no_grad():
         reading = detector.reading(images, 0.8 * images)
     corners = torch.cat([marked(1, number, number + 1, 2, 1 + number % 3) for number in range(4)])
-    return Scene(detector, reading, anomalous, look(noise(4, 4, 8, 8, seed=1), corners))
+    return Scene(detector, reading, anomalous, describe(noise(4, 4, 8, 8, seed=1), corners))
 
 
 def of(reading: Reading, chosen: Tensor) -> Reading:
@@ -100,9 +102,9 @@ def of(reading: Reading, chosen: Tensor) -> Reading:
 
 @pytest.mark.parametrize("looked_at", [False, True])
 def test_known_anomalies_resemble_themselves(looked_at: bool) -> None:
-    detector, reading, anomalous, looks = scene()
-    known = Resemblance(detector, reading, anomalous, looks if looked_at else None)
-    own = known.place(of(reading, anomalous), looks)
+    detector, reading, anomalous, descriptors = scene()
+    known = AnomalySimilarity(detector, reading, anomalous, descriptors if looked_at else None)
+    own = known.place(of(reading, anomalous), descriptors)
     assert torch.allclose(own, known.anomalies)
     assert torch.allclose(closeness(own, own).diagonal(), torch.ones(4, dtype=torch.double))
     density = known.density(own)
@@ -111,43 +113,43 @@ def test_known_anomalies_resemble_themselves(looked_at: bool) -> None:
         everywhere = known.density(known.place(reading))
         assert ((everywhere > 0) & (everywhere <= 1)).all()
     strange = Reading(1000 + reading.features, reading.offset)
-    assert float(known.density(known.place(of(strange, anomalous), looks)).max()) < 1e-6
+    assert float(known.density(known.place(of(strange, anomalous), descriptors)).max()) < 1e-6
 
 
 def test_what_looks_different_is_far_however_a_detector_sees_it() -> None:
-    detector, reading, anomalous, looks = scene()
+    detector, reading, anomalous, descriptors = scene()
     same = of(reading, anomalous)
-    blind = Resemblance(detector, reading, anomalous)
-    known = Resemblance(detector, reading, anomalous, looks)
-    for part in Look._fields:
-        other = looks._replace(**{part: getattr(looks, part) + 100})
+    blind = AnomalySimilarity(detector, reading, anomalous)
+    known = AnomalySimilarity(detector, reading, anomalous, descriptors)
+    for part in Descriptor._fields:
+        other = descriptors._replace(**{part: getattr(descriptors, part) + 100})
         assert float(known.density(known.place(same, other)).max()) < 1e-6
         assert torch.equal(blind.place(same, other), blind.place(same))
-    assert blind.density(blind.place(same)).min() >= known.density(known.place(same, looks)).max() / 3
+    assert blind.density(blind.place(same)).min() >= known.density(known.place(same, descriptors)).max() / 3
 
 
 def test_every_part_weighs_the_same() -> None:
-    detector, reading, anomalous, looks = scene()
-    known = Resemblance(detector, reading, anomalous, looks)
+    detector, reading, anomalous, descriptors = scene()
+    known = AnomalySimilarity(detector, reading, anomalous, descriptors)
     sizes = [len(unit) for unit in known.units]
     assert sizes[1:] == [8, 4, 3]
     for part in known.anomalies.split(sizes, 1)[1:]:
         assert float(torch.pdist(part).median()) == pytest.approx(1.0)
-    larger = looks._replace(contrast=1000 * looks.contrast)  # in other units all is as it was
-    again = Resemblance(detector, reading, anomalous, larger)
+    larger = descriptors._replace(contrast=1000 * descriptors.contrast)  # in other units all is as it was
+    again = AnomalySimilarity(detector, reading, anomalous, larger)
     assert torch.allclose(again.anomalies, known.anomalies)
 
 
 def test_what_all_known_anomalies_share_tells_nothing_apart() -> None:
-    detector, reading, anomalous, looks = scene()
-    alike = Look(*(part[:1].expand_as(part) for part in looks))
-    known = Resemblance(detector, reading, anomalous, alike)
-    blind = Resemblance(detector, reading, anomalous)
+    detector, reading, anomalous, descriptors = scene()
+    alike = Descriptor(*(part[:1].expand_as(part) for part in descriptors))
+    known = AnomalySimilarity(detector, reading, anomalous, alike)
+    blind = AnomalySimilarity(detector, reading, anomalous)
     same = of(reading, anomalous)
-    found = known.density(known.place(same, looks))
+    found = known.density(known.place(same, descriptors))
     assert torch.allclose(found, blind.density(blind.place(same)))
     one = torch.arange(COUNT) == 3
-    alone = Resemblance(detector, reading, one, Look(*(part[:1] for part in looks)))
-    assert not alone.looks  # one doesn't say how much others differ
+    alone = AnomalySimilarity(detector, reading, one, Descriptor(*(part[:1] for part in descriptors)))
+    assert not alone.descriptors  # one doesn't say how much others differ
     assert float(alone.density(alone.anomalies)) == pytest.approx(1.0)
     assert int(alone.density(alone.place(reading)).argmax()) == 3

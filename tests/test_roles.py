@@ -27,16 +27,16 @@ from detectors.base import IMAGE, LATENT, Detection
 from detectors.latent_transformer import token_losses
 from detectors.synthetic.held_out import HeldOutSynthesis, families
 from detectors.synthetic.image_synthesis import ImageSynthesis
-from detectors.training.batches import Batch, Diet, Portion, Samples, blend
+from detectors.training.batches import Batch, BatchSampler, Samples, SampleSource, blend
 from detectors.training.loop import detector_losses
 from latent_common.errors import UserError
-from latent_env.training.feature_cache import Eyes
-from latent_env.worlds.reference_set import MOST, Trial
+from latent_env.training.feature_cache import FeatureCache
+from latent_env.worlds.reference_set import MOST, ReferenceSet
 from stages.context import Job
 from stages.detector.labelled_split import divide
 
 LABELS = st.lists(st.integers(0, 1), max_size=80).map(lambda labels: np.array(labels, np.int64))
-ROLES: tuple[validation.Role, ...] = ("trial", "choice")
+ROLES: tuple[validation.Role, ...] = ("reference_set", "choice")
 SHARES = st.one_of(st.floats(0, 1), st.integers(0, 100).map(float))
 
 
@@ -44,8 +44,8 @@ SHARES = st.one_of(st.floats(0, 1), st.integers(0, 100).map(float))
 
 
 @given(LABELS, SHARES, SHARES)
-def test_every_anomaly_has_one_role(labels: Any, known: float, trial: float) -> None:
-    parts = divide(labels, known, trial)
+def test_every_anomaly_has_one_role(labels: Any, known: float, reference_set: float) -> None:
+    parts = divide(labels, known, reference_set)
     anomalies = np.flatnonzero(labels)
     assert np.array_equal(np.sort(np.concatenate(parts)), anomalies)
     assert all(np.array_equal(part, np.sort(part)) for part in parts)
@@ -53,21 +53,21 @@ def test_every_anomaly_has_one_role(labels: Any, known: float, trial: float) -> 
 
 
 @given(LABELS, SHARES, SHARES)
-def test_as_many_as_promised_as_long_as_one_is_left(labels: Any, known: float, trial: float) -> None:
-    parts, anomalies = divide(labels, known, trial), int(labels.sum())
+def test_as_many_as_promised_as_long_as_one_is_left(labels: Any, known: float, reference_set: float) -> None:
+    parts, anomalies = divide(labels, known, reference_set), int(labels.sum())
 
     def wanted(number: float) -> int:
         return int(number) if number >= 1 else round(number * anomalies)
 
     free = max(anomalies - 1, 0)
     assert len(parts.known) == min(wanted(known), free)
-    assert len(parts.trial) == min(wanted(trial), free - len(parts.known))
+    assert len(parts.reference_set) == min(wanted(reference_set), free - len(parts.known))
 
 
 @given(st.integers(1, 12), st.integers(2, 5), st.floats(0.1, 0.6), st.floats(0.1, 0.3))
-def test_every_kind_is_in_every_part(each: int, kinds: int, known: float, trial: float) -> None:
+def test_every_kind_is_in_every_part(each: int, kinds: int, known: float, reference_set: float) -> None:
     kind = np.repeat(np.arange(kinds), each)  # names are in order of kind
-    for part in divide(np.ones(len(kind), np.int64), known, trial):
+    for part in divide(np.ones(len(kind), np.int64), known, reference_set):
         counts = np.bincount(kind[part], minlength=kinds)
         assert counts.max() - counts.min() <= 2
         if len(part) >= 2 * kinds:
@@ -92,24 +92,24 @@ def job(*overrides: str) -> Job[AgentRun]:
         return make_job(Path(folder), *SMALL_PHANTOM, *overrides)
 
 
-def with_labelled(known: float, trial: float) -> Job[AgentRun]:
+def with_labelled(known: float, reference_set: float) -> Job[AgentRun]:
     """The same command and data with other shares."""
     before = job()
-    made = Job(replace(before.config, labelled=LabelledConfig(known, trial)), before.device)
+    made = Job(replace(before.config, labelled=LabelledConfig(known, reference_set)), before.device)
     made.__dict__["dataset"] = before.dataset
     return made
 
 
 @settings(max_examples=20)
 @given(st.floats(0, 1), st.floats(0, 1))
-def test_no_anomaly_is_in_two_parts(known: float, trial: float) -> None:
-    command = with_labelled(known, trial)
+def test_no_anomaly_is_in_two_parts(known: float, reference_set: float) -> None:
+    command = with_labelled(known, reference_set)
     valid = command.dataset.valid
     normal, anomalous = (
         {name for name, label in zip(valid.names, valid.labels, strict=True) if label == kind}
         for kind in (0, 1)
     )
-    learned = {valid.names[row] for row in validation.roles(command).known}
+    learned = {valid.names[row] for row in validation.labelled_split(command).known}
     found = []
     for role in ROLES:
         split = validation.part(command, role)
@@ -125,10 +125,10 @@ def test_no_anomaly_is_in_two_parts(known: float, trial: float) -> None:
 
 
 def test_synthetic_anomalies_stand_in_for_labelled_ones() -> None:
-    command = job("track=normal_only")
+    command = job("track=one_class")
     valid = command.dataset.valid
     assert not valid.labels.any()
-    parts = [validation.part(command, "trial"), validation.part(command, "choice")]
+    parts = [validation.part(command, "reference_set"), validation.part(command, "choice")]
     for split in parts:
         half = len(valid)
         assert np.array_equal(split.labels, np.repeat([0, 1], half))
@@ -138,7 +138,7 @@ def test_synthetic_anomalies_stand_in_for_labelled_ones() -> None:
         assert changed.any((1, 2)).all()
         assert not (changed & ~split.masks[half:]).any()  # nothing changes where no mask says so
         assert not split.masks[:half].any()
-        again = validation.part(job("track=normal_only", "seed=5"), "trial")
+        again = validation.part(job("track=one_class", "seed=5"), "reference_set")
         assert np.array_equal(again.images, parts[0].images)  # whatever the seed
     assert (parts[0].images[half:] != parts[1].images[half:]).any((1, 2, 3)).all()
 
@@ -152,26 +152,26 @@ def test_kinds_of_synthetic_anomalies_are_never_shared(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(validation, "HeldOutSynthesis", spy)
     for role in ROLES:
-        validation.part(job("track=normal_only"), role)
-    trial, choice = asked
-    assert not set(trial) & set(choice)
-    assert set(trial) | set(choice) == set(families())
+        validation.part(job("track=one_class"), role)
+    reference_set, choice = asked
+    assert not set(reference_set) & set(choice)
+    assert set(reference_set) | set(choice) == set(families())
 
 
 def test_the_trial_holds_both_kinds_and_not_too_many() -> None:
     labels = torch.tensor([0] * 100 + [1] * 50)
     inputs = torch.arange(150).view(-1, 1)
-    made = Trial.of(inputs, labels)
+    made = ReferenceSet.of(inputs, labels)
     assert made is not None
     assert made.labels.bincount().tolist() == [MOST, MOST]
     assert torch.equal(labels[made.inputs[:, 0]], made.labels)
     marks = torch.arange(150).view(-1, 1, 1, 1) % 7 == 0
-    marked = Trial.of(inputs, labels, marks)
+    marked = ReferenceSet.of(inputs, labels, marks)
     assert marked is not None
     assert marked.marks is not None
     assert torch.equal(marked.marks.flatten(), marked.inputs[:, 0] % 7 == 0)
-    assert Trial.of(inputs[:100], labels[:100]) is None
-    assert Trial.of(inputs[100:], labels[100:]) is None
+    assert ReferenceSet.of(inputs[:100], labels[:100]) is None
+    assert ReferenceSet.of(inputs[100:], labels[100:]) is None
 
 
 def test_rewards_that_need_a_trial_show_that_there_will_be_none(
@@ -206,16 +206,16 @@ class Pooling:
 
 
 @pytest.fixture
-def eyes(tmp_path: Path) -> Eyes:
+def features(tmp_path: Path) -> FeatureCache:
     command = job()
-    return Eyes(Pooling(), command.dataset, tmp_path, command.device, None)
+    return FeatureCache(Pooling(), command.dataset, tmp_path, command.device, None)
 
 
 @pytest.mark.parametrize("reads", [IMAGE, LATENT])
-def test_detectors_learn_from_known_anomalies_only(reads: str, eyes: Eyes) -> None:
+def test_detectors_learn_from_known_anomalies_only(reads: str, features: FeatureCache) -> None:
     command = job()
-    valid, rows = command.dataset.valid, validation.roles(command).known
-    made = validation.known_anomalies(command, eyes, reads)
+    valid, rows = command.dataset.valid, validation.labelled_split(command).known
+    made = validation.labelled_samples(command, features, reads)
     assert made is not None
     assert len(made.labels) == len(rows) > 0
     expected: Tensor = torch.from_numpy(valid.images[rows])
@@ -235,41 +235,41 @@ def test_detectors_learn_from_known_anomalies_only(reads: str, eyes: Eyes) -> No
 
 
 @pytest.mark.parametrize("reads", [IMAGE, LATENT])
-def test_without_masks_nobody_knows_where_anomalies_are(reads: str, eyes: Eyes) -> None:
+def test_without_masks_nobody_knows_where_anomalies_are(reads: str, features: FeatureCache) -> None:
     command = with_labelled(0.5, 0.25)
     dataset = command.dataset
     command.__dict__["dataset"] = replace(dataset, valid=replace(dataset.valid, masks=None))
-    made = validation.known_anomalies(command, eyes, reads)
+    made = validation.labelled_samples(command, features, reads)
     assert made is not None
     assert not made.marked.any()
     # One forgotten mask among others is not known either: an anomaly is somewhere.
     masks = np.array(dataset.valid.masks)
-    rows = validation.roles(command).known
+    rows = validation.labelled_split(command).known
     masks[rows[0]] = False
     command.__dict__["dataset"] = replace(dataset, valid=replace(dataset.valid, masks=masks))
-    made = validation.known_anomalies(command, eyes, reads)
+    made = validation.labelled_samples(command, features, reads)
     assert made is not None
     assert made.marked.tolist() == [False] + [True] * (len(rows) - 1)
 
 
-@pytest.mark.parametrize("track", ["labelled_validation", "normal_only"])
+@pytest.mark.parametrize("track", ["few_labelled", "one_class"])
 @pytest.mark.parametrize("reads", [IMAGE, LATENT])
-def test_the_trial_knows_where_its_anomalies_are(reads: str, track: str, eyes: Eyes) -> None:
+def test_the_trial_knows_where_its_anomalies_are(reads: str, track: str, features: FeatureCache) -> None:
     command = job(f"track={track}")
-    made = validation.trial(command, eyes, reads)
+    made = validation.reference_set(command, features, reads)
     assert made is not None
     assert made.marks is not None
     assert torch.equal(made.marks.flatten(1).any(1), made.labels == 1)
     dataset, unmasked = command.dataset, copy(command)
     unmasked.__dict__["dataset"] = replace(dataset, valid=replace(dataset.valid, masks=None))
-    blind = validation.trial(unmasked, eyes, reads)
+    blind = validation.reference_set(unmasked, features, reads)
     assert blind is not None
-    assert (blind.marks is None) == (track == "labelled_validation")  # what is synthetic is known
+    assert (blind.marks is None) == (track == "few_labelled")  # what is synthetic is known
 
 
-def test_nothing_labelled_is_learned_where_nothing_is_labelled(eyes: Eyes) -> None:
-    assert validation.known_anomalies(job("track=normal_only"), eyes, IMAGE) is None
-    assert validation.known_anomalies(with_labelled(0, 0.5), eyes, IMAGE) is None
+def test_nothing_labelled_is_learned_where_nothing_is_labelled(features: FeatureCache) -> None:
+    assert validation.labelled_samples(job("track=one_class"), features, IMAGE) is None
+    assert validation.labelled_samples(with_labelled(0, 0.5), features, IMAGE) is None
 
 
 LOSSES = pytest.mark.parametrize("losses", [detector_losses, token_losses])
@@ -307,8 +307,8 @@ def test_a_batch_says_which_of_its_anomalies_are_marked() -> None:
     white = torch.full((4, 1, 16, 16), 255, dtype=torch.uint8)
     nobody, label = torch.full((4,), -1), torch.ones(4, dtype=torch.int64)
     unmarked = Samples(white, torch.zeros(4, 1, 16, 16).bool(), label, nobody, torch.zeros(4).bool())
-    diet = Diet(images, ImageSynthesis({"perlin": 1.0}), blend([Portion(unmarked, 0.5)]))
-    batch = diet.batch(16, torch.Generator().manual_seed(0))
+    sampler = BatchSampler(images, ImageSynthesis({"perlin": 1.0}), blend([SampleSource(unmarked, 0.5)]))
+    batch = sampler.batch(16, torch.Generator().manual_seed(0))
     is_white = batch.images.flatten(1).amin(1) == 1
     assert is_white.tolist() == [False] * 8 + [True] * 4 + [False] * 4
     assert torch.equal(batch.marked, ~is_white)

@@ -15,8 +15,8 @@ from latent_env.autoencoders.sample_features import (
     train_classifier,
 )
 from latent_env.autoencoders.sample_quality import (
+    evaluate_samples,
     frechet_distance,
-    judge_samples,
     nearest_distances,
     precision_and_recall,
 )
@@ -80,10 +80,10 @@ def test_judgements_tell_good_samples_from_noise_and_copies() -> None:
     assert features_of(classifier, floats).shape == (8, FEATURES)
     assert torch.equal(features_of(classifier, floats), features_of(again, floats))
 
-    good = judge_samples(classifier, blobs(200, 2).float() / 255, train, held_out)
+    good = evaluate_samples(classifier, blobs(200, 2).float() / 255, train, held_out)
     torch.manual_seed(0)
-    noise = judge_samples(classifier, torch.rand(200, 1, 16, 16), train, held_out)
-    copies = judge_samples(classifier, train[:200].float() / 255, train, held_out)
+    noise = evaluate_samples(classifier, torch.rand(200, 1, 16, 16), train, held_out)
+    copies = evaluate_samples(classifier, train[:200].float() / 255, train, held_out)
     assert good["sample_frechet"] < noise["sample_frechet"] / 5
     assert good["sample_frechet"] < 3 * good["sample_frechet_real"] + 0.1
     assert good["sample_precision"] > 0.7

@@ -103,21 +103,21 @@ def test_textures_change_the_detector_and_are_prepared(mine: Path, tmp_path: Pat
 
 def test_tracks_decide_what_validation_holds(mine: Path, tmp_path: Path, run_here: RunHere) -> None:
     counts = {}
-    for track in ("auto", "labelled_validation", "normal_only"):
+    for track in ("auto", "few_labelled", "one_class"):
         _, out, _ = run_here(data_command.main, "prepare", *DATA, f"track={track}", cwd=tmp_path)
         counts[track] = out.partition(" · 16×16")[0]
-    assert counts["auto"] == counts["normal_only"] == "mine: train 8 · valid 1 normal · test 4 + 8"
-    assert counts["labelled_validation"] == "mine: train 8 · valid 1 normal + 1 anomalous · test 4 + 7"
+    assert counts["auto"] == counts["one_class"] == "mine: train 8 · valid 1 normal · test 4 + 8"
+    assert counts["few_labelled"] == "mine: train 8 · valid 1 normal + 1 anomalous · test 4 + 7"
 
 
 def test_detectors_take_more_steps_where_they_learn_from_real_anomalies(
     mine: Path, tmp_path: Path, run_here: RunHere
 ) -> None:
-    longer = [*MINE, "labelled.longer=1.5", "labelled.train=1", "labelled.trial=0"]
-    longer += ["dataset.valid_fraction=0.5", "detector.rivals=[]"]
-    for track, steps in (("labelled_validation", 12), ("normal_only", 8)):
+    step_multiplier = [*MINE, "labelled.step_multiplier=1.5", "labelled.train=1", "labelled.reference_set=0"]
+    step_multiplier += ["dataset.valid_fraction=0.5", "detector.baselines=[]"]
+    for track, steps in (("few_labelled", 12), ("one_class", 8)):
         code, _, said = run_here(
-            train_detector.main, "train_detector", *longer, f"track={track}", cwd=tmp_path
+            train_detector.main, "train_detector", *step_multiplier, f"track={track}", cwd=tmp_path
         )
         assert code == 0, said
         assert f" {steps}/{steps} " in said.partition("detector ")[2]
@@ -133,7 +133,7 @@ def test_without_normal_validation_images_rivals_are_left_out(tmp_path: Path, ru
     odd = ["dataset=npz", "dataset.root=odd", "dataset.size=16", "data_root=.", *QUICK]
     code, out, said = run_here(train_detector.main, "train_detector", *odd, cwd=tmp_path)
     assert code == 0, said
-    assert "without reconstruction, knn_by_place: the valid split has no normal images" in said
+    assert "without reconstruction, positional_knn: the valid split has no normal images" in said
     assert out.startswith("image_AP ")
 
 
@@ -156,8 +156,8 @@ def test_a_broken_file_stops_before_any_training_or_is_skipped(mine: Path, tmp_p
     [
         (["track=both"], "track=both is unknown: choose one of auto"),
         (["memory=0"], "memory=0.0 must be above 0"),
-        (["labelled.longer=0"], "labelled.longer=0.0 must be above 0"),
-        (["labelled.longer=inf"], "labelled.longer=inf must be above 0 and finite"),
+        (["labelled.step_multiplier=0"], "labelled.step_multiplier=0.0 must be above 0"),
+        (["labelled.step_multiplier=inf"], "labelled.step_multiplier=inf must be above 0 and finite"),
         (["dataset.on_error=ignore"], "dataset.on_error=ignore is unknown"),
         (["dataset.group='('"], "dataset.group=( is not a regular expression"),
         (["dataset.augment.shift=2"], "dataset.augment.shift=2.0 must lie from 0 to 0.5"),

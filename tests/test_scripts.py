@@ -107,9 +107,9 @@ MISTAKES = [
     (["dataset=foo"], "dataset=foo is unknown: choose one of bmad_brain, bmad_camelyon16, bmad_custom"),
     (
         ["agent=genius"],
-        "agent=genius is unknown: choose one of actor_critic, cem, decision_transformer, feature_noise, "
-        "glass, gradient, mixup, mpo, none, ppo, random, random_matched, random_useful, reinforce, "
-        "smallest, untrained",
+        "agent=genius is unknown: choose one of actor_critic, decision_transformer, feature_noise, "
+        "glass, gradient, mixup, mpo, none, ppo, random, random_useful, reinforce, "
+        "untrained",
     ),
     (
         ["autoencoder.widht=3"],

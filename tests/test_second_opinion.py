@@ -127,15 +127,15 @@ def test_the_reconstruction_error_from_nothing(tmp_path: Path, run_here: RunHere
 
 
 def test_all_that_can_give_a_second_opinion_on_images_are_asked(tmp_path: Path, run_here: RunHere) -> None:
-    rivals = "detector.rivals=[knn]"
+    baselines = "detector.baselines=[knn]"
     code, out, error = run_here(
-        train_detector.main, "train_detector", *TINY, "detector=ensemble", rivals, cwd=tmp_path
+        train_detector.main, "train_detector", *TINY, "detector=ensemble", baselines, cwd=tmp_path
     )
     assert code == 0, error
     run = only_run(tmp_path, "detector")
     told = json.loads((run / "second_opinion.json").read_text())
     (tried,) = (value for value in told.values() if isinstance(value, dict))
-    assert set(tried) == {"reconstruction", "knn", "knn_by_place", "gaussian"}
+    assert set(tried) == {"reconstruction", "knn", "positional_knn", "gaussian"}
     assert f"{told['second']}_image_AUROC" in held(run)
     assert "knn" in out.splitlines()[0]
 
@@ -145,7 +145,7 @@ def test_an_agent_works_where_the_second_opinion_reads_latents(
     agent: str, tmp_path: Path, run_here: RunHere
 ) -> None:
     short = TINY_PPO if agent == "ppo" else TINY_AGENT
-    tiny = [*short, "detector=ensemble", "detector.second=[knn]", f"agent={agent}", "share=0.5"]
+    tiny = [*short, "detector=ensemble", "detector.members=[knn]", f"agent={agent}", "share=0.5"]
     code, out, error = run_here(train_ppo.main, "train_ppo", *tiny, cwd=tmp_path)
     assert code == 0, error
     assert "image_AUROC" in out
@@ -157,7 +157,7 @@ def test_an_agent_works_where_the_second_opinion_reads_latents(
 
 
 def test_an_ensemble_from_nothing(tmp_path: Path, run_here: RunHere) -> None:
-    tiny = [*TINY, "detector=ensemble", "detector.second=[reconstruction]"]
+    tiny = [*TINY, "detector=ensemble", "detector.members=[reconstruction]"]
     code, out, error = run_here(train_detector.main, "train_detector", *tiny, "export=out", cwd=tmp_path)
     assert code == 0, error
     run = only_run(tmp_path, "detector")
@@ -177,7 +177,7 @@ def test_an_ensemble_from_nothing(tmp_path: Path, run_here: RunHere) -> None:
 
 def test_where_masks_are_known_maps_have_weights_of_their_own(tmp_path: Path, run_here: RunHere) -> None:
     small = ["dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=8", "dataset.test=8"]
-    tiny = [*TINY, *small, "detector=ensemble", "detector.second=[reconstruction]"]
+    tiny = [*TINY, *small, "detector=ensemble", "detector.members=[reconstruction]"]
     code, _, error = run_here(train_detector.main, "train_detector", *tiny, cwd=tmp_path)
     assert code == 0, error
     assert "ensemble's map: transformer × " in error
@@ -227,8 +227,8 @@ def test_pretrained_eyes(tmp_path: Path, run_here: RunHere) -> None:
         assert code == 0, error
         return out.splitlines()[0]
 
-    assert command("detector=reconstruction", "detector.by_place=true").startswith("image_AP")
-    second = ["detector=ensemble", "detector.second=[gaussian,knn]", "detector.rivals=[gaussian,knn]"]
+    assert command("detector=reconstruction", "detector.position_wise=true").startswith("image_AP")
+    second = ["detector=ensemble", "detector.members=[gaussian,knn]", "detector.baselines=[gaussian,knn]"]
     assert sorted(command(*SHORT, *second).split()) == ["ensemble", "gaussian", "knn", "transformer"]
     (run,) = tmp_path.glob("runs/phantom/detector/ensemble*")
     kinds = [type(part) for part in load_detector(run).named_parts().values()]  # type: ignore[attr-defined]
@@ -238,13 +238,13 @@ def test_pretrained_eyes(tmp_path: Path, run_here: RunHere) -> None:
 
 
 MISTAKES = [
-    (["detector.second=[nobody]"], "detector.second=nobody is unknown: choose among reconstruction"),
+    (["detector.members=[nobody]"], "detector.members=nobody is unknown: choose among reconstruction"),
     (
-        ["detector.second=[reconstruction]", "detector.input=latent"],
-        "detector.second=reconstruction doesn't read what the transformer reads, with detector.input=latent: "
-        "choose among knn, knn_by_place, gaussian",
+        ["detector.members=[reconstruction]", "detector.input=latent"],
+        "detector.members=reconstruction doesn't read what the transformer reads, with detector.input=latent: "
+        "choose among knn, positional_knn, gaussian",
     ),
-    (["detector.second=[]"], "detector.second=[] names nobody"),
+    (["detector.members=[]"], "detector.members=[] names nobody"),
     (["detector.input=smell"], "detector.input=smell is unknown"),
     (["detector=knn", "detector.name=mine"], "detector.name=mine is unknown"),
 ]

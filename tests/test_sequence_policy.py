@@ -30,7 +30,7 @@ def sequence_policy(context: int) -> DecisionTransformerPolicy:
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-        policy.wish.fill_(-0.5)
+        policy.target_return.fill_(-0.5)
         policy.return_scale.fill_(3.0)
         policy.usual.copy_(torch.tensor([0.1, -0.2]))
         policy.spread.copy_(torch.tensor([0.5, 0.7]))
@@ -52,9 +52,11 @@ def acted(
 def at_once(policy: DecisionTransformerPolicy, seen: Array, done: Array, first: int = 0) -> Array:
     """The same from all steps of one world together, ``(K, k)``; ``first`` is the first one's number."""
     times = torch.arange(first, first + len(seen))[None]
-    wish = policy.wish.expand(times.shape)
+    target_return = policy.target_return.expand(times.shape)
     with torch.no_grad():
-        means, _ = policy.actions(wish, torch.from_numpy(seen)[None], torch.from_numpy(done)[None] / 2, times)
+        means, _ = policy.actions(
+            target_return, torch.from_numpy(seen)[None], torch.from_numpy(done)[None] / 2, times
+        )
     return 2 * means[0].numpy()
 
 

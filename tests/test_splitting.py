@@ -247,7 +247,7 @@ def divide(splitting: Splitting) -> tuple[dict[str, list[FileSample]], list[str]
     return splitting.divide(plain(40), plain(8, "test/good"), [*anomalous, *plain(1, "test/one", 1, "one")])
 
 
-@pytest.mark.parametrize("track", ["auto", "normal_only"])
+@pytest.mark.parametrize("track", ["auto", "one_class"])
 def test_test_is_left_alone(track: str) -> None:
     splits, remarks = divide(Splitting(track, valid_fraction=0.2))
     assert list(splits) == ["train", "valid", "test"]
@@ -258,7 +258,7 @@ def test_test_is_left_alone(track: str) -> None:
 
 
 def test_labelled_validation_moves_anomalies_of_every_kind() -> None:
-    splits, remarks = divide(Splitting("labelled_validation", valid_fraction=0.2))
+    splits, remarks = divide(Splitting("few_labelled", valid_fraction=0.2))
     before, _ = divide(Splitting(valid_fraction=0.2))
     moved = splits["valid"][8:]
     assert splits["train"] == before["train"]
@@ -267,7 +267,7 @@ def test_labelled_validation_moves_anomalies_of_every_kind() -> None:
     assert splits["test"] == [sample for sample in before["test"] if sample not in moved]
     assert [sample.label for sample in splits["test"]] == [0] * 8 + [1] * 14
     (remark,) = remarks
-    assert remark.startswith("3 anomalies were moved from test to valid (track=labelled_validation)")
+    assert remark.startswith("3 anomalies were moved from test to valid (track=few_labelled)")
 
 
 def test_groups_are_remarked_on() -> None:
@@ -295,7 +295,7 @@ def test_a_limit_counts_normal_and_anomalous_images() -> None:
         ({"valid_fraction": 0.0}, "valid_fraction=0.0"),
         ({"valid_fraction": 1.0}, "valid_fraction=1.0"),
         ({"valid_fraction": float("nan")}, "valid_fraction=nan"),
-        ({"track": "nonsense"}, "track=nonsense is unknown: choose one of auto, labelled_validation"),
+        ({"track": "nonsense"}, "track=nonsense is unknown: choose one of auto, few_labelled"),
     ],
 )
 def test_impossible_settings_are_refused(arguments: dict[str, float], message: str) -> None:
@@ -306,11 +306,11 @@ def test_impossible_settings_are_refused(arguments: dict[str, float], message: s
 def test_settings_tell_splittings_apart() -> None:
     different = [
         Splitting(),
-        Splitting("labelled_validation"),
+        Splitting("few_labelled"),
         Splitting(seed=1),
         Splitting(valid_fraction=0.2),
         Splitting(group="x"),
         Splitting(limit=9),
     ]
     assert len({json.dumps(splitting.settings()) for splitting in different}) == len(different)
-    assert Splitting("normal_only").settings() == Splitting("auto").settings()
+    assert Splitting("one_class").settings() == Splitting("auto").settings()

@@ -36,7 +36,7 @@ from detectors.metrics import image_AUROC
 from latent_common.errors import UserError
 from latent_env.data import Split
 
-PHANTOM = Choice(datasets=["phantom"], seeds=3, variants=["default"], tracks=["normal_only"])
+PHANTOM = Choice(datasets=["phantom"], seeds=3, variants=["default"], tracks=["one_class"])
 LABELS = np.repeat([0, 1], [30, 20])
 
 
@@ -46,7 +46,9 @@ LABELS = np.repeat([0, 1], [30, 20])
 def test_plan_expands_every_table(tmp_path: Path) -> None:
     for folder in ("mvtec/bottle", "folder/magnetic_tile", "bmad/BUSI"):
         (tmp_path / folder).mkdir(parents=True)
-    plan = make_plan(Choice(data=tmp_path, backbone="eyes", seeds=2, also=["mine=dataset=digits device=cpu"]))
+    plan = make_plan(
+        Choice(data=tmp_path, backbone="features", seeds=2, also=["mine=dataset=digits device=cpu"])
+    )
     assert [remark.split()[2] for remark in plan.remarks] == ["mnist_0", "mnist_3", "mnist_8"]
     assert len({run.key for run in plan.runs}) == len({run.file_name for run in plan.runs}) == len(plan.runs)
     defaults = [run for run in plan.runs if run.variant == "default"]
@@ -61,7 +63,7 @@ def test_plan_expands_every_table(tmp_path: Path) -> None:
     assert len(joined) == (5 + 4) * 2 * 2 * 2  # everywhere: data sets, tracks, agents, seeds
     varied = [run for run in varied if run not in joined]
     assert {run.dataset for run in varied} == {"phantom", "busi"}
-    assert {run.track for run in varied if run.variant.startswith("labelled")} == {"labelled_validation"}
+    assert {run.track for run in varied if run.variant.startswith("labelled")} == {"few_labelled"}
     curves = [run for run in varied if "=" in run.variant]
     assert {(run.dataset, run.setting) for run in curves} == {("phantom", "scratch"), ("busi", "scratch")}
     assert {run.variant for run in curves if run.dataset == "busi"} == {"labelled=5"}
@@ -72,12 +74,12 @@ def test_plan_expands_every_table(tmp_path: Path) -> None:
         run
         for run in defaults
         if (run.setting, run.track, run.dataset, run.agent, run.seed)
-        == ("pretrained", "normal_only", "bottle", "none (cutpaste)", 1)
+        == ("pretrained", "one_class", "bottle", "none (cutpaste)", 1)
     ]
     assert SETTINGS["pretrained"][0] == "autoencoder=pretrained"
     assert bottle.arguments == [
         *(*SETTINGS["pretrained"], "dataset=mvtec", "dataset.category=bottle"),
-        *("curves=true", "track=normal_only", "agent=none", "synthesis=cutpaste", "seed=1"),
+        *("curves=true", "track=one_class", "agent=none", "synthesis=cutpaste", "seed=1"),
         *("runs=runs/study", f"data_root={tmp_path}/mvtec", "autoencoder.backbone=eyes"),
     ]
 
@@ -85,7 +87,7 @@ def test_plan_expands_every_table(tmp_path: Path) -> None:
 def test_every_key_of_the_plan_exists(tmp_path: Path) -> None:
     for data in DATASETS.values():
         (tmp_path / (data.needs or "")).mkdir(parents=True, exist_ok=True)
-    choice = Choice(data=tmp_path, backbone="eyes", seeds=1, tracks=["labelled_validation"])
+    choice = Choice(data=tmp_path, backbone="features", seeds=1, tracks=["few_labelled"])
     plan = make_plan(choice)
     assert not plan.remarks
     met: set[tuple[str, ...]] = set()
@@ -116,17 +118,17 @@ def test_mistakes(choice: Choice, said: str) -> None:
 
 
 def test_list_prints_one_command_for_agents_and_seeds(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--datasets", "phantom", "--tracks", "normal_only", "--variants", "default", "--seeds", "2"]
+    arguments = ["--datasets", "phantom", "--tracks", "one_class", "--variants", "default", "--seeds", "2"]
     assert command.run([*arguments, "--list", "--agents", "none", "perlin", "ppo"]) == 0
     out, error = capsys.readouterr()
     budget = " ".join(SETTINGS["scratch"])
-    shared = f"python train_ppo.py -m {budget} dataset=phantom curves=true track=normal_only"
+    shared = f"python train_ppo.py -m {budget} dataset=phantom curves=true track=one_class"
     assert out.splitlines() == [
         f"{shared} runs=runs/study agent=none,ppo seed=0,1",
         f"{shared} synthesis=perlin runs=runs/study agent=none seed=0,1",
     ]
     assert "--backbone names no network" in error
-    one = Choice(["scratch"], ["normal_only"], ["phantom"], ["ppo"], ["default"], seeds=1)
+    one = Choice(["scratch"], ["one_class"], ["phantom"], ["ppo"], ["default"], seeds=1)
     (single,) = commands(make_plan(one).runs)
     assert single.startswith(f"python train_ppo.py {budget} dataset=phantom")
 
@@ -182,7 +184,11 @@ def fabricate(run: Planned, log: Path) -> Outcome:
             "pixel_AUPRO": {"without": 0.5, "with": 0.5 + gain / 10 + run.seed / 100, "interval": None},
             "pixel_AP": {"without": float("nan"), "with": float("nan")},
         },
-        "rivals": {"knn_image_AUROC": 0.6 + run.seed / 50, "knn_by_place_image_AUROC": 0.5, "weight_knn": 1},
+        "baselines": {
+            "knn_image_AUROC": 0.6 + run.seed / 50,
+            "knn_by_place_image_AUROC": 0.5,
+            "weight_knn": 1,
+        },
         "verdict": "whatever",
         "seed": run.seed,
         "coverage": 0.25,
@@ -190,7 +196,7 @@ def fabricate(run: Planned, log: Path) -> Outcome:
         "detector_before": "/home/somebody/runs",
     }
     if run.variant == "second opinion":
-        report["rivals"] = {"knn_image_AUROC": 0.5, "transformer_image_AUROC": auroc["with"] - 0.0125}
+        report["baselines"] = {"knn_image_AUROC": 0.5, "transformer_image_AUROC": auroc["with"] - 0.0125}
     (folder / "report.json").write_text(json.dumps(report))
     np.savez(folder / "scores.npz", labels=LABELS, without=before, **{"with": after})
     points = [{"step": step, "metrics": {"image_AUROC": 0.5 + gain * step / 1000}} for step in (0, 50, 100)]
@@ -209,7 +215,7 @@ AGENTS = ["none", "random", "gradient", "ppo"]
 
 
 def plan_of(tmp_path: Path, **more: Any) -> tuple[Planned, ...]:
-    chosen: dict[str, Any] = {"settings": ["scratch"], "tracks": ["labelled_validation"], "seeds": 3}
+    chosen: dict[str, Any] = {"settings": ["scratch"], "tracks": ["few_labelled"], "seeds": 3}
     chosen |= {"datasets": ["phantom"], "agents": AGENTS, "runs": tmp_path / "runs"}
     return make_plan(Choice(**(chosen | more))).runs
 
@@ -241,24 +247,24 @@ def test_the_report_has_all_its_parts(
         "python -m benchmarks.augmentation …",
         "data set moon is left out",
         "## Verdict: ppo minus others, image_AUROC",
-        "### scratch, labelled_validation",
+        "### scratch, few_labelled",
         "| minus none ",
         "Compared with none 1 time, ppo is better in 1 and worse in 0",
-        "(figures/forest-scratch-labelled_validation.png)",
+        "(figures/forest-scratch-few_labelled.png)",
         "## ppo minus others, pixel_AUPRO",
-        "### scratch, labelled_validation, differences of pixel_AUPRO",
+        "### scratch, few_labelled, differences of pixel_AUPRO",
         "## image_AUROC of agents",
         "## pixel_AUPRO of agents",
         "## Other agents",
         "ppo minus it",
         "## Rivals",
-        "knn_by_place",
+        "positional_knn",
         "## A second opinion",
         "| knn (3) ",
         "| **+0.0125 (+0.0125 to +0.0125)** |",
         "## Learning curves",
         "## Variants",
-        "normals=40",
+        "max_train_images=40",
         "labelled=20",
         "curve-normals",
         "curve-labelled",
@@ -296,7 +302,7 @@ def test_the_report_has_all_its_parts(
     pairs = {(each["agent"], each["against"]) for each in found["comparisons"]}
     assert {("ppo", "cem"), ("cem", "none"), ("cem", "random"), ("cem", "knn")} <= pairs
     assert not {("none", "cem"), ("random", "cem")} & pairs
-    assert {"knn", "knn_by_place"} <= {each["against"] for each in found["comparisons"]}
+    assert {"knn", "positional_knn"} <= {each["against"] for each in found["comparisons"]}
     with_default = [each for each in found["comparisons"] if each["against"] == "default"]
     of_variants = {run.variant for run in runs} - {"default"}
     assert {each["variant"] for each in with_default} == of_variants
@@ -450,7 +456,7 @@ SMALL = "small=dataset=phantom dataset.train=24 dataset.valid=8 dataset.test=12"
 def test_a_real_study_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = ["--also", SMALL, "--datasets", "small", "--settings", "scratch"]
-    arguments += ["--tracks", "normal_only", "--variants", "default", "--agents", "none", "random"]
+    arguments += ["--tracks", "one_class", "--variants", "default", "--agents", "none", "random"]
     arguments += ["--seeds", "2", *(part for key in TINY for part in ("--set", key))]
     assert command.run(arguments) == 0
     found = json.loads(Path("results/RESULTS.json").read_text())
@@ -461,7 +467,7 @@ def test_a_real_study_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(list(Path("runs/study/phantom/detector").iterdir())) == 2  # one a seed, whatever the agent
     text = Path("results/RESULTS.md").read_text()
     assert "## Verdict: random minus others" in text
-    assert "samples-scratch-normal_only-small.png" in text
+    assert "samples-scratch-one_class-small.png" in text
 
     drawn = re.findall(r"\(figures/.*?\.png\)", text)
     shutil.move("runs", "elsewhere")  # the report needs nothing of them

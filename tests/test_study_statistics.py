@@ -68,7 +68,7 @@ def test_plain_percentiles_of_five_seeds_would_be_too_narrow() -> None:
 
 def made_up(agent: str, seed: int, scores: Any, folder: str = "nowhere") -> Row:
     """A row whose scores are known."""
-    run = Planned("scratch", "normal_only", "phantom", agent, seed, "default", ())
+    run = Planned("scratch", "one_class", "phantom", agent, seed, "default", ())
     metrics = {"image_AUROC": {"with": image_AUROC(scores, LABELS), "without": 0.5}}
     row = Row(run, Outcome(WHOLE, folder), {"metrics": metrics})
     row.__dict__["scores"] = Scores(LABELS, scores, scores)

@@ -21,29 +21,29 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from test_vector_env import MODES, assert_same, singles
 from torch import Tensor
 
-from agents.overoptimization import EVERY, Alarm
+from agents.overoptimization import EVERY, OverOptimizationMonitor
 from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer
 from detectors.tokens import anomalous_tokens
 from detectors.transformer import TransformerDetector
 from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics
-from latent_env.rewards.anomaly_similarity import look
+from latent_env.rewards.anomaly_similarity import inputs_of
 from latent_env.rewards.terms import Reward, agreed, reward_terms
 from latent_env.settings import Settings
 from latent_env.shell import ANOMALY, NORMAL, UNDECIDED
 from latent_env.transition import Transition
 from latent_env.vector_env import LatentAugVectorEnv
-from latent_env.worlds.reference_set import Trial
+from latent_env.worlds.reference_set import ReferenceSet
 from latent_env.worlds.world import World
 from stages.detector.stage import save_world
 
-TRIED = ["usefulness", "alignment", "resemblance"]
+TRIED = ["usefulness", "alignment", "similarity"]
 KINDS = ["image", "latent"]
 ALL: dict[str, float] = dict.fromkeys(TRIED, 1.0)
 
 
-def judge(of: World, kind: str, seed: int) -> TransformerDetector | LatentTransformer:
+def member(of: World, kind: str, seed: int) -> TransformerDetector | LatentTransformer:
     """Random weights, also in the last layer."""
     made: TransformerDetector | LatentTransformer
     with torch.random.fork_rng():
@@ -58,11 +58,11 @@ def judge(of: World, kind: str, seed: int) -> TransformerDetector | LatentTransf
 
 
 @functools.cache
-def world(kind: str, judges: int = 2) -> World:
+def world(kind: str, reward_ensemble: int = 2) -> World:
     """An untrained world with a trial, judges, and one more that no reward goes by."""
     made = make_world("spatial")
     if kind == "latent":
-        made = made.with_detector(judge(made, kind, 0))
+        made = made.with_detector(member(made, kind, 0))
     normal, spoilt = made.images[:4], made.images[:4].clone()
     for number in range(4):
         spoilt[number, :, 5 * number : 5 * number + 8, 4:12] = 255
@@ -70,9 +70,9 @@ def world(kind: str, judges: int = 2) -> World:
     inputs = images if kind == "image" else made.autoencoder.in_batches(images)
     marks = torch.zeros(8, 1, *made.latents.shape[2:], dtype=torch.bool)
     marks[4:, :, 1:3, :2] = True
-    trial = Trial(inputs, torch.tensor([0] * 4 + [1] * 4), marks)
-    members = [judge(made, kind, 1 + number) for number in range(judges)]
-    return made.with_judges(members, judge(made, kind, 99)).with_trial(trial)
+    reference_set = ReferenceSet(inputs, torch.tensor([0] * 4 + [1] * 4), marks)
+    members = [member(made, kind, 1 + number) for number in range(reward_ensemble)]
+    return made.with_reward_ensemble(members, member(made, kind, 99)).with_reference_set(reference_set)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_rewards_are_finite_and_follow_from_the_seed(kind: str, folders: dict[st
             _, reward, terminated, _, info = env.step(env.action_space.sample())
             assert np.isfinite(float(reward))
             assert abs(info["reward_terms"]["alignment"]) <= 1 + 1e-5
-            assert abs(info["reward_terms"]["resemblance"]) <= 1 + 1e-5
+            assert abs(info["reward_terms"]["similarity"]) <= 1 + 1e-5
             assert abs(info["reward_terms"]["matching"]) <= 1 + 1e-5
             assert 0 <= info["reward_terms"]["coverage"] <= 1
             rewards.append(float(reward))
@@ -163,7 +163,7 @@ def test_single_worlds_side_by_side(kind: str, mode: AutoresetMode, folders: dic
 
 @pytest.mark.parametrize("term", TRIED)
 def test_a_world_without_a_trial_says_what_is_missing(term: str, tmp_path: Path) -> None:
-    save_world(tmp_path, world("image").with_trial(None))
+    save_world(tmp_path, world("image").with_reference_set(None))
     env = gym.make("LatentAug-v0", artifacts=str(tmp_path), reward={term: 1.0})
     env.reset(seed=0)
     with pytest.raises(UserError, match=r"train_detector\.py.*trial\.json"):
@@ -174,8 +174,8 @@ def test_detectors_without_a_last_layer_to_copy_are_named() -> None:
     made = make_world("spatial")
     shape = made.autoencoder.latent_shape
     knn = KnnDetector(shape).eval()
-    trial = Trial(made.latents[:4], torch.tensor([0, 0, 1, 1]))
-    batch = dynamics(made.with_detector(knn).with_trial(trial), reward={"usefulness": 1.0})
+    reference_set = ReferenceSet(made.latents[:4], torch.tensor([0, 0, 1, 1]))
+    batch = dynamics(made.with_detector(knn).with_reference_set(reference_set), reward={"usefulness": 1.0})
     with pytest.raises(UserError, match="KnnDetector: choose detector=transformer"):
         batch.step_tensor(drawn(batch))
 
@@ -231,8 +231,8 @@ def test_the_change_of_a_trials_anomaly_is_useful() -> None:
     for number in range(4):
         change[number, :, number, 1] = torch.tensor([3.0, -3.0, 2.0, 2.0, -2.0, 3.0])
     inputs = torch.cat([base.latents[:8], base.latents[:4] + change])
-    trial = Trial(inputs, torch.tensor([0] * 8 + [1] * 4))
-    batch = dynamics(base.with_trial(trial), shell_ratio=50.0)
+    reference_set = ReferenceSet(inputs, torch.tensor([0] * 8 + [1] * 4))
+    batch = dynamics(base.with_reference_set(reference_set), shell_ratio=50.0)
     batch.reset_tensor(sources=torch.arange(4))
     step = batch.step_tensor((change / 4).flatten(1))
     torch.testing.assert_close(step.transition.latent, inputs[8:], atol=1e-5, rtol=0)
@@ -240,7 +240,7 @@ def test_the_change_of_a_trials_anomaly_is_useful() -> None:
     useful = step.reward_terms["usefulness"]
     assert useful.min() > 0
     assert step.reward_terms["alignment"].min() > 0
-    assert step.reward_terms["resemblance"].min() > 0.5  # each is one of four
+    assert step.reward_terms["similarity"].min() > 0.5  # each is one of four
     found = []
     for seed in range(8):
         batch.reset_tensor(sources=torch.arange(4))
@@ -258,7 +258,7 @@ def test_undecided_samples_are_paid_nothing(kind: str, length: float, seed: int)
     for name in TRIED:
         assert not result.reward_terms[name][undecided].any()
     normal = result.transition.label == NORMAL
-    assert not result.reward_terms["resemblance"][normal].any()
+    assert not result.reward_terms["similarity"][normal].any()
     # Nor do they teach anything: what comes next is paid as if they hadn't been.
     other = dynamics(world(kind), 8, shell_band=0.5)
     other.last = batch.last
@@ -290,7 +290,7 @@ def test_several_judges_pay_their_mean_less_their_disagreement(name: str, kind: 
     of = world(kind, 3)
     batch = dynamics(of, 6)
     transition = batch.step_tensor(drawn(batch)).transition
-    alone = torch.stack([paid(name, transition.judged_by([each])) for each in of.judges])
+    alone = torch.stack([paid(name, transition.scored_by([each])) for each in of.reward_ensemble])
     expected = alone.mean(0) - alone.std(0, correction=0)
     torch.testing.assert_close(paid(name, transition), expected, atol=1e-5, rtol=1e-4)
     assert (alone.std(0) > 0).any()
@@ -306,11 +306,11 @@ def test_disagreement_never_pays(values: list[list[float]]) -> None:
 
 
 def test_without_judges_the_detector_is_asked() -> None:
-    of = world("image").with_judges([])
+    of = world("image").with_reward_ensemble([])
     batch = dynamics(of, reward={**ALL, "boundary": 1.0})
     transition = batch.step_tensor(drawn(batch)).transition
     for name in ("boundary", *TRIED):
-        assert torch.equal(paid(name, transition), paid(name, transition.judged_by([of.detector])))
+        assert torch.equal(paid(name, transition), paid(name, transition.scored_by([of.detector])))
     before = dynamics(world("image")).step_tensor(drawn(batch)).transition
     assert not torch.equal(paid("boundary", before), paid("boundary", transition))
 
@@ -327,11 +327,11 @@ def like_the_trial(of: World) -> tuple[World, Tensor]:
     change[:3, :, 1, 1] = torch.tensor([3.0, -3.0, 2.0, 2.0, -2.0, 3.0])
     change[3, :, 2, 2] = torch.tensor([-4.0, 4.0, 3.0, -3.0, 4.0, -2.0])
     inputs = torch.cat([of.latents[:8], of.latents[:4] + change])
-    return of.with_trial(Trial(inputs, torch.tensor([0] * 8 + [1] * 4))), change
+    return of.with_reference_set(ReferenceSet(inputs, torch.tensor([0] * 8 + [1] * 4))), change
 
 
 def test_what_there_is_enough_of_pays_less() -> None:
-    base, change = like_the_trial(world("latent").with_judges([]))
+    base, change = like_the_trial(world("latent").with_reward_ensemble([]))
     batch = dynamics(base, reward={"matching": 1.0}, shell_ratio=50.0, horizon=1)
 
     def made(*numbers: int) -> Tensor:
@@ -366,16 +366,16 @@ def test_what_a_sample_looks_like_is_told_of_what_detectors_read(kind: str) -> N
     seen = step.latent if kind == "latent" else step.world.autoencoder.encode(step.image)
     assert step.truth.any()
     shares = torch.nn.functional.adaptive_avg_pool2d(step.truth.float(), seen.shape[2:])
-    for one, other in zip(step.look, look(seen, anomalous_tokens(shares)), strict=True):
+    for one, other in zip(step.inputs_of, inputs_of(seen, anomalous_tokens(shares)), strict=True):
         torch.testing.assert_close(one, other)
     normal = step.label != ANOMALY
-    assert not step.look.inside[normal][:, : seen.shape[1]].any()  # there is nothing to be seen
+    assert not step.inputs_of.inside[normal][:, : seen.shape[1]].any()  # there is nothing to be seen
 
 
 def test_how_an_anomaly_looks_decides_where_masks_are_known() -> None:
-    base = world("image").with_judges([])
-    assert base.trial is not None
-    batch = dynamics(base, 4, reward={"resemblance": 1.0}, horizon=1)
+    base = world("image").with_reward_ensemble([])
+    assert base.reference_set is not None
+    batch = dynamics(base, 4, reward={"similarity": 1.0}, horizon=1)
     actions, sources = drawn(batch), torch.arange(4)
     batch.reset_tensor(sources=sources)
     step = batch.step_tensor(actions)
@@ -391,7 +391,10 @@ def test_how_an_anomaly_looks_decides_where_masks_are_known() -> None:
     def paid_where(marks: Tensor | None) -> Tensor:
         marks = None if marks is None else torch.cat([torch.zeros_like(marks), marks])
         batch = dynamics(
-            base.with_trial(Trial(inputs, labels, marks)), 4, reward={"resemblance": 1.0}, horizon=1
+            base.with_reference_set(ReferenceSet(inputs, labels, marks)),
+            4,
+            reward={"similarity": 1.0},
+            horizon=1,
         )
         batch.reset_tensor(sources=sources)
         return batch.step_tensor(actions).rewards
@@ -452,46 +455,48 @@ def test_coverage_remembers_so_many_and_no_more() -> None:
 
 def watched(of: World, weights: dict[str, float], steps: int) -> dict[str, float]:
     batch = dynamics(of, reward=weights)
-    alarm = Alarm(batch)
+    overoptimization = OverOptimizationMonitor(batch)
     for seed in range(steps):
-        alarm.watch(batch.step_tensor(drawn(batch, seed)).transition)
+        overoptimization.watch(batch.step_tensor(drawn(batch, seed)).transition)
         batch.reset_tensor()
-    return alarm.take_statistics()
+    return overoptimization.take_statistics()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_alarm_asks_judges_and_one_that_pays_nobody(kind: str) -> None:
     of, weights = world(kind), {"usefulness": 1.0, "boundary": 0.5, "novelty": 9.0}
     found = watched(of, weights, 2 * EVERY)
-    assert found.keys() == {"seen", "unseen"}
+    assert found.keys() == {"seen", "held_out"}
     batch, expected = dynamics(of, reward=weights), dict.fromkeys(found, 0.0)
     for seed in range(2 * EVERY):
         transition = batch.step_tensor(drawn(batch, seed)).transition
         batch.reset_tensor()
         if (seed + 1) % EVERY:
             continue
-        assert of.unseen is not None
-        for name, step in (("seen", transition), ("unseen", transition.judged_by([of.unseen]))):
+        assert of.held_out_detector is not None
+        for name, step in (("seen", transition), ("held_out", transition.scored_by([of.held_out_detector]))):
             mean = paid("usefulness", step).mean() + 0.5 * paid("boundary", step).mean()
             expected[name] += float(mean) / 2
     assert found == pytest.approx(expected, abs=1e-5)
-    assert found["seen"] != pytest.approx(found["unseen"], abs=1e-5)
+    assert found["seen"] != pytest.approx(found["held_out"], abs=1e-5)
 
 
 def test_an_unseen_judge_like_the_others_sees_the_same() -> None:
     of = world("image")
-    found = watched(of.with_judges(of.judges[:1], of.judges[0]), {"usefulness": 1.0}, EVERY)
-    assert found["seen"] == pytest.approx(found["unseen"], abs=1e-6)
+    found = watched(
+        of.with_reward_ensemble(of.reward_ensemble[:1], of.reward_ensemble[0]), {"usefulness": 1.0}, EVERY
+    )
+    assert found["seen"] == pytest.approx(found["held_out"], abs=1e-6)
 
 
 Without = Callable[[World], World]
-NO_ALARM: list[tuple[Without, dict[str, float]]] = [
-    (lambda of: replace(of, unseen=None), {"usefulness": 1.0}),
+NO_OVEROPTIMIZATION: list[tuple[Without, dict[str, float]]] = [
+    (lambda of: replace(of, held_out_detector=None), {"usefulness": 1.0}),
     (lambda of: of, {"novelty": 1.0, "realism": 1.0}),  # no detector is asked
 ]
 
 
-@pytest.mark.parametrize(("change", "weights"), NO_ALARM, ids=["no judge", "no term"])
+@pytest.mark.parametrize(("change", "weights"), NO_OVEROPTIMIZATION, ids=["no judge", "no term"])
 def test_no_alarm_where_there_is_nothing_to_compare(change: Without, weights: dict[str, float]) -> None:
     assert watched(change(world("image")), weights, EVERY) == {}
     assert Reward({"novelty": 1.0}).judged(dynamics(world("image")).last) is None

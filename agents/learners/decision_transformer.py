@@ -75,14 +75,14 @@ class DecisionTransformerPolicy(BasePolicy):
         context: int = 20,
         net_arch: Sequence[int] = (64, 64),
         heads: int = 4,
-        least_deviation: float = 0.05,
+        min_std: float = 0.05,
         **_: Any,
     ) -> None:
         super().__init__(observation_space, action_space, squash_output=True)
         inputs, actions = spaces.flatdim(observation_space), spaces.flatdim(action_space)
-        self.context, self.least_deviation = context, least_deviation
+        self.context, self.min_std = context, min_std
         self.model = SequenceModel(inputs, actions, net_arch[0], len(net_arch), heads)
-        self.wish = nn.Buffer(torch.tensor(0.0))
+        self.target_return = nn.Buffer(torch.tensor(0.0))
         self.return_scale = nn.Buffer(torch.tensor(1.0))
         self.usual, self.spread = nn.Buffer(torch.zeros(inputs)), nn.Buffer(torch.ones(inputs))
         self.recordings = nn.Buffer(torch.tensor(0))  # whose turn it is, wherever learning goes on
@@ -95,7 +95,10 @@ class DecisionTransformerPolicy(BasePolicy):
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         first = observation.flatten(1).float()[:, None]
         nothing = first.new_zeros(len(first), 1, spaces.flatdim(self.action_space))
-        returns, times = self.wish.expand(len(first), 1), first.new_zeros(len(first), 1, dtype=torch.int64)
+        returns, times = (
+            self.target_return.expand(len(first), 1),
+            first.new_zeros(len(first), 1, dtype=torch.int64),
+        )
         mean, deviation = self.actions(returns, first, nothing, times)
         return self._drawn(mean[:, -1], deviation[:, -1], deterministic)
 
@@ -106,7 +109,7 @@ class DecisionTransformerPolicy(BasePolicy):
         mean, spread = self.model(
             returns / self.return_scale, (states - self.usual) / self.spread, actions, times
         )
-        return mean, functional.softplus(spread) + self.least_deviation
+        return mean, functional.softplus(spread) + self.min_std
 
     @staticmethod
     def _drawn(mean: Tensor, deviation: Tensor, deterministic: bool) -> Tensor:
@@ -133,7 +136,7 @@ class DecisionTransformerPolicy(BasePolicy):
         worlds = torch.arange(len(seen), device=seen.device)
         states[worlds, place] = seen
         times = (elapsed - place)[:, None] + torch.arange(self.context, device=seen.device)
-        mean, deviation = self.actions(self.wish.expand(times.shape), states, actions, times)
+        mean, deviation = self.actions(self.target_return.expand(times.shape), states, actions, times)
         chosen = self._drawn(mean[worlds, place], deviation[worlds, place], deterministic)
         actions[worlds, place] = chosen
         unscaled = self.unscale_action(chosen.cpu().numpy().reshape(-1, *(self.action_space.shape or ())))
@@ -191,7 +194,7 @@ class DecisionTransformer(BaseAlgorithm):
         n_steps: int = 64,
         batch_size: int = 64,
         gradient_steps: int = 64,
-        wish: float | None = None,
+        target_return: float | None = None,
         most: int = 500_000,
         max_grad_norm: float = 1.0,
         policy_kwargs: dict[str, Any] | None = None,
@@ -217,7 +220,7 @@ class DecisionTransformer(BaseAlgorithm):
         )
         self.teachers, self.trajectories = list(teachers), None
         self.n_steps, self.batch_size, self.gradient_steps = n_steps, batch_size, gradient_steps
-        self.wish, self.most, self.max_grad_norm = wish, most, max_grad_norm
+        self.target_return, self.most, self.max_grad_norm = target_return, most, max_grad_norm
         self._n_updates = 0
         if _init_setup_model:
             self._setup_model()
@@ -278,7 +281,9 @@ class DecisionTransformer(BaseAlgorithm):
         assert self.ep_info_buffer is not None
         self.ep_info_buffer.extend({"r": value, "l": 0, "t": 0} for value in made.returns().tolist())
         policy = self.policy
-        policy.wish.fill_(float(whole.quantile(HIGH)) if self.wish is None else self.wish)
+        policy.target_return.fill_(
+            float(whole.quantile(HIGH)) if self.target_return is None else self.target_return
+        )
         if not policy.recordings:  # once: what is learned later must not shift what was learned before
             policy.return_scale.fill_(max(float(whole.abs().max()), 1e-6))
             policy.usual.copy_(made.observations.mean(0))
@@ -305,7 +310,7 @@ class DecisionTransformer(BaseAlgorithm):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, loss in losses.items():
             self.logger.record(f"train/{name}", loss.item())
-        self.logger.record("train/wish", self.policy.wish.item())
+        self.logger.record("train/wish", self.policy.target_return.item())
 
     def _losses(self, drawn: Windows) -> dict[str, Tensor]:
         """How far the actions are from those that were taken.

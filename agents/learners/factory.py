@@ -96,11 +96,11 @@ def _make_mpo(vec_env: LatentVecEnv, settings: Settings, seed: int) -> MPO:
         candidates=settings["candidates"],
         epsilon=settings["epsilon"],
         epsilon_mean=settings["epsilon_mean"],
-        epsilon_deviation=settings["epsilon_deviation"],
+        epsilon_std=settings["epsilon_std"],
         policy_kwargs={
             "net_arch": list(settings["hidden"]),
-            "first_deviation": settings["first_deviation"],
-            "least_deviation": settings["least_deviation"],
+            "init_std": settings["init_std"],
+            "min_std": settings["min_std"],
         },
     )
 
@@ -114,13 +114,13 @@ def _make_decision_transformer(vec_env: LatentVecEnv, settings: Settings, seed: 
         n_steps=settings["n_steps"],
         batch_size=settings["batch_size"],
         gradient_steps=settings["gradient_steps"],
-        wish=settings["wish"],
-        most=settings["remembered"],
+        target_return=settings["target_return"],
+        most=settings["memory_size"],
         policy_kwargs={
             "context": settings["context"],
             "net_arch": list(settings["hidden"]),
             "heads": settings["heads"],
-            "least_deviation": settings["least_deviation"],
+            "min_std": settings["min_std"],
         },
     )
     if not settings["teachers"]:

@@ -29,10 +29,10 @@ class Actor(nn.Module):
     """A diagonal Gaussian of actions for every state; its means lie in [-1, 1]."""
 
     def __init__(
-        self, inputs: int, actions: int, hidden: Sequence[int], first_deviation: float, least_deviation: float
+        self, inputs: int, actions: int, hidden: Sequence[int], init_std: float, min_std: float
     ) -> None:
         super().__init__()
-        self.least_deviation = least_deviation
+        self.min_std = min_std
         self.body = nn.Sequential(*create_mlp(inputs, -1, list(hidden), nn.ELU))
         width = hidden[-1] if hidden else inputs
         self.mean, self.spread = nn.Linear(width, actions), nn.Linear(width, actions)
@@ -40,13 +40,13 @@ class Actor(nn.Module):
         nn.init.zeros_(self.mean.bias)
         nn.init.zeros_(self.spread.weight)
         # softplus of the bias, and the floor, make the first deviation
-        beyond = max(first_deviation - least_deviation, 1e-3)
+        beyond = max(init_std - min_std, 1e-3)
         nn.init.constant_(self.spread.bias, math.log(math.expm1(beyond)))
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Means and deviations ``(B, k)`` for ``states (B, d)``."""
         hidden = self.body(states)
-        deviations = functional.softplus(self.spread(hidden)) + self.least_deviation
+        deviations = functional.softplus(self.spread(hidden)) + self.min_std
         return self.mean(hidden).tanh(), deviations
 
 
@@ -78,13 +78,13 @@ class MPOPolicy(BasePolicy):
         action_space: spaces.Box,
         lr_schedule: Any,  # noqa: ARG002 - SB3 hands it to every policy
         net_arch: Sequence[int] = (128, 128),
-        first_deviation: float = 0.5,
-        least_deviation: float = 0.05,
+        init_std: float = 0.5,
+        min_std: float = 0.05,
         **_: Any,
     ) -> None:
         super().__init__(observation_space, action_space, squash_output=True)  # predict scales to the space
         inputs, actions = spaces.flatdim(observation_space), spaces.flatdim(action_space)
-        self.actor = Actor(inputs, actions, net_arch, first_deviation, least_deviation)
+        self.actor = Actor(inputs, actions, net_arch, init_std, min_std)
         self.critics = Critics(inputs, actions, net_arch)
         self.still_actor = deepcopy(self.actor).requires_grad_(False)
         self.still_critics = deepcopy(self.critics).requires_grad_(False)
@@ -117,7 +117,7 @@ class MPO(OffPolicyAlgorithm):
     higher value get more weight, ``w ∝ exp(Q / η)``. The temperature η is such that the weights stay within a
     KL divergence of ``epsilon`` of equal ones. *M-step*: the policy becomes more likely to take what has
     weight, its mean and its deviation each held near those of a while ago: a step beyond ``epsilon_mean`` or
-    ``epsilon_deviation`` (KL, a dimension) has a price that rises until none is taken. The critics learn
+    ``epsilon_std`` (KL, a dimension) has a price that rises until none is taken. The critics learn
     by one-step differences what the policy of a while ago is paid.
 
     Interface, log and files are those of Stable-Baselines3's off-policy learners.
@@ -142,7 +142,7 @@ class MPO(OffPolicyAlgorithm):
         candidates: int = 16,
         epsilon: float = 0.1,
         epsilon_mean: float = 0.01,
-        epsilon_deviation: float = 1e-4,
+        epsilon_std: float = 1e-4,
         target_period: int = 50,
         max_grad_norm: float = 1.0,
         _init_setup_model: bool = True,
@@ -150,7 +150,7 @@ class MPO(OffPolicyAlgorithm):
     ) -> None:
         self.candidates, self.target_period = candidates, target_period
         self.epsilon, self.epsilon_mean = epsilon, epsilon_mean
-        self.epsilon_deviation, self.max_grad_norm = epsilon_deviation, max_grad_norm
+        self.epsilon_std, self.max_grad_norm = epsilon_std, max_grad_norm
         self._n_updates = 0
         super().__init__(
             policy,
@@ -251,7 +251,7 @@ class MPO(OffPolicyAlgorithm):
             [kl_divergence(before, changed).mean() / dimensions for changed in (moved, widened)]
         )
         prices = torch.stack([policy.log_price_of_mean, policy.log_price_of_deviation]).exp()
-        allowed = strays.new_tensor([self.epsilon_mean, self.epsilon_deviation])
+        allowed = strays.new_tensor([self.epsilon_mean, self.epsilon_std])
         self._step(
             self.actor_optimizer, actor_loss + dimensions * (prices.detach() * strays).sum(), policy.actor
         )

@@ -26,23 +26,23 @@ class FastBias(nn.Linear):
 
 
 class SharedMeanPolicy(ActorCriticPolicy):
-    """SB3's Gaussian policy; what all observations share of its mean learns ``shared_speed`` times as fast.
+    """SB3's Gaussian policy; what all observations share of its mean learns ``mean_bias_lr_scale`` times as fast.
 
     A latent has hundreds of numbers, and every image is met a few times only. At one learning rate for all,
     a network learns by heart what happened to pay for each image, long before its mean has come to where all
     of them pay.
     """
 
-    def __init__(self, *arguments: Any, shared_speed: float = 1.0, **settings: Any) -> None:
-        self.shared_speed = shared_speed
+    def __init__(self, *arguments: Any, mean_bias_lr_scale: float = 1.0, **settings: Any) -> None:
+        self.mean_bias_lr_scale = mean_bias_lr_scale
         super().__init__(*arguments, **settings)
 
     def _build(self, lr_schedule: Any) -> None:
         super()._build(lr_schedule)
         assert isinstance(self.action_net, nn.Linear)
-        self.action_net = FastBias(self.action_net, self.shared_speed)
+        self.action_net = FastBias(self.action_net, self.mean_bias_lr_scale)
         rate = {"lr": lr_schedule(1), **self.optimizer_kwargs}
         self.optimizer = self.optimizer_class(self.parameters(), **rate)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "shared_speed": self.shared_speed}
+        return {**super()._get_constructor_parameters(), "mean_bias_lr_scale": self.mean_bias_lr_scale}

@@ -48,10 +48,10 @@ class ProgressCallback(BaseCallback):
         vec_env: LatentVecEnv,
         keep: Callable[[], None],
         interrupt: Interrupt,
-        least_deviation: float,
+        min_std: float,
     ) -> None:
         super().__init__()
-        self.least_deviation = least_deviation
+        self.min_std = min_std
         self.bar, self.vec_env, self.keep, self.interrupt = bar, vec_env, keep, interrupt
         self.kept = perf_counter()
         self.began, self.ended = perf_counter(), perf_counter()
@@ -83,7 +83,7 @@ class ProgressCallback(BaseCallback):
         deviations = getattr(self.model.policy, "log_std", None)
         if isinstance(deviations, Tensor):
             with torch.no_grad():
-                deviations.clamp_(min=math.log(self.least_deviation))
+                deviations.clamp_(min=math.log(self.min_std))
 
     def _on_rollout_end(self) -> None:
         self.ended = perf_counter()
@@ -95,7 +95,7 @@ class ProgressCallback(BaseCallback):
         self.logger.record("time/update", self.update_seconds / whole)
         self.logger.record("charts/SPS", (self.model.num_timesteps - self.steps) / whole)
         self.logger.record("charts/learning_rate", self.model.lr_schedule(1))
-        for name, value in self.vec_env.alarm.take_statistics().items():
+        for name, value in self.vec_env.overoptimization.take_statistics().items():
             self.logger.record(f"alarm/{name}", value)
         if not terms:
             return  # nothing was played: what is learned from was recorded elsewhere
@@ -112,12 +112,12 @@ def learn(
     total_steps: int,
     bar: tqdm[Any],
     keep: Callable[[], None],
-    least_deviation: float = LEAST_DEVIATION,
+    min_std: float = LEAST_DEVIATION,
 ) -> None:
     """Learn until ``total_steps`` world steps are done, logging to TensorBoard in ``folder``.
 
     ``keep`` is called when the policy is worth saving, also on Ctrl-C. No deviation of the policy's actions
-    falls below ``least_deviation``: a policy that narrows what it proposes teaches a detector less.
+    falls below ``min_std``: a policy that narrows what it proposes teaches a detector less.
     """
     vec_env = model.get_env()
     assert isinstance(vec_env, LatentVecEnv)
@@ -127,7 +127,7 @@ def learn(
         with interrupt_deferred() as interrupt:
             model.learn(
                 total_steps - model.num_timesteps,
-                callback=ProgressCallback(bar, vec_env, keep, interrupt, least_deviation),
+                callback=ProgressCallback(bar, vec_env, keep, interrupt, min_std),
                 log_interval=1,
                 reset_num_timesteps=False,
             )
@@ -205,9 +205,9 @@ def save_policy(
     The zip is for users; this project itself never loads it, because it holds pickled objects. A learner
     that remembers more keeps that as well until it has come to ``goal`` steps.
     """
-    remembered = memory_tensors(model)
-    if remembered and goal is not None and model.num_timesteps < goal:
-        save_artifact(folder, MEMORY, MEMORY, remembered, {})
+    memory_size = memory_tensors(model)
+    if memory_size and goal is not None and model.num_timesteps < goal:
+        save_artifact(folder, MEMORY, MEMORY, memory_size, {})
     else:
         for suffix in (".json", ".safetensors"):
             (folder / f"{MEMORY}{suffix}").unlink(missing_ok=True)
@@ -220,5 +220,5 @@ def load_policy(folder: Path, model: BaseAlgorithm, remembering: bool = True) ->
     tensors, _ = load_artifact(folder, POLICY, POLICY)
     restore_policy(model, tensors)
     if remembering and (folder / f"{MEMORY}.json").is_file():
-        remembered, _ = load_artifact(folder, MEMORY, MEMORY)
-        restore_memory(model, remembered)
+        memory_size, _ = load_artifact(folder, MEMORY, MEMORY)
+        restore_memory(model, memory_size)

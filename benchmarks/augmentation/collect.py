@@ -17,7 +17,7 @@ from benchmarks.augmentation.records import FAILED, MISSING, NEEDED, WHOLE, Outc
 from latent_common.artifacts import read_json
 
 METRICS = ("image_AUROC", "image_AP", "image_F1Max", "pixel_AUROC", "pixel_AP", "pixel_AUPRO")
-NO_FACTS = {"metrics", "rivals", "verdict", "seed"}
+NO_FACTS = {"metrics", "baselines", "verdict", "seed"}
 WITHOUT, WITH = "without", "with"
 
 Curves = Mapping[str, list[dict[str, Any]]]
@@ -68,10 +68,10 @@ class Row:
         return {metric: {which: self.value(metric, which) for which in (WITHOUT, WITH)} for metric in known}
 
     @cached_property
-    def rivals(self) -> dict[str, dict[str, float]]:
+    def baselines(self) -> dict[str, dict[str, float]]:
         """Metrics of other detectors on the same images, by their names."""
         found: dict[str, dict[str, float]] = {}
-        for key, value in self.report.get("rivals", {}).items():
+        for key, value in self.report.get("baselines", {}).items():
             for metric in METRICS:
                 if key.endswith(f"_{metric}") and value is not None:
                     found.setdefault(key.removesuffix(f"_{metric}"), {})[metric] = float(value)

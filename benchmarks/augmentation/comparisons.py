@@ -89,16 +89,16 @@ def compare_group(place: Place, rows: Sequence[Row], drawn: Drawn) -> Iterator[C
     """The comparisons of one place."""
     agents = by_agent(rows)
     for agent, own in agents.items():
-        rivals = dict.fromkeys(name for row in own.values() for name in row.rivals)
+        baselines = dict.fromkeys(name for row in own.values() for name in row.baselines)
         others = dict.fromkeys(name for name in (*AGAINST, *agents) if name in agents and name != agent)
         if agent != FOCUS:
             others = {name: None for name in others if name in AGAINST}
         for metric in METRICS:
-            for against in (*others, *rivals):
+            for against in (*others, *baselines):
                 if against in others:
                     result = compare_pairs(metric, pairs_of(own, agents[against]), drawn)
                 else:
-                    result = compare_rival(metric, against, list(own.values()))
+                    result = compare_baseline(metric, against, list(own.values()))
                 if result is not None:
                     yield Comparison(*place, metric, agent, against, *result)
 
@@ -120,10 +120,10 @@ def pairs_of(one: dict[int, Row], other: dict[int, Row]) -> list[tuple[Row, Row]
     return [(one[seed], other[seed]) for seed in one.keys() & other]
 
 
-def compare_rival(metric: str, rival: str, rows: Sequence[Row]) -> tuple[int, Estimate] | None:
+def compare_baseline(metric: str, baseline: str, rows: Sequence[Row]) -> tuple[int, Estimate] | None:
     """The agent minus a detector that it can't change, over seeds; None if that isn't known."""
-    known = [row for row in rows if metric in row.rivals.get(rival, {})]
-    differences = np.array([row.value(metric) - row.rivals[rival][metric] for row in known])
+    known = [row for row in rows if metric in row.baselines.get(baseline, {})]
+    differences = np.array([row.value(metric) - row.baselines[baseline][metric] for row in known])
     differences = differences[np.isfinite(differences)]
     return (len(differences), over_seeds(differences)) if len(differences) else None
 

@@ -21,12 +21,12 @@ UNTOUCHED = "none"
 """With other agents the ensemble's own transformer has learned more than the one that stands beside it."""
 
 
-def second_opinions(findings: Findings) -> Iterator[str]:
+def ensemble_section(findings: Findings) -> Iterator[str]:
     """The sum and its parts, in the runs that joined them."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in findings.whole:
-        # Two, so it is plain which is which: with ``--set detector.rivals=…`` others stand beside them.
-        if row.run.agent == UNTOUCHED and TRAINED in row.rivals and len(row.rivals) == 2:
+        # Two, so it is plain which is which: with ``--set detector.baselines=…`` others stand beside them.
+        if row.run.agent == UNTOUCHED and TRAINED in row.baselines and len(row.baselines) == 2:
             run = row.run
             groups.setdefault((run.setting, run.track, run.dataset), []).append(row)
     if not groups:
@@ -39,7 +39,7 @@ def second_opinions(findings: Findings) -> Iterator[str]:
         lines = []
         for place, rows in groups.items():
             known = [
-                row for row in rows if math.isfinite(row.value(metric)) and metric in row.rivals[TRAINED]
+                row for row in rows if math.isfinite(row.value(metric)) and metric in row.baselines[TRAINED]
             ]
             if known:
                 lines.append([*place, *joined(known, metric)])
@@ -50,10 +50,10 @@ def second_opinions(findings: Findings) -> Iterator[str]:
 
 def joined(rows: Sequence[Row], metric: str) -> Iterator[str]:
     """Cells: with whom, the sum, its parts, and the sum minus each."""
-    names = [next(name for name in row.rivals if name != TRAINED) for row in rows]
+    names = [next(name for name in row.baselines if name != TRAINED) for row in rows]
     own = np.array([row.value(metric) for row in rows])
-    trained = np.array([row.rivals[TRAINED][metric] for row in rows])
-    other = np.array([row.rivals[name][metric] for name, row in zip(names, rows, strict=True)])
+    trained = np.array([row.baselines[TRAINED][metric] for row in rows])
+    other = np.array([row.baselines[name][metric] for name, row in zip(names, rows, strict=True)])
     yield ", ".join(f"{name} ({number})" for name, number in Counter(names).most_common())
     yield from (spread(values.tolist()) for values in (own, trained, other))
     yield from (cell(over_seeds(own - part)) for part in (trained, other))

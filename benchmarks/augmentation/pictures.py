@@ -108,9 +108,9 @@ def cases(path: Path, scores: Scores, split: Split) -> Path | None:
     rising = anomalous[np.argsort(scores.after[anomalous], kind="stable")]
     alarms = normal[np.argsort(-scores.after[normal], kind="stable")]
     lines = [
-        case_row(split, rising[:CASES], scores.after, normal, "anomaly", "normals"),
+        case_row(split, rising[:CASES], scores.after, normal, "anomaly", "max_train_images"),
         case_row(split, alarms[:CASES], scores.after, anomalous, "normal", "anomalies"),
-        case_row(split, rising[::-1][:CASES], scores.after, normal, "anomaly", "normals"),
+        case_row(split, rising[::-1][:CASES], scores.after, normal, "anomaly", "max_train_images"),
     ]
     return save_small(path, stack([widened(line, CASES) for line in lines]))
 

@@ -63,7 +63,7 @@ def run_facts(row: Row) -> dict[str, Any]:
     return {
         **identity(row),
         "metrics": row.metrics,
-        "rivals": row.rivals,
+        "baselines": row.baselines,
         "facts": row.facts,
         "seconds": row.outcome.seconds,
         "error": row.outcome.error,

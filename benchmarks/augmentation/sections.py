@@ -12,11 +12,11 @@ from benchmarks.augmentation.comparisons import AGAINST, Comparison
 from benchmarks.augmentation.figures import CASES, CURVE, FOREST, LEARNING, SAMPLES
 from benchmarks.augmentation.findings import Findings
 from benchmarks.augmentation.mixtures import mixtures_of
-from benchmarks.augmentation.opinions import second_opinions
+from benchmarks.augmentation.opinions import ensemble_section
 from benchmarks.augmentation.plan import commands
 from benchmarks.augmentation.plotting import MAIN_METRIC, PIXELS
 from benchmarks.augmentation.records import FAILED
-from benchmarks.augmentation.standings import means, other_agents, rivals
+from benchmarks.augmentation.standings import baselines, means, other_agents
 from benchmarks.augmentation.tables import DEFAULT
 from benchmarks.augmentation.wording import cell, code, count, one_line, spread, table
 
@@ -47,8 +47,8 @@ def markdown(findings: Findings, discussion: str) -> str:
         *of_pixels(findings),
         *means(findings),
         *section("Other agents", other_agents(findings)),
-        *rivals(findings),
-        *section("A second opinion", second_opinions(findings)),
+        *baselines(findings),
+        *section("A second opinion", ensemble_section(findings)),
         *section("What each source does by itself", by_themselves(findings)),
         *section("Learning curves", pictures(findings, LEARNING)),
         *section("Variants", [*variants(findings), *pictures(findings, CURVE)]),

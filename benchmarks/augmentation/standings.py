@@ -72,9 +72,9 @@ def other_agents(findings: Findings) -> Iterator[str]:
     yield table([*header, f"{focus} minus it"], lines)
 
 
-def rivals(findings: Findings) -> Iterator[str]:
+def baselines(findings: Findings) -> Iterator[str]:
     """Detectors that learn from normal images alone, on the same images."""
-    known_rivals = {name for row in findings.whole for name in row.rivals}
+    known_rivals = {name for row in findings.whole for name in row.baselines}
     chosen = [each for each in findings.of_focus(MAIN_METRIC) if each.against in known_rivals]
     if not chosen:
         return
@@ -83,11 +83,11 @@ def rivals(findings: Findings) -> Iterator[str]:
     lines = []
     for each in chosen:
         values = [
-            row.rivals[each.against][MAIN_METRIC]
+            row.baselines[each.against][MAIN_METRIC]
             for row in findings.whole
             if row.run.agent == each.agent
             and (row.run.setting, row.run.track, row.run.dataset, row.run.variant) == each.place
-            and MAIN_METRIC in row.rivals.get(each.against, {})
+            and MAIN_METRIC in row.baselines.get(each.against, {})
         ]
         place = [each.setting, each.track, each.dataset, each.against]
         lines.append([*place, spread(values), cell(each.estimate)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SCRATCH, PRETRAINED = "scratch", "pretrained"
-NORMAL_ONLY, LABELLED = "normal_only", "labelled_validation"
+NORMAL_ONLY, LABELLED = "one_class", "few_labelled"
 
 BUDGET = ("samples=1024", "rounds=1")
 SETTINGS: dict[str, tuple[str, ...]] = {
@@ -109,19 +109,19 @@ VARIANTS: dict[str, Variant] = {
     DEFAULT: Variant(()),
     "strokes alone": ablation("agent.perturbation=brush"),
     "usefulness": ablation("reward=useful"),
-    "long training": ablation("detector.steps=2400", "judges.effort=0.0625"),
+    "long training": ablation("detector.steps=2400", "reward_ensemble.effort=0.0625"),
     "short learning": ablation("dataset.suits.agent_steps=6144", agents=(FOCUS,)),
     "fewer labelled": ablation("labelled.weight=0.25"),
-    "all kept": ablation("agent.keep=1"),
-    "one judge": ablation("judges.count=0"),
+    "all kept": ablation("agent.keep_fraction=1"),
+    "one judge": ablation("reward_ensemble.count=0"),
     "two rounds": ablation("rounds=2"),
     "four strokes": ablation("env.horizon=4"),
     "half of all": ablation("share=0.5"),
-    "slow mean": ablation("agent.shared_speed=1", agents=(FOCUS,)),
-    "likeness alone": ablation("reward.terms.matching=0", "+reward.terms.resemblance=3.0", agents=(FOCUS,)),
+    "slow mean": ablation("agent.mean_bias_lr_scale=1", agents=(FOCUS,)),
+    "likeness alone": ablation("reward.terms.matching=0", "+reward.terms.similarity=3.0", agents=(FOCUS,)),
     "second opinion": Variant(("detector=ensemble",), ("none", FOCUS)),
-    "normals=40": Variant(("normals=40",), COMPARED, ("phantom",)),
-    "normals=160": Variant(("normals=160",), COMPARED, ("phantom",)),
+    "max_train_images=40": Variant(("max_train_images=40",), COMPARED, ("phantom",)),
+    "max_train_images=160": Variant(("max_train_images=160",), COMPARED, ("phantom",)),
     "labelled=5": Variant(("labelled.train=5",), COMPARED, ("phantom", "busi"), (SCRATCH,), (LABELLED,)),
     "labelled=20": Variant(("labelled.train=20",), COMPARED, ("phantom",), tracks=(LABELLED,)),
 }
@@ -138,6 +138,6 @@ class Curve:
 
 
 CURVES: dict[str, Curve] = {
-    "normals": Curve("normal training images", "all", default_first=False),
+    "max_train_images": Curve("normal training images", "all", default_first=False),
     "labelled": Curve("labelled anomalies to learn from", "half of valid", default_first=False),
 }

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.speed.timing import Rates, Work, in_turns
 from detectors.base import Detector
 from detectors.synthetic.image_synthesis import ImageSynthesis
-from detectors.training.batches import Batch, Diet
+from detectors.training.batches import Batch, BatchSampler
 from detectors.training.loop import detector_losses, train_detector
 from detectors.transformer import TransformerDetector
 from latent_common.machine import resolve_device
@@ -58,11 +58,11 @@ def detector_ways(world: World) -> dict[str, Work]:
     synthesis = ImageSynthesis(SYNTHESIS)
     assert isinstance(world.detector, TransformerDetector)
     bare, ours, usual = (learning(world.detector) for _ in range(3))
-    resident = Diet(images, synthesis).batch(BATCH, torch.Generator().manual_seed(0))
+    resident = BatchSampler(images, synthesis).batch(BATCH, torch.Generator().manual_seed(0))
 
     def loss(detector: Detector, batch: Batch) -> Tensor:
         with torch.no_grad():
-            seen = world.look(batch.images)
+            seen = world.inputs_of(batch.images)
         return torch.stack(list(detector_losses(detector(*seen), batch).values())).sum()
 
     def made(clean: Tensor) -> Batch:
@@ -76,10 +76,12 @@ def detector_ways(world: World) -> dict[str, Work]:
         return Batch(pictures, masks, labels.float(), sources, torch.ones_like(labels))
 
     state = TrainingState(ours, 1e-3, ENDLESS, 0)
-    diet = Diet(images, synthesis)
+    sampler = BatchSampler(images, synthesis)
     return {
         BARE: bare_steps(bare, lambda: loss(bare, resident)),
-        OURS: turned(train_detector(state, ours, diet, lambda batch: world.look(batch.images), BATCH)),
+        OURS: turned(
+            train_detector(state, ours, sampler, lambda batch: world.inputs_of(batch.images), BATCH)
+        ),
         USUAL: usual_loop(usual, images, lambda batch: loss(usual, made(batch))),
     }
 

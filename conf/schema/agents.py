@@ -13,7 +13,7 @@ class AgentConfig:
 
     name: str = MISSING
     perturbation: str = "auto"
-    keep: float = 1.0
+    keep_fraction: float = 1.0
 
 
 @dataclass
@@ -49,35 +49,12 @@ class MixupConfig(AgentConfig):
 
 
 @dataclass
-class SmallestConfig(AgentConfig):
-    """The smallest changes that the detector still tells apart, learned by several perturbators."""
-
-    perturbators: int = 4
-    hidden: int = 64
-    steps: int = 200
-    learning_rate: float = 3e-3
-    size_weight: float = 0.3
-    repulsion_weight: float = 0.5
-
-
-@dataclass
-class CemConfig(AgentConfig):
-    """The cross-entropy method."""
-
-    total_steps: int = MISSING
-    steps: int = 16
-    elites: float = 0.2
-    smoothing: float = 0.5
-    least_deviation: float = 0.3
-
-
-@dataclass
 class LearnerConfig(AgentConfig):
     """An agent that learns from what worlds pay, as Stable-Baselines3's do."""
 
     total_steps: int = MISSING
     learning_rate: float = 1e-3
-    least_deviation: float = 0.3
+    min_std: float = 0.3
     hidden: list[int] = field(default_factory=lambda: [128, 128])
 
 
@@ -88,7 +65,7 @@ class OnPolicyConfig(LearnerConfig):
     n_steps: int = 16
     gamma: float = 0.9
     ent_coef: float = 0.005
-    first_deviation: float = 1.0
+    init_std: float = 1.0
 
 
 @dataclass
@@ -97,7 +74,7 @@ class PPOConfig(OnPolicyConfig):
 
     batch_size: int | None = None
     n_epochs: int = 8
-    shared_speed: float = 1.0
+    mean_bias_lr_scale: float = 1.0
 
 
 @dataclass
@@ -124,11 +101,11 @@ class MpoConfig(LearnerConfig):
     buffer_size: int = 50_000
     learning_starts: int = 1024
     gamma: float = 0.9
-    first_deviation: float = 1.0
+    init_std: float = 1.0
     candidates: int = 16
     epsilon: float = 0.1
     epsilon_mean: float = 0.05
-    epsilon_deviation: float = 1e-3
+    epsilon_std: float = 1e-3
 
 
 @dataclass
@@ -136,13 +113,13 @@ class DecisionTransformerConfig(LearnerConfig):
     """A sequence model of recorded episodes, asked for a high return."""
 
     teachers: list[str] = field(default_factory=list)
-    wish: float | None = None
+    target_return: float | None = None
     context: int = 1
     heads: int = 4
     n_steps: int = 16
     gradient_steps: int = 16
     batch_size: int = 256
-    remembered: int = 200_000
+    memory_size: int = 200_000
 
 
 @dataclass
@@ -150,10 +127,3 @@ class UntrainedConfig(AgentConfig):
     """PPO's policy with the weights it begins with."""
 
     hidden: list[int] = field(default_factory=lambda: [128, 128])
-
-
-@dataclass
-class RandomMatchedConfig(PPOConfig):
-    """Random actions with lengths of Δz like those of a PPO that is trained first."""
-
-    candidates: int = 64

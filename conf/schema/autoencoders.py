@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 
 @dataclass
-class EyesSuit:
+class AutoencoderDefaults:
     """What suits an autoencoder; other groups refer to it."""
 
     input: str = "image"
@@ -19,7 +19,7 @@ class EyesSuit:
     detector_learning_rate: float = 1e-3
     labelled_longer: float = 1.0
     shares: list[float] = field(default_factory=lambda: [0.25])
-    rivals: list[str] = field(default_factory=list)
+    baselines: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -31,10 +31,10 @@ class AutoencoderConfig:
     steps: int = MISSING
     batch_size: int = 32
     learning_rate: float = 2e-3
-    suits: EyesSuit = field(default_factory=EyesSuit)
+    defaults: AutoencoderDefaults = field(default_factory=AutoencoderDefaults)
 
     def settings(self) -> dict[str, Any]:
-        """What decides what it becomes: ``suits`` only matters through the values of other groups."""
+        """What decides what it becomes: ``defaults`` only matters through the values of other groups."""
         return {key: value for key, value in asdict(self).items() if key != "suits"}
 
 
@@ -47,7 +47,7 @@ class ConvConfig(AutoencoderConfig):
 
 
 @dataclass
-class FormConfig(ConvConfig):
+class MemoryAutoencoderConfig(ConvConfig):
     """One of four forms of it: plain or variational, without or with a memory of normal prototypes."""
 
     variational: bool = MISSING

@@ -38,7 +38,7 @@ class Place:
 
 
 @dataclass
-class Suits:
+class DatasetDefaults:
     """What suits a data set on a machine without a GPU; other groups refer to it.
 
     Autoencoders are trained briefly on purpose: one that reconstructs too well reproduces lesions, and the
@@ -72,7 +72,7 @@ class DatasetConfig:
 
     name: str = MISSING
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    suits: Suits = field(default_factory=Suits)
+    defaults: DatasetDefaults = field(default_factory=DatasetDefaults)
 
     def load(self, place: Place) -> Dataset:
         """The images; those that come from files stay on disk until they are looked at."""
@@ -82,11 +82,11 @@ class DatasetConfig:
         """The random changes that suit it."""
         from latent_env.data.augmentation import Augmentation
 
-        suits = self.looks_alike_from_every_side()
-        given = {key: suits if value is None else value for key, value in asdict(self.augment).items()}
+        defaults = self.has_no_orientation()
+        given = {key: defaults if value is None else value for key, value in asdict(self.augment).items()}
         return Augmentation(**given)
 
-    def looks_alike_from_every_side(self) -> bool:
+    def has_no_orientation(self) -> bool:
         """Whether to flip images where the user doesn't say."""
         return False
 
@@ -114,7 +114,7 @@ class DigitsConfig(DatasetConfig):
         from latent_env.data import load_digits_dataset
 
         normal = self.normal if isinstance(self.normal, list) else [self.normal]
-        return load_digits_dataset(normal, self.seed).on_track(place.track)
+        return load_digits_dataset(normal, self.seed).for_track(place.track)
 
 
 @dataclass
@@ -132,7 +132,7 @@ class PhantomConfig(DatasetConfig):
         from latent_env.data import make_phantom_dataset
 
         drawn = make_phantom_dataset(self.size, self.train, self.valid, self.test, self.seed)
-        return drawn.on_track(place.track)
+        return drawn.for_track(place.track)
 
 
 @dataclass
@@ -158,7 +158,7 @@ class FilesConfig(DatasetConfig):
         splitting = Splitting(place.track, self.seed, self.valid_fraction, self.group, self.limit)
         problems = Problems(self.on_error)
         source = self.source(place, splitting, problems)
-        return prepare(source, self.size, place.prepared, problems).on_track(place.track)
+        return prepare(source, self.size, place.prepared, problems).for_track(place.track)
 
 
 @dataclass
@@ -223,7 +223,7 @@ class CategoryConfig(FilesConfig):
             collection, place.data_root, self.category, splitting, problems, self.channels
         )
 
-    def looks_alike_from_every_side(self) -> bool:
+    def has_no_orientation(self) -> bool:
         """MVTec AD's textures do."""
         from latent_env.data import TEXTURES
 

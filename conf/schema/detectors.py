@@ -14,7 +14,7 @@ class DetectorConfig:
     """A detector."""
 
     name: str = MISSING
-    starts: int = 2048
+    num_start_images: int = 2048
 
 
 @dataclass
@@ -26,12 +26,12 @@ class TrainedConfig(DetectorConfig):
     steps: int = MISSING
     batch_size: int = 32
     learning_rate: float = 1e-3
-    rivals: list[str] = field(default_factory=list)
+    baselines: list[str] = field(default_factory=list)
 
-    def smaller(self, judges: JudgesConfig) -> Self:
+    def smaller(self, reward_ensemble: RewardEnsembleConfig) -> Self:
         """The same as small as judges are, and trained as briefly."""
-        steps = max(round(judges.effort * self.steps), 1)
-        return replace(self, width=min(judges.width, self.width), steps=steps)
+        steps = max(round(reward_ensemble.effort * self.steps), 1)
+        return replace(self, width=min(reward_ensemble.width, self.width), steps=steps)
 
 
 @dataclass
@@ -41,13 +41,13 @@ class TransformerConfig(TrainedConfig):
     patch: int | None = None
     depth: int = 2
     heads: int = 4
-    remembered: int = 1024
+    memory_size: int = 1024
 
-    def smaller(self, judges: JudgesConfig) -> Self:
+    def smaller(self, reward_ensemble: RewardEnsembleConfig) -> Self:
         """The same as small as judges are, and trained as briefly."""
-        small = super().smaller(judges)
+        small = super().smaller(reward_ensemble)
         heads = math.gcd(self.heads, small.width)
-        return replace(small, depth=min(judges.depth, self.depth), heads=heads)
+        return replace(small, depth=min(reward_ensemble.depth, self.depth), heads=heads)
 
 
 @dataclass
@@ -56,7 +56,7 @@ class RdnaConfig(TrainedConfig):
 
     width: int = 16
     batch_size: int = 16
-    adversarial: float = 0.1
+    adversarial_weight: float = 0.1
 
 
 @dataclass
@@ -70,10 +70,10 @@ class KnnConfig(DetectorConfig):
 
 
 @dataclass
-class KnnByPlaceConfig(DetectorConfig):
+class PositionalKnnConfig(DetectorConfig):
     """Nearest neighbours among tokens of the same place."""
 
-    remembered: int = 1024
+    memory_size: int = 1024
 
 
 @dataclass
@@ -85,7 +85,7 @@ class GaussianConfig(DetectorConfig):
 class ReconstructionConfig(DetectorConfig):
     """The autoencoder's error."""
 
-    by_place: bool = False
+    position_wise: bool = False
     pooled: str = "top"
 
 
@@ -93,7 +93,7 @@ class ReconstructionConfig(DetectorConfig):
 class EnsembleConfig(TransformerConfig):
     """A transformer, its training, and the detectors that may give a second opinion."""
 
-    second: list[str] | None = None
+    members: list[str] | None = None
 
 
 @dataclass
@@ -106,7 +106,7 @@ class SynthesisConfig:
 
 
 @dataclass
-class JudgesConfig:
+class RewardEnsembleConfig:
     """Small detectors that rewards go by."""
 
     count: int = 3

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 
 @dataclass
-class LearnerSuit:
+class LearnerDefaults:
     """What suits an environment; the agents that learn refer to it."""
 
     total_steps: int = MISSING
@@ -19,9 +19,9 @@ class LearnerSuit:
     learning_rate: float = 1e-3
     gamma: float = 0.9
     ent_coef: float = 0.005
-    first_deviation: float = 1.0
-    least_deviation: float = 0.3
-    shared_speed: float = 1.0
+    init_std: float = 1.0
+    min_std: float = 0.3
+    mean_bias_lr_scale: float = 1.0
     recorded_steps: int = MISSING
     teachers: list[str] = field(default_factory=list)
 
@@ -34,10 +34,10 @@ class EnvConfig:
     horizon: int = MISSING
     time_aware: bool = False
     num_envs: int = MISSING
-    suits: LearnerSuit = field(default_factory=LearnerSuit)
+    defaults: LearnerDefaults = field(default_factory=LearnerDefaults)
 
     def arguments(self) -> dict[str, Any]:
-        """The environment's own arguments: ``suits`` only matters through the values of other groups."""
+        """The environment's own arguments: ``defaults`` only matters through the values of other groups."""
         others = ("num_envs", "suits")
         return {key: value for key, value in asdict(self).items() if key not in others}
 

@@ -11,7 +11,6 @@ from omegaconf import MISSING
 from conf.schema.agents import (
     ActorCriticConfig,
     AgentConfig,
-    CemConfig,
     DecisionTransformerConfig,
     FeatureNoiseConfig,
     GlassConfig,
@@ -19,12 +18,10 @@ from conf.schema.agents import (
     MixupConfig,
     MpoConfig,
     PPOConfig,
-    RandomMatchedConfig,
     ReinforceConfig,
-    SmallestConfig,
     UntrainedConfig,
 )
-from conf.schema.autoencoders import AutoencoderConfig, ConvConfig, FormConfig, PretrainedConfig
+from conf.schema.autoencoders import AutoencoderConfig, ConvConfig, MemoryAutoencoderConfig, PretrainedConfig
 from conf.schema.datasets import (
     BmadConfig,
     CategoryConfig,
@@ -39,11 +36,11 @@ from conf.schema.detectors import (
     DetectorConfig,
     EnsembleConfig,
     GaussianConfig,
-    JudgesConfig,
-    KnnByPlaceConfig,
     KnnConfig,
+    PositionalKnnConfig,
     RdnaConfig,
     ReconstructionConfig,
+    RewardEnsembleConfig,
     SynthesisConfig,
     TransformerConfig,
 )
@@ -55,9 +52,9 @@ class LabelledConfig:
     """What the labelled anomalies of a validation split are used for."""
 
     train: float = 0.5
-    trial: float = 0.25
+    reference_set: float = 0.25
     weight: float = 0.5
-    longer: float = 1.0
+    step_multiplier: float = 1.0
 
 
 @dataclass
@@ -84,7 +81,7 @@ class AutoencoderRun(DataRun):
     """`train_ae.py`: what all stages share, and the autoencoder."""
 
     autoencoder: AutoencoderConfig = MISSING
-    normals: int | None = None
+    max_train_images: int | None = None
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"
@@ -116,7 +113,7 @@ class AgentRun(DetectorRun):
     samples: int = 2048
     share: float | None = None
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
-    judges: JudgesConfig = field(default_factory=JudgesConfig)
+    reward_ensemble: RewardEnsembleConfig = field(default_factory=RewardEnsembleConfig)
     plugins: list[str] = field(default_factory=list)
 
 
@@ -129,12 +126,12 @@ SCHEMA: dict[str, type[Any]] = {
     "dataset/category": CategoryConfig,
     "dataset/one_class": OneClassConfig,
     "autoencoder/conv": ConvConfig,
-    "autoencoder/form": FormConfig,
+    "autoencoder/form": MemoryAutoencoderConfig,
     "autoencoder/pretrained": PretrainedConfig,
     "detector/transformer": TransformerConfig,
     "detector/rdna": RdnaConfig,
     "detector/knn": KnnConfig,
-    "detector/knn_by_place": KnnByPlaceConfig,
+    "detector/positional_knn": PositionalKnnConfig,
     "detector/gaussian": GaussianConfig,
     "detector/reconstruction": ReconstructionConfig,
     "detector/ensemble": EnsembleConfig,
@@ -147,15 +144,12 @@ SCHEMA: dict[str, type[Any]] = {
     "agent/feature_noise": FeatureNoiseConfig,
     "agent/glass": GlassConfig,
     "agent/mixup": MixupConfig,
-    "agent/smallest": SmallestConfig,
-    "agent/cem": CemConfig,
     "agent/ppo": PPOConfig,
     "agent/reinforce": ReinforceConfig,
     "agent/actor_critic": ActorCriticConfig,
     "agent/mpo": MpoConfig,
     "agent/decision_transformer": DecisionTransformerConfig,
     "agent/untrained": UntrainedConfig,
-    "agent/random_matched": RandomMatchedConfig,
     "prepare": DataRun,
     "train_ae": AutoencoderRun,
     "train_detector": DetectorRun,

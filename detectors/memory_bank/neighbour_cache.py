@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detectors.memory_bank.positional import PlacedMemory
+from detectors.memory_bank.positional import PositionalMemory
 from latent_common.image_source import ImageSource, spread_over, spread_positions
 
 UNKNOWN = -1
@@ -20,7 +20,7 @@ class NearestKnown:
     :param found: :attr:`found` of the first of these latents, ``(F, T)``, in a memory of the same tokens.
     """
 
-    def __init__(self, memory: PlacedMemory, count: int, found: Tensor | None = None) -> None:
+    def __init__(self, memory: PositionalMemory, count: int, found: Tensor | None = None) -> None:
         self.memory = memory
         places, size, _ = memory.tokens.shape
         narrow = torch.int16 if size <= torch.iinfo(torch.int16).max else torch.int32
@@ -30,7 +30,7 @@ class NearestKnown:
 
     @torch.no_grad()
     def __call__(self, latents: Tensor, owners: Tensor, known: Tensor) -> Tensor:
-        """What :meth:`PlacedMemory.nearest` says of ``latents (B, *latent_shape)``, ``(B, T)`` int64.
+        """What :meth:`PositionalMemory.nearest` says of ``latents (B, *latent_shape)``, ``(B, T)`` int64.
 
         ``known (B, T)`` says which of the ``count`` each of their tokens is of, or ``UNKNOWN``.
         """
@@ -45,7 +45,7 @@ class NearestKnown:
 
 
 def remembering(
-    memory: PlacedMemory, latents: ImageSource, count: int, found: Tensor | None = None
+    memory: PositionalMemory, latents: ImageSource, count: int, found: Tensor | None = None
 ) -> NearestKnown:
     """Fill ``memory`` with normal ``latents (N, *latent_shape)``, the first of ``count`` known ones.
 

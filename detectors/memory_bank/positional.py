@@ -17,7 +17,7 @@ NOBODY = -1
 """The owner of a latent that was made of no training image."""
 
 
-class PlacedMemory(nn.Module):
+class PositionalMemory(nn.Module):
     """What normal images show at every place.
 
     A token is compared with those that other images have at its place; what it is compared with must not
@@ -26,8 +26,8 @@ class PlacedMemory(nn.Module):
 
     tokens: Tensor
     owners: Tensor
-    usual: Tensor
-    spread: Tensor
+    location: Tensor
+    scale: Tensor
     squares: Tensor
 
     def __init__(self, latent_shape: Sequence[int], size: int) -> None:
@@ -35,8 +35,8 @@ class PlacedMemory(nn.Module):
         rows, columns = grid_of(latent_shape)
         self.register_buffer("tokens", torch.zeros(rows * columns, size, latent_shape[0]))
         self.register_buffer("owners", torch.full((size,), NOBODY))
-        self.register_buffer("usual", torch.zeros(()))
-        self.register_buffer("spread", torch.ones(()))
+        self.register_buffer("location", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
         # ``(T, M)``: the squared lengths of the tokens, which nobody needs to save.
         self.register_buffer("squares", torch.zeros(rows * columns, size), persistent=False)
         nn.Module.register_load_state_dict_post_hook(self, _measure)
@@ -55,12 +55,12 @@ class PlacedMemory(nn.Module):
         if nearest is None:
             nearest = torch.cat([self.nearest(part.float(), own) for part, own in parts])
         if len(owners) > 1:
-            self.usual.zero_()
-            self.spread.fill_(1)
+            self.location.zero_()
+            self.scale.fill_(1)
             known = zip(latents.split(together), nearest.split(together), strict=True)
             distances = torch.cat([self(part.float(), nearest=found)[1] for part, found in known])
-            self.usual.copy_(distances.mean())
-            self.spread.copy_(distances.std(correction=0).clamp_min(1e-6))
+            self.location.copy_(distances.mean())
+            self.scale.copy_(distances.std(correction=0).clamp_min(1e-6))
         return nearest
 
     def forward(
@@ -78,7 +78,7 @@ class PlacedMemory(nn.Module):
             nearest = self.nearest(latents, owners)
         difference = tokens - self.tokens[self._places(), nearest]
         length = (difference.square().sum(2) + 1e-12).sqrt()
-        return difference, (length - self.usual) / self.spread
+        return difference, (length - self.location) / self.scale
 
     @torch.no_grad()
     def nearest(self, latents: Tensor, owners: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
@@ -145,7 +145,7 @@ class PlacedMemory(nn.Module):
         return torch.arange(len(self.tokens), device=self.tokens.device)
 
 
-def _measure(memory: PlacedMemory, *_: object) -> None:
+def _measure(memory: PositionalMemory, *_: object) -> None:
     """Bring the squared lengths up to date with the tokens."""
     with torch.no_grad():
         torch.sum(memory.tokens.square(), 2, out=memory.squares)

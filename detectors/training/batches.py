@@ -44,7 +44,7 @@ class Samples(NamedTuple):
 MOST_NORMALS = 0.5
 
 
-class Portion(NamedTuple):
+class SampleSource(NamedTuple):
     """Samples from one source, and how many of a batch's anomalies come from there."""
 
     samples: Samples
@@ -52,7 +52,7 @@ class Portion(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Blend:
+class Mixture:
     """Samples from several sources; of each pair the first is about normal ones, the second anomalies."""
 
     kinds: tuple[Samples, Samples]
@@ -74,32 +74,37 @@ class Blend:
                 yield first, label, drawn, self.kinds[label].at(drawn)
 
 
-def blend(portions: Sequence[Portion]) -> Blend | None:
+def blend(sample_sources: Sequence[SampleSource]) -> Mixture | None:
     """Several portions as one; None if there is nothing in them.
 
     A portion takes its share of the anomalies, and as much of the normals as it has normals an anomaly, up to
     half as much: samples that were changed too little to be anomalies. If a few of these were drawn more
     often than the others, they would be learned by heart.
     """
-    portions = [portion for portion in portions if portion.share > 0]
-    if not portions:
+    sample_sources = [sample_source for sample_source in sample_sources if sample_source.share > 0]
+    if not sample_sources:
         return None
     kinds, weights, shares = [], [], []
     for label in (0, 1):
         chosen = [
-            Portion(portion.samples.of(label), (1.0 if label else normals(portion.samples)) * portion.share)
-            for portion in portions
+            SampleSource(
+                sample_source.samples.of(label),
+                (1.0 if label else normals(sample_source.samples)) * sample_source.share,
+            )
+            for sample_source in sample_sources
         ]
-        chosen = [portion for portion in chosen if len(portion.samples.labels)] or chosen[:1]
+        chosen = [sample_source for sample_source in chosen if len(sample_source.samples.labels)] or chosen[
+            :1
+        ]
         kinds.append(Samples(*(torch.cat(parts) for parts in zip(*(p.samples for p in chosen), strict=True))))
-        counts = [len(portion.samples.labels) for portion in chosen]
+        counts = [len(sample_source.samples.labels) for sample_source in chosen]
         weights.append(
             torch.cat([torch.full((n,), p.share / n) for p, n in zip(chosen, counts, strict=True) if n])
             if any(counts)
             else torch.zeros(0)
         )
-        shares.append(min(sum(portion.share for portion in chosen), 1.0) if any(counts) else 0.0)
-    return Blend((kinds[0], kinds[1]), (weights[0], weights[1]), (shares[0], shares[1]))
+        shares.append(min(sum(sample_source.share for sample_source in chosen), 1.0) if any(counts) else 0.0)
+    return Mixture((kinds[0], kinds[1]), (weights[0], weights[1]), (shares[0], shares[1]))
 
 
 def normals(samples: Samples) -> float:
@@ -136,7 +141,7 @@ DECODED = 0.25
 
 
 @dataclass(frozen=True)
-class Diet:
+class BatchSampler:
     """What a detector's batches are made of: half normal, half anomalous.
 
     Of both, ``samples`` take the place of some; other anomalies are image-space synthesis. All of them are
@@ -146,7 +151,7 @@ class Diet:
     images: ImageSource
     """``(N, C, H, W)`` uint8, normal."""
     synthesis: ImageSynthesis
-    samples: Blend | None = None
+    samples: Mixture | None = None
     augment: Augment | None = None
     decode: Decode | None = None
     """Applied to some images before anything happens to them, normals and those that become anomalies alike:

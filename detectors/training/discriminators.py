@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-CHANCE, HEEDED, WANTED = 0.5, 0.65, 0.75
+RANDOM_BASELINE, HEEDED, WANTED = 0.5, 0.65, 0.75
 """Accuracies: from the first to the second a discriminator is heeded more and more, the third is what the fog
 is for."""
 
@@ -37,7 +37,7 @@ class Critic(nn.Module):
 
     accuracy: Tensor
     """``()``: the share of right verdicts of late."""
-    fog: Tensor
+    instance_noise: Tensor
     """``()``: the deviation of the noise that it sees everything through."""
 
     def __init__(self, channels: int, width: int) -> None:
@@ -48,8 +48,8 @@ class Critic(nn.Module):
             layers += [spectral_norm(nn.Conv2d(before, wide, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
             before = wide
         self.layers = nn.Sequential(*layers, spectral_norm(nn.Conv2d(before, 1, 1)))
-        self.register_buffer("accuracy", torch.tensor(CHANCE))
-        self.register_buffer("fog", torch.tensor(FIRST))
+        self.register_buffer("accuracy", torch.tensor(RANDOM_BASELINE))
+        self.register_buffer("instance_noise", torch.tensor(FIRST))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, seen: Tensor) -> Tensor:
@@ -66,24 +66,26 @@ class Critic(nn.Module):
         with torch.no_grad():
             right = ((of_real > 0).float().mean() + (of_made < 0).float().mean()) / 2
             self.accuracy.lerp_(right, 1 - MEMORY)
-            self.fog.mul_((THICKENING * (self.accuracy - WANTED)).exp()).clamp_(THINNEST, THICKEST)
+            self.instance_noise.mul_((THICKENING * (self.accuracy - WANTED)).exp()).clamp_(THINNEST, THICKEST)
         return functional.softplus(-of_real).mean() + functional.softplus(of_made).mean()
 
     @property
     def heeded(self) -> Tensor:
         """``()`` in [0, 1]: how much of its word a network should listen to."""
-        return ((self.accuracy - CHANCE) / (HEEDED - CHANCE)).clamp(0, 1)
+        return ((self.accuracy - RANDOM_BASELINE) / (HEEDED - RANDOM_BASELINE)).clamp(0, 1)
 
-    def through_fog(self, shown: Tensor, generator: torch.Generator) -> Tensor:
+    def with_instance_noise(self, shown: Tensor, generator: torch.Generator) -> Tensor:
         """How images or maps ``(B, C, H, W)`` look to it."""
         # There is much of it: drawn on the device, from a seed that the generator on the CPU decides.
         seed = int(torch.randint(2**62, (), generator=generator))
         own = torch.Generator(shown.device).manual_seed(seed)
         noise = torch.randn(shown.shape, generator=own, device=shown.device, dtype=shown.dtype)
-        return shown + self.fog * noise
+        return shown + self.instance_noise * noise
 
 
-def urge(output: Tensor, loss: Tensor, verdict: Callable[[Tensor], Tensor], strength: Tensor) -> Tensor:
+def adversarial_loss(
+    output: Tensor, loss: Tensor, verdict: Callable[[Tensor], Tensor], strength: Tensor
+) -> Tensor:
     """What to add to ``loss`` so that ``output`` moves to where ``verdict`` rises as well.
 
     Whatever the scales of both: by a gradient that is ``strength ()`` times as long as that of ``loss``. The

@@ -14,11 +14,11 @@ from torch import Tensor
 from detectors.memory_bank.neighbour_cache import UNKNOWN
 from detectors.synthetic.latent import LatentSynthesis
 from detectors.tokens import anomalous_tokens, grid_of
-from detectors.training.batches import Batch, Blend
+from detectors.training.batches import Batch, Mixture
 from latent_common.image_source import ImageSource
 
 VARIED, ANOMALOUS, SAMPLES = 1, 2, 3
-"""Places in what :attr:`LatentDiet.first_known` lists."""
+"""Places in what :attr:`LatentBatchSampler.first_known` lists."""
 
 
 class Pool(NamedTuple):
@@ -35,7 +35,7 @@ class Pool(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LatentDiet:
+class LatentBatchSampler:
     """Batches of latents: half normal, half anomalous.
 
     Half of the normals are varied versions of training images, if there are any. Of both, ``samples`` take
@@ -49,7 +49,7 @@ class LatentDiet:
     anomalous: Pool | None = None
     pool_share: float = 0.0
     """Of the synthetic anomalies, so many come from the pool."""
-    samples: Blend | None = None
+    samples: Mixture | None = None
 
     @cached_property
     def first_known(self) -> list[int]:

@@ -15,7 +15,7 @@ from detectors.training.batches import Batch, BatchSource, as_numbers
 from latent_common.image_source import ImageSource
 from latent_common.training_state import Progress, Stopwatch, TrainingState
 
-Look = Callable[[Tensor], tuple[Tensor, ...]]
+InputsOf = Callable[[Tensor], tuple[Tensor, ...]]
 """From images or latents to what the detector reads: images and their reconstructions, or latents."""
 
 LookAtBatch = Callable[["Batch"], tuple[Any, ...]]
@@ -45,8 +45,8 @@ def detector_losses(detection: Detection, batch: Batch) -> dict[str, Tensor]:
 def train_detector(
     state: TrainingState,
     detector: Detector,
-    diet: BatchSource,
-    look: LookAtBatch,
+    sampler: BatchSource,
+    inputs_of: LookAtBatch,
     batch_size: int,
     losses_of: Callable[[Detection, Batch], dict[str, Tensor]] = detector_losses,
 ) -> Iterator[Progress]:
@@ -54,9 +54,9 @@ def train_detector(
     state.model.train()
     while state.step < state.total:
         watch = Stopwatch()
-        batch = diet.batch(batch_size, state.generator)
+        batch = sampler.batch(batch_size, state.generator)
         with torch.no_grad():
-            seen = look(batch)
+            seen = inputs_of(batch)
         watch.lap("env")
         with state.networks():
             judged = detector(*seen)
@@ -73,7 +73,7 @@ def train_detector(
 @torch.inference_mode()
 def score(
     detector: Detector,
-    look: Look,
+    inputs_of: InputsOf,
     source: ImageSource,
     size: int,
     batch_size: int = 64,
@@ -89,7 +89,7 @@ def score(
     scores: list[Tensor] = []
     maps = [torch.zeros(0, 1, size, size)]
     for part in source.split(batch_size):
-        detection = detector(*look(as_numbers(part)))
+        detection = detector(*inputs_of(as_numbers(part)))
         scores.append(detection.score.cpu())
         if keep_maps:
             maps.append(at_size(detection.map, size).cpu())

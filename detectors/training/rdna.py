@@ -11,7 +11,7 @@ from torch.nn import functional
 from detectors.rdna import Examination, RdnaDetector
 from detectors.ssim import similarity_map
 from detectors.training.batches import Batch, BatchSource
-from detectors.training.discriminators import Critic, urge
+from detectors.training.discriminators import Critic, adversarial_loss
 from detectors.training.loop import detector_losses
 from latent_common.training_state import (
     Progress,
@@ -73,7 +73,7 @@ class AdversarialState(TrainingState):
 
 
 def train_rdna(
-    state: TrainingState, detector: RdnaDetector, diet: BatchSource, batch_size: int, adversarial: float
+    state: TrainingState, detector: RdnaDetector, sampler: BatchSource, batch_size: int, adversarial: float
 ) -> Iterator[Progress]:
     """Train ``state.model``, which is ``detector``, from where ``state`` stands; yields every step.
 
@@ -85,7 +85,7 @@ def train_rdna(
     critics = state.critics if isinstance(state, AdversarialState) else None
     while state.step < state.total:
         watch = Stopwatch()
-        batch = diet.batch(batch_size, state.generator)
+        batch = sampler.batch(batch_size, state.generator)
         watch.lap("env")
         made = detector.examine(batch.images)
         restoring, judging = restoration_losses(made.restored, batch), detector_losses(made.detection, batch)
@@ -94,7 +94,9 @@ def train_rdna(
         reported = {name: loss.detach() for name, loss in {**losses, "total": total}.items()}
         measured: dict[str, Tensor] = {}
         if critics is not None:
-            total = total + urges(critics, made, batch, restoring, judging, adversarial, state.generator)
+            total = total + adversarial_losses(
+                critics, made, batch, restoring, judging, adversarial, state.generator
+            )
         watch.lap("policy")
         rate = state.minimise(total)
         if isinstance(state, AdversarialState):
@@ -103,7 +105,7 @@ def train_rdna(
             for name, critic in state.critics.named().items():
                 reported[f"critic_of_{name}"] = lessons[name].detach()
                 measured[f"balance/accuracy_on_{name}"] = critic.accuracy.clone()
-                measured[f"balance/fog_on_{name}"] = critic.fog.clone()
+                measured[f"balance/instance_noise_on_{name}"] = critic.instance_noise.clone()
                 measured[f"balance/heeded_on_{name}"] = critic.heeded
         watch.lap("update")
         yield Progress(state.step, state.total, reported, rate, watch.seconds, measured)
@@ -138,7 +140,7 @@ def known_places(batch: Batch) -> Tensor:
     return torch.where(unknown, outside, torch.ones_like(batch.masks))
 
 
-def urges(
+def adversarial_losses(
     critics: Critics,
     made: Examination,
     batch: Batch,
@@ -152,14 +154,14 @@ def urges(
     strengths = [adversarial * critic.heeded for critic in (on_restored, on_maps)]
 
     def normal(restored: Tensor) -> Tensor:
-        return on_restored(on_restored.through_fog(restored, generator))
+        return on_restored(on_restored.with_instance_noise(restored, generator))
 
     def fits(logits: Tensor) -> Tensor:
-        seen = pictured(batch.images, on_maps.through_fog(logits.sigmoid(), generator))
+        seen = pictured(batch.images, on_maps.with_instance_noise(logits.sigmoid(), generator))
         return on_maps(seen[batch.marked])
 
-    of_restored = urge(made.restored, sum_of(restoring), normal, strengths[0])
-    return of_restored + urge(made.detection.map, sum_of(judging), fits, strengths[1])
+    of_restored = adversarial_loss(made.restored, sum_of(restoring), normal, strengths[0])
+    return of_restored + adversarial_loss(made.detection.map, sum_of(judging), fits, strengths[1])
 
 
 def critic_losses(
@@ -170,9 +172,10 @@ def critic_losses(
     whole = known_places(batch).flatten(1).all(1)
     images = (batch.clean[whole], made.restored.detach()[whole])
     maps = (batch.masks, made.detection.map.detach().sigmoid())
-    of_images = [critics.restorations.through_fog(each, generator) for each in images]
+    of_images = [critics.restorations.with_instance_noise(each, generator) for each in images]
     of_maps = [
-        pictured(batch.images, critics.maps.through_fog(each, generator))[batch.marked] for each in maps
+        pictured(batch.images, critics.maps.with_instance_noise(each, generator))[batch.marked]
+        for each in maps
     ]
     return {"restorations": critics.restorations.loss(*of_images), "maps": critics.maps.loss(*of_maps)}
 

@@ -20,7 +20,7 @@ MOST_CYCLES = 256
 MOST_ROWS = 2048
 """Principal directions are found from at most so many latents (or tokens), evenly spread."""
 
-SPREAD_LEVELS = 101
+DISTANCE_LEVELS = 101
 """Quantiles 0, 1, …, 100 % of the distance between a normal token and its nearest neighbour."""
 
 LEAST_VARIANCE = 0.01
@@ -59,7 +59,7 @@ class FrozenAutoencoder(nn.Module):
     - ``directions (P, d)`` and ``direction_scales (P,)``: the leading principal directions of the
       flattened whitened latents, unit length, and the standard deviation along each;
     - ``token_directions (K, C)``: the same for single tokens of a spatial latent;
-    - ``spread (101,)``: quantiles of the distance from a token to the nearest token at the same
+    - ``normal_distances (101,)``: quantiles of the distance from a token to the nearest token at the same
       place in another normal image (at any place, where the model whitens its tokens itself), the
       yardstick of what is still a normal variation;
     - ``cycle_error``: the mean of ``‖E(D(z)) − z‖`` (root mean square a dimension) on normals;
@@ -74,7 +74,7 @@ class FrozenAutoencoder(nn.Module):
     directions: Tensor
     direction_scales: Tensor
     token_directions: Tensor
-    spread: Tensor
+    normal_distances: Tensor
     cycle_error: Tensor
     barely_visible: Tensor
     reach: Tensor
@@ -96,7 +96,7 @@ class FrozenAutoencoder(nn.Module):
         self.register_buffer("direction_scales", torch.zeros(count))
         tokens = min(MAX_TOKEN_DIRECTIONS, shape[0])
         self.register_buffer("token_directions", torch.zeros(tokens, shape[0]))
-        self.register_buffer("spread", torch.zeros(SPREAD_LEVELS))
+        self.register_buffer("normal_distances", torch.zeros(DISTANCE_LEVELS))
         self.register_buffer("cycle_error", torch.zeros(()))
         self.register_buffer("barely_visible", torch.tensor(LEAST_VISIBLE))
         self.register_buffer("reach", torch.tensor(LEAST_REACH))
@@ -178,7 +178,7 @@ class FrozenAutoencoder(nn.Module):
         directions, _ = _principal(tokens.flatten(0, 1), len(self.token_directions))
         self.token_directions.copy_(directions)
         measure = _quantiles_anywhere if self.whitens_itself else _quantiles_by_place
-        self.spread.copy_(measure(tokens))
+        self.normal_distances.copy_(measure(tokens))
         errors = [
             (self.encode(self.decode(part)) - part).square().flatten(1).mean(1).sqrt()
             for part in spread_over(white, MOST_CYCLES).split(at_once(self.size))
@@ -232,7 +232,7 @@ def _quantiles_by_place(tokens: Tensor, most: int = 1024) -> Tensor:
     """
     tokens = tokens[:most]
     if len(tokens) < 2:
-        return torch.ones(SPREAD_LEVELS)
+        return torch.ones(DISTANCE_LEVELS)
     nearest = []
     for place in range(tokens.shape[1]):
         distances = torch.cdist(tokens[:, place], tokens[:, place])
@@ -247,7 +247,7 @@ def _quantiles_anywhere(tokens: Tensor, most: int = 8192) -> Tensor:
     ``tokens (N, T, C)``; only about ``most`` of all tokens are compared, evenly spread.
     """
     if len(tokens) < 2:
-        return torch.ones(SPREAD_LEVELS)
+        return torch.ones(DISTANCE_LEVELS)
     picks = torch.linspace(0, tokens.shape[0] * tokens.shape[1] - 1, most).long().unique().to(tokens.device)
     chosen, image = tokens.flatten(0, 1)[picks], picks // tokens.shape[1]
     nearest = []
@@ -258,8 +258,8 @@ def _quantiles_anywhere(tokens: Tensor, most: int = 8192) -> Tensor:
 
 
 def _levels(distances: Tensor) -> Tensor:
-    """``SPREAD_LEVELS`` quantiles of ``distances (n,)``."""
+    """``DISTANCE_LEVELS`` quantiles of ``distances (n,)``."""
     ordered = distances.sort().values
     # torch.quantile refuses more than 16 million values; picking from the sorted ones does not.
-    picks = torch.linspace(0, len(ordered) - 1, SPREAD_LEVELS).round().long()
+    picks = torch.linspace(0, len(ordered) - 1, DISTANCE_LEVELS).round().long()
     return ordered[picks.to(ordered.device)]

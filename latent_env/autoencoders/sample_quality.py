@@ -50,7 +50,7 @@ def nearest_distances(images: Tensor, known: Tensor) -> Tensor:
     return torch.cat(parts) / flat.shape[1] ** 0.5
 
 
-def judge_samples(
+def evaluate_samples(
     classifier: SampleClassifier, made: Tensor, train: ImageSource, held_out: Tensor
 ) -> Mapping[str, float]:
     """How ``made (M, C, H, W)`` in [0, 1] compare with normal images that no model was trained on.

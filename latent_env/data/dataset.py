@@ -88,7 +88,7 @@ class Split:
 Size = tuple[int, int]
 """Width and height, in pixels."""
 
-TRACKS = ("auto", "labelled_validation", "normal_only")
+TRACKS = ("auto", "few_labelled", "one_class")
 
 
 def check_track(track: str) -> None:
@@ -149,16 +149,16 @@ class Dataset:
         """Side of the square images, in pixels."""
         return int(self.train.images.shape[2])
 
-    def on_track(self, track: str) -> "Dataset":
-        """The data set without labelled anomalies in valid, if ``track`` is ``normal_only``."""
+    def for_track(self, track: str) -> "Dataset":
+        """The data set without labelled anomalies in valid, if ``track`` is ``one_class``."""
         check_track(track)
-        if track != "normal_only" or not self.valid.labels.any():
+        if track != "one_class" or not self.valid.labels.any():
             return self
         return replace(
             self, valid=self.valid.normal(), digest=None if self.digest is None else f"{self.digest}n"
         )
 
-    def with_normals(self, most: int) -> "Dataset":
+    def with_max_train_images(self, most: int) -> "Dataset":
         """The data set with at most so many training images, evenly spaced."""
         if len(self.train) <= most:
             return self

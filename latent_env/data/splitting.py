@@ -147,7 +147,7 @@ def spread(samples: Sequence[S], limit: int | None) -> list[S]:
 class Splitting:
     """How images without an official split are divided, and how many of all are used.
 
-    :param track: ``labelled_validation`` moves a share of the anomalies from test to valid.
+    :param track: ``few_labelled`` moves a share of the anomalies from test to valid.
     :param seed: which images go where.
     :param valid_fraction: share of the normal training images that becomes valid.
     :param group: see :func:`group_finder`.
@@ -178,11 +178,11 @@ class Splitting:
         anomalous = spread(anomalous, self.limit)
         train, valid, by_group = set_aside(normal, self.valid_fraction, self.seed, self.group)
         remarks = [f"valid is {by_group} of the training images"] if by_group else []
-        if self.track == "labelled_validation":
+        if self.track == "few_labelled":
             anomalous, labelled = set_aside_anomalies(anomalous, self.valid_fraction, self.seed, self.group)
             valid += labelled
             remarks.append(
-                f"{len(labelled)} anomalies were moved from test to valid (track=labelled_validation), so "
+                f"{len(labelled)} anomalies were moved from test to valid (track=few_labelled), so "
                 "figures don't compare with those on the whole test split"
             )
         return {"train": train, "valid": valid, "test": [*test_normal, *anomalous]}, remarks
@@ -190,4 +190,4 @@ class Splitting:
     def settings(self) -> dict[str, Any]:
         """Plain values that decide which image is in which split."""
         # Validation loses its labelled anomalies later on, so the other two tracks share a preparation.
-        return {**asdict(self), "track": self.track == "labelled_validation"}
+        return {**asdict(self), "track": self.track == "few_labelled"}

@@ -18,7 +18,7 @@ SHIFT = 1
 """Pixels by which training images are moved about: a classifier shouldn't go by single ones."""
 
 
-def train_judge(
+def train_evaluator(
     state: TrainingState, model: SampleClassifier, images: ImageSource, labels: Tensor, batch_size: int
 ) -> Iterator[Progress]:
     """Train ``state.model``, which is ``model``, to tell the classes ``labels (N,)`` of ``images`` uint8."""
@@ -43,7 +43,7 @@ def predicted(model: SampleClassifier, images: Tensor) -> Tensor:
     return torch.cat([model(part).argmax(1) for part in images.split(at_once(images.shape[-1]))])
 
 
-def judge_images(
+def evaluate_images(
     model: SampleClassifier, images: Tensor, classes: Tensor, real: Tensor, real_classes: Tensor
 ) -> dict[str, float]:
     """How ``images (N, C, H, W)`` in [0, 1], meant to be of ``classes (N,)``, compare with ``real (K, ...)``.

@@ -47,7 +47,7 @@ class Explainer:
         rows = spread_positions(len(states), MOST_IMAGES).to(states.device)
         self.images, self.labels = states[rows].flatten(1), labels[rows]
         self.amounts = torch.linspace(0, 1, LEVELS + 1, device=states.device)
-        self.natural = NATURAL * _usual_gap(self.images)
+        self.natural = NATURAL * _typical_gap(self.images)
 
     @torch.inference_mode()
     def __call__(self, states: Tensor, classes: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class Explainer:
         return posterior @ self.amounts
 
 
-def _usual_gap(images: Tensor) -> float:
+def _typical_gap(images: Tensor) -> float:
     """The median distance of images ``(N, d)`` to their nearest neighbours, root mean square a dimension."""
     if len(images) < 2:
         return 0.1
@@ -151,7 +151,7 @@ def _elsewhere(
 
 
 @torch.inference_mode()
-def judge_critic(critic: Critic, states: Tensor, labels: Tensor, seed: int = 0) -> dict[str, float]:
+def evaluate_critic(critic: Critic, states: Tensor, labels: Tensor, seed: int = 0) -> dict[str, float]:
     """How good a critic is on images as ``states (N, *shape)`` that it hasn't seen, with ``labels (N,)``.
 
     ``critic_error`` is the mean absolute error of σ on the forward process, ``critic_clean`` and

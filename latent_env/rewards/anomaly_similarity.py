@@ -17,11 +17,11 @@ LEAST_SPREAD = 0.1
 AROUND = 2
 """Tokens around an anomaly that its surroundings reach."""
 
-LEAST_LOOKS = 4
+LEAST_DESCRIPTORS = 4
 """Fewer anomalies don't say how much anomalies differ in how they look."""
 
 
-class Look(NamedTuple):
+class Descriptor(NamedTuple):
     """What anomalies look like in latents, ``(B, …)`` each."""
 
     inside: Tensor
@@ -32,7 +32,7 @@ class Look(NamedTuple):
     """``(B, 3)``: the middle's row and column in [-1, 1], and the logarithm of the number of tokens."""
 
 
-def look(latents: Tensor, marks: Tensor) -> Look:
+def describe(latents: Tensor, marks: Tensor) -> Descriptor:
     """What the tokens marked in ``marks (B, 1, h, w)`` look like in ``latents (B, C, h, w)``.
 
     Where none is, all numbers are about 0.
@@ -46,7 +46,7 @@ def look(latents: Tensor, marks: Tensor) -> Look:
     )
     middle = [_mean(rows[:, None].expand_as(inside), inside), _mean(columns.expand_as(inside), inside)]
     size = inside.flatten(1).sum(1, keepdim=True).clamp_min(1).log()
-    return Look(
+    return Descriptor(
         torch.cat([mean, variance.clamp_min(1e-6).sqrt()], 1), mean - outside, torch.cat([*middle, size], 1)
     )
 
@@ -56,7 +56,7 @@ def _mean(values: Tensor, weights: Tensor) -> Tensor:
     return (values * weights).sum((2, 3)) / weights.sum((2, 3)).clamp_min(1e-6)
 
 
-class Resemblance:
+class AnomalySimilarity:
     """Known anomalies as points, and samples beside them.
 
     An image is what a detector's last layer reads where it is most suspicious and, where masks are known,
@@ -66,30 +66,30 @@ class Resemblance:
     """
 
     def __init__(
-        self, detector: Headed, reading: Reading, anomalous: Tensor, looks: Look | None = None
+        self, detector: Headed, reading: Reading, anomalous: Tensor, descriptors: Descriptor | None = None
     ) -> None:
         """What ``detector`` reads of R known images, which A of them are anomalies, ``(R,)`` bool, and how
         these look, if that is known.
         """
-        if looks is not None and len(looks.place) < LEAST_LOOKS:
-            looks = None
+        if descriptors is not None and len(descriptors.place) < LEAST_DESCRIPTORS:
+            descriptors = None
         weight, bias = detector.head()
         self.side, self.head = weight.shape[-1], torch.cat([weight.flatten(), bias.reshape(1)])
         self._top = detector.top
         found = self._suspicious(reading)
-        self.units = [_unit(part) for part in (found, *(looks or ()))]
+        self.units = [_unit(part) for part in (found, *(descriptors or ()))]
         """``(d,)`` of each part."""
-        self.anomalies = self._joined([found[anomalous], *(looks or ())])
+        self.anomalies = self._joined([found[anomalous], *(descriptors or ())])
         """``(A, d)``"""
 
     @property
-    def looks(self) -> bool:
+    def descriptors(self) -> bool:
         """Whether it is known what anomalies look like."""
         return len(self.units) > 1
 
-    def place(self, reading: Reading, looks: Look | None = None) -> Tensor:
-        """Where each of N samples lies, ``(N, d)``; ``looks`` are needed where they are known."""
-        return self._joined([self._suspicious(reading), *((looks or ()) if self.looks else ())])
+    def place(self, reading: Reading, descriptors: Descriptor | None = None) -> Tensor:
+        """Where each of N samples lies, ``(N, d)``; ``descriptors`` are needed where they are known."""
+        return self._joined([self._suspicious(reading), *((descriptors or ()) if self.descriptors else ())])
 
     def density(self, places: Tensor) -> Tensor:
         """How densely known anomalies lie around ``places (N, d)``, ``(N,)``: 1 is where all of them lie."""

@@ -15,13 +15,13 @@ from detectors.last_layer import Headed, Reading
 from detectors.training.batches import as_numbers
 from latent_common.errors import UserError
 from latent_env.rewards.terms import RewardTerm
-from latent_env.worlds.reference_set import Trial
+from latent_env.worlds.reference_set import ReferenceSet
 from latent_env.worlds.world import World
 
 K = TypeVar("K")
 
 
-class Tried(RewardTerm, Generic[K]):
+class ReferenceTerm(RewardTerm, Generic[K]):
     """A term that keeps something of every judge and the world's trial."""
 
     judged = True
@@ -31,37 +31,37 @@ class Tried(RewardTerm, Generic[K]):
         self._kept: list[K] = []
 
     @abstractmethod
-    def prepare(self, judge: Headed, reading: Reading, trial: Trial, world: World, /) -> K:
+    def prepare(self, member: Headed, reading: Reading, reference_set: ReferenceSet, world: World, /) -> K:
         """What to keep of one judge, which reads so much of the trial."""
 
-    def trials(self, world: World) -> list[K]:
+    def prepared(self, world: World) -> list[K]:
         """One a judge; made when they are first asked for."""
         known = self._of
         if (
             known is None
-            or known.trial is not world.trial
-            or (known.judges, known.detector) != (world.judges, world.detector)
+            or known.reference_set is not world.reference_set
+            or (known.reward_ensemble, known.detector) != (world.reward_ensemble, world.detector)
         ):
-            trial = trial_of(world)
-            pairs = zip(world.heads, trial_readings(world), strict=True)
-            self._kept = [self.prepare(judge, reading, trial, world) for judge, reading in pairs]
+            reference_set = reference_set_of(world)
+            pairs = zip(world.heads, reference_readings(world), strict=True)
+            self._kept = [self.prepare(member, reading, reference_set, world) for member, reading in pairs]
             self._of = world
         return self._kept
 
 
-def trial_of(world: World) -> Trial:
+def reference_set_of(world: World) -> ReferenceSet:
     """The world's trial, or a complaint that there is none."""
-    if world.trial is None:
+    if world.reference_set is None:
         raise UserError(
-            "the reward terms usefulness, alignment, resemblance and matching need labelled images beside "
-            "the world: `python train_detector.py` puts them there, this folder has none (trial.json)"
+            "the reward terms usefulness, similarity and matching need labelled images beside "
+            "the world: `python train_detector.py` puts them there, this folder has none (reference_set.json)"
         )
-    return world.trial
+    return world.reference_set
 
 
 @torch.no_grad()
-def trial_readings(world: World) -> list[Reading]:
+def reference_readings(world: World) -> list[Reading]:
     """What the last layer of every judge reads of the world's trial."""
-    inputs = as_numbers(trial_of(world).inputs)
-    seen = (inputs,) if world.judges_latents else (inputs, world.autoencoder(inputs))
-    return [judge.reading(*seen) for judge in world.heads]
+    inputs = as_numbers(reference_set_of(world).inputs)
+    seen = (inputs,) if world.reads_latents else (inputs, world.autoencoder(inputs))
+    return [member.reading(*seen) for member in world.heads]

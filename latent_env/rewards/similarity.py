@@ -7,49 +7,53 @@ from torch import Tensor
 
 from detectors.last_layer import Headed, Reading
 from detectors.training.batches import as_numbers
-from latent_env.rewards.anomaly_similarity import Resemblance, closeness, look
-from latent_env.rewards.reference_term import Tried
+from latent_env.rewards.anomaly_similarity import AnomalySimilarity, closeness, describe
+from latent_env.rewards.reference_term import ReferenceTerm
 from latent_env.rewards.terms import Latest, agreed, reward_terms
 from latent_env.shell import ANOMALY
 from latent_env.transition import Transition
-from latent_env.worlds.reference_set import Trial
+from latent_env.worlds.reference_set import ReferenceSet
 from latent_env.worlds.world import World
 
 
-class Alike(Tried[Resemblance]):
+class SimilarityTerm(ReferenceTerm[AnomalySimilarity]):
     """A term that compares samples with the anomalies of the trial, as every judge sees them."""
 
     needs = ("readings", "label", "look")
 
     def __init__(self) -> None:
         super().__init__()
-        self._last: tuple[Transition, list[tuple[Resemblance, Tensor]]] | None = None
+        self._last: tuple[Transition, list[tuple[AnomalySimilarity, Tensor]]] | None = None
 
     @torch.no_grad()
-    def prepare(self, judge: Headed, reading: Reading, trial: Trial, world: World, /) -> Resemblance:
+    def prepare(
+        self, member: Headed, reading: Reading, reference_set: ReferenceSet, world: World, /
+    ) -> AnomalySimilarity:
         """The trial's anomalies as this judge sees them, and as they look."""
-        anomalous = trial.labels == 1
-        if trial.marks is None or not world.autoencoder.is_spatial:
-            return Resemblance(judge, reading, anomalous)
-        marked = anomalous & trial.marks.flatten(1).any(1)
-        inputs = as_numbers(trial.inputs[marked])
-        latents = inputs if world.judges_latents else world.autoencoder.encode(inputs)
-        return Resemblance(judge, reading, marked, look(latents.float(), trial.marks[marked]))
+        anomalous = reference_set.labels == 1
+        if reference_set.marks is None or not world.autoencoder.is_spatial:
+            return AnomalySimilarity(member, reading, anomalous)
+        marked = anomalous & reference_set.marks.flatten(1).any(1)
+        inputs = as_numbers(reference_set.inputs[marked])
+        latents = inputs if world.reads_latents else world.autoencoder.encode(inputs)
+        return AnomalySimilarity(
+            member, reading, marked, describe(latents.float(), reference_set.marks[marked])
+        )
 
     @torch.no_grad()
-    def places(self, transition: Transition) -> list[tuple[Resemblance, Tensor]]:
+    def places(self, transition: Transition) -> list[tuple[AnomalySimilarity, Tensor]]:
         """Every judge's comparison, and where the samples lie in it; computed once a transition."""
         if self._last is None or self._last[0] is not transition:
-            pairs = zip(self.trials(transition.world), transition.readings, strict=True)
-            self._last = transition, [(known, known.place(r, transition.look)) for known, r in pairs]
+            pairs = zip(self.prepared(transition.world), transition.readings, strict=True)
+            self._last = transition, [(known, known.place(r, transition.describe)) for known, r in pairs]
         return self._last[1]
 
 
-@reward_terms.register("resemblance")
-class Likeness(Alike):
+@reward_terms.register("similarity")
+class Similarity(SimilarityTerm):
     """How densely the trial's anomalies lie around a sample.
 
-    As points of :class:`latent_env.rewards.anomaly_similarity.Resemblance`: 1 is where all of them lie, and 0 far from any.
+    As points of :class:`latent_env.rewards.anomaly_similarity.AnomalySimilarity`: 1 is where all of them lie, and 0 far from any.
     What is no anomaly resembles none.
     """
 
@@ -61,10 +65,10 @@ class Likeness(Alike):
 
 
 @reward_terms.register("matching")
-class Matching(Alike):
+class Matching(SimilarityTerm):
     """How much more densely the trial's anomalies lie around a sample than the last 512 that any world made.
 
-    Both as in :class:`Likeness`. What resembles real anomalies pays less the more of its like there is, so
+    Both as in :class:`Similarity`. What resembles real anomalies pays less the more of its like there is, so
     what is made becomes as varied as they are: to first order, a sample is paid for how much it lowers the
     maximum mean discrepancy between both sets. It depends on the worlds beside it. What is no anomaly costs
     as much as half of a whole crowd.

@@ -79,7 +79,7 @@ class Boundary(RewardTerm):
 
     def value(self, transition: Transition) -> Tensor:
         """The term, ``(N,)`` in [-½, 1]."""
-        probability = torch.stack([opinion.score for opinion in transition.opinions]).sigmoid()
+        probability = torch.stack([detection.score for detection in transition.detections]).sigmoid()
         return agreed(4 * probability * (1 - probability))
 
 

@@ -8,27 +8,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detectors.last_layer import Headed, HeadTrial, Reading
-from latent_env.rewards.reference_term import Tried
+from detectors.last_layer import Headed, LastLayerLearner, Reading
+from latent_env.rewards.reference_term import ReferenceTerm
 from latent_env.rewards.terms import agreed, reward_terms
 from latent_env.shell import UNDECIDED
 from latent_env.transition import Transition
-from latent_env.worlds.reference_set import Trial
+from latent_env.worlds.reference_set import ReferenceSet
 from latent_env.worlds.world import World
 
 
-class Taught(Tried[HeadTrial]):
+class LearningTerm(ReferenceTerm[LastLayerLearner]):
     """A term that trains copies of the judges' last layers."""
 
     needs = ("readings", "label", "truth")
 
-    def prepare(self, judge: Headed, reading: Reading, trial: Trial, _: World, /) -> HeadTrial:
+    def prepare(
+        self, member: Headed, reading: Reading, reference_set: ReferenceSet, _: World, /
+    ) -> LastLayerLearner:
         """The judge's last layer before the trial."""
-        return HeadTrial(judge, reading, trial.labels)
+        return LastLayerLearner(member, reading, reference_set.labels)
 
 
 @reward_terms.register("usefulness")
-class Usefulness(Taught):
+class Usefulness(LearningTerm):
     """How much better a copy of the detector's last layer does on the trial after learning the sample.
 
     Every world has copies of its own, one a judge. They begin an episode as the judges are and learn each of
@@ -55,13 +57,13 @@ class Usefulness(Taught):
     def remember(self, transition: Transition, worlds: Tensor) -> None:
         """Keep what the copies of ``worlds (N,)`` bool have learned."""
         _, _, after = self._learn(transition)
-        before = self._before(self.trials(transition.world), len(worlds))
+        before = self._before(self.prepared(transition.world), len(worlds))
         self._copies = [torch.where(worlds[:, None], a, b) for a, b in zip(after, before, strict=True)]
         self._fresh, self._last = None, None
 
-    def _before(self, trials: list[HeadTrial], worlds: int) -> list[Tensor]:
-        starts = [trial.start.expand(worlds, -1) for trial in trials]
-        if len(self._copies) != len(trials) or len(self._copies[0]) != worlds:
+    def _before(self, prepared: list[LastLayerLearner], worlds: int) -> list[Tensor]:
+        starts = [reference_set.start.expand(worlds, -1) for reference_set in prepared]
+        if len(self._copies) != len(prepared) or len(self._copies[0]) != worlds:
             return starts
         if self._fresh is None:
             return self._copies
@@ -73,29 +75,15 @@ class Usefulness(Taught):
         """What each judge's copies gain, and what becomes of them; computed once a transition."""
         if self._last is not None and self._last[0] is transition:
             return self._last
-        trials, decided = self.trials(transition.world), transition.label != UNDECIDED
+        prepared, decided = self.prepared(transition.world), transition.label != UNDECIDED
         gains, after = [], []
-        copies = self._before(trials, len(decided))
-        for trial, reading, own in zip(trials, transition.readings, copies, strict=True):
-            moved = own + trial.step(trial.lessons(reading, transition.truth, own)) * decided[:, None]
-            gains.append((trial.loss(own) - trial.loss(moved)) / trial.best)
+        copies = self._before(prepared, len(decided))
+        for reference_set, reading, own in zip(prepared, transition.readings, copies, strict=True):
+            moved = (
+                own
+                + reference_set.step(reference_set.lessons(reading, transition.truth, own)) * decided[:, None]
+            )
+            gains.append((reference_set.loss(own) - reference_set.loss(moved)) / reference_set.best)
             after.append(moved)
         self._last = transition, gains, after
         return self._last
-
-
-@reward_terms.register("alignment")
-class Alignment(Taught):
-    """How much the sample's gradient points where the loss on the trial falls: a cosine.
-
-    In the last layer, measured as :class:`Usefulness` measures a step, without taking it.
-    """
-
-    @torch.no_grad()
-    def value(self, transition: Transition) -> Tensor:
-        """The term, ``(N,)`` in [-1, 1]; 0 for undecided samples."""
-        found = []
-        for trial, reading in zip(self.trials(transition.world), transition.readings, strict=True):
-            copies = trial.start.expand(len(reading.features), -1)
-            found.append(trial.alignment(trial.lessons(reading, transition.truth, copies)))
-        return agreed(torch.stack(found)) * (transition.label != UNDECIDED)

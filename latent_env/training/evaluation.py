@@ -14,13 +14,13 @@ from torch import Tensor
 from detectors.base import Detection, Detector
 from detectors.metrics import all_metrics
 from detectors.tokens import at_size
-from detectors.training.loop import Look, score
+from detectors.training.loop import InputsOf, score
 from latent_common.image_source import ImageSource
 from latent_common.progress import progress_bar
 from latent_env.data import Split
 from latent_env.data.residence import StreamedImages
 from latent_env.rendering import Picture, heat, side_by_side, stack, to_rgb
-from latent_env.training.feature_cache import Eyes
+from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.roc_plot import curves
 from latent_env.training.run_folder import Run
 from latent_env.worlds.world import World
@@ -51,10 +51,10 @@ def evaluate(
 
     :param label: what the progress bar says; without one there is none.
     """
-    if world.judges_latents and latents is not None:
+    if world.reads_latents and latents is not None:
         return evaluate_latents(world.detector, latents, split, label)
     images = StreamedImages(split.images, world.device)
-    return evaluate_source(world.detector, world.look, images, split, label)
+    return evaluate_source(world.detector, world.inputs_of, images, split, label)
 
 
 def evaluate_latents(
@@ -64,24 +64,24 @@ def evaluate_latents(
     return evaluate_source(detector, lambda batch: (batch,), latents, split, label)
 
 
-def evaluate_test(world: World, eyes: Eyes) -> Evaluation:
+def evaluate_test(world: World, features: FeatureCache) -> Evaluation:
     """The world's detector on the test split; latents that it reads are encoded once."""
-    known = eyes.latents("test") if world.judges_latents else None
-    return evaluate(world, eyes.dataset.test, known, "test")
+    known = features.latents("test") if world.reads_latents else None
+    return evaluate(world, features.dataset.test, known, "test")
 
 
 def evaluate_source(
-    detector: Detector, look: Look, source: ImageSource, split: Split, label: str | None = None
+    detector: Detector, inputs_of: InputsOf, source: ImageSource, split: Split, label: str | None = None
 ) -> Evaluation:
     """Score every image of ``split``, of which ``source`` holds images uint8 or latents."""
     masked, size = split.masks is not None, split.images.shape[-1]
     with progress_bar(label or "", len(source), hidden=label is None) as bar:
-        found = score(detector, look, source, size, keep_maps=masked, moved=bar.update)
+        found = score(detector, inputs_of, source, size, keep_maps=masked, moved=bar.update)
     return Evaluation(split, found.score.numpy(), found.map[:, 0].numpy() if masked else None)
 
 
-def opinions_table(name: str, metrics: Mapping[str, float]) -> str:
-    """A detector's metrics as a table; rivals' ones, ``<rival>_<metric>``, stand beside them."""
+def metrics_table(name: str, metrics: Mapping[str, float]) -> str:
+    """A detector's metrics as a table; rivals' ones, ``<baseline>_<metric>``, stand beside them."""
     own = [key for key in metrics if key.startswith(("image_", "pixel_"))]
     others = [key.removesuffix(f"_{own[0]}") for key in metrics if key.endswith(f"_{own[0]}")]
     if not others:

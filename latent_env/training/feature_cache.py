@@ -48,7 +48,7 @@ class Encoder(Protocol):
         """Images ``(B, C, H, W)`` in [0, 1] to whitened latents ``(B, *latent_shape)``."""
 
 
-class Eyes:
+class FeatureCache:
     """An encoder, and what it makes of a data set's splits: each is encoded once, whoever asks.
 
     :param folder: where the latents are kept; the encoder and the data must be what it was named after.

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detectors.memory_bank.positional import PlacedMemory
+from detectors.memory_bank.positional import PositionalMemory
 from latent_common.artifacts import load_artifact, save_artifact
 from latent_common.errors import UserError
 from latent_common.image_source import spread_positions
 from latent_env.autoencoders.frozen import FrozenAutoencoder, as_float
 
-EXAMPLES = "known_anomalies"
+LABELLED_ANOMALIES = "labelled_anomalies"
 MOST, MOST_NUMBERS = 256, 2**24
 """Of more anomalies, or of larger pictures, so many evenly spaced ones are kept."""
 
@@ -27,7 +27,7 @@ def mirrored(images: Tensor) -> Tensor:
     return torch.stack([images.flip(dims) if dims else images for dims in MIRRORINGS])
 
 
-class Examples(NamedTuple):
+class LabelledAnomalies(NamedTuple):
     """Latents of K anomalies, and what normal images would have in their place.
 
     There are M = 4 of each, one a mirroring, where it is known where the anomalies are: what surrounds a
@@ -53,7 +53,7 @@ class Examples(NamedTuple):
         normals: Tensor,
         images: Tensor | None = None,
         masks: Tensor | None = None,
-    ) -> Examples:
+    ) -> LabelledAnomalies:
         """Examples of anomalies ``latents (M, A, *latent_shape)`` among ``normals (N, *latent_shape)``.
 
         They are put in order: neighbours are alike. Without a token in ``marks (M, A, 1, h, w)`` bool it
@@ -66,7 +66,7 @@ class Examples(NamedTuple):
         most = min(MOST, max(MOST_NUMBERS // images[0].numel(), 1)) if len(images) else MOST
         picks = spread_positions(latents.shape[1], most).to(latents.device)
         latents, marks = latents[:, picks].float(), _all_if_none(marks[:, picks])
-        memory = PlacedMemory(normals.shape[1:], len(normals)).to(normals.device)
+        memory = PositionalMemory(normals.shape[1:], len(normals)).to(normals.device)
         memory.remember(normals, torch.arange(len(normals), device=normals.device))
         difference, _ = memory(latents.flatten(0, 1))
         normal = latents - difference.transpose(1, 2).reshape(latents.shape)
@@ -75,9 +75,9 @@ class Examples(NamedTuple):
             images, masks = images[picks][order], _all_if_none(masks[picks])[order]
         return cls(latents[:, order], normal[:, order], marks[:, order], images, masks)
 
-    def to(self, device: torch.device) -> Examples:
+    def to(self, device: torch.device) -> LabelledAnomalies:
         """The same on ``device``."""
-        return Examples(*(part.to(device) for part in self))
+        return LabelledAnomalies(*(part.to(device) for part in self))
 
     def undrawn(self, autoencoder: FrozenAutoencoder) -> Tensor:
         """What decoding loses of every picture, ``(M, K, C, H, W)`` in half precision."""
@@ -105,31 +105,38 @@ def _alike(differences: Tensor, marks: Tensor) -> Tensor:
     return (means @ direction).argsort(stable=True).to(differences.device)
 
 
-def save_examples(folder: Path, examples: Examples) -> None:
-    """Write them as the artifact ``known_anomalies``."""
+def save_labelled_anomalies(folder: Path, labelled_anomalies: LabelledAnomalies) -> None:
+    """Write them as the artifact ``labelled_samples``."""
     tensors = {
-        name: part.half() if part.is_floating_point() else part for name, part in examples._asdict().items()
+        name: part.half() if part.is_floating_point() else part
+        for name, part in labelled_anomalies._asdict().items()
     }
-    save_artifact(folder, EXAMPLES, EXAMPLES, tensors, {"count": examples.latents.shape[1]})
+    save_artifact(
+        folder,
+        LABELLED_ANOMALIES,
+        LABELLED_ANOMALIES,
+        tensors,
+        {"count": labelled_anomalies.latents.shape[1]},
+    )
 
 
-def load_examples(folder: Path) -> Examples | None:
-    """Read the artifact ``known_anomalies``, if there is one."""
-    if not (folder / f"{EXAMPLES}.json").is_file():
+def load_labelled_anomalies(folder: Path) -> LabelledAnomalies | None:
+    """Read the artifact ``labelled_samples``, if there is one."""
+    if not (folder / f"{LABELLED_ANOMALIES}.json").is_file():
         return None
-    tensors, _ = load_artifact(folder, EXAMPLES, EXAMPLES)
+    tensors, _ = load_artifact(folder, LABELLED_ANOMALIES, LABELLED_ANOMALIES)
     if not _fit(tensors):
         raise UserError(
-            f"{folder / EXAMPLES}.safetensors holds no labelled anomalies as they are kept today: delete the "
+            f"{folder / LABELLED_ANOMALIES}.safetensors holds no labelled anomalies as they are kept today: delete the "
             "folder, and `python train_detector.py` makes it again"
         )
-    found = Examples(**tensors)
+    found = LabelledAnomalies(**tensors)
     return found._replace(latents=found.latents.float(), normal=found.normal.float())
 
 
 def _fit(tensors: dict[str, Tensor]) -> bool:
     """Whether these are examples, and as many of each."""
-    if set(tensors) != set(Examples._fields):
+    if set(tensors) != set(LabelledAnomalies._fields):
         return False
     by_mirroring = {tensors[name].shape[:2] for name in ("latents", "normal", "marks")}
     counts = {len(tensors[name]) for name in ("images", "masks")}

@@ -14,12 +14,12 @@ from latent_common.artifacts import load_artifact, save_artifact
 from latent_common.errors import UserError
 from latent_common.image_source import spread_positions
 
-TRIAL = "trial"
+REFERENCE_SET = "reference_set"
 MOST = 32
 """Of more normal images, or anomalies, so many evenly spaced ones are kept: every step looks at them."""
 
 
-class Trial(NamedTuple):
+class ReferenceSet(NamedTuple):
     """What detectors read of normal and of anomalous images that none of them was trained on."""
 
     inputs: Tensor
@@ -30,7 +30,7 @@ class Trial(NamedTuple):
     """``(R, 1, h, w)`` bool: which tokens are anomalous; None where nobody knows."""
 
     @classmethod
-    def of(cls, inputs: Tensor, labels: Tensor, marks: Tensor | None = None) -> Trial | None:
+    def of(cls, inputs: Tensor, labels: Tensor, marks: Tensor | None = None) -> ReferenceSet | None:
         """A trial of some of the images, evenly spaced; None if they aren't of both kinds."""
         kinds = [(labels == label).nonzero().flatten() for label in (0, 1)]
         if not all(len(kind) for kind in kinds):
@@ -45,27 +45,29 @@ class Trial(NamedTuple):
             self.marks is None or tuple(self.marks.shape[1:]) == grid
         )
 
-    def to(self, device: torch.device) -> Trial:
+    def to(self, device: torch.device) -> ReferenceSet:
         """The same on ``device``."""
         marks = None if self.marks is None else self.marks.to(device)
-        return Trial(self.inputs.to(device), self.labels.to(device), marks)
+        return ReferenceSet(self.inputs.to(device), self.labels.to(device), marks)
 
 
-def save_trial(folder: Path, trial: Trial) -> None:
-    """Write what a reward is measured on as the artifact ``trial``."""
-    inputs = trial.inputs if trial.inputs.dtype == torch.uint8 else trial.inputs.half()
-    tensors = {"inputs": inputs, "labels": trial.labels}
-    if trial.marks is not None:
-        tensors["marks"] = trial.marks.to(torch.uint8)
-    save_artifact(folder, TRIAL, TRIAL, tensors, {"count": len(inputs)})
+def save_reference_set(folder: Path, reference_set: ReferenceSet) -> None:
+    """Write what a reward is measured on as the artifact ``reference_set``."""
+    inputs = (
+        reference_set.inputs if reference_set.inputs.dtype == torch.uint8 else reference_set.inputs.half()
+    )
+    tensors = {"inputs": inputs, "labels": reference_set.labels}
+    if reference_set.marks is not None:
+        tensors["marks"] = reference_set.marks.to(torch.uint8)
+    save_artifact(folder, REFERENCE_SET, REFERENCE_SET, tensors, {"count": len(inputs)})
 
 
-def load_trial(folder: Path) -> Trial | None:
-    """Read the artifact ``trial``, if there is one."""
-    if not (folder / f"{TRIAL}.json").is_file():
+def load_reference_set(folder: Path) -> ReferenceSet | None:
+    """Read the artifact ``reference_set``, if there is one."""
+    if not (folder / f"{REFERENCE_SET}.json").is_file():
         return None
-    tensors, _ = load_artifact(folder, TRIAL, TRIAL)
+    tensors, _ = load_artifact(folder, REFERENCE_SET, REFERENCE_SET)
     if not {"inputs", "labels"} <= set(tensors) or len({len(each) for each in tensors.values()}) > 1:
-        raise UserError(f"{folder / 'trial.safetensors'} holds no trial: make it again")
+        raise UserError(f"{folder / 'reference_set.safetensors'} holds no trial: make it again")
     marks = tensors.get("marks")
-    return Trial(tensors["inputs"], tensors["labels"], None if marks is None else marks.bool())
+    return ReferenceSet(tensors["inputs"], tensors["labels"], None if marks is None else marks.bool())

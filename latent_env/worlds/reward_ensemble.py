@@ -14,7 +14,7 @@ from detectors.registry import build, describe
 from latent_common.artifacts import load_artifact, save_artifact
 from latent_common.errors import UserError
 
-JUDGES = "judges"
+REWARD_ENSEMBLE = "reward_ensemble"
 SHARED = "memory."
 """What judges of latents have in common with the detector, and is not stored again: it is large."""
 
@@ -29,16 +29,18 @@ def parts_of(detector: Detector) -> list[Detector]:
     return [*detector.named_parts().values()] if isinstance(detector, EnsembleDetector) else []
 
 
-def share_memory(judge: Detector, detector: Detector) -> None:
+def share_memory(member: Detector, detector: Detector) -> None:
     """Let a judge of latents use the memory of the detector, which has seen the same normal images."""
     trained = transformer_of(detector)
-    if isinstance(judge, LatentTransformer) and isinstance(trained, LatentTransformer):
-        judge.memory = trained.memory
+    if isinstance(member, LatentTransformer) and isinstance(trained, LatentTransformer):
+        member.memory = trained.memory
 
 
-def save_judges(folder: Path, judges: Sequence[Detector], unseen: Detector | None) -> None:
-    """Write the artifact ``judges``; one that no reward goes by comes last."""
-    members = [*judges, *([] if unseen is None else [unseen])]
+def save_reward_ensemble(
+    folder: Path, reward_ensemble: Sequence[Detector], held_out_detector: Detector | None
+) -> None:
+    """Write the artifact ``reward_ensemble``; one that no reward goes by comes last."""
+    members = [*reward_ensemble, *([] if held_out_detector is None else [held_out_detector])]
     tensors = {
         f"{number}.{name}": tensor
         for number, member in enumerate(members)
@@ -46,15 +48,15 @@ def save_judges(folder: Path, judges: Sequence[Detector], unseen: Detector | Non
         for name, tensor in member.state_dict().items()
         if not name.startswith(SHARED)
     }
-    facts = {"members": [describe(member) for member in members], "unseen": unseen is not None}
-    save_artifact(folder, JUDGES, JUDGES, tensors, facts)
+    facts = {"members": [describe(member) for member in members], "held_out": held_out_detector is not None}
+    save_artifact(folder, REWARD_ENSEMBLE, REWARD_ENSEMBLE, tensors, facts)
 
 
-def load_judges(folder: Path, detector: Detector) -> tuple[list[Detector], Detector | None]:
+def load_reward_ensemble(folder: Path, detector: Detector) -> tuple[list[Detector], Detector | None]:
     """The judges in ``folder``, if there are any, and the one that no reward goes by; on the CPU."""
-    if not (folder / f"{JUDGES}.json").is_file():
+    if not (folder / f"{REWARD_ENSEMBLE}.json").is_file():
         return [], None
-    tensors, facts = load_artifact(folder, JUDGES, JUDGES)
+    tensors, facts = load_artifact(folder, REWARD_ENSEMBLE, REWARD_ENSEMBLE)
     try:
         members = [build(**described) for described in facts["members"]]
         for number, member in enumerate(members):
@@ -68,6 +70,8 @@ def load_judges(folder: Path, detector: Detector) -> tuple[list[Detector], Detec
                 raise RuntimeError(f"{[*missing, *unexpected][:3]} don't fit")
             share_memory(member.requires_grad_(False).eval(), detector)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{folder / 'judges.json'} describes no judges ({error}): make it again") from error
-    unseen = members.pop() if facts.get("unseen") else None
-    return members, unseen
+        raise UserError(
+            f"{folder / 'reward_ensemble.json'} describes no judges ({error}): make it again"
+        ) from error
+    held_out_detector = members.pop() if facts.get("held_out") else None
+    return members, held_out_detector

@@ -12,12 +12,12 @@ from detectors.base import IMAGE, LATENT
 from latent_common.artifacts import load_artifact, save_artifact, write_atomically
 from latent_common.errors import UserError
 from latent_env.artifacts import load_autoencoder, load_detector
-from latent_env.worlds.labelled_anomalies import EXAMPLES, load_examples
-from latent_env.worlds.reference_set import TRIAL, load_trial
-from latent_env.worlds.reward_ensemble import JUDGES, load_judges, parts_of
+from latent_env.worlds.labelled_anomalies import LABELLED_ANOMALIES, load_labelled_anomalies
+from latent_env.worlds.reference_set import REFERENCE_SET, load_reference_set
+from latent_env.worlds.reward_ensemble import REWARD_ENSEMBLE, load_reward_ensemble, parts_of
 from latent_env.worlds.world import World
 
-BUILTIN = Path(__file__).parent / "builtin"
+BUILTIN = Path(__file__).parents[1] / "builtin"
 
 
 COMPLETE = "metrics.json"
@@ -34,7 +34,7 @@ def builtin_names() -> list[str]:
 PARTS = ("autoencoder", "detector", "images")
 
 
-EXTRAS = (TRIAL, JUDGES, EXAMPLES)
+EXTRAS = (REFERENCE_SET, REWARD_ENSEMBLE, LABELLED_ANOMALIES)
 """What a world may have as well: what rewards are measured with, and what agents may graft."""
 
 
@@ -112,11 +112,18 @@ def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World: 
     if latents is not None and tuple(latents.shape) != (len(images), *autoencoder.latent_shape):
         raise UserError(f"{folder / 'images.safetensors'} holds latents of another autoencoder")
     world = World.build(autoencoder, detector, images, device, latents)
-    judges, unseen = load_judges(folder, world.detector)
-    trial = load_trial(folder)
-    if trial is not None and not trial.fits(detector.input_shape, autoencoder.latent_shape):
-        raise UserError(f"{folder / 'trial.safetensors'} is of another world: make it again")
-    examples = load_examples(folder)
-    if examples is not None and tuple(examples.latents.shape[2:]) != autoencoder.latent_shape:
-        raise UserError(f"{folder / EXAMPLES}.safetensors is of another world: make it again")
-    return world.with_judges(judges, unseen).with_trial(trial).with_examples(examples)
+    reward_ensemble, held_out_detector = load_reward_ensemble(folder, world.detector)
+    reference_set = load_reference_set(folder)
+    if reference_set is not None and not reference_set.fits(detector.input_shape, autoencoder.latent_shape):
+        raise UserError(f"{folder / 'reference_set.safetensors'} is of another world: make it again")
+    labelled_anomalies = load_labelled_anomalies(folder)
+    if (
+        labelled_anomalies is not None
+        and tuple(labelled_anomalies.latents.shape[2:]) != autoencoder.latent_shape
+    ):
+        raise UserError(f"{folder / LABELLED_ANOMALIES}.safetensors is of another world: make it again")
+    return (
+        world.with_reward_ensemble(reward_ensemble, held_out_detector)
+        .with_reference_set(reference_set)
+        .with_labelled_anomalies(labelled_anomalies)
+    )

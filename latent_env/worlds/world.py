@@ -17,8 +17,8 @@ from latent_common.errors import UserError
 from latent_common.precision import FULL, computing_in
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.autoencoders.frozen import as_float
-from latent_env.worlds.labelled_anomalies import Examples
-from latent_env.worlds.reference_set import Trial
+from latent_env.worlds.labelled_anomalies import LabelledAnomalies
+from latent_env.worlds.reference_set import ReferenceSet
 from latent_env.worlds.reward_ensemble import transformer_of
 
 # Starting images as floats, and decoded, are kept when each fits here; otherwise a step makes its own.
@@ -35,13 +35,13 @@ class World:
     """``(N, C, H, W)`` uint8: normal images, the starting points of episodes."""
     latents: Tensor
     """``(N, *latent_shape)``: their whitened latents."""
-    judges: tuple[Detector, ...] = ()
+    reward_ensemble: tuple[Detector, ...] = ()
     """Small detectors whose mean word, less their disagreement, rewards go by; none: the detector."""
-    unseen: Detector | None = None
+    held_out_detector: Detector | None = None
     """One more, which no reward goes by: where it disagrees with them, the reward is being fooled."""
-    trial: Trial | None = None
+    reference_set: ReferenceSet | None = None
     """Labelled images that a reward is measured on."""
-    examples: Examples | None = None
+    labelled_anomalies: LabelledAnomalies | None = None
     """Labelled anomalies that detectors train on, which an agent may graft."""
     precision: str = FULL
     """In which numbers networks compute during steps; what facts they tell is float32."""
@@ -72,7 +72,7 @@ class World:
         return self.latents.device
 
     @property
-    def judges_latents(self) -> bool:
+    def reads_latents(self) -> bool:
         """Whether the detector reads latents, so that nothing needs to be decoded to be judged."""
         return self.detector.input == LATENT
 
@@ -81,21 +81,26 @@ class World:
         assert isinstance(detector, torch.nn.Module)
         return replace(self, detector=detector.to(self.device))
 
-    def with_judges(self, judges: Sequence[Detector], unseen: Detector | None = None) -> World:
-        """The same world, where rewards go by ``judges``."""
-        members = [*judges, *([] if unseen is None else [unseen])]
+    def with_reward_ensemble(
+        self, reward_ensemble: Sequence[Detector], held_out_detector: Detector | None = None
+    ) -> World:
+        """The same world, where rewards go by ``reward_ensemble``."""
+        members = [*reward_ensemble, *([] if held_out_detector is None else [held_out_detector])]
         for member in members:
             assert isinstance(member, torch.nn.Module)
             member.to(self.device)
-        return replace(self, judges=tuple(judges), unseen=unseen)
+        return replace(self, reward_ensemble=tuple(reward_ensemble), held_out_detector=held_out_detector)
 
-    def with_trial(self, trial: Trial | None) -> World:
-        """The same world, where rewards are measured on ``trial``."""
-        return replace(self, trial=None if trial is None else trial.to(self.device))
+    def with_reference_set(self, reference_set: ReferenceSet | None) -> World:
+        """The same world, where rewards are measured on ``reference_set``."""
+        return replace(self, reference_set=None if reference_set is None else reference_set.to(self.device))
 
-    def with_examples(self, examples: Examples | None) -> World:
-        """The same world, where an agent may graft ``examples``."""
-        return replace(self, examples=None if examples is None else examples.to(self.device))
+    def with_labelled_anomalies(self, labelled_anomalies: LabelledAnomalies | None) -> World:
+        """The same world, where an agent may graft ``labelled_anomalies``."""
+        return replace(
+            self,
+            labelled_anomalies=None if labelled_anomalies is None else labelled_anomalies.to(self.device),
+        )
 
     def networks(self) -> torch.autocast:
         """A context in which networks compute in the world's precision."""
@@ -104,12 +109,12 @@ class World:
     @property
     def heads(self) -> list[Headed]:
         """The judges, or the detector, as detectors whose last layer can be copied."""
-        parts: list[Any] = [transformer_of(judge) for judge in self.judges or (self.detector,)]
-        for judge in parts:
-            if not is_headed(judge):
+        parts: list[Any] = [transformer_of(member) for member in self.reward_ensemble or (self.detector,)]
+        for member in parts:
+            if not is_headed(member):
                 raise UserError(
                     f"a reward that trains copies of a detector's last layer needs one that is trained, "
-                    f"not a {type(judge).__name__}: choose detector=transformer, or other reward terms"
+                    f"not a {type(member).__name__}: choose detector=transformer, or other reward terms"
                 )
         return parts
 
@@ -134,7 +139,7 @@ class World:
     @property
     def _keeps_floats(self) -> bool:
         """Whether every step asks for some images and memory allows it to have all of them at hand."""
-        return not self.judges_latents and self.images.numel() * self.latents.element_size() <= KEPT_BYTES
+        return not self.reads_latents and self.images.numel() * self.latents.element_size() <= KEPT_BYTES
 
     @cached_property
     def _decoded(self) -> Tensor | None:
@@ -146,11 +151,11 @@ class World:
 
     def read(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The same of images, or of latents that are known where the detector reads those."""
-        return (inputs,) if self.judges_latents else self.look(inputs)
+        return (inputs,) if self.reads_latents else self.inputs_of(inputs)
 
     def detect(self, images: Tensor) -> Detection:
         """The detector's word on images ``(B, C, H, W)`` in [0, 1]."""
-        return self.detector(*self.look(images))
+        return self.detector(*self.inputs_of(images))
 
     def show(self, images: Tensor) -> tuple[Detection, Tensor]:
         """The detector's word on images ``(B, C, H, W)`` in [0, 1], and the reconstructions it goes by."""
@@ -159,6 +164,6 @@ class World:
             return detection, restored
         return self.detect(images), self.autoencoder(images)
 
-    def look(self, images: Tensor) -> tuple[Tensor, ...]:
+    def inputs_of(self, images: Tensor) -> tuple[Tensor, ...]:
         """What the detector reads of images ``(B, C, H, W)`` in [0, 1]."""
         return self.autoencoder.shown(images, self.detector.input)

@@ -10,10 +10,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.base import Agent
-from agents.baselines.cem import CrossEntropyAgent, load_distribution, save_distribution
-from agents.baselines.length_matched import RandomMatchedAgent
 from agents.baselines.mixup import MixupAgent, largest_difference
-from agents.baselines.smallest import SmallestAgent
 from agents.learners.factory import make_learner
 from agents.learners.training import learn, load_policy, save_policy
 from agents.ppo import make_ppo
@@ -21,15 +18,12 @@ from agents.sb3_vec_env import LatentVecEnv
 from agents.scripted import FeatureNoiseAgent, GlassAgent, GradientAgent, NoneAgent, RandomAgent
 from conf.schema.agents import (
     AgentConfig,
-    CemConfig,
     FeatureNoiseConfig,
     GlassConfig,
     GradientConfig,
     LearnerConfig,
     MixupConfig,
     PPOConfig,
-    RandomMatchedConfig,
-    SmallestConfig,
     UntrainedConfig,
 )
 from conf.schema.envs import AugmentEnvConfig
@@ -39,7 +33,6 @@ from latent_common.progress import progress_bar
 from latent_env.dynamics import Dynamics, Episodes
 from latent_env.settings import Settings
 from latent_env.shell import Shell
-from latent_env.training.loop import LOG_EVERY, interrupt_deferred
 from latent_env.training.run_folder import Run
 from latent_env.worlds.world import World
 from stages.context import Job, derived_seed
@@ -78,17 +71,15 @@ def reach(job: Job[AgentRun], world: World) -> float | None:
             return None
 
 
-def heeds_detectors(agent: AgentConfig) -> bool:
+def depends_on_detectors(agent: AgentConfig) -> bool:
     """Whether what an agent does depends on what detectors say, through a reward or a gradient."""
-    return agent.keep < 1 or isinstance(
-        agent, LearnerConfig | CemConfig | GradientConfig | GlassConfig | SmallestConfig
-    )
+    return agent.keep_fraction < 1 or isinstance(agent, LearnerConfig | GradientConfig | GlassConfig)
 
 
 def check_keep(agent: AgentConfig) -> None:
     """Complain about a share of proposals that can't be kept."""
-    if not 0 < agent.keep <= 1:
-        raise UserError(f"agent.keep={agent.keep:g} must be above 0 and at most 1")
+    if not 0 < agent.keep_fraction <= 1:
+        raise UserError(f"agent.keep_fraction={agent.keep_fraction:g} must be above 0 and at most 1")
 
 
 def choose_agent(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) -> Agent:
@@ -97,12 +88,6 @@ def choose_agent(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) 
     match job.config.agent, agent:
         case LearnerConfig() as config, BaseAlgorithm() as model:
             learn_policy(job, config, run, model, number)
-        case RandomMatchedConfig() as config, RandomMatchedAgent(policy=PPO() as model):
-            learn_policy(job, config, run, model, number)
-        case CemConfig() as config, CrossEntropyAgent():
-            learn_distribution(job, config, run, agent, number)
-        case SmallestConfig() as config, SmallestAgent():
-            learn_perturbators(config, run, agent, number)
     return agent
 
 
@@ -110,19 +95,10 @@ def make_agent(job: Job[AgentRun], dynamics: Dynamics, number: int) -> Agent:
     """The agent of round ``number`` as it begins, before it has learned anything."""
     seed = derived_seed(job.config.seed, number)
     match job.config.agent:
-        case RandomMatchedConfig() as config:  # before the PPO that it also is
-            policy = make_ppo(LatentVecEnv(dynamics), asdict(config), seed)
-            return RandomMatchedAgent(dynamics, policy, seed, config.candidates)
         case LearnerConfig() as config:
             return make_learner(LatentVecEnv(dynamics), asdict(config), seed)
         case UntrainedConfig() as config:
             return untrained_policy(job, config.hidden, dynamics)
-        case CemConfig() as config:
-            refit = (config.steps, config.elites, config.smoothing, config.least_deviation)
-            return CrossEntropyAgent(dynamics, seed, *refit)
-        case SmallestConfig() as config:
-            weights = (config.size_weight, config.repulsion_weight)
-            return SmallestAgent(dynamics, seed, config.perturbators, config.hidden, *weights)
         case MixupConfig(low=low, high=high):
             return MixupAgent(dynamics, seed, low, high)
         case GradientConfig(steps=steps, step_size=step_size):
@@ -164,40 +140,4 @@ def learn_policy(
         vec_env.seed(derived_seed(job.config.seed, number, done))  # not the episodes of before a stop
         with progress_bar(f"agent, round {number}", goal, done) as bar:
             keep = partial(save_policy, folder, model, settings, goal)
-            learn(model, run.path, goal, bar, keep, config.least_deviation)
-
-
-def learn_distribution(
-    job: Job[AgentRun], config: CemConfig, run: Run, agent: CrossEntropyAgent, number: int
-) -> None:
-    """The same for the cross-entropy method."""
-    folder, before = (run.part(f"round_{i}").path for i in (number, number - 1))
-    for saved in (folder, before):
-        if (saved / "distribution.json").is_file():
-            load_distribution(saved, agent)
-            break
-    done, goal = agent.num_timesteps, config.total_steps * number // job.config.rounds
-    if done >= goal:
-        return
-    generations = agent.learn(goal, derived_seed(job.config.seed, number, done))
-    with progress_bar(f"agent, round {number}", goal, done) as bar, interrupt_deferred() as interrupt:
-        for scalars in generations:
-            bar.update(agent.num_timesteps - bar.n)
-            bar.set_postfix_str(f"reward {scalars['reward/total']:.3f}", refresh=False)
-            run.log(scalars, agent.num_timesteps)
-            if interrupt.requested:
-                break
-    save_distribution(folder, agent, asdict(config))
-    if interrupt.requested:
-        raise KeyboardInterrupt
-
-
-def learn_perturbators(config: SmallestConfig, run: Run, agent: SmallestAgent, number: int) -> None:
-    """Train the perturbators against the detector of this round, from scratch: it takes little time."""
-    before = config.steps * (number - 1)
-    with progress_bar(f"agent, round {number}", config.steps) as bar:
-        for step, losses in enumerate(agent.learn(config.steps, config.learning_rate), start=1):
-            bar.update()
-            if step % LOG_EVERY == 0 or step == config.steps:
-                run.log({f"losses/{name}": loss for name, loss in losses.items()}, before + step)
-                bar.set_postfix_str(f"loss {float(losses['total']):.3f}", refresh=False)
+            learn(model, run.path, goal, bar, keep, config.min_std)

@@ -15,11 +15,11 @@ from conf.schema.runs import AgentRun
 from latent_common.artifacts import write_atomically, write_json
 from latent_env.shell import Shell
 from latent_env.training.evaluation import Evaluation, evaluate_test, log_curves, log_evaluation
-from latent_env.training.feature_cache import Eyes
+from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
 from stages.augmentation.agent_factory import augment_env
 from stages.augmentation.figures import show_embedding
-from stages.augmentation.mixture import LEARNED, UNTOLD, Tried, can_choose
+from stages.augmentation.mixture import LEARNED, UNTOLD, Candidate, can_choose
 from stages.augmentation.report import AFTER, BEFORE, compare, write_report
 from stages.context import Job
 from stages.detector.test_curves import CURVES
@@ -30,20 +30,20 @@ def conclude(
     job: Job[AgentRun],
     run: Run,
     detector_run: Run,
-    outcome: tuple[Tried, Tried],
-    eyes: Eyes,
+    outcome: tuple[Candidate, Candidate],
+    features: FeatureCache,
     pool: Augmented,
-    tried: list[Tried],
+    candidates: list[Candidate],
 ) -> None:
     """Score the test split with the detectors of an ``outcome``, before and after, and write it all down."""
     config, (first, chosen) = job.config, outcome
     before, after, shares = first.world, chosen.world, chosen.shares
     assert isinstance(config.detector, TrainedConfig)
     steps = training_steps(job)
-    evaluations = {BEFORE: evaluate_test(before, eyes), AFTER: evaluate_test(after, eyes)}
+    evaluations = {BEFORE: evaluate_test(before, features), AFTER: evaluate_test(after, features)}
     log_evaluation(run, evaluations[AFTER], after.show, job.device, steps)
     log_curves(run, evaluations, steps)
-    show_embedding(run, after, eyes, job.dataset, pool)
+    show_embedding(run, after, features, job.dataset, pool)
     keep_scores(run, evaluations)
     if config.curves:
         write_json(run.path / CURVES, {"without": first.curve, "with": chosen.curve})
@@ -62,7 +62,7 @@ def conclude(
         **made,
         "share_learned": shares.get(LEARNED, 0.0),
         "share_random": sum(shares.values()) - shares.get(LEARNED, 0.0),
-        "mixtures_tried": [each.facts() for each in tried],
+        "mixtures_tried": [each.facts() for each in candidates],
         "detector_steps": steps,
         "detector_before": str(detector_run.path),
     }

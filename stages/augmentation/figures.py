@@ -11,7 +11,7 @@ from latent_env.data import Dataset
 from latent_env.dynamics import Dynamics
 from latent_env.rendering import Picture, contact_sheet, panel, stack
 from latent_env.shell import ANOMALY
-from latent_env.training.feature_cache import Eyes
+from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
 from latent_env.worlds.world import World
 
@@ -51,7 +51,7 @@ def sheet(augmented: Augmented, most: int = 24) -> Picture:
 
 
 def show_embedding(
-    run: Run, world: World, eyes: Eyes, dataset: Dataset, augmented: Augmented, most: int = 150
+    run: Run, world: World, features: FeatureCache, dataset: Dataset, augmented: Augmented, most: int = 150
 ) -> None:
     """Latents of normal, augmented and anomalous images for TensorBoard's projector."""
     rows = [
@@ -64,8 +64,8 @@ def show_embedding(
     )
     images = [dataset.train.images[normal], augmented.images[made].numpy(), dataset.test.images[anomalous]]
     pictures = torch.from_numpy(np.concatenate(images))
-    if world.judges_latents:  # all of them are known
-        train, test = eyes.latents("train"), eyes.latents("test")
+    if world.reads_latents:  # all of them are known
+        train, test = features.latents("train"), features.latents("test")
         changed = world.latents[augmented.source[made].to(world.device)].cpu() + augmented.delta[made]
         known = [train[torch.from_numpy(normal)].cpu(), changed, test[torch.from_numpy(anomalous)].cpu()]
         latents = torch.cat([part.float() for part in known])

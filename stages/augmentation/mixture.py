@@ -10,24 +10,24 @@ from typing import Any
 from agents.rollout import Augmented
 from conf.schema.runs import AgentRun
 from detectors.metrics import image_AUROC, paired_bootstrap, pixel_AUPRO
-from detectors.training.batches import Portion
+from detectors.training.batches import SampleSource
 from detectors.training.loop import score
 from latent_common.errors import UserError
 from latent_env.artifacts import load_detector, save_detector
-from latent_env.training.feature_cache import Eyes
+from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
 from latent_env.worlds.reward_ensemble import share_memory
 from latent_env.worlds.world import World
 from stages.augmentation.reward_ensemble import as_samples
 from stages.context import Job, say
 from stages.detector.test_curves import Curve, curve_of
-from stages.detector.training import learn_to_detect
-from stages.detector.validation_sets import roles, seen
+from stages.detector.training import train_one_detector
+from stages.detector.validation_sets import labelled_split, seen
 
 LEARNED, RANDOM = "learned", "random"
 """Where samples come from: the agent, and uniform actions. The rest of a batch is image-space synthesis."""
 
-TRIED = "with_"
+CANDIDATE = "with_"
 """What the folders of detectors begin with that learned from samples."""
 
 Shares = dict[str, float]
@@ -57,7 +57,7 @@ def check_mixture(job: Job[AgentRun]) -> None:
 
 def fits(job: Job[AgentRun], share: float) -> bool:
     """Whether labelled anomalies leave room for it in a batch."""
-    weight = job.config.labelled.weight if len(roles(job).known) else 0.0
+    weight = job.config.labelled.weight if len(labelled_split(job).known) else 0.0
     return share + weight <= 1 + 1e-9
 
 
@@ -91,10 +91,10 @@ def can_choose(job: Job[AgentRun]) -> bool:
     samples improved all six held-out kinds of them, and on other digits cost .03 image AUROC and more.
     """
     config = job.config
-    return config.share is not None or config.mixture.by_synthetic or len(roles(job).choice) > 0
+    return config.share is not None or config.mixture.by_synthetic or len(labelled_split(job).choice) > 0
 
 
-def candidates(shares: list[float], sources: list[str]) -> list[Shares]:
+def mixtures_to_try(shares: list[float], sources: list[str]) -> list[Shares]:
     """Every share of every source alone, and of all in equal parts; the least first."""
     wanted: list[Shares] = []
     for share in sorted({share for share in shares if share > 0}):
@@ -104,15 +104,17 @@ def candidates(shares: list[float], sources: list[str]) -> list[Shares]:
     return wanted
 
 
-def portions(
+def sample_sources(
     job: Job[AgentRun], world: World, sets: Mapping[str, Augmented], shares: Shares
-) -> list[Portion]:
+) -> list[SampleSource]:
     """What a detector learns from besides image-space synthesis, in these shares."""
-    return [Portion(as_samples(job, world, sets[source]), share) for source, share in shares.items() if share]
+    return [
+        SampleSource(as_samples(job, world, sets[source]), share) for source, share in shares.items() if share
+    ]
 
 
 @dataclass(frozen=True)
-class Tried:
+class Candidate:
     """A detector that learned from some mixture of samples."""
 
     shares: Shares
@@ -144,8 +146,13 @@ class Tried:
 
 
 def learn_mixtures(
-    job: Job[AgentRun], run: Run, shared: Run, before: Tried, eyes: Eyes, sets: Mapping[str, Augmented]
-) -> list[Tried]:
+    job: Job[AgentRun],
+    run: Run,
+    shared: Run,
+    before: Candidate,
+    features: FeatureCache,
+    sets: Mapping[str, Augmented],
+) -> list[Candidate]:
     """Detectors that learned from several mixtures of ``sets``, after the one ``before``, which needed none.
 
     All begin with the same weights and take the same number of steps. Those of random samples alone are kept
@@ -156,51 +163,53 @@ def learn_mixtures(
     if config.share is not None:
         wanted = [{LEARNED: config.share}] if LEARNED in sets and config.share else []
     else:
-        wanted = candidates(shares_to_try(job), list(sets)) if sets else []
+        wanted = mixtures_to_try(shares_to_try(job), list(sets)) if sets else []
     places = (shared if set(shares) == {RANDOM} else run for shares in wanted)
-    tried = (
-        learn_mixture(job, place, before.world, eyes, sets, shares)
+    candidates = (
+        learn_mixture(job, place, before.world, features, sets, shares)
         for place, shares in zip(places, wanted, strict=True)
     )
-    return [before, *tried]
+    return [before, *candidates]
 
 
 def learn_mixture(
     job: Job[AgentRun],
     run: Run,
     before: World,
-    eyes: Eyes,
+    features: FeatureCache,
     sets: Mapping[str, Augmented],
     shares: Shares,
-) -> Tried:
+) -> Candidate:
     """One of them; kept in a folder of its own."""
-    part = run.part(TRIED + "-".join(f"{source}_{share:g}" for source, share in shares.items()))
+    part = run.part(CANDIDATE + "-".join(f"{source}_{share:g}" for source, share in shares.items()))
     if not (part.path / "detector.json").is_file():
         listed = " and ".join(f"{share:.0%} {source}" for source, share in shares.items())
-        made = portions(job, before, sets, shares)
-        learned = learn_to_detect(job, part, before.autoencoder, eyes, f"detector, {listed}", made)
+        made = sample_sources(job, before, sets, shares)
+        learned = train_one_detector(job, part, before.autoencoder, features, f"detector, {listed}", made)
         part.writer.close()
         save_detector(part.path, learned)
     detector = load_detector(part.path)
     share_memory(detector, before.detector)
-    return Tried(shares, before.with_detector(detector), curve_of(part))
+    return Candidate(shares, before.with_detector(detector), curve_of(part))
 
 
-def choose_mixture(job: Job[AgentRun], eyes: Eyes, tried: Sequence[Tried]) -> tuple[Tried, list[Tried]]:
+def choose_mixture(
+    job: Job[AgentRun], features: FeatureCache, candidates: Sequence[Candidate]
+) -> tuple[Candidate, list[Candidate]]:
     """The best of them, and all with what they were judged by.
 
-    The one with the best :attr:`Tried.merit` on the validation split is taken, if it beats the first, which
+    The one with the best :attr:`Candidate.merit` on the validation split is taken, if it beats the first, which
     learned from no samples at all, by ``mixture.margin`` standard errors of the difference in image AUROC;
     what was chosen by so few images must not do harm by luck. If the share is fixed, there is nothing to
     choose.
     """
-    if job.config.share is not None or len(tried) == 1:
-        return tried[-1], []
-    judged: list[Tried] = []
-    split, inputs = seen(job, eyes, "mixture", tried[0].world.detector.input)
+    if job.config.share is not None or len(candidates) == 1:
+        return candidates[-1], []
+    judged: list[Candidate] = []
+    split, inputs = seen(job, features, "mixture", candidates[0].world.detector.input)
     masks = split.masks if split.masks is not None and split.masks.any() else None
     without = None
-    for each in tried:
+    for each in candidates:
         detector, size = each.world.detector, split.images.shape[-1]
         found = score(detector, each.world.read, inputs, size, keep_maps=masks is not None)
         scores = found.score.numpy()
@@ -221,7 +230,9 @@ def choose_mixture(job: Job[AgentRun], eyes: Eyes, tried: Sequence[Tried]) -> tu
     return kept, judged
 
 
-def figures(tried: Tried) -> str:
+def figures(candidates: Candidate) -> str:
     """What a detector was judged by, as a line says it."""
-    found = f"image_AUROC {tried.image_AUROC:.4f}"
-    return found if math.isnan(tried.pixel_AUPRO) else f"{found}, pixel_AUPRO {tried.pixel_AUPRO:.4f}"
+    found = f"image_AUROC {candidates.image_AUROC:.4f}"
+    return (
+        found if math.isnan(candidates.pixel_AUPRO) else f"{found}, pixel_AUPRO {candidates.pixel_AUPRO:.4f}"
+    )

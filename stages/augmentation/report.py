@@ -121,7 +121,7 @@ def write_report(
                 for row in rows
             },
             "verdict": verdict(rows),
-            "rivals": dict(opinions),
+            "baselines": dict(opinions),
             **facts,
         },
     )

@@ -11,17 +11,17 @@ from agents.rollout import Augmented
 from conf.schema.detectors import TrainedConfig
 from conf.schema.runs import AgentRun
 from detectors.base import Detector
-from detectors.training.batches import Portion, Samples
+from detectors.training.batches import Samples, SampleSource
 from latent_common.digest import digest_of
 from latent_common.errors import UserError
 from latent_common.image_source import spread_positions
-from latent_env.training.feature_cache import Eyes
+from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
-from latent_env.worlds.reward_ensemble import load_judges, save_judges, share_memory
+from latent_env.worlds.reward_ensemble import load_reward_ensemble, save_reward_ensemble, share_memory
 from latent_env.worlds.world import World
-from stages.augmentation.agent_factory import heeds_detectors
+from stages.augmentation.agent_factory import depends_on_detectors
 from stages.context import LARGEST_SEED, Job, derived_seed
-from stages.detector.training import learn_alone
+from stages.detector.training import train_single_detector
 
 REPLAYED = 0.5
 """Of the anomalies that judges of a later round learn from, so many are what agents made before."""
@@ -30,65 +30,73 @@ JUDGING = 2
 """Sets the random numbers of judges apart from those of agents and of sampling."""
 
 
-def check_judges(job: Job[AgentRun]) -> None:
+def check_reward_ensemble(job: Job[AgentRun]) -> None:
     """Complain about numbers of judges, or efforts, that can't be."""
-    judges = job.config.judges
-    if judges.count < 0:
-        raise UserError(f"judges: count={judges.count} must be at least 0")
-    if not 0 < judges.effort <= 1:
-        raise UserError(f"judges.effort={judges.effort:g} must be above 0 and at most 1")
+    reward_ensemble = job.config.reward_ensemble
+    if reward_ensemble.count < 0:
+        raise UserError(f"judges: count={reward_ensemble.count} must be at least 0")
+    if not 0 < reward_ensemble.effort <= 1:
+        raise UserError(f"reward_ensemble.effort={reward_ensemble.effort:g} must be above 0 and at most 1")
 
 
-def judges_digest(job: Job[AgentRun]) -> str:
+def reward_ensemble_digest(job: Job[AgentRun]) -> str:
     """A name for what judges of the same detector may differ by."""
-    return digest_of(asdict(job.config.judges))
+    return digest_of(asdict(job.config.reward_ensemble))
 
 
 def judged(
-    job: Job[AgentRun], run: Run, world: World, eyes: Eyes, pool: Augmented | None, number: int
+    job: Job[AgentRun], run: Run, world: World, features: FeatureCache, pool: Augmented | None, number: int
 ) -> World:
     """``world`` before judges that have learned what agents made in earlier rounds, ``pool``.
 
     Agents that don't heed what detectors say get none.
     """
-    count = job.config.judges.count
-    if not count or not heeds_detectors(job.config.agent):
+    count = job.config.reward_ensemble.count
+    if not count or not depends_on_detectors(job.config.agent):
         return world
     part = run.part(f"round_{number}")
-    members, unseen = load_judges(part.path, world.detector)
+    members, held_out_detector = load_reward_ensemble(part.path, world.detector)
     if not members:
         samples = None if pool is None or not len(pool) else as_samples(job, world, pool)
-        trained = [one_judge(job, part, world, eyes, samples, number, each) for each in range(count + 1)]
-        *members, unseen = trained
-        save_judges(part.path, members, unseen)
+        trained = [
+            train_member(job, part, world, features, samples, number, each) for each in range(count + 1)
+        ]
+        *members, held_out_detector = trained
+        save_reward_ensemble(part.path, members, held_out_detector)
         for each in range(count + 1):
             shutil.rmtree(part.part(f"judge_{each + 1}").path)
-    return world.with_judges(members, unseen)
+    return world.with_reward_ensemble(members, held_out_detector)
 
 
-def one_judge(
-    job: Job[AgentRun], part: Run, world: World, eyes: Eyes, samples: Samples | None, number: int, each: int
+def train_member(
+    job: Job[AgentRun],
+    part: Run,
+    world: World,
+    features: FeatureCache,
+    samples: Samples | None,
+    number: int,
+    each: int,
 ) -> Detector:
     """One small detector, with random numbers of its own; kept by itself until all are there."""
     own = part.part(f"judge_{each + 1}")
-    known, _ = load_judges(own.path, world.detector)
+    known, _ = load_reward_ensemble(own.path, world.detector)
     if known:
         return known[0]
     label = f"judge {each + 1}, round {number}"
-    portions = [] if samples is None else [Portion(samples, REPLAYED)]
+    sample_sources = [] if samples is None else [SampleSource(samples, REPLAYED)]
     small = smaller(job, number, each)
-    judge = learn_alone(small, own, world.autoencoder, eyes, label, portions)
+    member = train_single_detector(small, own, world.autoencoder, features, label, sample_sources)
     own.writer.close()
-    save_judges(own.path, [judge], None)
-    share_memory(judge, world.detector)
-    return judge
+    save_reward_ensemble(own.path, [member], None)
+    share_memory(member, world.detector)
+    return member
 
 
 def smaller(job: Job[AgentRun], number: int, each: int) -> Job[AgentRun]:
     """The same command, with a detector as small as a judge and another seed."""
     config, detector = job.config, job.config.detector
     assert isinstance(detector, TrainedConfig)
-    small = detector.smaller(config.judges)
+    small = detector.smaller(config.reward_ensemble)
     seed = derived_seed(config.seed, number, JUDGING, each) % LARGEST_SEED
     return varied_job(job, detector=small, seed=seed, curves=False)
 
@@ -102,5 +110,5 @@ def varied_job(job: Job[AgentRun], **changes: Any) -> Job[AgentRun]:
 
 def as_samples(job: Job[AgentRun], world: World, pool: Augmented) -> Samples:
     """What agents made, as detectors train on it."""
-    sources = spread_positions(len(job.train_images), job.config.detector.starts)
-    return pool.latent_samples(world, sources) if world.judges_latents else pool.samples(job.device, sources)
+    sources = spread_positions(len(job.train_images), job.config.detector.num_start_images)
+    return pool.latent_samples(world, sources) if world.reads_latents else pool.samples(job.device, sources)

@@ -19,16 +19,16 @@ from conf.schema.runs import AgentRun
 from latent_common.digest import digest_of
 from latent_common.progress import progress_bar
 from latent_env.dynamics import Dynamics
-from latent_env.training.feature_cache import Eyes
+from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
 from latent_env.worlds.world import World
 from stages.augmentation.agent_factory import augment_env, choose_agent, make_dynamics
 from stages.augmentation.figures import show_samples
-from stages.augmentation.mixture import LEARNED, RANDOM, TRIED
-from stages.augmentation.reward_ensemble import judged, judges_digest, varied_job
+from stages.augmentation.mixture import CANDIDATE, LEARNED, RANDOM
+from stages.augmentation.reward_ensemble import judged, reward_ensemble_digest, varied_job
 from stages.context import LARGEST_SEED, Job, derived_seed
 
-SAMPLING, CHANCE = 1, 3
+SAMPLING, RANDOM_BASELINE = 1, 3
 """Set the random numbers of sampling, and of uniform actions, apart from those of learning."""
 
 
@@ -40,7 +40,7 @@ def augment(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) -> Au
     agent = choose_agent(job, run, dynamics, number)
     seed = derived_seed(job.config.seed, number, SAMPLING)
     set_random_seed(seed % LARGEST_SEED)
-    keep = job.config.agent.keep
+    keep = job.config.agent.keep_fraction
     made = math.ceil(job.config.samples / keep)
     with progress_bar(f"samples, round {number}", made) as bar:
         augmented = collect(dynamics, agent, made, seed, bar, keep)
@@ -50,24 +50,24 @@ def augment(job: Job[AgentRun], run: Run, dynamics: Dynamics, number: int) -> Au
 
 
 def play(
-    job: Job[AgentRun], run: Run, detector_run: Run, before: World, eyes: Eyes
+    job: Job[AgentRun], run: Run, detector_run: Run, before: World, features: FeatureCache
 ) -> tuple[Augmented, World]:
     """All rounds: what the agent made, and the world of the last round with its judges.
 
     The judges of the first round have seen nothing that agents made, so they are the same for all agents and
     kept in the folder of the detector.
     """
-    first = detector_run.part(f"judges-{judges_digest(job)}")
+    first = detector_run.part(f"judges-{reward_ensemble_digest(job)}")
     made: list[Augmented] = []
     world = before
     for number in range(1, job.config.rounds + 1):
         pool = Augmented.joined(made) if made else None
-        world = judged(job, run if made else first, before, eyes, pool, number)
+        world = judged(job, run if made else first, before, features, pool, number)
         made.append(augment(job, run, make_dynamics(job, world), number))
     return Augmented.joined(made), world
 
 
-def chance_env(job: Job[AgentRun]) -> AugmentEnvConfig:
+def random_baseline_env(job: Job[AgentRun]) -> AugmentEnvConfig:
     """The world of uniformly random actions: whatever the agent, as ``agent=random`` acts.
 
     Where an agent comes with a perturbation of its own, these actions don't go through it.
@@ -78,21 +78,21 @@ def chance_env(job: Job[AgentRun]) -> AugmentEnvConfig:
     return env
 
 
-def chance_run(job: Job[AgentRun], detector_run: Run) -> Run:
+def random_baseline_run(job: Job[AgentRun], detector_run: Run) -> Run:
     """Where random samples and what learned from them are kept: beside the detector, for all agents."""
-    own = {"env": chance_env(job).settings(), "samples": job.config.samples}
+    own = {"env": random_baseline_env(job).settings(), "samples": job.config.samples}
     own["plugins"] = {name: source_digest(name) for name in job.config.plugins}
     return detector_run.part(f"chance-{digest_of(own)}")
 
 
-def chance(job: Job[AgentRun], run: Run, before: World) -> Augmented:
+def random_baseline(job: Job[AgentRun], run: Run, before: World) -> Augmented:
     """What uniformly random actions make in the same world, as many samples as a round makes."""
     path = run.path / "augmented.npz"
     if path.is_file():
         return load_augmented(path)
-    seed = derived_seed(job.config.seed, CHANCE)
+    seed = derived_seed(job.config.seed, RANDOM_BASELINE)
     agent = AgentConfig(name=RANDOM)
-    dynamics = make_dynamics(varied_job(job, env=chance_env(job), agent=agent), before)
+    dynamics = make_dynamics(varied_job(job, env=random_baseline_env(job), agent=agent), before)
     with progress_bar("random samples", job.config.samples) as bar:
         augmented = collect(dynamics, RandomAgent(dynamics, seed), job.config.samples, seed, bar)
     save_augmented(path, augmented)
@@ -105,7 +105,7 @@ def sources(job: Job[AgentRun], detector_run: Run, before: World, learned: Augme
         return {}
     found = {LEARNED: learned}
     if job.config.share is None and job.config.agent.name != RANDOM:
-        found[RANDOM] = chance(job, chance_run(job, detector_run), before)
+        found[RANDOM] = random_baseline(job, random_baseline_run(job, detector_run), before)
     return found
 
 
@@ -117,7 +117,11 @@ def agent_own_settings(job: Job[AgentRun]) -> dict[str, Any]:
         "env": config.env.settings(),
         "reward": asdict(config.reward),
         "agent": asdict(config.agent),
-        "loop": {**loop, "mixture": asdict(config.mixture), "judges": asdict(config.judges)},
+        "loop": {
+            **loop,
+            "mixture": asdict(config.mixture),
+            "reward_ensemble": asdict(config.reward_ensemble),
+        },
         "plugins": {name: source_digest(name) for name in config.plugins},
     }
 
@@ -133,5 +137,5 @@ def tidy(run: Run, rounds: int) -> None:
     for number in range(1, rounds + 1):
         (run.part(f"round_{number}").path / "augmented.npz").unlink(missing_ok=True)
     for name in ("detector", "checkpoint"):
-        for path in run.path.glob(f"{TRIED}*/{name}.*"):
+        for path in run.path.glob(f"{CANDIDATE}*/{name}.*"):
             path.unlink()

@@ -15,19 +15,19 @@ from latent_env.training.run_folder import Run
 from stages.augmentation.agent_factory import check_keep, make_agent, make_dynamics
 from stages.augmentation.comparison import conclude
 from stages.augmentation.mixture import (
-    Tried,
+    Candidate,
     can_choose,
     check_choice,
     check_mixture,
     choose_mixture,
     learn_mixtures,
 )
-from stages.augmentation.reward_ensemble import check_judges
-from stages.augmentation.rounds import agent_own_settings, chance_run, play, sources, tidy
+from stages.augmentation.reward_ensemble import check_reward_ensemble
+from stages.augmentation.rounds import agent_own_settings, play, random_baseline_run, sources, tidy
 from stages.context import Job, say
 from stages.detector.stage import detector_settings, detector_stage, rehearse_detector, save_world
 from stages.detector.test_curves import curve_of
-from stages.detector.validation_sets import check_trial
+from stages.detector.validation_sets import check_reference_set
 
 
 def agent_settings(job: Job[AgentRun]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def rehearse_agent(job: Job[AgentRun]) -> None:
     """Put everything together untrained: what can't work shows before hours are spent on it."""
     check_mixture(job)
     check_choice(job)
-    check_judges(job)
+    check_reward_ensemble(job)
     check_keep(job.config.agent)
     if not isinstance(job.config.detector, TrainedConfig):
         raise UserError(
@@ -52,7 +52,7 @@ def rehearse_agent(job: Job[AgentRun]) -> None:
             "it: use it with train_detector.py, or choose detector=transformer"
         )
     dynamics = make_dynamics(job, rehearse_detector(job))
-    check_trial(job, dynamics.reward)
+    check_reference_set(job, dynamics.reward)
     make_agent(job, dynamics, number=1)
 
 
@@ -64,16 +64,19 @@ def agent_stage(job: Job[AgentRun]) -> Run:
     if run.complete:
         say(f"agent: using {run.path}")
         return run
-    before, detector_run, eyes = detector_stage(job)
+    before, detector_run, features = detector_stage(job)
     run.begin()
-    pool, played = play(job, run, detector_run, before, eyes)
+    pool, played = play(job, run, detector_run, before, features)
     save_augmented(run.path / "augmented.npz", pool)
-    first = Tried({}, before, curve_of(detector_run))
+    first = Candidate({}, before, curve_of(detector_run))
     sets = sources(job, detector_run, before, pool) if can_choose(job) else {}
-    mixtures = learn_mixtures(job, run, chance_run(job, detector_run), first, eyes, sets)
-    chosen, tried = choose_mixture(job, eyes, mixtures)
-    save_world(run.path, chosen.world.with_judges(played.judges, played.unseen))
-    conclude(job, run, detector_run, (first, chosen), eyes, pool, tried)
+    mixtures = learn_mixtures(job, run, random_baseline_run(job, detector_run), first, features, sets)
+    chosen, candidates = choose_mixture(job, features, mixtures)
+    save_world(
+        run.path,
+        chosen.world.with_reward_ensemble(played.reward_ensemble, played.held_out_detector),
+    )
+    conclude(job, run, detector_run, (first, chosen), features, pool, candidates)
     tidy(run, config.rounds)
     return run
 

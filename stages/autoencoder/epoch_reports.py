@@ -32,7 +32,7 @@ MOST_IMAGES = 256
 SHOWN, TILE = 8, 96
 
 
-def look_every(images: int, batch_size: int, steps: int) -> int:
+def report_every(images: int, batch_size: int, steps: int) -> int:
     """Training steps between two looks: an epoch, or as many whole epochs as make ``MOST_LOOKS`` looks."""
     epoch = -(-images // batch_size)
     return epoch * max(-(-steps // (epoch * MOST_LOOKS)), 1)
@@ -54,7 +54,7 @@ class Watched:
         return found if self.abnormal is None else {**found, "abnormal": self.abnormal}
 
 
-class EpochLooks:
+class EpochReports:
     """Looks at ``model`` while it learns, and remembers what was seen in the folder of ``run``.
 
     :param weights: of the losses that the form adds.
@@ -76,7 +76,7 @@ class EpochLooks:
         self.error = ReconstructionDetector(model.channels, model.size, pooled=pooled)
 
     @torch.inference_mode()
-    def look(self, step: int) -> dict[str, float]:
+    def inputs_of(self, step: int) -> dict[str, float]:
         """Measure and show the model as it is after ``step`` steps; returns scalars for TensorBoard."""
         measured: dict[str, Any] = {}
         scores = {}
@@ -101,7 +101,7 @@ class EpochLooks:
         """Look once more unless ``step`` was seen already, and draw the curves; returns the last scalars."""
         history = self.history()
         if not history or history[-1]["step"] != step:
-            self.run.log(self.look(step), step)
+            self.run.log(self.inputs_of(step), step)
             history = self.history()
         epochs = [seen["epoch"] for seen in history]
         losses = {name: [seen[name]["loss"] for seen in history] for name in ("train", "valid")}

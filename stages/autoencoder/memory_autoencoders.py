@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conf.schema.autoencoders import FormConfig
+from conf.schema.autoencoders import MemoryAutoencoderConfig
 from conf.schema.runs import AutoencoderRun
 from detectors.reconstruction import POOLINGS, ReconstructionDetector
 from detectors.training.loop import score
@@ -19,13 +19,13 @@ from latent_common.training_state import Progress, TrainingState
 from latent_env.autoencoders import FrozenAutoencoder, MemoryAutoencoder
 from latent_env.autoencoders.memory_autoencoder import as_form
 from latent_env.autoencoders.sample_features import train_classifier
-from latent_env.autoencoders.sample_quality import MOST_COMPARED, judge_samples
+from latent_env.autoencoders.sample_quality import MOST_COMPARED, evaluate_samples
 from latent_env.autoencoders.sampling import generate, interpolate
 from latent_env.autoencoders.training import train_autoencoder
 from latent_env.data.residence import StreamedImages
 from latent_env.rendering import Picture, side_by_side, stack, to_rgb
 from latent_env.training.run_folder import Run
-from stages.autoencoder.epoch_reports import MOST_IMAGES, EpochLooks, Watched, look_every
+from stages.autoencoder.epoch_reports import MOST_IMAGES, EpochReports, Watched, report_every
 from stages.autoencoder.plots import error_distributions, memory_use
 from stages.context import Job, derived_seed, say
 
@@ -43,7 +43,7 @@ MATTERS = 0.01
 """A prototype matters if it ever is this share of what is retrieved."""
 
 
-def check_form(config: FormConfig) -> None:
+def check_form(config: MemoryAutoencoderConfig) -> None:
     """Complain about keys that make another form than the one that was chosen."""
     found = ("mem" if config.items else "") + ("vae" if config.variational else "ae")
     if config.name in FORMS and config.name != found:
@@ -54,7 +54,7 @@ def check_form(config: FormConfig) -> None:
         )
 
 
-def new_form(job: Job[AutoencoderRun], config: FormConfig) -> MemoryAutoencoder:
+def new_form(job: Job[AutoencoderRun], config: MemoryAutoencoderConfig) -> MemoryAutoencoder:
     """The autoencoder before it has learned anything."""
     check_form(config)
     for name in ("kl", "entropy"):
@@ -89,18 +89,20 @@ def new_form(job: Job[AutoencoderRun], config: FormConfig) -> MemoryAutoencoder:
     ).to(job.device)
 
 
-def loss_weights(config: FormConfig) -> dict[str, float]:
+def loss_weights(config: MemoryAutoencoderConfig) -> dict[str, float]:
     """The weights of the losses that forms add."""
     return {"kl": config.kl, "entropy": config.entropy}
 
 
-def form_state(job: Job[AutoencoderRun], config: FormConfig, model: MemoryAutoencoder) -> TrainingState:
+def form_state(
+    job: Job[AutoencoderRun], config: MemoryAutoencoderConfig, model: MemoryAutoencoder
+) -> TrainingState:
     """A training run from its beginning."""
     return TrainingState(model, config.learning_rate, config.steps, job.config.seed, job.config.precision)
 
 
 def form_training(
-    job: Job[AutoencoderRun], config: FormConfig, state: TrainingState, model: MemoryAutoencoder
+    job: Job[AutoencoderRun], config: MemoryAutoencoderConfig, state: TrainingState, model: MemoryAutoencoder
 ) -> Iterator[Progress]:
     """The training loop, which all forms share."""
     return train_autoencoder(
@@ -114,9 +116,9 @@ def form_training(
     )
 
 
-def epoch_looks(
-    job: Job[AutoencoderRun], config: FormConfig, run: Run, model: MemoryAutoencoder
-) -> EpochLooks:
+def epoch_reports(
+    job: Job[AutoencoderRun], config: MemoryAutoencoderConfig, run: Run, model: MemoryAutoencoder
+) -> EpochReports:
     """What looks at the model after every epoch."""
     valid = job.dataset.valid
 
@@ -134,21 +136,27 @@ def epoch_looks(
         say(f"{job.dataset.name}: the valid split has no anomalies, so there is no AUROC over epochs")
     train = spread_over(job.train_images, MOST_IMAGES)
     watched = Watched(train, of(0), of(1) if valid.labels.any() else None)
-    return EpochLooks(run, model, watched, loss_weights(config), steps_per_epoch(job, config), config.pooled)
+    return EpochReports(
+        run, model, watched, loss_weights(config), steps_per_epoch(job, config), config.pooled
+    )
 
 
-def steps_per_epoch(job: Job[AutoencoderRun], config: FormConfig) -> int:
+def steps_per_epoch(job: Job[AutoencoderRun], config: MemoryAutoencoderConfig) -> int:
     """Training steps in which as many images are seen as there are."""
     return -(-len(job.train_images) // config.batch_size)
 
 
-def steps_between_looks(job: Job[AutoencoderRun], config: FormConfig) -> int:
+def steps_between_reports(job: Job[AutoencoderRun], config: MemoryAutoencoderConfig) -> int:
     """Training steps from one look to the next."""
-    return look_every(len(job.train_images), config.batch_size, config.steps)
+    return report_every(len(job.train_images), config.batch_size, config.steps)
 
 
 def show_form(
-    job: Job[AutoencoderRun], config: FormConfig, run: Run, frozen: FrozenAutoencoder, watched: Watched
+    job: Job[AutoencoderRun],
+    config: MemoryAutoencoderConfig,
+    run: Run,
+    frozen: FrozenAutoencoder,
+    watched: Watched,
 ) -> dict[str, float]:
     """Pictures of what the trained model knows and makes; returns figures for ``metrics.json``."""
     generator = torch.Generator().manual_seed(derived_seed(job.config.seed, GENERATING))
@@ -166,7 +174,7 @@ def show_form(
     if len(watched.valid) > 1:
         classifier = train_classifier(job.train_images, job.config.seed)
         held_out = normal_validation(job)
-        judged = judge_samples(classifier, made, known_images(job.train_images), held_out)
+        judged = evaluate_samples(classifier, made, known_images(job.train_images), held_out)
         run.log({key.replace("_", "/", 1): value for key, value in judged.items()}, config.steps)
         figures |= judged
     return figures
@@ -184,7 +192,9 @@ def normal_validation(job: Job[AutoencoderRun]) -> Tensor:
     return job.tensor(np.array(job.dataset.valid.images[rows[picks]]))
 
 
-def show_errors(job: Job[AutoencoderRun], config: FormConfig, run: Run, frozen: FrozenAutoencoder) -> None:
+def show_errors(
+    job: Job[AutoencoderRun], config: MemoryAutoencoderConfig, run: Run, frozen: FrozenAutoencoder
+) -> None:
     """The distribution of errors on all of validation, where it has anomalies."""
     valid = job.dataset.valid
     if not valid.labels.any():

@@ -14,7 +14,7 @@ from latent_common.errors import UserError
 from latent_env.autoencoders.backbone import Backbone
 from latent_env.autoencoders.pretrained import PretrainedEncoder, check_components, fit_encoder
 from latent_env.rendering import side_by_side, stack, to_rgb
-from latent_env.training.feature_cache import Eyes
+from latent_env.training.feature_cache import FeatureCache
 from stages.context import Job, say
 
 SMALLEST = 112
@@ -29,21 +29,21 @@ FITTED = ("centre", "components", "deviations")
 """What is fitted to the images; the network itself is not stored again."""
 
 
-def eyes_settings(job: Job[AutoencoderRun], config: PretrainedConfig) -> dict[str, Any]:
+def backbone_settings(job: Job[AutoencoderRun], config: PretrainedConfig) -> dict[str, Any]:
     """All that decides what the latents are: no seed, no variation of images, nothing of the decoder."""
     shared, backbone = job.shared_settings(), job.backbone
     shared.pop("seed")
     shared["dataset"].pop("augment")
     choice = {"layers": list(backbone.layers), "grid": backbone.grid, "components": config.components}
-    return {**shared, "eyes": {"weights": job.backbone_digest, **choice}}
+    return {**shared, "features": {"weights": job.backbone_digest, **choice}}
 
 
-def pretrained_eyes(job: Job[AutoencoderRun], config: PretrainedConfig) -> Eyes:
+def pretrained_features(job: Job[AutoencoderRun], config: PretrainedConfig) -> FeatureCache:
     """The encoder, fitted to the training images unless an earlier command did that, and its latents."""
-    if job.known_eyes is not None:
-        return job.known_eyes
+    if job.known_features is not None:
+        return job.known_features
     backbone, dataset = job.backbone, job.dataset
-    run = job.run("eyes", "pretrained", eyes_settings(job, config))
+    run = job.run("features", "pretrained", backbone_settings(job, config))
     if run.complete:
         encoder = load_encoder(run.path, backbone, dataset.channels).to(job.device)
         say(f"eyes: using {run.path}")
@@ -58,10 +58,10 @@ def pretrained_eyes(job: Job[AutoencoderRun], config: PretrainedConfig) -> Eyes:
         encoder, latents = fit_encoder(backbone, job.train_images, dataset.channels, config.components)
         own = {name: getattr(encoder, name) for name in FITTED}
         save_artifact(run.path, KIND, KIND, own, {"layers": list(backbone.layers), "grid": backbone.grid})
-    eyes = job.keep_eyes(job.eyes(encoder, run))
+    features = job.keep_features(job.features(encoder, run))
     if not run.complete:
         if latents is not None:
-            eyes.keep("train", latents)
+            features.keep("train", latents)
         pictures = job.train_images[:SHOWN]
         seen = encoder.encode(pictures.float() / 255)[:, :3]
         low, high = seen.amin((0, 2, 3), keepdim=True), seen.amax((0, 2, 3), keepdim=True)
@@ -69,15 +69,15 @@ def pretrained_eyes(job: Job[AutoencoderRun], config: PretrainedConfig) -> Eyes:
         colours = torch.nn.functional.pad(seen, (0, 0, 0, 0, 0, 3 - seen.shape[1]))
         captions = ["image"] * len(pictures), ["components 1 to 3"] * len(pictures)
         rows = [[to_rgb(image) for image in row] for row in (pictures, colours)]
-        run.picture("eyes", stack([side_by_side(*row) for row in zip(rows, captions, strict=True)]))
+        run.picture("features", stack([side_by_side(*row) for row in zip(rows, captions, strict=True)]))
         found = {"components": encoder.latent_shape[0], "explained_variance": encoder.explained}
-        run.finish({**found, "near_copies": eyes.near_copies()})
+        run.finish({**found, "near_copies": features.near_copies()})
         say(
             f"eyes: layers {', '.join(map(str, backbone.layers))} at {backbone.grid}×{backbone.grid}, "
             f"{encoder.latent_shape[0]} components with {encoder.explained:.0%} of the variance"
         )
         remark_near_copies(job, run.metrics["near_copies"])
-    return eyes
+    return features
 
 
 def load_encoder(folder: Path, backbone: Backbone, channels: int) -> PretrainedEncoder:

@@ -29,13 +29,13 @@ class ReconstructionScorer:
     @classmethod
     def load(cls, autoencoder: Path, detector: Path) -> ReconstructionScorer:
         """From the folders that ``train_ae.py`` and ``train_detector.py detector=reconstruction`` left."""
-        judge = load_detector(detector)
-        if not isinstance(judge, ReconstructionDetector):
+        member = load_detector(detector)
+        if not isinstance(member, ReconstructionDetector):
             raise UserError(f"{detector} holds another detector: name a folder of detector=reconstruction")
         frozen = load_autoencoder(autoencoder)
-        if judge.input_shape != (frozen.channels, frozen.size, frozen.size):
+        if member.input_shape != (frozen.channels, frozen.size, frozen.size):
             raise UserError(f"{detector} judges images of another shape than {autoencoder} reconstructs")
-        return cls(frozen, judge)
+        return cls(frozen, member)
 
     @torch.inference_mode()
     def score(self, images: Tensor) -> Detection:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from conf.schema.autoencoders import ConvConfig, FormConfig, PretrainedConfig
+from conf.schema.autoencoders import ConvConfig, MemoryAutoencoderConfig, PretrainedConfig
 from conf.schema.runs import AutoencoderRun
 from detectors.ssim import structural_similarity
 from latent_common.image_source import ImageSource, at_once
@@ -29,19 +29,19 @@ from latent_env.autoencoders.training import (
 )
 from latent_env.data import Split
 from latent_env.rendering import side_by_side, stack, to_rgb
-from latent_env.training.feature_cache import Eyes
+from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.loop import follow, validation_interval
 from latent_env.training.run_folder import Run
 from latent_env.visibility import measure_visibility
 from stages.autoencoder.memory_autoencoders import (
-    epoch_looks,
+    epoch_reports,
     form_state,
     form_training,
     new_form,
     show_form,
-    steps_between_looks,
+    steps_between_reports,
 )
-from stages.autoencoder.pretrained_encoder import pretrained_eyes, unfitted_encoder
+from stages.autoencoder.pretrained_encoder import pretrained_features, unfitted_encoder
 from stages.context import Job, say
 
 VALIDATION_IMAGES = 256
@@ -56,7 +56,7 @@ def autoencoder_settings(job: Job[AutoencoderRun]) -> dict[str, Any]:
     """All that decides what the autoencoder becomes."""
     shared, config = job.shared_settings(), job.config.autoencoder
     if isinstance(config, PretrainedConfig):
-        shared["eyes"] = {"weights": job.backbone_digest}
+        shared["features"] = {"weights": job.backbone_digest}
     return {**shared, "autoencoder": config.settings()}
 
 
@@ -66,7 +66,7 @@ def new_autoencoder(job: Job[AutoencoderRun]) -> ConvAutoencoder | PretrainedAut
     if isinstance(config, PretrainedConfig):
         encoder = unfitted_encoder(job, config)
         return job.build(lambda: PretrainedAutoencoder(encoder, config.width)).to(job.device)
-    if isinstance(config, FormConfig):
+    if isinstance(config, MemoryAutoencoderConfig):
         return new_form(job, config)
     assert isinstance(config, ConvConfig)
     channels, size = job.dataset.channels, job.dataset.size
@@ -82,13 +82,13 @@ def autoencoder_stage(job: Job[AutoencoderRun]) -> tuple[FrozenAutoencoder, Run]
     if run.complete:
         say(f"autoencoder: using {run.path}")
         return load_autoencoder(run.path).to(job.device), run
-    if isinstance(config, FormConfig):
+    if isinstance(config, MemoryAutoencoderConfig):
         return train_form(job, config, run), run
 
     latents = None
     if isinstance(config, PretrainedConfig):
-        eyes = pretrained_eyes(job, config)
-        encoder, latents = eyes.encoder, eyes.latents("train")
+        features = pretrained_features(job, config)
+        encoder, latents = features.encoder, features.latents("train")
         assert isinstance(encoder, PretrainedEncoder)
         decoding = job.build(lambda: PretrainedAutoencoder(encoder, config.width)).to(job.device)
         state = TrainingState(decoding.decoder, config.learning_rate, config.steps, job.config.seed)
@@ -119,16 +119,16 @@ def autoencoder_stage(job: Job[AutoencoderRun]) -> tuple[FrozenAutoencoder, Run]
     return frozen, run
 
 
-def train_form(job: Job[AutoencoderRun], config: FormConfig, run: Run) -> FrozenAutoencoder:
+def train_form(job: Job[AutoencoderRun], config: MemoryAutoencoderConfig, run: Run) -> FrozenAutoencoder:
     """One of the four forms, trained and looked at after every epoch, then frozen and shown at length."""
     model = new_autoencoder(job)
     assert isinstance(model, MemoryAutoencoder)
     state = form_state(job, config, model)
-    looks = epoch_looks(job, config, run, model)
+    looks = epoch_reports(job, config, run, model)
     run.begin()
     training = form_training(job, config, state, model)
-    every = steps_between_looks(job, config)
-    follow(run, "autoencoder", training, state, lambda: looks.look(state.step), every)
+    every = steps_between_reports(job, config)
+    follow(run, "autoencoder", training, state, lambda: looks.inputs_of(state.step), every)
     last = looks.finish(state.step)
     frozen = measure_visibility(FrozenAutoencoder(model).calibrate(job.train_images), job.train_images)
     save_autoencoder(run.path, frozen)
@@ -137,12 +137,12 @@ def train_form(job: Job[AutoencoderRun], config: FormConfig, run: Run) -> Frozen
     return frozen
 
 
-def eyes_stage(job: Job[AutoencoderRun]) -> Eyes:
+def feature_stage(job: Job[AutoencoderRun]) -> FeatureCache:
     """What makes latents of images: a pretrained encoder, or that of the trained autoencoder."""
     if isinstance(job.config.autoencoder, PretrainedConfig):
-        return pretrained_eyes(job, job.config.autoencoder)
+        return pretrained_features(job, job.config.autoencoder)
     frozen, run = autoencoder_stage(job)
-    return job.eyes(frozen, run)
+    return job.features(frozen, run)
 
 
 @torch.inference_mode()

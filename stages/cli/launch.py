@@ -25,7 +25,7 @@ STAGE_EXAMPLES = [
     "dataset=digits seed=0,1,2 -m    (one run after the other)",
     "--cfg job                       (the whole configuration, then stop)",
 ]
-EXAMPLES = {
+LABELLED_ANOMALIES = {
     "prepare": [
         "bmad_liver data_root=/data",
         "mvtec dataset.category=bottle dataset.size=128",
@@ -98,7 +98,7 @@ def help_text(script: str, purpose: str) -> str:
     lines += [
         "",
         "Examples:",
-        *(f"  {command(script)} {example}" for example in EXAMPLES.get(script, STAGE_EXAMPLES)),
+        *(f"  {command(script)} {example}" for example in LABELLED_ANOMALIES.get(script, STAGE_EXAMPLES)),
         "",
         KEPT.get(
             script,

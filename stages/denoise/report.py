@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.base import Agent
-from agents.denoise_rollout import paint
+from agents.denoise_rollout import generate
 from agents.learners.batch_ppo import minibatch
 from conf.schema.agents import (
     ActorCriticConfig,
@@ -18,7 +18,7 @@ from conf.schema.agents import (
     PPOConfig,
     ReinforceConfig,
 )
-from conf.schema.envs import LearnerSuit
+from conf.schema.envs import LearnerDefaults
 from conf.schema.runs import AgentRun
 from latent_common.artifacts import load_artifact, save_artifact, write_atomically, write_json
 from latent_common.training_state import Progress, TrainingState
@@ -27,7 +27,7 @@ from latent_env.autoencoders.sample_features import SampleClassifier
 from latent_env.autoencoders.sampling import draw_latents
 from latent_env.denoise.diffusion import Diffusion, train_diffusion
 from latent_env.denoise.dynamics import DenoiseDynamics
-from latent_env.denoise.judging import judge_images, predicted, train_judge
+from latent_env.denoise.judging import evaluate_images, predicted, train_evaluator
 from latent_env.denoise.strips import class_grid, strip
 from latent_env.rendering import stack
 from latent_env.training.loop import follow
@@ -87,7 +87,7 @@ def budget(job: Job[AgentRun]) -> tuple[int, int, list[int]]:
         case ReinforceConfig() | ActorCriticConfig():  # one step of the policy from a whole rollout
             rollout = agent.n_steps * worlds
             return math.ceil(agent.total_steps / rollout), max(rollout, 2), hidden
-    learner: PPOConfig | LearnerSuit = agent if isinstance(agent, PPOConfig) else env.suits
+    learner: PPOConfig | LearnerDefaults = agent if isinstance(agent, PPOConfig) else env.defaults
     rollout = learner.n_steps * worlds
     batch = minibatch(rollout, learner.batch_size)
     updates = math.ceil(learner.total_steps / rollout)
@@ -100,21 +100,21 @@ def train_references(
     """The classifier that judges, and the diffusion model that is trained by regression."""
     seed, count = job.config.seed, len(classes.names)
     images, labels = classes.train
-    judge = job.build(lambda: SampleClassifier(job.dataset.channels, count)).to(job.device)
+    member = job.build(lambda: SampleClassifier(job.dataset.channels, count)).to(job.device)
     steps, batch, hidden = budget(job)
     shape = tuple(place.space.latent_shape)
     model = job.build(lambda: Diffusion(shape, count, hidden)).to(job.device)
     states, _ = classes.training(place)
     wanted = dynamics.world.one_hot(labels) * float(dynamics.conditional)
     learned(
-        run, "judge", judge, JUDGE_STEPS, JUDGE_RATE, seed,
-        lambda state: train_judge(state, judge, images, labels, JUDGE_BATCH),
+        run, "judge", member, JUDGE_STEPS, JUDGE_RATE, seed,
+        lambda state: train_evaluator(state, member, images, labels, JUDGE_BATCH),
     )  # fmt: skip
     learned(
         run, "diffusion", model, steps, DIFFUSION_RATE, seed,
         lambda state: train_diffusion(state, model, dynamics.process, states, wanted, batch),
     )  # fmt: skip
-    return judge, model
+    return member, model
 
 
 @torch.inference_mode()
@@ -142,13 +142,13 @@ def conclude_denoising(
     dynamics: DenoiseDynamics,
 ) -> None:
     """Judge what ``agents``, the run's own and an untrained one, make, and write it all down."""
-    judge, model = train_references(job, run, classes, place, dynamics)
+    member, model = train_references(job, run, classes, place, dynamics)
     real, real_classes = classes.held_out(job.device)
     seed = derived_seed(job.config.seed, CONCLUSION)
     made: dict[str, tuple[Tensor, Tensor]] = {}
     figures: dict[str, dict[str, float]] = {}
     for name, agent in zip((UNTRAINED, ARTIST), agents[::-1], strict=True):
-        painted = paint(dynamics, agent, job.config.samples, seed)
+        painted = generate(dynamics, agent, job.config.samples, seed)
         made[name] = painted.states, painted.classes
         figures[name] = {
             "return": float(painted.returns.mean()),
@@ -164,8 +164,8 @@ def conclude_denoising(
         with torch.inference_mode():
             quality = {"quality": float(dynamics.reward.critic(states, given).mean())}
         # Without a class to ask for, an image is of the one that is seen in it.
-        meant = wanted if dynamics.conditional or name == REAL else predicted(judge, images)
-        found = judge_images(judge, images, meant, real, real_classes)
+        meant = wanted if dynamics.conditional or name == REAL else predicted(member, images)
+        found = evaluate_images(member, images, meant, real, real_classes)
         figures[name] = {**found, **quality, **figures.get(name, {})}
         run.picture(f"images/{name}", class_grid(images, meant, classes.names))
     write_denoising(job, run, figures)
@@ -173,7 +173,7 @@ def conclude_denoising(
 
 def show_strips(run: Run, dynamics: DenoiseDynamics, agent: Agent, seed: int) -> None:
     """Some episodes, from noise to image."""
-    paint(dynamics, agent, 1, seed)
+    generate(dynamics, agent, 1, seed)
     count = min(STRIPS, dynamics.num_worlds)
     run.picture("strips", stack([strip(dynamics, world) for world in range(count)]))
 

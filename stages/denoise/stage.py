@@ -12,11 +12,11 @@ from typing import Any
 from stable_baselines3.common.utils import set_random_seed
 
 from agents.base import Agent
-from agents.denoise_rollout import Painted, paint
+from agents.denoise_rollout import Generated, generate
 from agents.learners.factory import MAKERS, make_learner
 from agents.sb3_vec_env import LatentVecEnv
 from agents.scripted import NoneAgent, RandomAgent
-from conf.schema.agents import LearnerConfig, RandomMatchedConfig, UntrainedConfig
+from conf.schema.agents import LearnerConfig, UntrainedConfig
 from conf.schema.envs import DenoiseEnvConfig
 from conf.schema.runs import AgentRun
 from latent_common.artifacts import load_artifact, save_artifact, write_atomically
@@ -26,7 +26,7 @@ from latent_env.denoise.critic import Critic
 from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.settings import DenoiseSettings
 from latent_env.denoise.spaces import PixelSpace
-from latent_env.denoise.teaching import judge_critic, train_critic
+from latent_env.denoise.teaching import evaluate_critic, train_critic
 from latent_env.denoise.world import CRITIC, EXAMPLES, DenoiseWorld, read_critic, save_critic
 from latent_env.training.loop import follow
 from latent_env.training.run_folder import Run
@@ -58,7 +58,7 @@ def make_artist(job: Job[AgentRun], dynamics: DenoiseDynamics, number: int) -> A
     """The agent of round ``number`` (from 1) as it begins, before it has learned anything."""
     seed = derived_seed(job.config.seed, number)
     match job.config.agent:
-        case LearnerConfig() as config if not isinstance(config, RandomMatchedConfig):
+        case LearnerConfig() as config:
             return make_learner(LatentVecEnv(dynamics), asdict(config), seed)
         case UntrainedConfig(hidden=hidden):
             return untrained_policy(job, hidden, dynamics)
@@ -102,7 +102,7 @@ def critic_stage(job: Job[AgentRun], classes: Classes, place: SpaceAt) -> tuple[
     run.begin()
     states, labels = classes.training(place)
     teach(job, run, critic, (states, labels), env.critic.steps)
-    measured = judge_critic(critic, *classes.validation(place))
+    measured = evaluate_critic(critic, *classes.validation(place))
     keep_world(run.path, world, env.space, place)
     run.finish(measured)
     return world, run
@@ -114,7 +114,7 @@ def teach(
     critic: Critic,
     known: tuple[Any, Any],
     steps: int,
-    made: Painted | None = None,
+    made: Generated | None = None,
 ) -> None:
     """Train ``critic``, in place, on images as ``known`` states and labels, and on what artists made."""
     config = denoise_env(job).critic
@@ -140,7 +140,7 @@ def load_critic(folder: Path, space: str) -> Critic:
     return read_critic(weights, facts, folder / f"{CRITIC}_{space}.safetensors")
 
 
-def round_of(job: Job[AgentRun], run: Run, dynamics: DenoiseDynamics, number: int) -> tuple[Agent, Painted]:
+def round_of(job: Job[AgentRun], run: Run, dynamics: DenoiseDynamics, number: int) -> tuple[Agent, Generated]:
     """The artist of round ``number``, trained if it is one that learns, and some of what it makes."""
     agent = make_artist(job, dynamics, number)
     match job.config.agent:
@@ -149,7 +149,7 @@ def round_of(job: Job[AgentRun], run: Run, dynamics: DenoiseDynamics, number: in
     seed = derived_seed(job.config.seed, number, PAINTING)
     set_random_seed(seed % LARGEST_SEED)
     # As it learned, so that the critic sees what is around its images too.
-    return agent, paint(dynamics, agent, job.config.samples, seed, deterministic=False)
+    return agent, generate(dynamics, agent, job.config.samples, seed, deterministic=False)
 
 
 def play_rounds(

@@ -14,66 +14,72 @@ from latent_common.progress import progress_bar
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.data.residence import StreamedImages
 from latent_env.training.evaluation import Evaluation, evaluate, evaluate_latents
-from latent_env.training.feature_cache import Eyes
+from latent_env.training.feature_cache import FeatureCache
 from latent_env.worlds.world import World
 
 MOST_FITTED = 1024
 """Of more training images, so many evenly spaced ones say what error is usual."""
 
 
-def check_rivals(names: Sequence[str]) -> None:
+def check_baselines(names: Sequence[str]) -> None:
     """Complain about a rival that doesn't exist."""
     for name in names:
         if name not in (RECONSTRUCTION, *DISTANCES):
             known = ", ".join((RECONSTRUCTION, *DISTANCES))
-            raise UserError(f"detector.rivals={name} is unknown: choose among {known}")
+            raise UserError(f"detector.baselines={name} is unknown: choose among {known}")
 
 
-def fit_distances(detector: DistanceDetector, eyes: Eyes, seed: int) -> DistanceDetector:
+def fit_distances(detector: DistanceDetector, features: FeatureCache, seed: int) -> DistanceDetector:
     """``detector`` after a look at the normal training latents; its zero comes from validation."""
-    detector = detector.to(eyes.device)
-    train, scales = eyes.latents("train"), eyes.encoder.natural_scales
+    detector = detector.to(features.device)
+    train, scales = features.latents("train"), features.encoder.natural_scales
     if isinstance(detector, KnnDetector):
         with progress_bar("memory bank", detector.bank_size) as bar:
             detector.fit(train, scales, seed, bar.update)
             bar.update(detector.bank_size - bar.n)
     else:
         detector.fit(train, scales, seed)
-    detector.calibrate(eyes.normal_validation())
+    detector.calibrate(features.normal_validation())
     return detector.requires_grad_(False).eval()
 
 
-def usual_distances(name: str, eyes: Eyes, seed: int) -> DistanceDetector:
+def fitted_distances(name: str, features: FeatureCache, seed: int) -> DistanceDetector:
     """The detector ``name`` as it is by default, fitted to these eyes; whoever asks again gets the same one.
 
     What it knows doesn't depend on anything that is trained beside it.
     """
-    if (name, seed) not in eyes.fitted:
-        eyes.fitted[name, seed] = fit_distances(DISTANCES[name](eyes.encoder.latent_shape), eyes, seed)
-    return eyes.fitted[name, seed]
+    if (name, seed) not in features.fitted:
+        features.fitted[name, seed] = fit_distances(
+            DISTANCES[name](features.encoder.latent_shape), features, seed
+        )
+    return features.fitted[name, seed]
 
 
 def fit_reconstruction(
-    detector: ReconstructionDetector, autoencoder: FrozenAutoencoder, eyes: Eyes
+    detector: ReconstructionDetector, autoencoder: FrozenAutoencoder, features: FeatureCache
 ) -> ReconstructionDetector:
     """``detector`` after a look at normal images; its zero comes from validation."""
-    detector = detector.to(eyes.device)
-    if detector.by_place:
-        train = StreamedImages(eyes.dataset.train.images, eyes.device)
+    detector = detector.to(features.device)
+    if detector.position_wise:
+        train = StreamedImages(features.dataset.train.images, features.device)
         detector.fit(spread_over(train, MOST_FITTED), autoencoder)
-    detector.calibrate(eyes.normal_validation_images(), autoencoder)
+    detector.calibrate(features.normal_validation_images(), autoencoder)
     return detector.requires_grad_(False).eval()
 
 
-def judge_rivals(names: Sequence[str], world: World, eyes: Eyes, seed: int) -> dict[str, Evaluation]:
+def evaluate_baselines(
+    names: Sequence[str], world: World, features: FeatureCache, seed: int
+) -> dict[str, Evaluation]:
     """What each of the named rivals says of the test split, with the world's eyes."""
     found = {}
     for name in names:
         if name == RECONSTRUCTION:
-            error = ReconstructionDetector(eyes.dataset.channels, eyes.dataset.size)
-            rival = world.with_detector(fit_reconstruction(error, world.autoencoder, eyes))
-            found[name] = evaluate(rival, eyes.dataset.test, label=f"test, {name}")
+            error = ReconstructionDetector(features.dataset.channels, features.dataset.size)
+            baseline = world.with_detector(fit_reconstruction(error, world.autoencoder, features))
+            found[name] = evaluate(baseline, features.dataset.test, label=f"test, {name}")
             continue
-        detector = usual_distances(name, eyes, seed)
-        found[name] = evaluate_latents(detector, eyes.latents("test"), eyes.dataset.test, f"test, {name}")
+        detector = fitted_distances(name, features, seed)
+        found[name] = evaluate_latents(
+            detector, features.latents("test"), features.dataset.test, f"test, {name}"
+        )
     return found

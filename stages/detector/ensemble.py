@@ -15,7 +15,7 @@ from detectors.ensemble import EnsembleDetector
 from detectors.ensemble_weights import WEIGHTS, choose, choose_for_maps
 from detectors.reconstruction import ReconstructionDetector
 from detectors.registry import DISTANCES, RDNA, RECONSTRUCTION
-from detectors.training.loop import Look, score
+from detectors.training.loop import InputsOf, score
 from latent_common.artifacts import write_json
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
@@ -23,11 +23,11 @@ from latent_common.progress import progress_bar
 from latent_env.artifacts import load_detector, save_detector
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.data import Split
-from latent_env.training.feature_cache import Eyes, some_normal
+from latent_env.training.feature_cache import FeatureCache, some_normal
 from latent_env.training.run_folder import Run
 from stages.context import Job, say
-from stages.detector.baselines import fit_reconstruction, usual_distances
-from stages.detector.validation_sets import roles, seen
+from stages.detector.baselines import fit_reconstruction, fitted_distances
+from stages.detector.validation_sets import labelled_split, seen
 
 TRAINED = "transformer"
 
@@ -45,34 +45,34 @@ Train = Callable[[RdnaConfig, Run], Detector]
 """Trains a second detector in a folder of its own, on what the first one learned from."""
 
 
-def second_names(config: EnsembleConfig) -> list[str]:
+def member_names(config: EnsembleConfig) -> list[str]:
     """Whose second opinion is asked; complains about those that can't give one."""
     fitting = READERS[config.input]
-    if config.second is None:
+    if config.members is None:
         return fitting
     fitting = fitting + ON_REQUEST[config.input]
-    if not config.second:
+    if not config.members:
         raise UserError(
-            f"detector.second=[] names nobody: choose among {', '.join(fitting)}, or detector=transformer"
+            f"detector.members=[] names nobody: choose among {', '.join(fitting)}, or detector=transformer"
         )
-    for name in config.second:
+    for name in config.members:
         if name in fitting:
             continue
         if any(name in readers for readers in (*READERS.values(), *ON_REQUEST.values())):
             raise UserError(
-                f"detector.second={name} doesn't read what the transformer reads, with "
+                f"detector.members={name} doesn't read what the transformer reads, with "
                 f"detector.input={config.input}: choose among {', '.join(fitting)}"
             )
-        raise UserError(f"detector.second={name} is unknown: choose among {', '.join(fitting)}")
-    return config.second
+        raise UserError(f"detector.members={name} is unknown: choose among {', '.join(fitting)}")
+    return config.members
 
 
-def add_second_opinion(
+def build_ensemble(
     job: Job[DetectorRun],
     run: Run,
     trained: Detector,
     autoencoder: FrozenAutoencoder,
-    eyes: Eyes,
+    features: FeatureCache,
     train: Train,
 ) -> EnsembleDetector:
     """``trained`` joined with the detector, and by the weights, that are best on the validation split.
@@ -84,30 +84,30 @@ def add_second_opinion(
     config = job.config.detector
     assert isinstance(config, EnsembleConfig)
     others: dict[str, Detector] = {}
-    for name in second_names(config):
+    for name in member_names(config):
         if name == RDNA:
             others[name] = trained_second(run, train, rdna_beside(config))
         else:
-            others[name] = second_detector(job, name, autoencoder, eyes)
-    hearing = Hearing(autoencoder, config.input, *seen(job, eyes, "choice", config.input))
-    split = hearing.split
+            others[name] = fitted_member(job, name, autoencoder, features)
+    search = WeightSearch(autoencoder, config.input, *seen(job, features, "choice", config.input))
+    split = search.split
     found = {
-        name: hearing.judge(detector, keep_maps=False).score.numpy()
+        name: search.member(detector, keep_maps=False).score.numpy()
         for name, detector in {TRAINED: trained, **others}.items()
     }
     choice = choose(found.pop(TRAINED), found, split.labels, some_normal(split).numpy())
     parts = {TRAINED: trained, choice.second: others[choice.second]}
-    ensemble = hearing.join(parts, choice.weight, choice.weight)
+    ensemble = search.join(parts, choice.weight, choice.weight)
     told = {"second": choice.second, "weight": choice.weight, SCORES_TRIED: choice.tried}
-    kind = "labelled" if len(roles(job).choice) else "synthetic"
+    kind = "labelled" if len(labelled_split(job).choice) else "synthetic"
     say(
         f"ensemble: {in_words(parts, ensemble.weights)}; image_AUROC on {kind} validation anomalies "
         f"{gain(choice.tried[choice.second])}"
     )
     if split.masks is not None and split.masks.any():
-        weight, tried = hearing.weigh_maps(ensemble, split.masks)
+        weight, tried = search.weigh_maps(ensemble, split.masks)
         if weight != choice.weight:
-            ensemble = hearing.join(parts, choice.weight, weight)
+            ensemble = search.join(parts, choice.weight, weight)
         told |= {"weight_of_map": weight, MAPS_TRIED: tried}
         say(f"ensemble's map: {in_words(parts, ensemble.map_weights)}; pixel_AUPRO {gain(tried)}")
     write_json(run.path / "second_opinion.json", told)
@@ -115,7 +115,7 @@ def add_second_opinion(
 
 
 @dataclass(frozen=True)
-class Hearing:
+class WeightSearch:
     """The validation images by which a second opinion is chosen, and how detectors get to see them."""
 
     autoencoder: FrozenAutoencoder
@@ -124,13 +124,13 @@ class Hearing:
     split: Split
     inputs: ImageSource
 
-    def look_for(self, detector: Detector) -> Look:
+    def look_for(self, detector: Detector) -> InputsOf:
         """How inputs are turned into what a detector reads."""
         if self.reads == LATENT:
             return lambda batch: (batch,)
         return lambda batch: self.autoencoder.shown(batch, detector.input)
 
-    def judge(self, detector: Detector, keep_maps: bool) -> Detection:
+    def member(self, detector: Detector, keep_maps: bool) -> Detection:
         """What a detector says of all images."""
         size = self.split.images.shape[-1]
         return score(detector, self.look_for(detector), self.inputs, size, keep_maps=keep_maps)
@@ -147,7 +147,7 @@ class Hearing:
         self, ensemble: EnsembleDetector, masks: npt.NDArray[np.bool_]
     ) -> tuple[float, list[float]]:
         """The best weight of the first part's maps, and the pixel AUPRO at all weights."""
-        maps = {name: self.judge(part, True).map[:, 0] for name, part in ensemble.named_parts().items()}
+        maps = {name: self.member(part, True).map[:, 0] for name, part in ensemble.named_parts().items()}
         first, second = (each.numpy() for each in ensemble.maps_in_deviations(maps).values())
         with progress_bar("weighing maps", len(WEIGHTS)) as bar:
             return choose_for_maps(first, second, masks, self.split.labels, bar.update)
@@ -188,9 +188,11 @@ def trained_second(run: Run, train: Train, config: RdnaConfig) -> Detector:
     return load_detector(own.path)
 
 
-def second_detector(job: Job[DetectorRun], name: str, autoencoder: FrozenAutoencoder, eyes: Eyes) -> Detector:
+def fitted_member(
+    job: Job[DetectorRun], name: str, autoencoder: FrozenAutoencoder, features: FeatureCache
+) -> Detector:
     """A detector that was fitted to the normal images."""
     if name == RECONSTRUCTION:
         channels, size = job.dataset.channels, job.dataset.size
-        return fit_reconstruction(ReconstructionDetector(channels, size), autoencoder, eyes)
-    return usual_distances(name, eyes, job.config.seed)
+        return fit_reconstruction(ReconstructionDetector(channels, size), autoencoder, features)
+    return fitted_distances(name, features, job.config.seed)

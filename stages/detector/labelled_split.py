@@ -13,25 +13,28 @@ from latent_common.errors import UserError
 Positions = NDArray[np.int64]
 
 
-class Roles(NamedTuple):
+class LabelledSplit(NamedTuple):
     """Positions in the validation split, disjoint, each evenly spread over the kinds of anomalies."""
 
     known: Positions
     """Anomalies that detectors train on."""
-    trial: Positions
+    reference_set: Positions
     """Anomalies that a reward is measured on, and that mixtures are chosen by too."""
     choice: Positions
     """Anomalies that training is watched with, and choices of all kinds are made by."""
 
 
-def divide(labels: NDArray[np.int64], known: float, trial: float) -> Roles:
+def divide(labels: NDArray[np.int64], known: float, reference_set: float) -> LabelledSplit:
     """Divide the anomalies among ``labels (N,)``; normal images are shared by trial and choice.
 
     :param known: the share of the anomalies that detectors train on; from 1 on, how many.
     :param trial: the same for the reward; what is left over is for choices, at least one.
     """
     anomalies = np.flatnonzero(labels)
-    wanted = [_count(name, number, len(anomalies)) for name, number in (("train", known), ("trial", trial))]
+    wanted = [
+        _count(name, number, len(anomalies))
+        for name, number in (("train", known), ("reference_set", reference_set))
+    ]
     free = max(len(anomalies) - 1, 0)
     for_known = min(wanted[0], free)
     for_trial = min(wanted[1], free - for_known)
@@ -39,7 +42,7 @@ def divide(labels: NDArray[np.int64], known: float, trial: float) -> Roles:
     first = _spread(anomalies, for_known)
     rest = np.setdiff1d(anomalies, first)
     second = _spread(rest, for_trial)
-    return Roles(first, second, np.setdiff1d(rest, second))
+    return LabelledSplit(first, second, np.setdiff1d(rest, second))
 
 
 def _count(name: str, number: float, anomalies: int) -> int:

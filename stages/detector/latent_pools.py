@@ -21,7 +21,7 @@ from latent_common.artifacts import write_atomically
 from latent_common.digest import digest_of
 from latent_common.image_source import ImageSource, spread_positions
 from latent_env.data.residence import settle
-from latent_env.training.feature_cache import Eyes, encoded, latent_count, mapped
+from latent_env.training.feature_cache import FeatureCache, encoded, latent_count, mapped
 
 MADE_AT_ONCE = 50
 
@@ -30,25 +30,30 @@ Change = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
 def make_pool(
-    eyes: Eyes, images: ImageSource, name: str, count: int, change: Change, settings: Mapping[str, Any]
+    features: FeatureCache,
+    images: ImageSource,
+    name: str,
+    count: int,
+    change: Change,
+    settings: Mapping[str, Any],
 ) -> Pool:
     """``count`` changed versions of ``images (N, C, H, W)`` uint8, as latents.
 
     :param settings: what ``change`` depends on, beside the images: the same are not made again.
     """
     key = f"{name}-{digest_of({'count': count, **settings})}"
-    latents_path, facts_path = eyes.folder / f"latents-{key}.f16", eyes.folder / f"latents-{key}.npz"
-    if not (facts_path.is_file() and latent_count(latents_path, eyes.encoder) == count):
+    latents_path, facts_path = features.folder / f"latents-{key}.f16", features.folder / f"latents-{key}.npz"
+    if not (facts_path.is_file() and latent_count(latents_path, features.encoder) == count):
         made, masks, sources = _make(images, count, change)
-        encoded(eyes.encoder, made, latents_path, name)
-        tokens = functional.adaptive_avg_pool2d(masks, grid_of(eyes.encoder.latent_shape))
+        encoded(features.encoder, made, latents_path, name)
+        tokens = functional.adaptive_avg_pool2d(masks, grid_of(features.encoder.latent_shape))
         buffer = io.BytesIO()
         np.savez(buffer, tokens=tokens.cpu().numpy(), sources=sources.numpy())
         write_atomically(facts_path, buffer.getvalue())
-    kept = mapped(latents_path, count, eyes.encoder.latent_shape)
+    kept = mapped(latents_path, count, features.encoder.latent_shape)
     with np.load(facts_path) as facts:
         tokens, sources = torch.from_numpy(facts["tokens"]), torch.from_numpy(facts["sources"])
-    return Pool(settle(kept, eyes.device, eyes.memory), tokens.to(eyes.device), sources, key)
+    return Pool(settle(kept, features.device, features.memory), tokens.to(features.device), sources, key)
 
 
 def _make(images: ImageSource, count: int, change: Change) -> tuple[Tensor, Tensor, Tensor]:

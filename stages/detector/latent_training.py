@@ -15,19 +15,19 @@ from detectors.latent_transformer import LatentTransformer, token_losses
 from detectors.memory_bank.neighbour_cache import remembering
 from detectors.synthetic.image_synthesis import ImageSynthesis
 from detectors.synthetic.latent import LatentSynthesis
-from detectors.training.batches import Batch, Blend
-from detectors.training.latent_batches import SAMPLES, LatentDiet, Pool
+from detectors.training.batches import Batch, Mixture
+from detectors.training.latent_batches import SAMPLES, LatentBatchSampler, Pool
 from detectors.training.loop import train_detector
 from latent_common.errors import UserError
 from latent_common.training_state import TrainingState
 from latent_env.training.evaluation import evaluate_latents
-from latent_env.training.feature_cache import Eyes
+from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.loop import follow
 from latent_env.training.run_folder import Run
 from stages.context import Job
 from stages.detector.latent_pools import Change, make_pool
 from stages.detector.test_curves import add_point
-from stages.detector.validation_sets import looks_every, seen, training_steps
+from stages.detector.validation_sets import seen, training_steps, validation_every
 
 Vary = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -68,26 +68,29 @@ def check_latent_synthesis(job: Job[DetectorRun]) -> None:
         )
 
 
-def learn_from_latents(
+def train_on_latents(
     job: Job[DetectorRun],
     run: Run,
     detector: LatentTransformer,
-    eyes: Eyes,
+    features: FeatureCache,
     label: str,
-    samples: Blend | None,
+    samples: Mixture | None,
 ) -> LatentTransformer:
     """``detector`` after its training, on ``samples`` too if there are any."""
     config = job.config.detector
     assert isinstance(config, TransformerConfig)
-    known_normal = eyes.normal_validation()
-    diet = latent_diet(job, eyes, samples)
-    memory_and_pools = (detector.remembered, *(pool and pool.name for pool in (diet.varied, diet.anomalous)))
-    found = eyes.nearest.get(memory_and_pools)
-    nearest = remembering(detector.memory, eyes.latents("train"), diet.first_known[-1], found)
+    known_normal = features.normal_validation()
+    sampler = latent_sampler(job, features, samples)
+    memory_and_pools = (
+        detector.memory_size,
+        *(pool and pool.name for pool in (sampler.varied, sampler.anomalous)),
+    )
+    found = features.nearest.get(memory_and_pools)
+    nearest = remembering(detector.memory, features.latents("train"), sampler.first_known[-1], found)
     state = TrainingState(detector, config.learning_rate, training_steps(job), job.config.seed)
-    split, latents = seen(job, eyes, "choice", config.input)
+    split, latents = seen(job, features, "choice", config.input)
 
-    def look(batch: Batch) -> tuple[Any, ...]:
+    def inputs_of(batch: Batch) -> tuple[Any, ...]:
         assert batch.known is not None
         found = nearest(batch.images, batch.sources, batch.known)
         return batch.images, batch.sources, state.generator, found
@@ -96,28 +99,30 @@ def learn_from_latents(
         detector.eval()
         detector.calibrate(known_normal)
         metrics = evaluate_latents(detector, latents, split).metrics
-        add_point(job, run, eyes, detector, lambda batch: (batch,), state.step)
+        add_point(job, run, features, detector, lambda batch: (batch,), state.step)
         detector.train()
         return {f"valid/{name}": value for name, value in metrics.items()}
 
-    training = train_detector(state, detector, diet, look, config.batch_size, token_losses)
-    follow(run, label, training, state, validate, looks_every(job, split))
-    eyes.nearest[memory_and_pools] = nearest.found[: diet.first_known[SAMPLES]].clone()
+    training = train_detector(state, detector, sampler, inputs_of, config.batch_size, token_losses)
+    follow(run, label, training, state, validate, validation_every(job, split))
+    features.nearest[memory_and_pools] = nearest.found[: sampler.first_known[SAMPLES]].clone()
     detector.eval().requires_grad_(False)
     detector.calibrate(known_normal)
     return detector
 
 
-def latent_diet(job: Job[DetectorRun], eyes: Eyes, samples: Blend | None) -> LatentDiet:
+def latent_sampler(
+    job: Job[DetectorRun], features: FeatureCache, samples: Mixture | None
+) -> LatentBatchSampler:
     """Latents of normal images and of varied ones, and of synthetic anomalies of both kinds."""
     config, latent = job.config.synthesis, make_latent_synthesis(job)
-    varied, anomalous = pools(job, eyes)
+    varied, anomalous = pools(job, features)
     of_images, of_latents = sum(config.weights.values()), sum(config.latent.values())
     pool_share = of_images / (of_images + of_latents)
-    return LatentDiet(eyes.latents("train"), latent, varied, anomalous, pool_share, samples)
+    return LatentBatchSampler(features.latents("train"), latent, varied, anomalous, pool_share, samples)
 
 
-def pools(job: Job[DetectorRun], eyes: Eyes) -> tuple[Pool | None, Pool | None]:
+def pools(job: Job[DetectorRun], features: FeatureCache) -> tuple[Pool | None, Pool | None]:
     """Varied training images, and anomalous ones, as latents: the same for every seed."""
     vary, count = job.augmentation, job.config.synthesis.pool
     if not count:
@@ -127,11 +132,11 @@ def pools(job: Job[DetectorRun], eyes: Eyes) -> tuple[Pool | None, Pool | None]:
         return vary(batch, generator), torch.zeros_like(batch[:, :1])
 
     how = {"augment": asdict(vary)}
-    normal = make_pool(eyes, job.train_images, "varied", count, varied, how)
+    normal = make_pool(features, job.train_images, "varied", count, varied, how)
     if not any(job.config.synthesis.weights.values()):
         return normal, None
     how |= spoiling_settings(job)
-    return normal, make_pool(eyes, job.train_images, "anomalous", count, spoiler(job, vary), how)
+    return normal, make_pool(features, job.train_images, "anomalous", count, spoiler(job, vary), how)
 
 
 def spoiling_settings(job: Job[DetectorRun]) -> dict[str, Any]:

@@ -27,18 +27,22 @@ from latent_env.training.evaluation import (
     log_curves,
     log_evaluation,
 )
-from latent_env.training.feature_cache import Eyes
+from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
-from latent_env.worlds.labelled_anomalies import Examples, load_examples, save_examples
-from latent_env.worlds.reference_set import load_trial, save_trial
-from latent_env.worlds.reward_ensemble import save_judges
+from latent_env.worlds.labelled_anomalies import (
+    LabelledAnomalies,
+    load_labelled_anomalies,
+    save_labelled_anomalies,
+)
+from latent_env.worlds.reference_set import load_reference_set, save_reference_set
+from latent_env.worlds.reward_ensemble import save_reward_ensemble
 from latent_env.worlds.store import save_images
 from latent_env.worlds.world import World
-from stages.autoencoder.pretrained_encoder import pretrained_eyes
+from stages.autoencoder.pretrained_encoder import pretrained_features
 from stages.autoencoder.stage import autoencoder_settings, autoencoder_stage, new_autoencoder
 from stages.context import Job, say
-from stages.detector.baselines import check_rivals, judge_rivals
-from stages.detector.ensemble import second_names
+from stages.detector.baselines import check_baselines, evaluate_baselines
+from stages.detector.ensemble import member_names
 from stages.detector.latent_training import (
     check_latent_synthesis,
     check_validation,
@@ -46,8 +50,8 @@ from stages.detector.latent_training import (
     make_synthesis,
 )
 from stages.detector.rdna_training import check_rdna
-from stages.detector.training import learn_to_detect, new_detector, starting_points
-from stages.detector.validation_sets import examples, roles, training_steps, trial
+from stages.detector.training import new_detector, starting_points, train_one_detector
+from stages.detector.validation_sets import labelled_anomalies, labelled_split, reference_set, training_steps
 
 
 def detector_settings(job: Job[DetectorRun]) -> dict[str, Any]:
@@ -73,23 +77,25 @@ def rehearse_detector(job: Job[DetectorRun]) -> World:
             check_rdna(config)
         if config.input not in (IMAGE, LATENT):
             raise UserError(f"detector.input={config.input} is unknown: choose one of {IMAGE}, {LATENT}")
-        check_rivals(config.rivals)
+        check_baselines(config.baselines)
         if isinstance(config, EnsembleConfig):
-            second_names(config)
+            member_names(config)
             check_validation(job)
         if config.input == LATENT:
             check_latent_synthesis(job)
         else:
             make_synthesis(job)
-    known = roles(job).known
+    known = labelled_split(job).known
     images = job.train_images[:4]
     frozen = FrozenAutoencoder(new_autoencoder(job)).calibrate(images)
     world = World.build(frozen, new_detector(job, frozen).eval(), images, job.device)
-    if world.judges_latents and (synthesis := make_latent_synthesis(job)):
+    if world.reads_latents and (synthesis := make_latent_synthesis(job)):
         synthesis(world.latents, torch.Generator())
     if len(known) and frozen.is_spatial:  # any latents will do: they say which actions there are
         unknown = torch.zeros(1, len(images), 1, *grid_of(frozen.latent_shape), dtype=torch.bool)
-        world = world.with_examples(Examples.of(world.latents[None], unknown, world.latents))
+        world = world.with_labelled_anomalies(
+            LabelledAnomalies.of(world.latents[None], unknown, world.latents)
+        )
     return world
 
 
@@ -99,62 +105,68 @@ def save_world(folder: Path, world: World) -> None:
     slow_to_encode = world.autoencoder.whitens_itself
     save_images(folder, world.images, world.latents if slow_to_encode else None)
     save_detector(folder, world.detector)
-    if world.trial is not None:
-        save_trial(folder, world.trial)
-    if world.examples is not None:
-        save_examples(folder, world.examples)
-    if world.judges:
-        save_judges(folder, world.judges, world.unseen)
+    if world.reference_set is not None:
+        save_reference_set(folder, world.reference_set)
+    if world.labelled_anomalies is not None:
+        save_labelled_anomalies(folder, world.labelled_anomalies)
+    if world.reward_ensemble:
+        save_reward_ensemble(folder, world.reward_ensemble, world.held_out_detector)
 
 
-def autoencoder_and_eyes(job: Job[DetectorRun]) -> tuple[FrozenAutoencoder, Eyes]:
+def autoencoder_and_features(job: Job[DetectorRun]) -> tuple[FrozenAutoencoder, FeatureCache]:
     """The frozen autoencoder, and the latents that its encoder makes."""
     autoencoder, made = autoencoder_stage(job)
     if isinstance(job.config.autoencoder, PretrainedConfig):
-        return autoencoder, pretrained_eyes(job, job.config.autoencoder)  # whatever the decoder
-    return autoencoder, job.known_eyes or job.keep_eyes(job.eyes(autoencoder, made))
+        return autoencoder, pretrained_features(job, job.config.autoencoder)  # whatever the decoder
+    return autoencoder, job.known_features or job.keep_features(job.features(autoencoder, made))
 
 
-def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, Eyes]:
+def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, FeatureCache]:
     """The world with its detector: loaded if an earlier command made it, else trained now."""
     config = job.config.detector
     assert isinstance(config, TrainedConfig)
     run = job.run("detector", config.name, detector_settings(job))
-    autoencoder, eyes = autoencoder_and_eyes(job)
-    starts, latents = starting_points(job, autoencoder, eyes)
+    autoencoder, features = autoencoder_and_features(job)
+    starts, latents = starting_points(job, autoencoder, features)
     if run.complete:
         say(f"detector: using {run.path}")
         world = World.build(autoencoder, load_detector(run.path), starts, job.device, latents)
-        return world.with_trial(load_trial(run.path)).with_examples(load_examples(run.path)), run, eyes
+        return (
+            world.with_reference_set(load_reference_set(run.path)).with_labelled_anomalies(
+                load_labelled_anomalies(run.path)
+            ),
+            run,
+            features,
+        )
 
     run.begin()
     if (run.path / "detector.json").is_file():  # trained by a command that was stopped after that
         detector = load_detector(run.path)
     else:
-        detector = learn_to_detect(job, run, autoencoder, eyes, "detector")
+        detector = train_one_detector(job, run, autoencoder, features, "detector")
     world = World.build(autoencoder, detector, starts, job.device, latents)
-    world = world.with_trial(trial(job, eyes, config.input))
-    world = world.with_examples(examples(job, eyes, config.input, world.latents))
+    world = world.with_reference_set(reference_set(job, features, config.input))
+    world = world.with_labelled_anomalies(labelled_anomalies(job, features, config.input, world.latents))
     save_world(run.path, world)
-    evaluation = evaluate_test(world, eyes)
+    evaluation = evaluate_test(world, features)
     others, weights = {}, {}
     if isinstance(world.detector, EnsembleDetector):
         parts = world.detector.named_parts()
-        others = {name: evaluate_test(world.with_detector(part), eyes) for name, part in parts.items()}
+        others = {name: evaluate_test(world.with_detector(part), features) for name, part in parts.items()}
         given = {"weight": world.detector.weights, "weight_of_map": world.detector.map_weights}
         weights = {
             f"{what}_{name}": weight
             for what, each in given.items()
             for name, weight in zip(parts, each, strict=True)
         }
-    rivals = [name for name in config.rivals if name not in others]
-    if rivals and job.dataset.valid.labels.all():
-        say(f"without {', '.join(rivals)}: the valid split has no normal images that say what is usual")
-        rivals = []
-    others |= judge_rivals(rivals, world, eyes, job.config.seed)
+    baselines = [name for name in config.baselines if name not in others]
+    if baselines and job.dataset.valid.labels.all():
+        say(f"without {', '.join(baselines)}: the valid split has no normal images that say what is usual")
+        baselines = []
+    others |= evaluate_baselines(baselines, world, features, job.config.seed)
     steps = training_steps(job)
     log_evaluation(run, evaluation, world.show, job.device, steps)
     log_curves(run, {config.name: evaluation, **others}, steps)
     opinions = {f"{name}_{key}": value for name, e in others.items() for key, value in e.metrics.items()}
     run.finish(evaluation.metrics | opinions | weights)
-    return world, run, eyes
+    return world, run, features

@@ -15,23 +15,23 @@ from detectors.base import LATENT, Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.latent_transformer import LatentTransformer
 from detectors.rdna import RdnaDetector
-from detectors.training.batches import Diet, Portion, blend
+from detectors.training.batches import BatchSampler, SampleSource, blend
 from detectors.training.loop import train_detector
 from detectors.transformer import TransformerDetector
 from latent_common.image_source import at_once, spread_over
 from latent_common.training_state import TrainingState
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.training.evaluation import evaluate_source
-from latent_env.training.feature_cache import Encoder, Eyes
+from latent_env.training.feature_cache import Encoder, FeatureCache
 from latent_env.training.loop import follow
 from latent_env.training.run_folder import Run
 from latent_env.worlds.world import World
 from stages.context import Job
-from stages.detector.ensemble import add_second_opinion
-from stages.detector.latent_training import learn_from_latents, make_synthesis
-from stages.detector.rdna_training import learn_to_restore, new_rdna
+from stages.detector.ensemble import build_ensemble
+from stages.detector.latent_training import make_synthesis, train_on_latents
+from stages.detector.rdna_training import new_rdna, train_restoration
 from stages.detector.test_curves import add_point
-from stages.detector.validation_sets import known_anomalies, looks_every, seen, training_steps
+from stages.detector.validation_sets import labelled_samples, seen, training_steps, validation_every
 
 CALIBRATION_IMAGES, CALIBRATION_BYTES = 2048, 2**28
 """So many normal images say well enough what is usual, and they fit in memory as floats."""
@@ -40,7 +40,7 @@ CALIBRATION_IMAGES, CALIBRATION_BYTES = 2048, 2**28
 Trained = TransformerDetector | LatentTransformer | RdnaDetector
 
 
-def new_detector(job: Job[DetectorRun], eyes: Encoder) -> Trained:
+def new_detector(job: Job[DetectorRun], features: Encoder) -> Trained:
     """The detector before it has learned anything; the same weights for the same seed."""
     config = job.config.detector
     if isinstance(config, RdnaConfig):
@@ -49,8 +49,8 @@ def new_detector(job: Job[DetectorRun], eyes: Encoder) -> Trained:
     if config.input == LATENT:
         return job.build(
             lambda: LatentTransformer(
-                eyes.latent_shape,
-                min(config.remembered, len(job.train_images)),
+                features.latent_shape,
+                min(config.memory_size, len(job.train_images)),
                 config.width,
                 config.depth,
                 config.heads,
@@ -62,28 +62,30 @@ def new_detector(job: Job[DetectorRun], eyes: Encoder) -> Trained:
     ).to(job.device)
 
 
-def learn_to_detect(
+def train_one_detector(
     job: Job[DetectorRun],
     run: Run,
     autoencoder: FrozenAutoencoder,
-    eyes: Eyes,
+    features: FeatureCache,
     label: str,
-    portions: Sequence[Portion] = (),
+    sample_sources: Sequence[SampleSource] = (),
 ) -> Trained | EnsembleDetector:
-    """A detector trained from scratch, on ``portions`` of samples too if there are any.
+    """A detector trained from scratch, on ``sample_sources`` of samples too if there are any.
 
     Whatever the samples, it begins with the same weights and takes the same number of steps. An ensemble's
     second detector and its weights are chosen anew for it.
     """
-    trained = learn_alone(job, run, autoencoder, eyes, label, portions)
+    trained = train_single_detector(job, run, autoencoder, features, label, sample_sources)
     if not isinstance(job.config.detector, EnsembleConfig):
         return trained
 
     def train(config: RdnaConfig, own: Run) -> Detector:
         other = with_detector(job, config)
-        return learn_alone(other, own, autoencoder, eyes, f"{label}, {config.name}", portions)
+        return train_single_detector(
+            other, own, autoencoder, features, f"{label}, {config.name}", sample_sources
+        )
 
-    return add_second_opinion(job, run, trained, autoencoder, eyes, train)
+    return build_ensemble(job, run, trained, autoencoder, features, train)
 
 
 def with_detector(job: Job[DetectorRun], config: RdnaConfig) -> Job[DetectorRun]:
@@ -93,59 +95,61 @@ def with_detector(job: Job[DetectorRun], config: RdnaConfig) -> Job[DetectorRun]
     return other
 
 
-def learn_alone(
+def train_single_detector(
     job: Job[DetectorRun],
     run: Run,
     autoencoder: FrozenAutoencoder,
-    eyes: Eyes,
+    features: FeatureCache,
     label: str,
-    portions: Sequence[Portion] = (),
+    sample_sources: Sequence[SampleSource] = (),
 ) -> Trained:
     """The same without a second opinion; labelled anomalies are always among what it learns from."""
     config = job.config.detector
     assert isinstance(config, TrainedConfig)
-    known = known_anomalies(job, eyes, config.input)
-    labelled = [] if known is None else [Portion(known, job.config.labelled.weight)]
-    samples = blend([*portions, *labelled])
+    known = labelled_samples(job, features, config.input)
+    labelled = [] if known is None else [SampleSource(known, job.config.labelled.weight)]
+    samples = blend([*sample_sources, *labelled])
     detector = new_detector(job, autoencoder)
     if isinstance(detector, LatentTransformer):
-        return learn_from_latents(job, run, detector, eyes, label, samples)
-    diet = Diet(job.train_images, make_synthesis(job), samples, job.augmentation.with_masks, autoencoder)
+        return train_on_latents(job, run, detector, features, label, samples)
+    sampler = BatchSampler(
+        job.train_images, make_synthesis(job), samples, job.augmentation.with_masks, autoencoder
+    )
     if isinstance(config, RdnaConfig) and isinstance(detector, RdnaDetector):
-        return learn_to_restore(job, config, run, detector, diet, eyes, label)
+        return train_restoration(job, config, run, detector, sampler, features, label)
     assert isinstance(detector, TransformerDetector)
-    return learn_from_images(job, run, detector, autoencoder, diet, eyes, label)
+    return train_on_images(job, run, detector, autoencoder, sampler, features, label)
 
 
-def learn_from_images(
+def train_on_images(
     job: Job[DetectorRun],
     run: Run,
     detector: TransformerDetector,
     autoencoder: FrozenAutoencoder,
-    diet: Diet,
-    eyes: Eyes,
+    sampler: BatchSampler,
+    features: FeatureCache,
     label: str,
 ) -> TransformerDetector:
-    """A transformer of images and their reconstructions after its training on ``diet``."""
+    """A transformer of images and their reconstructions after its training on ``sampler``."""
     config = job.config.detector
     assert isinstance(config, TransformerConfig)
     world = World.build(autoencoder, detector, job.train_images[:1], job.device)
     calibrate(job, detector, autoencoder)
     learning = (config.learning_rate, training_steps(job), job.config.seed, job.config.precision)
     state = TrainingState(detector, *learning)
-    split, images = seen(job, eyes, "choice", config.input)
+    split, images = seen(job, features, "choice", config.input)
 
     def validate() -> dict[str, float]:
         detector.eval()
-        metrics = evaluate_source(detector, world.look, images, split).metrics
-        add_point(job, run, eyes, detector, world.look, state.step)
+        metrics = evaluate_source(detector, world.inputs_of, images, split).metrics
+        add_point(job, run, features, detector, world.inputs_of, state.step)
         detector.train()
         return {f"valid/{name}": value for name, value in metrics.items()}
 
     training = train_detector(
-        state, detector, diet, lambda batch: world.look(batch.images), config.batch_size
+        state, detector, sampler, lambda batch: world.inputs_of(batch.images), config.batch_size
     )
-    follow(run, label, training, state, validate, looks_every(job, split))
+    follow(run, label, training, state, validate, validation_every(job, split))
     return detector.requires_grad_(False).eval()
 
 
@@ -160,9 +164,9 @@ def calibrate(job: Job[DetectorRun], detector: TransformerDetector, autoencoder:
 
 
 def starting_points(
-    job: Job[DetectorRun], autoencoder: FrozenAutoencoder, eyes: Eyes
+    job: Job[DetectorRun], autoencoder: FrozenAutoencoder, features: FeatureCache
 ) -> tuple[Tensor, Tensor | None]:
     """Normal images that episodes start from, and their latents where these are known already."""
-    most = job.config.detector.starts
-    known = spread_over(eyes.latents("train"), most) if autoencoder.whitens_itself else None
+    most = job.config.detector.num_start_images
+    known = spread_over(features.latents("train"), most) if autoencoder.whitens_itself else None
     return spread_over(job.train_images, most), known

@@ -25,17 +25,17 @@ from latent_env.training.evaluation import (
     log_curves,
     log_evaluation,
 )
-from latent_env.training.feature_cache import Eyes
+from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
 from latent_env.worlds.world import World
-from stages.autoencoder.pretrained_encoder import eyes_settings, unfitted_encoder
-from stages.autoencoder.stage import autoencoder_settings, eyes_stage, new_autoencoder
+from stages.autoencoder.pretrained_encoder import backbone_settings, unfitted_encoder
+from stages.autoencoder.stage import autoencoder_settings, feature_stage, new_autoencoder
 from stages.context import Job, say
 from stages.detector.baselines import fit_distances, fit_reconstruction
 from stages.detector.latent_training import (
     check_validation,
 )
-from stages.detector.stage import autoencoder_and_eyes
+from stages.detector.stage import autoencoder_and_features
 
 
 def rehearse_distances(job: Job[DetectorRun]) -> None:
@@ -69,34 +69,34 @@ def distance_settings(job: Job[DetectorRun]) -> dict[str, Any]:
     config = job.config.autoencoder
     if without_decoder(job):
         assert isinstance(config, PretrainedConfig)
-        before = {**eyes_settings(job, config), "seed": job.config.seed}
+        before = {**backbone_settings(job, config), "seed": job.config.seed}
     else:
         before = autoencoder_settings(job)
     return {**before, "detector": asdict(job.config.detector)}
 
 
-def new_distances(config: DetectorConfig, eyes: Eyes) -> DistanceDetector:
+def new_distances(config: DetectorConfig, features: FeatureCache) -> DistanceDetector:
     """The detector before it has seen anything."""
     shared = {field.name for field in fields(DetectorConfig)}
     own = {key: value for key, value in asdict(config).items() if key not in shared}
-    return DISTANCES[config.name](eyes.encoder.latent_shape, **own)
+    return DISTANCES[config.name](features.encoder.latent_shape, **own)
 
 
 def distance_stage(job: Job[DetectorRun]) -> Run:
     """A detector that needs no training and no decoder, on the latents of the eyes alone."""
     config = job.config.detector
-    eyes = eyes_stage(job)
+    features = feature_stage(job)
     run = job.run("detector", config.name, distance_settings(job))
     if run.complete:
         say(f"detector: using {run.path}")
         return run
     run.begin()
-    detector = fit_distances(new_distances(config, eyes), eyes, job.config.seed)
+    detector = fit_distances(new_distances(config, features), features, job.config.seed)
     save_detector(run.path, detector)
-    evaluation = evaluate_latents(detector, eyes.latents("test"), job.dataset.test, "test")
+    evaluation = evaluate_latents(detector, features.latents("test"), job.dataset.test, "test")
 
     def show(images: Tensor) -> tuple[Detection, None]:
-        return detector(eyes.encoder.encode(images)), None
+        return detector(features.encoder.encode(images)), None
 
     log_evaluation(run, evaluation, show, job.device, 0)
     log_curves(run, {config.name: evaluation}, 0)
@@ -109,7 +109,7 @@ def new_error(job: Job[DetectorRun]) -> ReconstructionDetector:
     config = job.config.detector
     assert isinstance(config, ReconstructionConfig)
     channels, size = job.dataset.channels, job.dataset.size
-    return ReconstructionDetector(channels, size, config.by_place, config.pooled)
+    return ReconstructionDetector(channels, size, config.position_wise, config.pooled)
 
 
 def reconstruction_stage(job: Job[DetectorRun]) -> Run:
@@ -119,13 +119,13 @@ def reconstruction_stage(job: Job[DetectorRun]) -> Run:
     if run.complete:
         say(f"detector: using {run.path}")
         return run
-    autoencoder, eyes = autoencoder_and_eyes(job)
+    autoencoder, features = autoencoder_and_features(job)
     run.begin()
     detector = new_error(job)
-    fit_reconstruction(detector, autoencoder, eyes)
+    fit_reconstruction(detector, autoencoder, features)
     save_detector(run.path, detector)
     world = World.build(autoencoder, detector, job.train_images[:1], job.device)
-    evaluation = evaluate_test(world, eyes)
+    evaluation = evaluate_test(world, features)
     log_evaluation(run, evaluation, world.show, job.device, 0)
     log_curves(run, {config.name: evaluation}, 0)
     run.finish(evaluation.metrics)

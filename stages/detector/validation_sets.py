@@ -20,35 +20,35 @@ from latent_common.errors import UserError
 from latent_common.image_source import ImageSource, spread_positions
 from latent_env.data import Split
 from latent_env.data.residence import StreamedImages
-from latent_env.rewards.reference_term import Tried
+from latent_env.rewards.reference_term import ReferenceTerm
 from latent_env.rewards.terms import Reward
-from latent_env.training.feature_cache import Eyes, encoded
+from latent_env.training.feature_cache import FeatureCache, encoded
 from latent_env.training.loop import validation_interval
-from latent_env.worlds.labelled_anomalies import Examples, mirrored
-from latent_env.worlds.reference_set import Trial
+from latent_env.worlds.labelled_anomalies import LabelledAnomalies, mirrored
+from latent_env.worlds.reference_set import ReferenceSet
 from stages.context import Job
-from stages.detector.labelled_split import Positions, Roles, divide
+from stages.detector.labelled_split import LabelledSplit, Positions, divide
 
-Role = Literal["trial", "choice", "mixture"]
+Role = Literal["reference_set", "choice", "mixture"]
 """For the reward; for what is watched and chosen while a detector learns; for choosing between detectors."""
 
 FAMILIES: dict[Role, tuple[str, ...]] = {
-    "trial": ("warp", "shade", "line"),
+    "reference_set": ("warp", "shade", "line"),
     "choice": ("blur", "speckle", "fill"),
 }
 """Which synthetic anomalies stand in where there are no labelled ones. No detector trains on any of them,
 and none is in both: an agent that pleases the reward must not have pleased the choice by that."""
 
-SYNTHETIC_SEEDS: dict[Role, int] = {"trial": 5, "choice": 6}
+SYNTHETIC_SEEDS: dict[Role, int] = {"reference_set": 5, "choice": 6}
 
 MOST_SYNTHETIC = 512
 """Of more normal validation images, so many evenly spaced ones get a synthetic anomaly beside them."""
 
 
-def roles(job: Job[DetectorRun]) -> Roles:
+def labelled_split(job: Job[DetectorRun]) -> LabelledSplit:
     """Which labelled anomalies of the validation split are used for what."""
     labelled = job.config.labelled
-    return divide(job.dataset.valid.labels, labelled.train, labelled.trial)
+    return divide(job.dataset.valid.labels, labelled.train, labelled.reference_set)
 
 
 def part(job: Job[DetectorRun], role: Role) -> Split:
@@ -58,13 +58,13 @@ def part(job: Job[DetectorRun], role: Role) -> Split:
     a few alone would leave it to luck, and a sample's reward doesn't tell a detector which images it was for.
     Synthetic ones are those of ``choice``. It is the same for every seed.
     """
-    valid, held = job.dataset.valid, roles(job)
+    valid, held = job.dataset.valid, labelled_split(job)
     if role == "mixture":
         if not len(held.choice):
             return part(job, "choice")
-        anomalies = np.concatenate([held.trial, held.choice])
+        anomalies = np.concatenate([held.reference_set, held.choice])
     else:
-        anomalies = held.trial if role == "trial" else held.choice
+        anomalies = held.reference_set if role == "reference_set" else held.choice
     normal = np.flatnonzero(valid.labels == 0)
     if len(anomalies) or not len(normal):
         return valid.subset(np.sort(np.concatenate([normal, anomalies])))
@@ -86,26 +86,26 @@ def with_synthetic(normal: Split, role: Role) -> Split:
     )
 
 
-def seen(job: Job[DetectorRun], eyes: Eyes, role: Role, reads: str) -> tuple[Split, ImageSource]:
+def seen(job: Job[DetectorRun], features: FeatureCache, role: Role, reads: str) -> tuple[Split, ImageSource]:
     """The part of the split for this role, and what a detector that ``reads`` images or latents gets."""
     split = part(job, role)
     images = StreamedImages(split.images, job.device)
     if reads != LATENT:
         return split, images
     # The folder knows the data set, the file name must tell one part of it from another.
-    path = eyes.folder / f"latents-{role}-{len(split)}-{split_digest(split)}.f16"
-    return split, torch.from_numpy(np.array(encoded(eyes.encoder, images, path, role))).to(job.device)
+    path = features.folder / f"latents-{role}-{len(split)}-{split_digest(split)}.f16"
+    return split, torch.from_numpy(np.array(encoded(features.encoder, images, path, role))).to(job.device)
 
 
 def training_steps(job: Job[DetectorRun]) -> int:
-    """How many steps a detector takes: ``labelled.longer`` times as many where anomalies are known."""
+    """How many steps a detector takes: ``labelled.step_multiplier`` times as many where anomalies are known."""
     config = job.config.detector
     assert isinstance(config, TrainedConfig)
-    longer = job.config.labelled.longer if len(roles(job).known) else 1.0
-    return max(round(config.steps * longer), 1)
+    step_multiplier = job.config.labelled.step_multiplier if len(labelled_split(job).known) else 1.0
+    return max(round(config.steps * step_multiplier), 1)
 
 
-def looks_every(job: Job[DetectorRun], split: Split) -> int | None:
+def validation_every(job: Job[DetectorRun], split: Split) -> int | None:
     """Training steps between two looks at ``split``; None, the usual, where curves are to be compared."""
     config = job.config.detector
     assert isinstance(config, TrainedConfig)
@@ -114,43 +114,50 @@ def looks_every(job: Job[DetectorRun], split: Split) -> int | None:
     return validation_interval(training_steps(job), config.batch_size, len(split))
 
 
-def known_anomalies(job: Job[DetectorRun], eyes: Eyes, reads: str) -> Samples | None:
+def labelled_samples(job: Job[DetectorRun], features: FeatureCache, reads: str) -> Samples | None:
     """The labelled anomalies that detectors train on, on the device; None if there are none."""
-    rows = roles(job).known
+    rows = labelled_split(job).known
     if not len(rows):
         return None
     split = job.dataset.valid.subset(rows)
     masks, has_masks = masks_of(split)
     inputs: Tensor = torch.from_numpy(np.array(split.images))
     if reads == LATENT:
-        inputs, masks = latents_of(job, eyes, rows), marked_tokens(masks, eyes)
+        inputs, masks = latents_of(job, features, rows), marked_tokens(masks, features)
     count = len(split)
     labels, nobody = torch.ones(count, dtype=torch.int64), torch.full((count,), -1)
     marked = torch.full((count,), has_masks) & (masks.flatten(1).any(1) if has_masks else False)
     return Samples(*(each.to(job.device) for each in (inputs, masks, labels, nobody, marked)))
 
 
-def examples(job: Job[DetectorRun], eyes: Eyes, reads: str, normals: Tensor) -> Examples | None:
+def labelled_anomalies(
+    job: Job[DetectorRun], features: FeatureCache, reads: str, normals: Tensor
+) -> LabelledAnomalies | None:
     """The same anomalies as an agent may graft them on ``normals (N, *latent_shape)``; flat ones it can't."""
-    rows = roles(job).known
-    if not len(rows) or len(eyes.encoder.latent_shape) == 1:
+    rows = labelled_split(job).known
+    if not len(rows) or len(features.encoder.latent_shape) == 1:
         return None
     split = job.dataset.valid.subset(rows)
     masks, _ = masks_of(split)
-    latents, marks = latents_of(job, eyes, rows)[None], marked_tokens(masks, eyes)[None].to(job.device)
+    latents, marks = (
+        latents_of(job, features, rows)[None],
+        marked_tokens(masks, features)[None].to(job.device),
+    )
     if masks.flatten(1).any(1).all():
-        latents, marks = torch.cat([latents, turned_latents(job, eyes, split)]), mirrored(marks[0])
+        latents, marks = torch.cat([latents, turned_latents(job, features, split)]), mirrored(marks[0])
     if reads == LATENT:
-        return Examples.of(latents, marks, normals)
+        return LabelledAnomalies.of(latents, marks, normals)
     images = torch.from_numpy(np.array(split.images)).to(job.device)
-    return Examples.of(latents, marks, normals, images, masks.to(job.device))
+    return LabelledAnomalies.of(latents, marks, normals, images, masks.to(job.device))
 
 
-def turned_latents(job: Job[DetectorRun], eyes: Eyes, split: Split) -> Tensor:
+def turned_latents(job: Job[DetectorRun], features: FeatureCache, split: Split) -> Tensor:
     """Latents of the images of ``split`` in all mirrorings but the first, ``(M - 1, A, *latent_shape)``."""
     turned = mirrored(torch.from_numpy(np.array(split.images)))[1:]
-    path = eyes.folder / f"latents-mirrored-{len(split)}-{split_digest(split)}.f16"
-    kept = encoded(eyes.encoder, StreamedImages(turned.flatten(0, 1).numpy(), job.device), path, "mirrored")
+    path = features.folder / f"latents-mirrored-{len(split)}-{split_digest(split)}.f16"
+    kept = encoded(
+        features.encoder, StreamedImages(turned.flatten(0, 1).numpy(), job.device), path, "mirrored"
+    )
     latents = torch.from_numpy(np.array(kept)).to(job.device)
     return latents.unflatten(0, tuple(turned.shape[:2]))
 
@@ -162,27 +169,29 @@ def masks_of(split: Split) -> tuple[Tensor, bool]:
     return torch.from_numpy(split.masks)[:, None], bool(split.masks.any())
 
 
-def latents_of(job: Job[DetectorRun], eyes: Eyes, rows: Positions) -> Tensor:
+def latents_of(job: Job[DetectorRun], features: FeatureCache, rows: Positions) -> Tensor:
     """Latents of the validation images at ``rows``."""
-    return eyes.latents("valid")[torch.from_numpy(rows).to(job.device)]
+    return features.latents("valid")[torch.from_numpy(rows).to(job.device)]
 
 
-def marked_tokens(masks: Tensor, eyes: Eyes) -> Tensor:
+def marked_tokens(masks: Tensor, features: FeatureCache) -> Tensor:
     """Which tokens ``(B, 1, h, w)`` are anomalous by ``masks (B, 1, H, W)`` bool."""
-    return anomalous_tokens(functional.adaptive_avg_pool2d(masks.float(), grid_of(eyes.encoder.latent_shape)))
+    return anomalous_tokens(
+        functional.adaptive_avg_pool2d(masks.float(), grid_of(features.encoder.latent_shape))
+    )
 
 
-def trial(job: Job[DetectorRun], eyes: Eyes, reads: str) -> Trial | None:
+def reference_set(job: Job[DetectorRun], features: FeatureCache, reads: str) -> ReferenceSet | None:
     """What a reward is measured on; None if there are no normal validation images."""
-    split, inputs = seen(job, eyes, "trial", reads)
+    split, inputs = seen(job, features, "reference_set", reads)
     masks, has_masks = masks_of(split)
-    marks = marked_tokens(masks, eyes) if has_masks else None
-    return Trial.of(inputs[:], torch.from_numpy(np.array(split.labels)), marks)
+    marks = marked_tokens(masks, features) if has_masks else None
+    return ReferenceSet.of(inputs[:], torch.from_numpy(np.array(split.labels)), marks)
 
 
-def check_trial(job: Job[DetectorRun], reward: Reward) -> None:
+def check_reference_set(job: Job[DetectorRun], reward: Reward) -> None:
     """Complain about a reward that is measured on a trial where there will be none."""
-    tried = [name for name, term in reward.terms.items() if isinstance(term, Tried)]
+    tried = [name for name, term in reward.terms.items() if isinstance(term, ReferenceTerm)]
     if tried and job.dataset.valid.labels.all():
         raise UserError(
             f"{job.dataset.name}: the valid split needs normal images: the reward measures "

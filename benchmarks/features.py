@@ -27,27 +27,27 @@ from detectors.distance import DistanceDetector
 from detectors.gaussian import GaussianDetector
 from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer
-from detectors.positional_knn import KnnByPlaceDetector
+from detectors.positional_knn import PositionalKnnDetector
 from latent_common.errors import UserError
 from latent_env.training.evaluation import evaluate_latents
-from latent_env.training.feature_cache import Eyes
-from stages.autoencoder.pretrained_encoder import pretrained_eyes
+from latent_env.training.feature_cache import FeatureCache
+from stages.autoencoder.pretrained_encoder import pretrained_features
 from stages.cli.choices import CONF
 from stages.cli.launch import mistakes_explained
 from stages.context import Job, start_job
 from stages.detector.baselines import fit_distances
-from stages.detector.latent_training import check_latent_synthesis, learn_from_latents
+from stages.detector.latent_training import check_latent_synthesis, train_on_latents
 from stages.detector.stage import detector_settings
 from stages.detector.training import new_detector
 
 TRAINED = "transformer"
 
-RIVALS: dict[str, Callable[[Any], DistanceDetector]] = {
+BASELINES: dict[str, Callable[[Any], DistanceDetector]] = {
     "knn, random bank": lambda shape: KnnDetector(shape, coreset=False),
     "knn, coreset": KnnDetector,
     "knn, random, own scales": lambda shape: KnnDetector(shape, coreset=False, whitened=False),
     "knn, coreset, own scales": lambda shape: KnnDetector(shape, whitened=False),
-    "knn by place": KnnByPlaceDetector,
+    "knn by place": PositionalKnnDetector,
     "gaussian": GaussianDetector,
 }
 
@@ -58,13 +58,13 @@ def job_of(overrides: list[str], seed: int) -> Job[DetectorRun]:
         return start_job(compose("train_detector", [*overrides, f"seed={seed}"]), DetectorRun)
 
 
-def trained(job: Job[DetectorRun], eyes: Eyes) -> LatentTransformer:
+def trained(job: Job[DetectorRun], features: FeatureCache) -> LatentTransformer:
     """The transformer of one seed."""
-    detector = new_detector(job, eyes.encoder)
+    detector = new_detector(job, features.encoder)
     assert isinstance(detector, LatentTransformer)
     run = job.run("benchmark", f"seed-{job.config.seed}", detector_settings(job))
     run.begin()
-    detector = learn_from_latents(job, run, detector, eyes, f"seed {job.config.seed}", None)
+    detector = train_on_latents(job, run, detector, features, f"seed {job.config.seed}", None)
     run.writer.close()
     return detector
 
@@ -86,7 +86,7 @@ def checked(job: Job[DetectorRun], split: str) -> PretrainedConfig:
     check_latent_synthesis(job)
     if len(np.unique(getattr(job.dataset, split).labels)) < 2:
         raise UserError(
-            f"{job.dataset.name}: the {split} split has no anomalies to find: try track=labelled_validation, "
+            f"{job.dataset.name}: the {split} split has no anomalies to find: try track=few_labelled, "
             "or --split test once everything is chosen"
         )
     return config
@@ -94,17 +94,17 @@ def checked(job: Job[DetectorRun], split: str) -> PretrainedConfig:
 
 def measure(overrides: list[str], seeds: int, split: str) -> dict[str, list[dict[str, float]]]:
     """All metrics of every detector, seed by seed."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in (TRAINED, *RIVALS)}
-    eyes: Eyes | None = None
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in (TRAINED, *BASELINES)}
+    features: FeatureCache | None = None
     for seed in range(seeds):
         job = job_of(overrides, seed)
         config = checked(job, split)
-        eyes = job.keep_eyes(eyes or pretrained_eyes(job, config))
-        detectors: dict[str, Detector] = {TRAINED: trained(job, eyes)}
-        for name, make in RIVALS.items():
-            detectors[name] = fit_distances(make(eyes.encoder.latent_shape), eyes, seed)
+        features = job.keep_features(features or pretrained_features(job, config))
+        detectors: dict[str, Detector] = {TRAINED: trained(job, features)}
+        for name, make in BASELINES.items():
+            detectors[name] = fit_distances(make(features.encoder.latent_shape), features, seed)
         for name, detector in detectors.items():
-            evaluation = evaluate_latents(detector, eyes.latents(split), getattr(job.dataset, split))
+            evaluation = evaluate_latents(detector, features.latents(split), getattr(job.dataset, split))
             found[name].append(evaluation.metrics)
     return found
 
