@@ -51,7 +51,7 @@ RECIPES = {
         *SHORT,
         "autoencoder.latent=flat",
         "autoencoder.latent_size=64",
-        "dataset.suits.prototypes=8192",  # all images, as on the other data sets with flat latents
+        "dataset.recommended.prototypes=8192",  # all images, as on the other data sets with flat latents
     ),
 }
 """What all forms have in common. A memory makes good use of a latent large enough to copy anything.

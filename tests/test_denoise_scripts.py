@@ -84,7 +84,7 @@ def test_pixels_without_classes(tmp_path: Path, run_here: RunHere) -> None:
         "env.conditional=false",
         "agent=random",
         "rounds=1",
-        "env.suits.total_steps=256",
+        "env.recommended.total_steps=256",
     ]
     code, _, err = run_here(train_ppo.main, "train_ppo", *arguments, *more, cwd=tmp_path)
     assert code == 0, err

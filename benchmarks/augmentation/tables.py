@@ -11,12 +11,12 @@ BUDGET = ("samples=1024", "rounds=1")
 SETTINGS: dict[str, tuple[str, ...]] = {
     SCRATCH: (
         *("autoencoder=conv", "autoencoder.latent=spatial", "dataset.size=32"),
-        *("detector.width=32", "detector.steps=600", "dataset.suits.agent_steps=24576", *BUDGET),
+        *("detector.width=32", "detector.steps=600", "dataset.recommended.agent_steps=24576", *BUDGET),
     ),
     # What trains there is the decoder alone, which detectors of latents have no use for.
     PRETRAINED: (
         *("autoencoder=pretrained", "autoencoder.steps=60", "dataset.size=224", *BUDGET),
-        "dataset.suits.agent_steps=6144",
+        "dataset.recommended.agent_steps=6144",
     ),
 }
 """What the eyes are, and a budget with which some hundred runs fit into hours on two cores: small images and
@@ -110,7 +110,7 @@ VARIANTS: dict[str, Variant] = {
     "strokes alone": ablation("agent.perturbation=brush"),
     "usefulness": ablation("reward=useful"),
     "long training": ablation("detector.steps=2400", "reward_ensemble.effort=0.0625"),
-    "short learning": ablation("dataset.suits.agent_steps=6144", agents=(FOCUS,)),
+    "short learning": ablation("dataset.recommended.agent_steps=6144", agents=(FOCUS,)),
     "fewer labelled": ablation("labelled.weight=0.25"),
     "all kept": ablation("agent.keep_fraction=1"),
     "one judge": ablation("reward_ensemble.count=0"),

@@ -10,14 +10,14 @@ from omegaconf import MISSING
 
 @dataclass
 class AutoencoderDefaults:
-    """What suits an autoencoder; other groups refer to it."""
+    """What recommended an autoencoder; other groups refer to it."""
 
     input: str = "image"
     realism: float = 0.5
     detector_steps: int = MISSING
     detector_batch_size: int = 32
     detector_learning_rate: float = 1e-3
-    labelled_longer: float = 1.0
+    labelled_step_multiplier: float = 1.0
     shares: list[float] = field(default_factory=lambda: [0.25])
     baselines: list[str] = field(default_factory=list)
 
@@ -31,11 +31,11 @@ class AutoencoderConfig:
     steps: int = MISSING
     batch_size: int = 32
     learning_rate: float = 2e-3
-    defaults: AutoencoderDefaults = field(default_factory=AutoencoderDefaults)
+    recommended: AutoencoderDefaults = field(default_factory=AutoencoderDefaults)
 
     def settings(self) -> dict[str, Any]:
-        """What decides what it becomes: ``defaults`` only matters through the values of other groups."""
-        return {key: value for key, value in asdict(self).items() if key != "suits"}
+        """What decides what it becomes: ``recommended`` only matters through the values of other groups."""
+        return {key: value for key, value in asdict(self).items() if key != "recommended"}
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The types of `dataset=`: how each data set is found and prepared, and what suits it."""
+"""The types of `dataset=`: how each data set is found and prepared, and what recommended it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Place:
 
 @dataclass
 class DatasetDefaults:
-    """What suits a data set on a machine without a GPU; other groups refer to it.
+    """What recommended a data set on a machine without a GPU; other groups refer to it.
 
     Autoencoders are trained briefly on purpose: one that reconstructs too well reproduces lesions, and the
     detector loses the error that it looks at (on phantom's validation split, 27.5 dB found more than 32.6).
@@ -59,7 +59,7 @@ class DatasetDefaults:
 class AugmentConfig:
     """Random changes of training images after which a normal image is still normal."""
 
-    flip_horizontal: bool | None = False  # null: what suits the category
+    flip_horizontal: bool | None = False  # null: what recommended the category
     flip_vertical: bool | None = False
     shift: float = 0.0  # most, as a share of the side
     rotation: float = 0.0  # most, in degrees
@@ -68,11 +68,11 @@ class AugmentConfig:
 
 @dataclass
 class DatasetConfig:
-    """A data set: how to load it, and what suits it."""
+    """A data set: how to load it, and what recommended it."""
 
     name: str = MISSING
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    defaults: DatasetDefaults = field(default_factory=DatasetDefaults)
+    recommended: DatasetDefaults = field(default_factory=DatasetDefaults)
 
     def load(self, place: Place) -> Dataset:
         """The images; those that come from files stay on disk until they are looked at."""
@@ -93,7 +93,7 @@ class DatasetConfig:
     def settings(self) -> dict[str, Any]:
         """What a stage's outcome depends on, beside the images themselves."""
         kept = asdict(self)
-        for key in ("suits", *LOCATION):  # suits only matters through the values of other groups
+        for key in ("recommended", *LOCATION):  # recommended only matters through the values of other groups
             kept.pop(key, None)
         return {**kept, "augment": asdict(self.augmentation())}
 

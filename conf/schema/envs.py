@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 @dataclass
 class LearnerDefaults:
-    """What suits an environment; the agents that learn refer to it."""
+    """What recommended an environment; the agents that learn refer to it."""
 
     total_steps: int = MISSING
     n_steps: int = 16
@@ -34,11 +34,11 @@ class EnvConfig:
     horizon: int = MISSING
     time_aware: bool = False
     num_envs: int = MISSING
-    defaults: LearnerDefaults = field(default_factory=LearnerDefaults)
+    recommended: LearnerDefaults = field(default_factory=LearnerDefaults)
 
     def arguments(self) -> dict[str, Any]:
-        """The environment's own arguments: ``defaults`` only matters through the values of other groups."""
-        others = ("num_envs", "suits")
+        """The environment's own arguments: ``recommended`` only matters through the values of other groups."""
+        others = ("num_envs", "recommended")
         return {key: value for key, value in asdict(self).items() if key not in others}
 
     def settings(self) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def budget(job: Job[AgentRun]) -> tuple[int, int, list[int]]:
         case ReinforceConfig() | ActorCriticConfig():  # one step of the policy from a whole rollout
             rollout = agent.n_steps * worlds
             return math.ceil(agent.total_steps / rollout), max(rollout, 2), hidden
-    learner: PPOConfig | LearnerDefaults = agent if isinstance(agent, PPOConfig) else env.defaults
+    learner: PPOConfig | LearnerDefaults = agent if isinstance(agent, PPOConfig) else env.recommended
     rollout = learner.n_steps * worlds
     batch = minibatch(rollout, learner.batch_size)
     updates = math.ceil(learner.total_steps / rollout)
