@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -17,13 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from conf.schema.autoencoders import PretrainedConfig
-from conf.schema.datasets import Place
 from conf.schema.runs import AutoencoderRun, DetectorRun
 from latent_common.artifacts import FORMAT
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
 from latent_common.machine import check_writable, cores, resolve_device
-from latent_common.precision import HALF, check_precision
+from latent_common.precision import FULL, HALF, check_precision
 from latent_common.threads import measured_threads
 from latent_env import __version__
 from latent_env.autoencoders.backbone import Backbone, load_backbone
@@ -33,12 +32,45 @@ from latent_env.data.preparation import Prepared
 from latent_env.data.residence import StreamedImages, settle
 from latent_env.training.feature_cache import Encoder, FeatureCache
 from latent_env.training.run_folder import Run
+from stages.datasets import dataset_settings, load_dataset, make_augmentation
 
 C = TypeVar("C", bound=AutoencoderRun, covariant=True)
 T = TypeVar("T")
 
 LARGEST_SEED = 2**32
 """What NumPy's and SB3's older generators take."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all stages of one command share: the machine, the seed, and where results go."""
+
+    device: torch.device
+    seed: int
+    runs: Path
+    precision: str = FULL
+    """The numbers that networks learn in: ``float32``, or ``bfloat16`` where that is faster."""
+    memory: float | None = None
+    """MB that images or features may take up on the device; None decides by what is free."""
+
+    def settings(self) -> dict[str, Any]:
+        """What every stage's outcome depends on, beside the data."""
+        halved = {"precision": HALF} if self.precision == HALF else {}
+        return {"seed": self.seed, "format": FORMAT, "version": __version__, **halved}
+
+    def run_folder(self, dataset: str, stage: str, name: str, settings: Mapping[str, Any]) -> Run:
+        """The folder of a stage's run: equal settings have the same."""
+        return Run(self.runs, dataset, stage, name, settings)
+
+    def build(self, factory: Callable[[], T]) -> T:
+        """What ``factory`` makes with random numbers that depend on the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return factory()
+
+    def with_seed(self, seed: int) -> Context:
+        """The same machine and folders, for a part that has random numbers of its own."""
+        return replace(self, seed=seed)
 
 
 @dataclass
@@ -53,7 +85,7 @@ class Job(Generic[C]):
     def dataset(self) -> Dataset:
         """The images; loading them says in one line what was found."""
         config = self.config
-        dataset = config.dataset.load(Place.of(config.data_root, config.prepared, config.track))
+        dataset = load_dataset(config)
         if config.max_train_images is not None:
             dataset = dataset.with_max_train_images(config.max_train_images)
         say(dataset.summary())
@@ -96,7 +128,7 @@ class Job(Generic[C]):
     @cached_property
     def augmentation(self) -> Augmentation:
         """The random changes of training images that suit the data set."""
-        return self.config.dataset.augmentation()
+        return make_augmentation(self.config.dataset)
 
     @cached_property
     def textures(self) -> Prepared | None:
@@ -133,7 +165,7 @@ class Job(Generic[C]):
 
     def shared_settings(self) -> dict[str, Any]:
         """What every stage's outcome depends on."""
-        dataset = {**self.config.dataset.settings(), "fingerprint": self.dataset.fingerprint()}
+        dataset = {**dataset_settings(self.config.dataset), "fingerprint": self.dataset.fingerprint()}
         versions = {"format": FORMAT, "version": __version__}
         halved = {"precision": HALF} if self.config.precision == HALF else {}
         return {"dataset": dataset, "seed": self.config.seed, **versions, **halved}

@@ -10,18 +10,17 @@ from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from conf.schema.datasets import Place
 from conf.schema.runs import DataRun
-from latent_env.data.dataset import Dataset, check_track
+from latent_env.data.dataset import Dataset
 from latent_env.data.overview import PICTURE
 from stages.cli.launch import run_script
+from stages.datasets import load_dataset
 
 
 def main(cfg: DictConfig) -> None:
     """Prepare the data set and print its summary."""
     config = cast("DataRun", OmegaConf.to_object(cfg))
-    check_track(config.track)
-    print(describe(config.dataset.load(Place.of(config.data_root, config.prepared, config.track))))
+    print(describe(load_dataset(config)))
 
 
 def describe(dataset: Dataset) -> str:

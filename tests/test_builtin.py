@@ -8,7 +8,6 @@ from conftest import WORLDS
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from conf.schema.datasets import Place
 from conf.schema.runs import register_schema
 from latent_env.autoencoders.training import peak_signal_to_noise
 from latent_env.data import Dataset
@@ -17,6 +16,7 @@ from latent_env.denoise.world import load_denoise_world
 from latent_env.training.evaluation import evaluate
 from latent_env.worlds.store import BUILTIN, load_world
 from stages.cli.choices import CONF
+from stages.datasets import load_dataset
 from stages.denoise.classes import class_labels
 
 
@@ -25,9 +25,7 @@ def dataset(name: str) -> Dataset:
     register_schema()
     with initialize_config_dir(config_dir=str(CONF), version_base=None):
         config = compose("train_ae", [f"dataset={name}"])
-    place = Place(data_root=CONF, prepared=CONF)  # neither is needed for what is drawn or bundled
-    loaded: Dataset = OmegaConf.to_object(config.dataset).load(place)  # type: ignore[union-attr]
-    return loaded
+    return load_dataset(OmegaConf.to_object(config))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "decibels", "auroc"), [("digits", 18.0, 0.8), ("phantom", 24.0, 0.7)])

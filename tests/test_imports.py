@@ -10,12 +10,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LAYERS = ["detectors", "latent_env", "agents", "conf", "scripts"]
 SCRIPTS = ["train_ae", "train_detector", "train_ppo"]
-LOOP = {"agents", "conclusion", "denoise", "denoise_report", "judging", "mixture", "rounds"}
-"""The modules of `conf` that are about agents, which bring Stable-Baselines3 with them."""
-# A layer may import from those before it; `conf` describes the data sets, so it stands above them.
-OURS = {**{name: LAYERS.index(name) for name in LAYERS[:-1]}, **dict.fromkeys(SCRIPTS, 4)}
+BELOW: dict[str, set[str]] = {
+    "latent_common": set(),
+    "conf": {"latent_common"},
+    "detectors": {"latent_common"},
+    "latent_env": {"latent_common", "detectors"},
+    "agents": {"latent_common", "detectors", "latent_env"},
+    "stages": {"latent_common", "detectors", "latent_env", "agents", "conf"},
+}
+"""What each package may import beside itself: those below it, and nothing else of this project."""
+OURS = {*BELOW, *SCRIPTS, "benchmarks", "tests"}
 
 
 def imported(path: Path) -> set[str]:
@@ -30,22 +35,16 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def modules() -> list[tuple[str, Path]]:
-    found = [
-        # What is run with `python -m` is a script, wherever it lies.
-        ("scripts" if path.name == "__main__.py" else layer, path)
-        for layer in LAYERS[:-1]
-        for path in sorted((ROOT / layer).rglob("*.py"))
-    ]
-    return found + [("scripts", ROOT / f"{name}.py") for name in SCRIPTS]
+@pytest.mark.parametrize("package", BELOW)
+def test_imports_run_downwards_only(package: str) -> None:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        for name in imported(path) & OURS - {package}:
+            assert name in BELOW[package], f"{path.relative_to(ROOT)} must not import {name}"
 
 
-@pytest.mark.parametrize(("layer", "path"), modules(), ids=lambda value: getattr(value, "name", value))
-def test_imports_point_one_way(layer: str, path: Path) -> None:
-    for name in imported(path) & OURS.keys():
-        assert OURS[name] <= LAYERS.index(layer), f"{path} must not import {name}"
-        allowed = layer != "conf" or name != "agents" or path.stem in LOOP
-        assert allowed, f"{path} must not import {name}"
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_know_the_stages_and_no_other_script(script: str) -> None:
+    assert imported(ROOT / f"{script}.py") & OURS <= {"conf", "stages", "latent_common"}
 
 
 @pytest.mark.parametrize("script", ["train_ae", "train_detector"])
