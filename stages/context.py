@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,13 +31,11 @@ from latent_env.data.preparation import Prepared
 from latent_env.data.residence import StreamedImages, settle
 from latent_env.training.feature_cache import Encoder, FeatureCache
 from latent_env.training.run_folder import Run
+from stages.cli.checks import check_values, unknown_keys
 from stages.datasets import dataset_settings, load_dataset, make_augmentation
 
 C = TypeVar("C", bound=AutoencoderRun, covariant=True)
 T = TypeVar("T")
-
-LARGEST_SEED = 2**32
-"""What NumPy's and SB3's older generators take."""
 
 
 @dataclass(frozen=True)
@@ -203,64 +200,6 @@ def set_threads(threads: int | None) -> None:
     elif threads < 1:
         raise UserError(f"threads={threads} must be at least 1")
     torch.set_num_threads(threads)
-
-
-POSITIVE = {
-    "max_train_images",
-    "steps",
-    "total_steps",
-    "batch_size",
-    "learning_rate",
-    "num_envs",
-    "n_steps",
-    "n_epochs",
-    "num_start_images",
-    "samples",
-    "rounds",
-    "width",
-    "depth",
-    "heads",
-    "step_size",
-    "bank",
-    "candidates",
-    "grid",
-    "project_every",
-    "memory_size",
-    "strength",
-    "generated",
-    "temperature",
-    "step_multiplier",
-}
-"""Keys whose value must be above zero, in whatever group they stand."""
-
-
-def check_values(cfg: DictConfig, above: str = "") -> None:
-    """Reject budgets and sizes that are not above zero and impossible seeds, wherever they stand."""
-    for key in map(str, cfg):
-        value = cfg[key]
-        path = f"{above}{key}"
-        if isinstance(value, DictConfig):
-            check_values(value, f"{path}.")
-        elif key in POSITIVE and isinstance(value, int | float) and not 0 < value < math.inf:
-            raise UserError(f"{path}={value} must be above 0{'' if value < math.inf else ' and finite'}")
-        elif key == "batch_size" and value is not None and value < 2:
-            raise UserError(f"{path}={value} must be at least 2")
-        elif key == "seed" and not 0 <= value < LARGEST_SEED:
-            raise UserError(f"{path}={value} must lie from 0 to {LARGEST_SEED - 1}")
-
-
-def unknown_keys(given: Any, known: Any, above: str = "") -> Iterator[str]:
-    """Keys of ``given`` that ``known`` doesn't have: ``+key=…`` gets past Hydra's own check."""
-    for key, value in given.items():
-        if key not in known:
-            yield f"{above}{key}"
-        elif isinstance(value, dict):
-            yield from unknown_keys(value, known[key], f"{above}{key}.")
-
-
-def derived_seed(seed: int, *purpose: int) -> int:
-    """A seed of 62 bits for one purpose: neighbouring seeds and purposes share nothing."""
-    return int(np.random.SeedSequence([seed, *purpose]).generate_state(1, np.uint64)[0] >> 2)
 
 
 def say(text: str) -> None:

@@ -35,7 +35,8 @@ from latent_env.settings import Settings
 from latent_env.shell import Shell
 from latent_env.training.run_folder import Run
 from latent_env.worlds.world import World
-from stages.context import Job, derived_seed
+from stages.context import Job
+from stages.seeds import derived_seed
 
 LEAST_REACH = 1e-3
 """Images that are all alike still need a ``max_delta`` above 0."""

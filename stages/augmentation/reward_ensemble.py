@@ -20,8 +20,9 @@ from latent_env.training.run_folder import Run
 from latent_env.worlds.reward_ensemble import load_reward_ensemble, save_reward_ensemble, share_memory
 from latent_env.worlds.world import World
 from stages.augmentation.agent_factory import depends_on_detectors
-from stages.context import LARGEST_SEED, Job, derived_seed
+from stages.context import Job
 from stages.detector.training import train_single_detector
+from stages.seeds import LARGEST_SEED, derived_seed
 
 REPLAYED = 0.5
 """Of the anomalies that judges of a later round learn from, so many are what agents made before."""

@@ -26,7 +26,8 @@ from stages.augmentation.agent_factory import augment_env, choose_agent, make_dy
 from stages.augmentation.figures import show_samples
 from stages.augmentation.mixture import CANDIDATE, LEARNED, RANDOM
 from stages.augmentation.reward_ensemble import judged, reward_ensemble_digest, varied_job
-from stages.context import LARGEST_SEED, Job, derived_seed
+from stages.context import Job
+from stages.seeds import LARGEST_SEED, derived_seed
 
 SAMPLING, RANDOM_BASELINE = 1, 3
 """Set the random numbers of sampling, and of uniform actions, apart from those of learning."""

@@ -27,7 +27,8 @@ from latent_env.rendering import Picture, side_by_side, stack, to_rgb
 from latent_env.training.run_folder import Run
 from stages.autoencoder.epoch_reports import MOST_IMAGES, EpochReports, Watched, report_every
 from stages.autoencoder.plots import error_distributions, memory_use
-from stages.context import Job, derived_seed, say
+from stages.context import Job, say
+from stages.seeds import derived_seed
 
 COLUMNS, ROWS, TILE = 8, 4, 96
 MOST_IMAGES_KNOWN, MOST_NUMBERS = 8192, 2**27

@@ -32,8 +32,9 @@ from latent_env.denoise.strips import class_grid, strip
 from latent_env.rendering import stack
 from latent_env.training.loop import follow
 from latent_env.training.run_folder import Run
-from stages.context import Job, derived_seed
+from stages.context import Job
 from stages.denoise.classes import Classes, SpaceAt
+from stages.seeds import derived_seed
 
 JUDGE_STEPS, JUDGE_BATCH, JUDGE_RATE = 800, 64, 3e-3
 DIFFUSION_RATE = 2e-3

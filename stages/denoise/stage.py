@@ -31,9 +31,10 @@ from latent_env.denoise.world import CRITIC, EXAMPLES, DenoiseWorld, read_critic
 from latent_env.training.loop import follow
 from latent_env.training.run_folder import Run
 from stages.augmentation.agent_factory import learn_policy, untrained_policy
-from stages.context import LARGEST_SEED, Job, derived_seed, say
+from stages.context import Job, say
 from stages.denoise.classes import AutoencoderStage, Classes, SpaceAt, find_classes, find_space
 from stages.denoise.report import conclude_denoising
+from stages.seeds import LARGEST_SEED, derived_seed
 
 PAINTING = 1
 """Sets the random numbers of painting apart from those of learning."""
