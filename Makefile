@@ -1,17 +1,20 @@
-# Two commands do everything: `make demo` and `make test`. The first use of either makes .venv.
+# `make demo` runs the main job, `make test` the tests that a change needs. The first use of either makes .venv.
 # DEMO passes overrides on, for example: make demo DEMO="dataset=digits seed=3"
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?=
 
-.PHONY: demo test lint types pytest builtin clean
+.PHONY: demo test test-all lint types pytest slow builtin clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
 	$(BIN)/python train_ppo.py $(DEMO)
 
 test: lint types pytest
+
+# The slow tests too: whole commands, trainings, benchmarks.
+test-all: test slow
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -21,12 +24,15 @@ types: $(VENV)/ready
 	$(BIN)/mypy
 
 pytest: $(VENV)/ready
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+slow: $(VENV)/ready
+	$(BIN)/python -m pytest -n auto -m slow
 
 # Retrains the two small worlds that ship inside the package, and the critics of digits (some minutes).
 builtin: $(VENV)/ready
-	$(BIN)/python train_detector.py dataset=digits device=cpu detector.starts=256 export=latent_env/builtin/digits
-	$(BIN)/python train_detector.py dataset=phantom device=cpu detector.starts=128 export=latent_env/builtin/phantom
+	$(BIN)/python train_detector.py dataset=digits device=cpu detector.num_start_images=256 export=latent_env/builtin/digits
+	$(BIN)/python train_detector.py dataset=phantom device=cpu detector.num_start_images=128 export=latent_env/builtin/phantom
 	$(BIN)/python train_ppo.py env=latent_denoise env.artifacts=digits dataset=digits device=cpu export=latent_env/builtin/digits
 	$(BIN)/python train_ppo.py env=latent_denoise env.space=pixel dataset=digits device=cpu export=latent_env/builtin/digits
 
