@@ -13,9 +13,9 @@ from typing import Protocol
 import hypothesis
 import pytest
 import torch
-from miniatures import Miniature, make_mvtec
 from omegaconf import DictConfig
-from preparations import Setup, make_folder
+from preparation_setup import Setup, make_folder
+from small_datasets import Miniature, make_mvtec
 
 import latent_env  # noqa: F401 - registers the environments
 from detectors.transformer import TransformerDetector

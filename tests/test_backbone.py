@@ -8,14 +8,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import backbones
 import huggingface_hub.constants
 import pytest
+import tiny_backbones
 import torch
-from backbones import PATCH, REGISTERS, SIZE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from tiny_backbones import PATCH, REGISTERS, SIZE
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,7 +29,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("backbones")
-    return {kind: getattr(backbones, kind)(root / kind) for kind in [*KINDS, "bert"]}
+    return {kind: getattr(tiny_backbones, kind)(root / kind) for kind in [*KINDS, "bert"]}
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from miniatures import SIDE, Miniature, make_bmad, make_mvtec, read, save
 from numpy.typing import NDArray
-from oddities import ANOMALY, MASK, TRAIN, load, noise
+from odd_files import ANOMALY, MASK, TRAIN, load, noise
 from PIL import Image
+from small_datasets import SIDE, Miniature, make_bmad, make_mvtec, read, save
 
 from latent_common.errors import UserError
 from latent_env.data import (

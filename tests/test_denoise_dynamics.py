@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from canvases import make_denoise_world
+from denoise_worlds import make_denoise_world
 from torch import Tensor
 
 from agents.denoise_rollout import edit_image

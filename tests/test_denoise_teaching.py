@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from canvases import make_denoise_world, striped
+from denoise_worlds import make_denoise_world, striped
 
 from latent_common.errors import UserError
 from latent_common.training_state import TrainingState

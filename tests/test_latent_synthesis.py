@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from latents import SEEDS, SHAPES, noise, seeded
+from random_latents import SEEDS, SHAPES, noise, seeded
 from torch import Tensor
 
 from detectors.synthetic.latent import KINDS, LARGEST_SHARE, LatentSynthesis

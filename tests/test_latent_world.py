@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import backbones
 import gymnasium as gym
 import numpy as np
 import pytest
+import tiny_backbones
 import torch
 from conftest import SCREEN
 from gymnasium.utils.env_checker import check_env
@@ -52,7 +52,7 @@ def latent_world() -> World:
     dataset = make_phantom_dataset(SIZE, COUNT, 24, 2)
     images = torch.from_numpy(dataset.train.images)
     with tempfile.TemporaryDirectory() as folder:
-        backbone = load_backbone(str(backbones.mobilenet(Path(folder))), SIZE, None, GRID)
+        backbone = load_backbone(str(tiny_backbones.mobilenet(Path(folder))), SIZE, None, GRID)
     encoder, latents = fit_encoder(backbone, images, 1, COMPONENTS)
     assert latents is not None
     with torch.random.fork_rng(devices=[]):

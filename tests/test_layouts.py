@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from miniatures import (
+from dataset_sources import bmad, cifar10, folder, goodsad, mnist, mvtec, npz, visa
+from small_datasets import (
     SIDE,
     Miniature,
     contents,
@@ -16,7 +17,6 @@ from miniatures import (
     real,
     save_arrays,
 )
-from sources import bmad, cifar10, folder, goodsad, mnist, mvtec, npz, visa
 
 from latent_common.errors import UserError
 from latent_env.data import (

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from aiming import Array, quiet, recorded
-from canvases import make_denoise_world
 from conftest import make_world
+from denoise_worlds import make_denoise_world
+from one_step_task import Array, quiet, recorded
 from stable_baselines3.common.base_class import BaseAlgorithm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from composed_runs import make_job
 from conftest import TINY_AGENT, RunHere
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jobs import make_job
 from torch import Tensor
 
 import stages.augmentation.mixture as mixture

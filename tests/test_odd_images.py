@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from miniatures import SIDE, Miniature, make_mvtec, save
 from numpy.typing import NDArray
-from oddities import ANOMALY, GREY, MASK, Pixels, load, noise, saving
+from odd_files import ANOMALY, GREY, MASK, Pixels, load, noise, saving
 from PIL import Image
+from small_datasets import SIDE, Miniature, make_mvtec, save
 
 from latent_common.errors import UserError
 from latent_env.data.images import open_image, open_mask, shrink_image

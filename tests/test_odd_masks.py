@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from miniatures import SIDE, make_mvtec, save
 from numpy.typing import NDArray
-from oddities import ANOMALY, GREY, MASK, load, saving
+from odd_files import ANOMALY, GREY, MASK, load, saving
 from PIL import Image
+from small_datasets import SIDE, make_mvtec, save
 
 from latent_common.errors import UserError
 from latent_env.data.images import open_mask, shrink_mask

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from preparations import Setup, drawn, facts_of, folder_of, make_source, write_image
+from preparation_setup import Setup, drawn, facts_of, folder_of, make_source, write_image
 
 import latent_env
 from latent_common.errors import UserError

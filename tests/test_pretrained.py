@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import backbones
 import numpy as np
 import pytest
+import tiny_backbones
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,7 +40,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return backbones.mobilenet(tmp_path_factory.mktemp("backbone") / "mobilenet")
+    return tiny_backbones.mobilenet(tmp_path_factory.mktemp("backbone") / "mobilenet")
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +287,7 @@ def test_the_spread_is_that_of_tokens_of_other_images_anywhere(
 
 @pytest.mark.parametrize("kind", ["mobilenet", "resnet", "dino", "dino_with_registers"])
 def test_stored_it_needs_its_backbone_no_more(kind: str, images: Tensor, tmp_path: Path) -> None:
-    folder = getattr(backbones, kind)(tmp_path / "backbone")
+    folder = getattr(tiny_backbones, kind)(tmp_path / "backbone")
     features = load_backbone(str(folder), SIZE, [1, 2], GRID)
     encoder, latents = fit_encoder(features, images[:10], 1, COMPONENTS)
     assert latents is not None

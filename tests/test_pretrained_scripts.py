@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import backbones
 import gymnasium as gym
 import numpy as np
 import pytest
+import tiny_backbones
 from conftest import RunHere, run_script
 from omegaconf import DictConfig
 
@@ -42,7 +42,7 @@ Command = Callable[..., tuple[str, str]]
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
     """A user's folder with a backbone in it."""
-    backbones.mobilenet(tmp_path / "mobilenet")
+    tiny_backbones.mobilenet(tmp_path / "mobilenet")
     return tmp_path
 
 
@@ -218,7 +218,7 @@ def test_the_same_backbone_from_elsewhere(here: Path, command: Command) -> None:
 def test_another_backbone_is_another_run(here: Path, command: Command) -> None:
     command("train_detector", *AUTOENCODER, "detector=gaussian")
     shutil.rmtree(here / "mobilenet")
-    backbones.dino(here / "mobilenet")
+    tiny_backbones.dino(here / "mobilenet")
     _, said = command("train_detector", *AUTOENCODER, "detector=gaussian")
     assert "using" not in said
     assert len(stage(here, "features")) == len(stage(here, "detector")) == 2

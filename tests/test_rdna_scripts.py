@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import backbones
 import gymnasium as gym
 import pytest
+import tiny_backbones
 import torch
 from conftest import RunHere
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -142,7 +142,7 @@ def test_beside_the_transformer(tmp_path: Path, run_here: RunHere) -> None:
 
 
 def test_with_pretrained_eyes_it_looks_at_the_images(tmp_path: Path, run_here: RunHere) -> None:
-    backbones.mobilenet(tmp_path / "mobilenet")
+    tiny_backbones.mobilenet(tmp_path / "mobilenet")
     features = ["autoencoder=pretrained", "autoencoder.backbone=mobilenet", "autoencoder.grid=4"]
     keys = [*TINY, *features, "autoencoder.components=8", "autoencoder.steps=3", "detector.baselines=[]"]
     code, _, error = run_here(train_detector.main, "train_detector", *keys, cwd=tmp_path)

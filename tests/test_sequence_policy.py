@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from aiming import Array, Uniform, aims, quiet, worth
+from one_step_task import Array, Uniform, aims, quiet, worth
 
 from agents.learners.decision_transformer import DecisionTransformer, DecisionTransformerPolicy
 from agents.learners.trajectories import Watching

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from canvases import make_denoise_world
 from conftest import make_world
+from denoise_worlds import make_denoise_world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv

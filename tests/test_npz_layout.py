@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from miniatures import (
+from dataset_sources import folder, npz
+from numpy.typing import NDArray
+from small_datasets import (
     Arrays,
     Contents,
     Item,
@@ -20,8 +22,6 @@ from miniatures import (
     read,
     save_arrays,
 )
-from numpy.typing import NDArray
-from sources import folder, npz
 
 from latent_common.errors import UserError
 from latent_env.data import (

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from miniatures import (
+from dataset_sources import cifar10, mnist
+from numpy.typing import NDArray
+from small_datasets import (
     CIFAR_BATCHES,
     Contents,
     Item,
@@ -24,8 +26,6 @@ from miniatures import (
     read,
     write_idx,
 )
-from numpy.typing import NDArray
-from sources import cifar10, mnist
 
 from latent_common.errors import UserError
 from latent_env.data import (

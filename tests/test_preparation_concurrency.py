@@ -19,7 +19,7 @@ import pytest
 from conftest import ROOT
 from numpy.typing import NDArray
 from PIL import Image
-from preparations import Setup, add, check_clean, check_same, drawn, folder_of, make_source
+from preparation_setup import Setup, add, check_clean, check_same, drawn, folder_of, make_source
 
 from latent_common.errors import UserError
 from latent_env.data import Dataset, Problems, preparation, prepare

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from preparations import (
+from preparation_setup import (
     SPLITS,
     Setup,
     add,

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from miniatures import SIDE, read
 from numpy.typing import NDArray
 from PIL import Image
+from small_datasets import SIDE, read
 
 from latent_env.data import Dataset, Parts, Problems, Splitting, folder_source
 

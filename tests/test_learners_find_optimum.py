@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from aiming import Uniform, aims, quiet, recorded, worth
+from one_step_task import Uniform, aims, quiet, recorded, worth
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 

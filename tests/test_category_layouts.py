@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from miniatures import (
+from dataset_sources import goodsad, mvtec, visa
+from PIL import Image
+from small_datasets import (
     VISA_HEAD,
     MvtecLayout,
     contents,
@@ -15,8 +17,6 @@ from miniatures import (
     make_visa,
     read,
 )
-from PIL import Image
-from sources import goodsad, mvtec, visa
 
 from latent_common.errors import UserError
 from latent_env.data import (

@@ -11,8 +11,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from composed_runs import SMALL_PHANTOM, make_job
 from conftest import RunHere, make_world
-from jobs import SMALL_PHANTOM, make_job
 from safetensors.torch import load_file
 from test_usefulness import member, world
 from torch import Tensor, nn

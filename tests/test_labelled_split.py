@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from composed_runs import SMALL_PHANTOM, make_job
 from conftest import RunHere
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jobs import SMALL_PHANTOM, make_job
-from miniatures import make_arrays, save_arrays
+from small_datasets import make_arrays, save_arrays
 from torch import Tensor
 
 import stages.detector.validation_sets as validation

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from latents import FLAT, SEEDS, SPATIAL, noise, seeded
+from random_latents import FLAT, SEEDS, SPATIAL, noise, seeded
 from torch import Tensor
 
 from detectors.synthetic.latent import KINDS, LatentSynthesis

@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from miniatures import (
+from dataset_sources import bmad
+from small_datasets import (
     BmadLayout,
     make_bmad,
     read,
 )
-from sources import bmad
 
 from latent_common.errors import UserError
 from latent_env.data import (

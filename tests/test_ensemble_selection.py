@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import backbones
 import gymnasium as gym
 import numpy as np
 import pytest
+import tiny_backbones
 from conftest import TINY, TINY_AGENT, TINY_PPO, RunHere
 
 import train_detector
@@ -218,7 +218,7 @@ PRETRAINED = [*DATA, "device=cpu", "threads=1", *EYES, *DECODER]
 
 
 def test_pretrained_eyes(tmp_path: Path, run_here: RunHere) -> None:
-    backbones.mobilenet(tmp_path / "mobilenet")
+    tiny_backbones.mobilenet(tmp_path / "mobilenet")
 
     def command(*arguments: str) -> str:
         code, out, error = run_here(

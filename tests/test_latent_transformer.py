@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from latents import FLAT, SEEDS, SHAPES, SPATIAL, noise, seeded
+from random_latents import FLAT, SEEDS, SHAPES, SPATIAL, noise, seeded
 from torch import Tensor
 
 from detectors.latent_transformer import LatentTransformer, token_losses

@@ -12,8 +12,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from composed_runs import make_job
 from conftest import ROOT, TINY, RunHere
-from jobs import make_job
 
 import train_ae
 import train_detector

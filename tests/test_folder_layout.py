@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from miniatures import (
+from dataset_sources import folder, parts
+from PIL import Image
+from small_datasets import (
     SIDE,
     Miniature,
     contents,
@@ -17,8 +19,6 @@ from miniatures import (
     read,
     save,
 )
-from PIL import Image
-from sources import folder, parts
 
 from latent_common.errors import UserError
 from latent_env.data import (
