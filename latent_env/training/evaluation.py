@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +18,7 @@ from detectors.base import Detection, Detector
 from detectors.metrics import all_metrics
 from detectors.tokens import at_size
 from detectors.training.loop import InputsOf, score
+from latent_common.artifacts import write_atomically
 from latent_common.image_source import ImageSource
 from latent_common.progress import progress_bar
 from latent_env.data import Split
@@ -26,6 +30,9 @@ from latent_env.training.run_folder import Run
 from latent_env.worlds.world import World
 
 Floats = npt.NDArray[np.float32]
+
+SCORES = "scores.npz"
+"""In a run's folder: labels of the test images and the raw scores that detectors gave them."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,14 @@ def evaluate_source(
     with progress_bar(label or "", len(source), hidden=label is None) as bar:
         found = score(detector, inputs_of, source, size, keep_maps=masked, moved=bar.update)
     return Evaluation(split, found.score.numpy(), found.map[:, 0].numpy() if masked else None)
+
+
+def save_scores(folder: Path, labels: npt.NDArray[np.int64], **scores: Floats) -> None:
+    """Write raw scores ``(N,)`` by name, and the labels ``(N,)``, so that runs can be compared later."""
+    arrays: dict[str, Any] = {"labels": labels, **scores}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomically(folder / SCORES, buffer.getvalue())
 
 
 def metrics_table(name: str, metrics: Mapping[str, float]) -> str:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
 
 from agents.diversity import describe_set
 from agents.rollout import Augmented
 from conf.schema.detectors import TrainedConfig
 from conf.schema.runs import AgentRun
-from latent_common.artifacts import write_atomically, write_json
+from latent_common.artifacts import write_json
 from latent_env.shell import Shell
-from latent_env.training.evaluation import Evaluation, evaluate_test, log_curves, log_evaluation
+from latent_env.training.evaluation import evaluate_test, log_curves, log_evaluation, save_scores
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
 from stages.augmentation.agent_factory import augment_env
@@ -44,7 +40,11 @@ def conclude(
     log_evaluation(run, evaluations[AFTER], after.show, job.device, steps)
     log_curves(run, evaluations, steps)
     show_embedding(run, after, features, job.dataset, pool)
-    keep_scores(run, evaluations)
+    save_scores(
+        run.path,
+        evaluations[BEFORE].split.labels,
+        **{"without": evaluations[BEFORE].scores, "with": evaluations[AFTER].scores},
+    )
     if config.curves:
         write_json(run.path / CURVES, {"without": first.curve, "with": chosen.curve})
     rows = compare(evaluations[BEFORE], evaluations[AFTER])
@@ -103,12 +103,3 @@ def mixed(shares: Mapping[str, float]) -> str:
     """Shares as text."""
     names = {LEARNED: "the agent's", "random": "of random actions"}
     return ", ".join(f"{share:.0%} {names[source]}" for source, share in shares.items() if share)
-
-
-def keep_scores(run: Run, evaluations: Mapping[str, Evaluation]) -> None:
-    """Write the raw test scores of both detectors to ``scores.npz``, for comparisons with other runs."""
-    buffer = io.BytesIO()
-    without, augmented = evaluations[BEFORE], evaluations[AFTER]
-    arrays: dict[str, Any] = {"without": without.scores, "with": augmented.scores}
-    np.savez(buffer, labels=without.split.labels, **arrays)
-    write_atomically(run.path / "scores.npz", buffer.getvalue())

@@ -26,6 +26,7 @@ from latent_env.training.evaluation import (
     evaluate_test,
     log_curves,
     log_evaluation,
+    save_scores,
 )
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
@@ -166,6 +167,7 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, FeatureCache]:
     others |= evaluate_baselines(baselines, world, features, job.config.seed)
     steps = training_steps(job)
     log_evaluation(run, evaluation, world.show, job.device, steps)
+    save_scores(run.path, evaluation.split.labels, scores=evaluation.scores)
     log_curves(run, {config.name: evaluation, **others}, steps)
     opinions = {f"{name}_{key}": value for name, e in others.items() for key, value in e.metrics.items()}
     run.finish(evaluation.metrics | opinions | weights)

@@ -24,6 +24,7 @@ from latent_env.training.evaluation import (
     evaluate_test,
     log_curves,
     log_evaluation,
+    save_scores,
 )
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
@@ -99,6 +100,7 @@ def distance_stage(job: Job[DetectorRun]) -> Run:
         return detector(features.encoder.encode(images)), None
 
     log_evaluation(run, evaluation, show, job.device, 0)
+    save_scores(run.path, evaluation.split.labels, scores=evaluation.scores)
     log_curves(run, {config.name: evaluation}, 0)
     run.finish(evaluation.metrics)
     return run
@@ -127,6 +129,7 @@ def reconstruction_stage(job: Job[DetectorRun]) -> Run:
     world = World.build(autoencoder, detector, job.train_images[:1], job.device)
     evaluation = evaluate_test(world, features)
     log_evaluation(run, evaluation, world.show, job.device, 0)
+    save_scores(run.path, evaluation.split.labels, scores=evaluation.scores)
     log_curves(run, {config.name: evaluation}, 0)
     run.finish(evaluation.metrics)
     return run
