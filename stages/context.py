@@ -144,6 +144,11 @@ class Job(Generic[C]):
         return textures
 
     @cached_property
+    def textures_digest(self) -> str | None:
+        """What tells these textures from others."""
+        return None if self.textures is None else self.textures.facts["digest"]
+
+    @cached_property
     def texture_images(self) -> ImageSource | None:
         """``(K, C, H, W)`` uint8: the user's textures, kept like the training images."""
         return None if self.textures is None else self.settle(self.textures.splits["textures"].images)
@@ -174,8 +179,8 @@ class Job(Generic[C]):
             return factory()
 
 
-def start_job(cfg: DictConfig, kind: type[C]) -> Job[C]:
-    """Check the configuration and set up the machine."""
+def start(cfg: DictConfig, kind: type[C]) -> tuple[C, Context]:
+    """Check a composed configuration and set up the machine."""
     config = cast("C", OmegaConf.to_object(cfg))
     assert isinstance(config, kind)
     check_values(cfg)
@@ -186,7 +191,13 @@ def start_job(cfg: DictConfig, kind: type[C]) -> Job[C]:
     check_precision(config.precision)
     device = resolve_device(config.device)
     set_threads(config.threads)
-    return Job(config, device)
+    return config, Context(device, config.seed, Path(config.runs), config.precision, config.memory)
+
+
+def start_job(cfg: DictConfig, kind: type[C]) -> Job[C]:
+    """Check the configuration and set up the machine."""
+    config, context = start(cfg, kind)
+    return Job(config, context.device)
 
 
 def set_threads(threads: int | None) -> None:

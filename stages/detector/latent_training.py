@@ -141,8 +141,7 @@ def pools(job: Job[DetectorRun], features: FeatureCache) -> tuple[Pool | None, P
 
 def spoiling_settings(job: Job[DetectorRun]) -> dict[str, Any]:
     """What image-space anomalies depend on, beside the images."""
-    textures = None if job.textures is None else job.textures.facts["digest"]
-    return {"weights": dict(job.config.synthesis.weights), "textures": textures}
+    return {"weights": dict(job.config.synthesis.weights), "textures": job.textures_digest}
 
 
 def spoiler(job: Job[DetectorRun], vary: Vary | None = None) -> Change:

@@ -63,8 +63,8 @@ def detector_settings(job: Job[DetectorRun]) -> dict[str, Any]:
         own["labelled"] = asdict(config.labelled)
     if config.curves:
         own["curves"] = True
-    if job.textures is not None:
-        own["textures"] = job.textures.facts["digest"]
+    if job.textures_digest is not None:
+        own["textures"] = job.textures_digest
     return {**autoencoder_settings(job), **own}
 
 
