@@ -9,7 +9,7 @@ import torch
 from conftest import make_world
 from hypothesis import given
 from hypothesis import strategies as st
-from test_usefulness import world as judged_world
+from test_usefulness import world as ensemble_world
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -20,7 +20,7 @@ from latent_env.settings import Settings
 from latent_env.worlds.world import World
 
 WORLDS = 10
-USEFUL = {"usefulness": 1.0, "alignment": 1.0, "similarity": 1.0, "matching": 1.0, "coverage": 0.5}
+USEFUL = {"usefulness": 1.0, "similarity": 1.0, "matching": 1.0, "coverage": 0.5}
 
 
 def stepped(world: World, reward: dict[str, float] | None) -> tuple[Dynamics, Tensor, dict[str, Tensor]]:
@@ -37,7 +37,7 @@ def stepped(world: World, reward: dict[str, float] | None) -> tuple[Dynamics, Te
 def test_some_at_a_time_is_the_same(
     reward: dict[str, float] | None, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = make_world() if reward is None else judged_world("image")
+    world = make_world() if reward is None else ensemble_world("image")
     whole, rewards, terms = stepped(world, reward)
     size = world.autoencoder.size
     monkeypatch.setitem(chunks.PIXELS_AT_ONCE, "cpu", at_once * size**2)
@@ -141,7 +141,7 @@ def test_the_detector_of_waits_works() -> None:
 def test_a_step_waits_for_nothing(
     reward: dict[str, float] | None, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = make_world() if reward is None else judged_world("image")
+    world = make_world() if reward is None else ensemble_world("image")
     monkeypatch.setitem(chunks.PIXELS_AT_ONCE, "cpu", at_once * world.autoencoder.size**2)
     dynamics, _, _ = stepped(world, reward)
     actions = torch.zeros(WORLDS, dynamics.perturbation.action_size)

@@ -37,7 +37,7 @@ from latent_env.worlds.world import World
 KNOWN = 3
 
 
-def grafted_world(whole: bool = False, mirrorings: int = 1) -> World:
+def copy_paste_world(whole: bool = False, mirrorings: int = 1) -> World:
     """A world with three labelled anomalies: each adds 5 to two tokens of a normal latent, or to all.
 
     In other mirrorings it is 5, 10 and 15 more.
@@ -102,7 +102,7 @@ def painted(world: World, **numbers: float) -> Transition:
 
 
 def test_what_differs_is_found_and_put_where_it_is_told() -> None:
-    world = grafted_world()
+    world = copy_paste_world()
     assert world.labelled_anomalies is not None
     rows, columns = world.autoencoder.latent_shape[1:]
     for row, column in ((-1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)):
@@ -117,8 +117,8 @@ def test_what_differs_is_found_and_put_where_it_is_told() -> None:
     assert not acted(world, strength=-1.0).any()
 
 
-def test_with_its_surroundings_a_graft_replaces_what_was_there() -> None:
-    world = grafted_world()
+def test_copied_with_its_surroundings_an_anomaly_replaces_what_was_there() -> None:
+    world = copy_paste_world()
     assert world.labelled_anomalies is not None
     shown, _, marks = (part[0, 0] for part in world.labelled_anomalies[:3])
     changed = world.latents[3] + acted(world, row=-1.0, column=-1.0, example=-1.0, surroundings=1.0)
@@ -127,15 +127,15 @@ def test_with_its_surroundings_a_graft_replaces_what_was_there() -> None:
     torch.testing.assert_close(there, torch.stack([shown[:, r, c] for r, c in place]))
 
 
-def test_an_anomaly_of_unknown_place_stays_where_it_is() -> None:
-    world = grafted_world(whole=True)
+def test_an_anomaly_of_unknown_position_is_not_moved() -> None:
+    world = copy_paste_world(whole=True)
     assert world.labelled_anomalies is not None
     assert world.labelled_anomalies.marks.all()
     torch.testing.assert_close(acted(world, row=-1.0), acted(world, row=1.0, column=-0.3))
 
 
-def test_the_share_goes_from_stroke_to_graft() -> None:
-    world = grafted_world()
+def test_the_share_goes_from_local_perturbation_to_copy_paste() -> None:
+    world = copy_paste_world()
     copy_paste, brush = CopyPaste(world, None), Brush(world.autoencoder, None)
     actions = torch.rand(5, copy_paste.action_size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     strokes = brush.strokes(actions[:, : -CopyPaste.OWN], no_streams(5))
@@ -151,7 +151,7 @@ def test_the_share_goes_from_stroke_to_graft() -> None:
 @settings(max_examples=25)
 @given(seed=st.integers(0, 1000))
 def test_every_anomaly_is_drawn_about_as_often(seed: int) -> None:
-    world = grafted_world()
+    world = copy_paste_world()
     copy_paste = CopyPaste(world, None)
     drawn = torch.rand(90, copy_paste.action_size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     drawn[:, 3], drawn[:, :2] = 1.0, -1.0
@@ -161,7 +161,7 @@ def test_every_anomaly_is_drawn_about_as_often(seed: int) -> None:
     assert len({tuple(each.flatten().round(decimals=3).tolist()) for each in made}) > KNOWN
 
 
-def test_neighbours_are_alike() -> None:
+def test_neighbours_are_similar() -> None:
     world = make_world("spatial", size=64)
     generator = torch.Generator().manual_seed(1)
     strengths = torch.rand(20, generator=generator) * 6 - 3
@@ -185,16 +185,16 @@ def test_of_many_anomalies_some_are_kept() -> None:
     assert kept.masks.all()
 
 
-def test_without_labelled_anomalies_there_are_strokes(spatial_world: World) -> None:
+def test_without_labelled_anomalies_there_are_local_perturbations(spatial_world: World) -> None:
     with pytest.raises(UserError, match="perturbation=copy_paste needs labelled anomalies"):
         make_perturbation("copy_paste", spatial_world, None)
     assert type(make_perturbation("auto", spatial_world, None)) is Brush
-    assert type(make_perturbation("auto", grafted_world(), None)) is CopyPaste
+    assert type(make_perturbation("auto", copy_paste_world(), None)) is CopyPaste
 
 
 @pytest.mark.parametrize("turned", range(4))
 def test_a_quarter_of_the_range_is_each_mirroring(turned: int) -> None:
-    world = grafted_world(mirrorings=4)
+    world = copy_paste_world(mirrorings=4)
     assert world.labelled_anomalies is not None
     change = acted(world, mirrored=-0.75 + 0.5 * turned, surroundings=1.0, row=-1.0, column=-1.0)
     found = world.latents[3, :, 0, 0] + change[:, 0, 0]
@@ -204,12 +204,12 @@ def test_a_quarter_of_the_range_is_each_mirroring(turned: int) -> None:
 
 
 def test_what_is_known_as_a_whole_is_not_mirrored() -> None:
-    world = grafted_world(whole=True)
+    world = copy_paste_world(whole=True)
     assert torch.equal(acted(world, mirrored=1.0), acted(world))
 
 
 @pytest.mark.parametrize(("turned", "rows", "columns"), [(0, 0, 0), (1, 0, 1), (2, 1, 0), (3, 1, 1)])
-def test_a_graft_brings_the_pixels_that_are_labelled(turned: int, rows: int, columns: int) -> None:
+def test_copy_paste_brings_the_pixels_that_are_labelled(turned: int, rows: int, columns: int) -> None:
     world = pictured_world()
     assert world.labelled_anomalies is not None
     place = {"row": 2.0 * rows - 1, "column": 2.0 * columns - 1, "mirrored": -0.75 + 0.5 * turned}
@@ -283,7 +283,7 @@ def test_what_cannot_be_seen_is_no_anomaly() -> None:
     assert float(faint.edit.genuine.max()) < 0.5  # type: ignore[union-attr]
 
 
-def test_the_next_step_goes_on_with_what_was_painted() -> None:
+def test_the_next_step_goes_on_with_the_edited_image() -> None:
     world = pictured_world()
     dynamics = Settings(perturbation="copy_paste", horizon=2, reward={"novelty": 1.0}).dynamics(world, 2)
     dynamics.reset_tensor(seeds=torch.arange(2))
@@ -318,7 +318,7 @@ def test_many_worlds_see_what_each_would_alone() -> None:
         torch.testing.assert_close(alone.rewards[0], result.rewards[number], atol=1e-4, rtol=1e-4)
 
 
-def test_a_gradient_reaches_the_action_through_what_is_painted() -> None:
+def test_a_gradient_reaches_the_action_through_an_edited_image() -> None:
     world = pictured_world()
     dynamics = Settings(perturbation="copy_paste", horizon=2, reward={"boundary": 1.0}).dynamics(world, 2)
     dynamics.reset_tensor(seeds=torch.arange(2))
@@ -339,7 +339,7 @@ def test_detectors_of_latents_need_no_pictures() -> None:
     assert copy_paste.edit_image(copy_paste.null_action[None], before) is None
 
 
-@pytest.mark.parametrize("make", [grafted_world, pictured_world])
+@pytest.mark.parametrize("make", [copy_paste_world, pictured_world])
 def test_they_are_written_and_read_back(tmp_path: Path, make: Callable[[], World]) -> None:
     labelled_anomalies = make().labelled_anomalies
     assert labelled_anomalies is not None

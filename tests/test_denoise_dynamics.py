@@ -11,7 +11,7 @@ import torch
 from denoise_worlds import make_denoise_world
 from torch import Tensor
 
-from agents.denoise_rollout import edit_image
+from agents.denoise_rollout import generate
 from agents.sb3_vec_env import LatentVecEnv
 from agents.scripted import NoneAgent, RandomAgent
 from latent_common.errors import UserError
@@ -85,7 +85,7 @@ def test_the_class_stands_behind_the_state(conditional: bool) -> None:
         assert not worlds.last.wanted.any()
 
 
-def test_an_image_is_done_when_the_critic_says_so() -> None:
+def test_an_image_is_done_when_the_critic_finds_it_good() -> None:
     worlds = dynamics(64, threshold=0.5, start="drawn", horizon=6)
     for step in range(1, 7):
         result = worlds.step_tensor(0.2 * actions(worlds, step))
@@ -139,16 +139,16 @@ def test_sb3s_batch_ends_worlds_one_by_one() -> None:
     assert len(env.get_images()) == 32
 
 
-def test_painting_plays_episodes_to_their_end() -> None:
+def test_generating_plays_episodes_to_their_end() -> None:
     worlds = dynamics(8, threshold=0.5, start="drawn")
-    painted = edit_image(worlds, RandomAgent(worlds, 0), 20, seed=5)
-    assert painted.states.shape == (20, 6)
-    assert painted.steps.min() >= 1
-    assert painted.steps.max() <= worlds.horizon
-    assert len(painted.visited) == len(painted.asked) >= 40
-    again = edit_image(worlds, RandomAgent(worlds, 0), 20, seed=5)
-    assert torch.equal(painted.states, again.states)
-    still = edit_image(worlds, NoneAgent(worlds), 8, seed=5)
+    generated = generate(worlds, RandomAgent(worlds, 0), 20, seed=5)
+    assert generated.states.shape == (20, 6)
+    assert generated.steps.min() >= 1
+    assert generated.steps.max() <= worlds.horizon
+    assert len(generated.visited) == len(generated.asked) >= 40
+    again = generate(worlds, RandomAgent(worlds, 0), 20, seed=5)
+    assert torch.equal(generated.states, again.states)
+    still = generate(worlds, NoneAgent(worlds), 8, seed=5)
     assert float(still.returns.abs().max()) < 1e-6
 
 

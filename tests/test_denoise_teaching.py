@@ -82,7 +82,7 @@ def test_diffusion_finds_the_classes() -> None:
     assert float((made - noise).abs().mean()) > 0.3
 
 
-def test_judges_see_classes_distance_and_diversity() -> None:
+def test_quality_measures_classes_distance_and_diversity() -> None:
     images, labels = striped(60)
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -112,7 +112,7 @@ def test_a_coreset_is_spread_as_far_as_it_covers(seed: int, count: int, steps: f
 
 
 @pytest.mark.parametrize("channels", [3, 200])
-def test_a_coreset_covers_better_than_chance(channels: int) -> None:
+def test_a_coreset_covers_better_than_a_random_choice(channels: int) -> None:
     # 200 channels are more than a coreset is chosen by; the tokens fill three dimensions of them.
     tokens = torch.randn(400, 3, generator=seeded()) @ torch.randn(3, channels, generator=seeded(1))
     ours = nearest(tokens, tokens[greedy_coreset(tokens, 30, seeded())]).max()
@@ -144,7 +144,7 @@ def test_the_seed_decides_what_is_kept(coreset: bool) -> None:
 # --- nearest neighbours at the same place ---
 
 
-def test_by_place_only_the_same_place_counts() -> None:
+def test_position_wise_only_the_same_position_counts() -> None:
     known, new = normals(20), normals(7, seed=1)
     detector = fitted(PositionalKnnDetector(SPATIAL), known)
     places, queries = as_tokens(known).transpose(0, 1), as_tokens(new).transpose(0, 1)  # (T, N, C)
@@ -161,7 +161,7 @@ def test_by_place_only_the_same_place_counts() -> None:
     torch.testing.assert_close(detector(new).map.flatten(1), expected, atol=1e-3, rtol=1e-3)
 
 
-def test_a_shift_by_one_token_is_seen_by_place_alone() -> None:
+def test_a_shift_by_one_token_is_found_by_the_position_wise_detector_alone() -> None:
     anywhere = fitted(KnnDetector(SPATIAL), normals(40))
     position_wise = fitted(PositionalKnnDetector(SPATIAL), normals(40))
     for detector in (anywhere, position_wise):
@@ -173,7 +173,7 @@ def test_a_shift_by_one_token_is_seen_by_place_alone() -> None:
     assert position_wise(shifted).score.min() > position_wise(new).score.max() + 3
 
 
-def test_of_many_images_evenly_spaced_ones_are_remembered() -> None:
+def test_of_many_images_evenly_spaced_ones_are_kept() -> None:
     known = normals(9)
     detector = fitted(PositionalKnnDetector(SPATIAL, memory_size=3), known)
     maps = detector(known).map.flatten(1)

@@ -90,7 +90,7 @@ def test_units_dont_matter(scale: float, seed: int) -> None:
     assert describe(scale * delta, scale * INNER) == pytest.approx(describe(delta), rel=1e-3)
 
 
-def test_coverage_falls_with_places_left_out() -> None:
+def test_coverage_falls_with_positions_left_out() -> None:
     shape = (8, 4, 4)
     found = [describe(strokes(2000, shape, places))["coverage"] for places in (1, 4, 8, 16)]
     assert found == sorted(found)
@@ -98,7 +98,7 @@ def test_coverage_falls_with_places_left_out() -> None:
     assert found[0] < 0.1
 
 
-def test_coverage_falls_when_all_strokes_are_one() -> None:
+def test_coverage_falls_when_all_perturbations_are_one() -> None:
     broad = strokes(1000, (8, 4, 4), 16)
     narrow = broad[:10].repeat(100, 1, 1, 1)
     found = describe(narrow)
@@ -119,7 +119,7 @@ def test_a_dense_set_covers_all_of_a_small_space() -> None:
     assert describe(2 * INNER * drawn(4000, 2))["coverage"] > 0.95
 
 
-def test_only_anomalies_are_looked_at() -> None:
+def test_only_anomalies_are_measured() -> None:
     delta, labels = drawn(40, 6), torch.arange(40) % 2
     assert describe_set(made(delta, labels), INNER) == describe(delta[labels == 1])
 
@@ -133,6 +133,6 @@ def test_nothing_is_nothing() -> None:
     assert one["duplicates"] == one["effective_rank"] == 0
 
 
-def test_of_large_sets_evenly_spaced_samples_are_looked_at() -> None:
+def test_of_large_sets_evenly_spaced_samples_are_measured() -> None:
     delta = drawn(2 * MOST_SAMPLES - 1, 3)
     assert describe(delta) == describe(delta[::2])

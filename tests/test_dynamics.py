@@ -101,7 +101,7 @@ def test_perturbations(latent: str, name: str) -> None:
     torch.testing.assert_close(wide, 2 * half)
 
 
-def test_brush_paints_where_and_how_it_is_told() -> None:
+def test_the_brush_perturbs_where_and_how_the_action_says() -> None:
     world = make_world("spatial", size=64)
     last = world.autoencoder.latent_shape[2] - 1
     brush = make_perturbation("brush", world, 2.0)

@@ -68,7 +68,7 @@ def reconstructing(size: int = 32, position_wise: bool = False) -> Reconstructio
     return detector
 
 
-def judged(detector: ReconstructionDetector, images: Tensor) -> Any:
+def predictions(detector: ReconstructionDetector, images: Tensor) -> Any:
     floats = images.float() / 255
     return detector(floats, blurred(floats))
 
@@ -79,7 +79,7 @@ def test_a_spoilt_image_has_a_higher_score_than_a_clean_one(position_wise: bool,
     detector, clean = reconstructing(size, position_wise), pictures(4, size, seed=2)
     spoilt = clean.clone()
     spoilt[:, :, 1, 1:5] = 255  # where nothing but noise is usual
-    one, other = judged(detector, clean), judged(detector, spoilt)
+    one, other = predictions(detector, clean), predictions(detector, spoilt)
     assert other.map.shape == (4, 1, size, size)
     assert (other.score > one.score).all()
     rows = other.map[:, 0].amax(2).argmax(1)
@@ -89,29 +89,29 @@ def test_a_spoilt_image_has_a_higher_score_than_a_clean_one(position_wise: bool,
 
 @BY_PLACE
 def test_zero_is_further_out_than_95_percent_of_normal_images(position_wise: bool) -> None:
-    score = judged(reconstructing(position_wise=position_wise), pictures(60, seed=1)).score
+    score = predictions(reconstructing(position_wise=position_wise), pictures(60, seed=1)).score
     assert int((score < 0).sum()) == 57
     assert float(score.quantile(0.95)) == pytest.approx(0, abs=1e-4)
     assert float(score.std(correction=0)) == pytest.approx(1, abs=1e-3)
 
 
-def test_by_place_the_edge_that_is_always_blurred_counts_less() -> None:
+def test_position_wise_the_edge_that_is_always_blurred_counts_less() -> None:
     spoilt = pictures(8, seed=2)
     spoilt[:, :, 4:6, 10:13] -= 40
     for position_wise, rows in ((False, (14, 15, 16, 17)), (True, (2, 3, 4, 5, 6, 7))):
-        found = judged(reconstructing(position_wise=position_wise), spoilt).map[:, 0].amax(2).argmax(1)
+        found = predictions(reconstructing(position_wise=position_wise), spoilt).map[:, 0].amax(2).argmax(1)
         assert set(found.tolist()) <= set(rows)
 
 
 @BY_PLACE
-def test_a_saved_reconstruction_detector_says_the_same(position_wise: bool, tmp_path: Path) -> None:
+def test_a_saved_reconstruction_detector_scores_the_same(position_wise: bool, tmp_path: Path) -> None:
     detector = reconstructing(position_wise=position_wise)
     save_detector(tmp_path, detector)
     again = load_detector(tmp_path)
     assert isinstance(again, ReconstructionDetector)
     assert again.hyperparameters() == detector.hyperparameters()
     new = pictures(5, seed=3)
-    for one, other in zip(judged(detector, new), judged(again, new), strict=True):
+    for one, other in zip(predictions(detector, new), predictions(again, new), strict=True):
         assert torch.equal(one, other)
 
 
@@ -123,7 +123,7 @@ def coarse(images: Tensor) -> Tensor:
     return torch.nn.functional.adaptive_avg_pool2d(images, 4)
 
 
-def own_word(part: Detector, new: tuple[Tensor, ...], joined: EnsembleDetector) -> Detection:
+def standardised_prediction(part: Detector, new: tuple[Tensor, ...], joined: EnsembleDetector) -> Detection:
     """What a part says by itself of what an ensemble is shown, its map as large as the ensemble's."""
     found = part(*portion_for(part.input, new))
     return Detection(found.score, at_size(found.map, 32)) if joined.input == BOTH else found
@@ -172,7 +172,7 @@ def test_alone_a_part_orders_images_as_it_always_does(
     reads: str, weights: tuple[float, float], name: str
 ) -> None:
     joined, new = ensemble(reads, *weights)
-    found, own = joined(*new), own_word(joined.named_parts()[name], new, joined)
+    found, own = joined(*new), standardised_prediction(joined.named_parts()[name], new, joined)
     assert joined.input == reads
     assert joined.input_shape == tuple(new[0].shape[1:])
     assert found.score.argsort().tolist() == own.score.argsort().tolist()
@@ -190,7 +190,7 @@ def same_but_for_scale(one: Tensor, other: Tensor) -> bool:
 def test_one_part_may_score_and_another_draw_the_map(reads: str) -> None:
     joined, new = ensemble(reads, 1, 0, of_maps=(0, 1))
     found = joined(*new)
-    trained, second = (own_word(part, new, joined) for part in joined.named_parts().values())
+    trained, second = (standardised_prediction(part, new, joined) for part in joined.named_parts().values())
     assert found.score.argsort().tolist() == trained.score.argsort().tolist()
     assert same_but_for_scale(found.map, second.map)
     assert not same_but_for_scale(found.map, trained.map)
@@ -206,7 +206,10 @@ def test_parts_are_added_in_deviations_of_normal_images(reads: str) -> None:
     floats = normal[:].float() / (1 if reads == "latent" else 255)
     expected, maps = torch.zeros(()), torch.zeros(())
     for part, weight in zip(made.values(), (0.3, 0.7), strict=True):
-        usual, found = own_word(part, inputs_of(floats), joined), own_word(part, new, joined)
+        usual, found = (
+            standardised_prediction(part, inputs_of(floats), joined),
+            standardised_prediction(part, new, joined),
+        )
         expected = expected + weight * (found.score - usual.score.mean()) / usual.score.std(correction=0)
         maps = maps + weight * (found.map - usual.map.mean()) / usual.map.std(correction=0)
     detection = joined(*new)
@@ -220,7 +223,7 @@ def test_parts_are_added_in_deviations_of_normal_images(reads: str) -> None:
 
 
 @ALL_INPUTS
-def test_a_saved_ensemble_is_one_artifact_that_says_the_same(reads: str, tmp_path: Path) -> None:
+def test_a_saved_ensemble_is_one_artifact_that_scores_the_same(reads: str, tmp_path: Path) -> None:
     joined, new = ensemble(reads, 0.4, 0.6, of_maps=(0.9, 0.1))
     save_detector(tmp_path, joined)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["detector.json", "detector.safetensors"]
@@ -231,7 +234,7 @@ def test_a_saved_ensemble_is_one_artifact_that_says_the_same(reads: str, tmp_pat
 
 
 @ALL_INPUTS
-def test_gradients_reach_what_is_judged(reads: str) -> None:
+def test_gradients_reach_the_inputs(reads: str) -> None:
     joined, new = ensemble(reads, 0.5, 0.5)
     moving = new[0].clone().requires_grad_()
     joined(moving, *new[1:]).score.sum().backward()
@@ -322,7 +325,7 @@ def told_apart(world: World, real: Tensor, others: Tensor) -> float:
     return image_AUROC(np.concatenate(scores), np.repeat([0, 1], [len(real), len(others)]))
 
 
-def test_what_went_through_the_environment_unchanged_looks_like_a_real_image() -> None:
+def test_what_went_through_the_environment_unchanged_scores_like_a_real_image() -> None:
     world = load_world("phantom", CPU)
     dynamics = Settings().dynamics(world, 16)
     made = collect(dynamics, NoneAgent(dynamics), 256, 0)

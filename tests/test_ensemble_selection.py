@@ -45,7 +45,7 @@ def test_noise_gets_no_weight() -> None:
     assert chosen(0, good=1.5) == ("good", 0.0)
 
 
-def test_the_better_opinion_gets_more_weight() -> None:
+def test_the_better_detector_gets_more_weight() -> None:
     assert 0 < chosen(1, better=2)[1] < 0.5 < chosen(2, worse=1)[1] < 1
     assert chosen(1.5, equal=1.5)[1] == pytest.approx(0.5, abs=0.1)
 
@@ -126,7 +126,7 @@ def test_the_reconstruction_error_from_nothing(tmp_path: Path, run_here: RunHere
     assert "detector: using" in error
 
 
-def test_all_that_can_give_a_second_opinion_on_images_are_asked(tmp_path: Path, run_here: RunHere) -> None:
+def test_all_that_can_join_an_ensemble_of_images_are_candidates(tmp_path: Path, run_here: RunHere) -> None:
     baselines = "detector.baselines=[knn]"
     code, out, error = run_here(
         train_detector.main, "train_detector", *TINY, "detector=ensemble", baselines, cwd=tmp_path
@@ -141,7 +141,7 @@ def test_all_that_can_give_a_second_opinion_on_images_are_asked(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("agent", ["gradient", "ppo"])
-def test_an_agent_works_where_the_second_opinion_reads_latents(
+def test_an_agent_works_where_a_member_of_the_ensemble_reads_latents(
     agent: str, tmp_path: Path, run_here: RunHere
 ) -> None:
     short = TINY_PPO if agent == "ppo" else TINY_AGENT
@@ -217,7 +217,7 @@ SHORT = ["detector.steps=3", "detector.width=16", "detector.heads=2", "synthesis
 PRETRAINED = [*DATA, "device=cpu", "threads=1", *EYES, *DECODER]
 
 
-def test_pretrained_eyes(tmp_path: Path, run_here: RunHere) -> None:
+def test_pretrained_backbone(tmp_path: Path, run_here: RunHere) -> None:
     tiny_backbones.mobilenet(tmp_path / "mobilenet")
 
     def command(*arguments: str) -> str:

@@ -51,7 +51,7 @@ def test_folder_may_have_a_name_of_its_own(widget: Miniature) -> None:
     assert source.name == "gadget"
 
 
-def test_larger_images_and_masks_are_shrunk_alike(tmp_path: Path) -> None:
+def test_larger_images_and_masks_are_shrunk_in_the_same_way(tmp_path: Path) -> None:
     root = tmp_path / "widget"
     rising = np.tile(np.linspace(20, 220, 48).astype(np.uint8), (32, 1))
     left = np.zeros((32, 48), np.uint8)

@@ -125,7 +125,7 @@ def test_masks_move_with_their_images(channels: int) -> None:
     assert (~unchanged(moved, masks)).sum() > 100
 
 
-def test_images_are_changed_alike_with_and_without_masks() -> None:
+def test_images_are_changed_the_same_with_and_without_masks() -> None:
     images = noise(40, 3)
     changed, _ = ALL.with_masks(images, seeded(3), images[:, :1])
     assert torch.equal(ALL(images, seeded(3)), changed)
@@ -382,7 +382,7 @@ def test_what_went_through_a_decoder_is_normal_as_often_as_not() -> None:
 
 @settings(max_examples=20)
 @given(st.integers(0, 2**31))
-def test_a_diet_of_streamed_images_is_the_same(
+def test_batches_of_streamed_images_are_the_same(
     mapped: NDArray[np.uint8], resident: Tensor, seed: int
 ) -> None:
     synthesis = ImageSynthesis({"cutpaste": 1.0})

@@ -52,7 +52,7 @@ def test_nothing_made_is_nothing_kept() -> None:
     assert len(best_paid(nothing, 0.5)) == 0
 
 
-def test_keeping_half_raises_what_samples_are_paid() -> None:
+def test_keeping_half_raises_the_mean_reward() -> None:
     made = {}
     for keep in (1.0, 0.5):
         dynamics = Settings(reward={"usefulness": 1.0}, horizon=1).dynamics(load_world("phantom", CPU), 16)
@@ -77,7 +77,7 @@ def test_a_share_that_cannot_be_is_a_mistake(keep: str, tmp_path: Path, run_here
     assert "above 0 and at most 1" in line
 
 
-def test_chance_that_is_chosen_from_goes_by_judges(tmp_path: Path, run_here: RunHere) -> None:
+def test_random_samples_are_chosen_by_the_reward_ensemble(tmp_path: Path, run_here: RunHere) -> None:
     arguments = ("agent=random_useful", "samples=64", "rounds=1", "share=0.5", f"runs={tmp_path}")
     code, _, error = run_here(train_ppo.main, "train_ppo", *QUICK, *arguments, cwd=tmp_path)
     assert code == 0, error

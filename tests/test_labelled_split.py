@@ -44,7 +44,7 @@ SHARES = st.one_of(st.floats(0, 1), st.integers(0, 100).map(float))
 
 
 @given(LABELS, SHARES, SHARES)
-def test_every_anomaly_has_one_role(labels: Any, known: float, reference_set: float) -> None:
+def test_every_anomaly_is_in_one_part_of_the_split(labels: Any, known: float, reference_set: float) -> None:
     parts = divide(labels, known, reference_set)
     anomalies = np.flatnonzero(labels)
     assert np.array_equal(np.sort(np.concatenate(parts)), anomalies)
@@ -158,7 +158,7 @@ def test_kinds_of_synthetic_anomalies_are_never_shared(monkeypatch: pytest.Monke
     assert set(reference_set) | set(choice) == set(families())
 
 
-def test_the_trial_holds_both_kinds_and_not_too_many() -> None:
+def test_the_reference_set_holds_both_labels_and_not_too_many() -> None:
     labels = torch.tensor([0] * 100 + [1] * 50)
     inputs = torch.arange(150).view(-1, 1)
     made = ReferenceSet.of(inputs, labels)
@@ -174,7 +174,7 @@ def test_the_trial_holds_both_kinds_and_not_too_many() -> None:
     assert ReferenceSet.of(inputs[100:], labels[100:]) is None
 
 
-def test_rewards_that_need_a_trial_show_that_there_will_be_none(
+def test_rewards_that_need_a_reference_set_tell_that_there_will_be_none(
     data: Path, tmp_path: Path, run_here: RunHere
 ) -> None:
     arrays = make_arrays(size=32)
@@ -212,7 +212,9 @@ def features(tmp_path: Path) -> FeatureCache:
 
 
 @pytest.mark.parametrize("reads", [IMAGE, LATENT])
-def test_detectors_learn_from_known_anomalies_only(reads: str, features: FeatureCache) -> None:
+def test_detectors_learn_from_their_part_of_the_labelled_anomalies_only(
+    reads: str, features: FeatureCache
+) -> None:
     command = job()
     valid, rows = command.dataset.valid, validation.labelled_split(command).known
     made = validation.labelled_samples(command, features, reads)
@@ -254,7 +256,7 @@ def test_without_masks_nobody_knows_where_anomalies_are(reads: str, features: Fe
 
 @pytest.mark.parametrize("track", ["few_labelled", "one_class"])
 @pytest.mark.parametrize("reads", [IMAGE, LATENT])
-def test_the_trial_knows_where_its_anomalies_are(reads: str, track: str, features: FeatureCache) -> None:
+def test_the_reference_set_keeps_masks(reads: str, track: str, features: FeatureCache) -> None:
     command = job(f"track={track}")
     made = validation.reference_set(command, features, reads)
     assert made is not None
@@ -302,7 +304,7 @@ def test_anomalies_without_a_mask_dont_touch_the_maps_loss(losses: Any, seed: in
     assert by_score.all()  # the image's label is known of all
 
 
-def test_a_batch_says_which_of_its_anomalies_are_marked() -> None:
+def test_a_batch_tells_which_of_its_anomalies_have_masks() -> None:
     images = torch.zeros(10, 1, 16, 16, dtype=torch.uint8)
     white = torch.full((4, 1, 16, 16), 255, dtype=torch.uint8)
     nobody, label = torch.full((4,), -1), torch.ones(4, dtype=torch.int64)

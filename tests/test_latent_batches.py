@@ -88,7 +88,7 @@ def test_half_of_a_batch_is_normal(half: int, seed: int, flat: bool) -> None:
     st.booleans(),
     SEEDS,
 )
-def test_everything_in_a_batch_says_whose_it_is(
+def test_a_batch_names_the_training_image_of_every_latent(
     half: int, pool_share: float, share: float, vary: bool, seed: int
 ) -> None:
     samples = agents([0, 1, 1, 0, 1, 0])
@@ -117,7 +117,7 @@ def test_everything_in_a_batch_says_whose_it_is(
     assert torch.equal(batch.marked, ~of_agent | (shown % 3 != 0))
 
 
-def test_agents_replace_pooled_and_other_anomalies_alike() -> None:
+def test_samples_replace_pooled_and_other_anomalies_equally_often() -> None:
     sampler = LatentBatchSampler(
         KNOWN, HARMLESS, None, pool(POOLED), 0.5, blend([SampleSource(agents([0, 1]), 0.5)])
     )
@@ -184,7 +184,7 @@ def test_every_anomaly_has_an_anomalous_token(rows: int, columns: int, seed: int
 
 @settings(max_examples=20)
 @given(SEEDS)
-def test_a_diet_of_streamed_latents_is_the_same(seed: int) -> None:
+def test_batches_of_streamed_latents_are_the_same(seed: int) -> None:
     known, varied, spoilt = (noise(20, seed=number).half() for number in (1, 2, 3))
     sources = torch.arange(20) % COUNT
     tokens = torch.rand(20, 1, 5, 5, generator=seeded(4))

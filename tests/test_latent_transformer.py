@@ -76,7 +76,7 @@ def test_an_enlarged_map_stays_within_its_range(rows: int, columns: int, size: i
 
 @settings(max_examples=40)
 @given(st.data())
-def test_a_peak_stays_at_its_place(data: st.DataObject) -> None:
+def test_a_peak_stays_at_its_position(data: st.DataObject) -> None:
     side, finer = data.draw(st.integers(2, 9)), data.draw(st.integers(2, 9))
     row, column = (data.draw(st.integers(0, side - 1)) for _ in range(2))
     maps = torch.zeros(1, 1, side, side)
@@ -114,7 +114,7 @@ def by_brute_force(
 
 
 @BOTH_SHAPES
-def test_a_memory_finds_the_nearest_at_the_same_place(shape: tuple[int, ...]) -> None:
+def test_a_memory_finds_the_nearest_at_the_same_position(shape: tuple[int, ...]) -> None:
     known, new = noise(20, shape), noise(40, shape, seed=1)
     memory = PositionalMemory(shape, 20)
     memory.remember(known, torch.arange(20))
@@ -319,7 +319,7 @@ def test_training_goes_on_exactly_where_it_stopped() -> None:
 
 
 @BOTH_SHAPES
-def test_saved_and_loaded_it_says_the_same(shape: tuple[int, ...], tmp_path: Path) -> None:
+def test_saved_and_loaded_it_scores_the_same(shape: tuple[int, ...], tmp_path: Path) -> None:
     detector = transformer(shape, normals(60, shape))
     detector.calibrate(normals(40, shape, seed=1))
     save_detector(tmp_path, detector)

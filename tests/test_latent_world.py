@@ -182,7 +182,7 @@ def test_one_world_is_one_of_many(folder: Path, perturbation: str) -> None:
     many.close()
 
 
-def test_the_detector_judges_the_new_latent() -> None:
+def test_the_detector_scores_the_new_latent() -> None:
     batch = dynamics()
     made = batch.step_tensor(drawn(batch)).transition
     expected = latent_world().detector(made.latent)

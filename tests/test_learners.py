@@ -365,7 +365,7 @@ def test_a_wish_of_ones_own_is_kept(tmp_path: Path) -> None:
     assert float(model.policy.target_return) == 2.5
 
 
-def test_no_more_is_remembered_than_asked_for(tmp_path: Path) -> None:
+def test_no_more_trajectories_are_kept_than_asked_for(tmp_path: Path) -> None:
     model = make_learner(worlds(), configured("decision_transformer", memory_size=40), 0)
     learned(model, tmp_path, 128)
     assert len(recorded(model)) == 40

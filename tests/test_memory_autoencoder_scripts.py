@@ -29,11 +29,12 @@ from latent_env.training.loop import follow
 from stages.autoencoder.epoch_reports import report_every
 from stages.autoencoder.memory_autoencoders import epoch_reports, form_training, new_form
 from stages.autoencoder.scoring import ReconstructionScorer
+from stages.autoencoder.stage import autoencoder_settings, autoencoder_stage
 
 SMALL = ["dataset=digits", "device=cpu", "threads=1", "autoencoder.width=8", "autoencoder.generated=40"]
 
 
-def form_keys(form: str) -> list[str]:
+def variant_keys(form: str) -> list[str]:
     return [*SMALL, f"autoencoder={form}", "autoencoder.steps=20"] + (
         ["autoencoder.items=20"] if "mem" in form else []
     )
@@ -46,8 +47,8 @@ def metrics_of(folder: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("form", ["ae", "vae", "memae", "memvae"])
-def test_a_form_is_trained_and_shown(form: str, tmp_path: Path, run_here: RunHere) -> None:
-    code, said, error = run_here(train_ae.main, "train_ae", *form_keys(form), cwd=tmp_path)
+def test_a_variant_is_trained_and_shown(form: str, tmp_path: Path, run_here: RunHere) -> None:
+    code, said, error = run_here(train_ae.main, "train_ae", *variant_keys(form), cwd=tmp_path)
     assert code == 0, error
     metrics = metrics_of(tmp_path)
     (folder,) = tmp_path.glob("runs/digits/autoencoder/*")
@@ -69,8 +70,10 @@ def test_a_form_is_trained_and_shown(form: str, tmp_path: Path, run_here: RunHer
         assert 0 <= metrics["memory_dead"] < metrics["memory_items"] == 20
 
 
-def test_a_form_carries_the_environment_and_reconstruction_scores(tmp_path: Path, run_here: RunHere) -> None:
-    keys = form_keys("memvae")
+def test_a_variant_carries_the_environment_and_reconstruction_scores(
+    tmp_path: Path, run_here: RunHere
+) -> None:
+    keys = variant_keys("memvae")
     detector = [key for key in TINY if key.startswith("detector.")]
     code, _, error = run_here(
         train_detector.main, "train_detector", *keys, *detector, "export=world", cwd=tmp_path
@@ -104,15 +107,15 @@ def test_a_form_carries_the_environment_and_reconstruction_scores(tmp_path: Path
         ReconstructionScorer.load(made, other)
 
 
-def test_a_stopped_form_ends_where_it_would_have_ended(tmp_path: Path) -> None:
-    keys = [*form_keys("memvae"), "autoencoder.steps=30"]
+def test_a_stopped_training_ends_where_it_would_have_ended(tmp_path: Path) -> None:
+    keys = [*variant_keys("memvae"), "autoencoder.steps=30"]
     whole, stopped = (make_job(tmp_path / name, *keys) for name in ("whole", "stopped"))
-    train_ae.autoencoder_stage(whole)
+    autoencoder_stage(whole)
     config = stopped.config.autoencoder
     assert isinstance(config, MemoryAutoencoderConfig)
     model = new_form(stopped, config)
     state = TrainingState(model, config.learning_rate, config.steps, stopped.config.seed)
-    run = stopped.run("autoencoder", config.name, train_ae.autoencoder_settings(stopped))
+    run = stopped.run("autoencoder", config.name, autoencoder_settings(stopped))
     looks = epoch_reports(stopped, config, run, model)
     run.begin()
 
@@ -124,14 +127,14 @@ def test_a_stopped_form_ends_where_it_would_have_ended(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         follow(run, "autoencoder", form_training(stopped, config, state, model), state, stop, 9)
-    train_ae.autoencoder_stage(stopped)
+    autoencoder_stage(stopped)
     one, other = (next(tmp_path.glob(f"{name}/runs/digits/autoencoder/*")) for name in ("whole", "stopped"))
     assert (one / "autoencoder.safetensors").read_bytes() == (other / "autoencoder.safetensors").read_bytes()
     assert (one / "epochs.json").read_text() == (other / "epochs.json").read_text()
     assert (one / "metrics.json").read_text() == (other / "metrics.json").read_text()
 
 
-def test_looks_are_epochs_but_not_too_many() -> None:
+def test_reports_come_every_epoch_but_not_too_often() -> None:
     assert report_every(images=100, batch_size=32, steps=40) == 4
     assert report_every(images=100, batch_size=32, steps=2000) == 40
     assert report_every(images=5300, batch_size=64, steps=2000) == 83

@@ -28,7 +28,7 @@ FORMS: dict[str, dict[str, Any]] = {
 WEIGHTS = {"kl": 0.1, "entropy": 2e-4}
 
 
-def make_form(form: str, latent: str = "flat", size: int = 16, **more: Any) -> MemoryAutoencoder:
+def make_variant(form: str, latent: str = "flat", size: int = 16, **more: Any) -> MemoryAutoencoder:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = MemoryAutoencoder(1, size, latent, 4, width=8, **{**FORMS[form], **more})
@@ -116,8 +116,8 @@ def test_impossible_memories(arguments: dict[str, Any], message: str) -> None:
         ("spatial", {"shared": False, "join": "concatenate"}),
     ],
 )
-def test_every_form_goes_forward_and_backward(form: str, latent: str, more: dict[str, Any]) -> None:
-    model = make_form(form, latent, size=32, **more)
+def test_every_variant_goes_forward_and_backward(form: str, latent: str, more: dict[str, Any]) -> None:
+    model = make_variant(form, latent, size=32, **more)
     images = torch.rand(3, 1, 32, 32)
     encoding = model.encoding(images)
     assert encoding.mean.shape == (3, *model.latent_shape)
@@ -137,8 +137,8 @@ def test_every_form_goes_forward_and_backward(form: str, latent: str, more: dict
     assert torch.equal(model.encode(images), encoding.mean)
 
 
-def test_the_plain_form_is_the_convolutional_autoencoder() -> None:
-    plain = make_form("ae")
+def test_the_plain_variant_is_the_convolutional_autoencoder() -> None:
+    plain = make_variant("ae")
     conv = ConvAutoencoder(1, 16, "flat", 4, width=8)
     conv.load_state_dict(plain.state_dict())
     images = torch.rand(2, 1, 16, 16)
@@ -146,18 +146,18 @@ def test_the_plain_form_is_the_convolutional_autoencoder() -> None:
 
 
 def test_only_the_memory_is_decoded_where_it_replaces_the_encoding() -> None:
-    model = make_form("memae", temperature=0.01)
+    model = make_variant("memae", temperature=0.01)
     latents = torch.randn(5, 4)
     # Cosines don't see lengths: what is retrieved can only depend on the direction.
     torch.testing.assert_close(model.decode(latents), model.decode(3 * latents))
     for join in ("average", "concatenate"):
-        joined = make_form("memvae", join=join)
+        joined = make_variant("memvae", join=join)
         assert not torch.allclose(joined.decode(latents), joined.decode(3 * latents))
 
 
 @pytest.mark.parametrize("join", ["replace", "average", "concatenate"])
 def test_an_empty_memory_is_passed_by(join: str, tmp_path: Path) -> None:
-    model = make_form("memae", join=join)
+    model = make_variant("memae", join=join)
     latents = torch.randn(5, 4)
     filled = model.decode(latents)
     assert model.memory is not None
@@ -173,7 +173,7 @@ def test_an_empty_memory_is_passed_by(join: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("latent", ["flat", "spatial"])
 def test_a_memory_is_filled_with_encodings_once_warm(latent: str) -> None:
     images = stripes(32)
-    model = make_form("memae", latent)
+    model = make_variant("memae", latent)
     assert model.memory is not None
     model.memory.load_state_dict({"prototypes": torch.zeros_like(model.memory.prototypes)})
     state = TrainingState(model, 3e-3, 6, 0)
@@ -183,8 +183,8 @@ def test_a_memory_is_filled_with_encodings_once_warm(latent: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["vae", "memae", "memvae"])
-def test_forms_learn_in_half_precision_and_look_up_in_full(form: str) -> None:
-    model = make_form(form)
+def test_variants_learn_in_half_precision_and_address_memory_in_full(form: str) -> None:
+    model = make_variant(form)
     state = TrainingState(model, 3e-3, 12, 0, "bfloat16")
     losses = [float(step.losses["total"]) for step in train_autoencoder(state, model, stripes(32), 8)]
     assert losses[-1] < losses[0]
@@ -197,7 +197,7 @@ def test_forms_learn_in_half_precision_and_look_up_in_full(form: str) -> None:
 
 def test_prototypes_begin_as_encodings_of_different_images() -> None:
     images, generator = stripes(6), torch.Generator().manual_seed(0)
-    model = make_form("memae")
+    model = make_variant("memae")
     assert model.memory is not None
     model.remember(images, generator)
     known = model.encode(images.float() / 255)
@@ -207,7 +207,7 @@ def test_prototypes_begin_as_encodings_of_different_images() -> None:
 
 
 def test_divergence_is_that_of_torch() -> None:
-    model = make_form("memvae")
+    model = make_variant("memvae")
     assert isinstance(model.log_variance, torch.nn.Linear)
     torch.nn.init.normal_(model.log_variance.weight, std=0.1)
     encoding = model.encoding(torch.rand(3, 1, 16, 16))
@@ -220,9 +220,9 @@ def test_divergence_is_that_of_torch() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("latent", ["flat", "spatial"])
-def test_saved_and_loaded_forms_are_the_same(form: str, latent: str, tmp_path: Path) -> None:
+def test_saved_and_loaded_variants_are_the_same(form: str, latent: str, tmp_path: Path) -> None:
     images = stripes(12, 16)
-    frozen = FrozenAutoencoder(make_form(form, latent)).calibrate(images)
+    frozen = FrozenAutoencoder(make_variant(form, latent)).calibrate(images)
     save_autoencoder(tmp_path, frozen)
     again = load_autoencoder(tmp_path)
     assert isinstance(again.model, MemoryAutoencoder)
@@ -237,7 +237,7 @@ def test_training_goes_on_exactly_where_it_stopped(form: str, warmup: int) -> No
     images = stripes(32)
 
     def fresh() -> tuple[MemoryAutoencoder, TrainingState]:
-        model = make_form(form)
+        model = make_variant(form)
         if model.memory is not None:
             model.memory.load_state_dict({"prototypes": torch.zeros_like(model.memory.prototypes)})
         return model, TrainingState(model, 3e-3, 10, 0)
@@ -261,7 +261,7 @@ def test_training_goes_on_exactly_where_it_stopped(form: str, warmup: int) -> No
 @pytest.mark.parametrize("form", FORMS)
 def test_samples_and_interpolations(form: str) -> None:
     images = stripes(20)
-    frozen = FrozenAutoencoder(make_form(form)).calibrate(images)
+    frozen = FrozenAutoencoder(make_variant(form)).calibrate(images)
     made = generate(frozen, 6, torch.Generator().manual_seed(1))
     assert made.shape == (6, 1, 16, 16)
     assert torch.equal(made, generate(frozen, 6, torch.Generator().manual_seed(1)))
@@ -273,14 +273,14 @@ def test_samples_and_interpolations(form: str) -> None:
     torch.testing.assert_close(between[:, -1], frozen(some[2:]))
 
 
-def test_the_prior_is_that_of_the_form() -> None:
+def test_the_prior_is_that_of_the_variant() -> None:
     images = stripes(40)
     generator = torch.Generator().manual_seed(0)
-    variational = FrozenAutoencoder(make_form("memvae")).calibrate(images)
+    variational = FrozenAutoencoder(make_variant("memvae")).calibrate(images)
     raw = draw_latents(variational, 4000, generator) * variational.scale + variational.mean
     torch.testing.assert_close(raw.mean(0), torch.zeros(4), atol=0.08, rtol=0)
     torch.testing.assert_close(raw.std(0), torch.ones(4), atol=0.08, rtol=0)
-    plain = FrozenAutoencoder(make_form("memae")).calibrate(images)
+    plain = FrozenAutoencoder(make_variant("memae")).calibrate(images)
     along = draw_latents(plain, 4000, generator) @ plain.directions.T
     torch.testing.assert_close(along.std(0), plain.direction_scales, atol=0.05, rtol=0.08)
 

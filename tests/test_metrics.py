@@ -119,7 +119,7 @@ def test_aupro_of_simple_maps():
     assert metrics.pixel_AUPRO(np.zeros(masks.shape), masks) == pytest.approx(0.15)
 
 
-def test_aupro_weighs_regions_alike_and_joins_corners():
+def test_aupro_weighs_regions_equally_and_joins_corners():
     masks = np.zeros((2, 8, 8), bool)
     masks[0, :5, :5] = True
     masks[0, 5, 5] = True  # touches the square by a corner: same region

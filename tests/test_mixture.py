@@ -65,7 +65,7 @@ COUNTS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.floats(0, 0
 
 @settings(max_examples=40)
 @given(COUNTS, SEEDS)
-def test_portions_are_drawn_as_often_as_their_shares_say(
+def test_sources_are_drawn_as_often_as_their_shares_say(
     counts: list[tuple[int, int, float]], seed: int
 ) -> None:
     half = 4000
@@ -95,7 +95,7 @@ def test_portions_are_drawn_as_often_as_their_shares_say(
 
 
 @given(st.integers(1, 9), st.integers(1, 9))
-def test_samples_of_a_portion_are_equally_likely(normal: int, anomalous: int) -> None:
+def test_samples_of_a_source_are_equally_likely(normal: int, anomalous: int) -> None:
     made = blend([SampleSource(samples(normal, anomalous), 0.4), SampleSource(samples(0, 3, 1), 0.2)])
     assert made is not None
     share = min(0.2, 0.4 * normal / anomalous)
@@ -105,14 +105,14 @@ def test_samples_of_a_portion_are_equally_likely(normal: int, anomalous: int) ->
     assert made.shares == pytest.approx((share, 0.6))
 
 
-def test_blends_remember_what_is_marked() -> None:
+def test_mixtures_keep_which_samples_have_masks() -> None:
     made = blend([SampleSource(samples(2, 3), 0.3), SampleSource(samples(0, 4, 1, marked=False), 0.3)])
     assert made is not None
     for _, _, _, drawn in made.draw(200, seeded()):
         assert torch.equal(drawn.marked, drawn.images.flatten(1)[:, 0] == 0)
 
 
-def test_nothing_blends_to_nothing() -> None:
+def test_no_samples_make_no_mixture() -> None:
     assert blend([]) is None
     assert blend([SampleSource(samples(3, 3), 0.0)]) is None
     empty = blend([SampleSource(samples(0, 0), 0.5)])
@@ -314,7 +314,7 @@ def test_impossible_shares_are_refused(arguments: list[str], message: str, tmp_p
     assert message in str(refused.value)
 
 
-def test_shares_that_labelled_anomalies_leave_no_room_for_are_not_tried(
+def test_shares_that_labelled_anomalies_leave_no_room_for_are_no_candidates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["dataset=digits", "mixture.shares=[0.25,0.5]", "labelled.weight=0.6", "threads=1"]

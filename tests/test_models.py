@@ -170,7 +170,7 @@ def test_autoencoder_learns_and_detector_finds_what_it_never_saw() -> None:
     assert inside > outside
 
 
-def test_diet_mixes_in_the_agents_samples() -> None:
+def test_batches_mix_in_the_agents_samples() -> None:
     images = torch.zeros(10, 1, 16, 16, dtype=torch.uint8)
     made = torch.full((6, 1, 16, 16), 255, dtype=torch.uint8)
     labels = torch.tensor([0, 0, 0, 1, 1, 1])

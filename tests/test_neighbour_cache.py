@@ -151,7 +151,7 @@ def test_lengths_of_tokens_follow_the_tokens(tmp_path: Any) -> None:
 @BOTH_SHAPES
 @settings(max_examples=25)
 @given(st.integers(2, 20), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 2**31))
-def test_a_batch_says_which_tokens_were_known(
+def test_a_batch_tells_which_tokens_were_known(
     shape: tuple[int, ...], half: int, share: float, seed: int
 ) -> None:
     sampler = full_sampler(shape, share)

@@ -14,7 +14,7 @@ from conftest import make_world
 from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_usefulness import world as judged_world
+from test_usefulness import world as ensemble_world
 from torch import Tensor
 
 import latent_env
@@ -142,8 +142,8 @@ def logged(folder: Path) -> dict[str, list[float]]:
     return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_learning_logs_the_alarm(tmp_path: Path) -> None:
-    of = judged_world("latent")
+def test_learning_logs_over_optimisation(tmp_path: Path) -> None:
+    of = ensemble_world("latent")
     learned(of, {"usefulness": 1.0, "coverage": 0.5}, tmp_path / "with", 96, 0.3)
     scalars = logged(tmp_path / "with")
     for name in ("alarm/seen", "alarm/unseen", "reward/usefulness", "reward/coverage", "reward/total"):

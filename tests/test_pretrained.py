@@ -145,7 +145,7 @@ def test_impossible_components(components: float, backbone: Backbone, images: Te
         fit_encoder(backbone, images[:2], 1, components)
 
 
-def test_components_without_any_spread_are_not_blown_up(backbone: Backbone) -> None:
+def test_components_without_any_variance_are_not_blown_up(backbone: Backbone) -> None:
     """All images alike: nothing varies but by place."""
     same = torch.full((4, 1, SIZE, SIZE), 90, dtype=torch.uint8)
     _, latents = fit_encoder(backbone, same, 1, backbone.features)
@@ -273,7 +273,7 @@ def test_white_latents_stay_as_they_are(fitted: tuple[PretrainedEncoder, Tensor]
     assert features.whitens_itself
 
 
-def test_the_spread_is_that_of_tokens_of_other_images_anywhere(
+def test_the_scale_is_that_of_tokens_of_other_images_anywhere(
     fitted: tuple[PretrainedEncoder, Tensor], images: Tensor
 ) -> None:
     features = frozen(fitted).calibrate(images)
@@ -398,7 +398,7 @@ def test_latents_that_are_known_are_taken_over(dataset: Dataset, tmp_path: Path)
     assert encoder.seen == 0
 
 
-def test_real_eyes_see_the_same_in_every_batch(
+def test_a_real_backbone_gives_the_same_features_in_every_batch(
     fitted: tuple[PretrainedEncoder, Tensor], dataset: Dataset, tmp_path: Path
 ) -> None:
     found = FeatureCache(fitted[0], dataset, tmp_path, CPU, None).latents("train")[:]

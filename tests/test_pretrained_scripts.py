@@ -103,7 +103,7 @@ def test_the_first_stage(here: Path, command: Command) -> None:
     assert not encoded(said)
 
 
-def test_the_second_stage_with_its_rivals(here: Path, command: Command) -> None:
+def test_the_second_stage_with_its_baselines(here: Path, command: Command) -> None:
     out, said = command("train_detector", *DETECTOR)
     header, *rows = (line.split() for line in out.splitlines()[:7])
     assert header[0] == "transformer"
@@ -137,7 +137,7 @@ def test_the_second_stage_with_its_rivals(here: Path, command: Command) -> None:
     assert not encoded(said)
 
 
-def test_rivals_can_be_left_out(here: Path, command: Command) -> None:
+def test_baselines_can_be_left_out(here: Path, command: Command) -> None:
     out, _ = command("train_detector", *DETECTOR, "detector.baselines=[]", "export=out")
     assert set(metrics(only(here, "detector"))) == set(METRICS)
     assert names(out) == METRICS
@@ -236,7 +236,7 @@ def test_tokens_of_an_autoencoder_trained_from_scratch(here: Path, command: Comm
         assert "autoencoder: using" in said
 
 
-def test_images_of_pretrained_eyes(here: Path, command: Command) -> None:
+def test_images_of_a_pretrained_backbone(here: Path, command: Command) -> None:
     """The detector may look at reconstructions as well, whatever made them."""
     out, _ = command("train_detector", *DETECTOR, "detector.input=image", "detector.baselines=[]")
     assert names(out) == METRICS

@@ -97,7 +97,7 @@ def test_gradients_reach_every_weight_and_the_image(channels: int) -> None:
         assert torch.isfinite(parameter.grad).all(), name
 
 
-def test_an_image_is_scored_alike_alone_and_among_others() -> None:
+def test_an_image_scores_the_same_alone_and_among_others() -> None:
     detector, images = untrained(3, 32), stripes(7, channels=3)
     together = score(detector, lambda x: (x,), images, 32)
     again = score(detector, lambda x: (x,), images, 32)
@@ -114,7 +114,7 @@ def test_an_autoencoders_reconstruction_makes_no_difference() -> None:
         assert torch.equal(one, other)
 
 
-def test_its_head_says_what_it_says() -> None:
+def test_its_last_layer_gives_its_map() -> None:
     detector, images = untrained(), torch.rand(2, 1, 16, 16)
     assert is_headed(detector)
     reading, (weight, bias) = detector.reading(images), detector.head()
@@ -122,7 +122,7 @@ def test_its_head_says_what_it_says() -> None:
     torch.testing.assert_close(logits + reading.offset, detector(images).map)
 
 
-def test_a_saved_one_says_the_same(tmp_path: Path) -> None:
+def test_a_saved_one_scores_the_same(tmp_path: Path) -> None:
     detector, images = untrained(3, 32), torch.rand(2, 3, 32, 32)
     save_detector(tmp_path, detector)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["detector.json", "detector.safetensors"]
@@ -154,7 +154,7 @@ def test_a_batch_knows_what_its_anomalies_were_made_of() -> None:
     assert torch.equal(changed, batch.masks > 0)
 
 
-def test_what_is_moved_is_moved_alike() -> None:
+def test_images_and_their_clean_versions_are_moved_together() -> None:
     moving = Augmentation(True, True, 0.2, 20, 0.2).with_masks
     images = stripes(10, 16, 3)
     batch = BatchSampler(images, PERLIN, augment=moving, keep_clean=True).batch(8, seeded())
@@ -192,7 +192,7 @@ def test_an_agents_anomaly_goes_back_to_its_image_and_a_collected_one_is_not_kno
 # --- discriminators ---
 
 
-def test_a_discriminator_learns_to_tell_and_then_the_fog_gets_thicker() -> None:
+def test_a_discriminator_learns_and_then_the_instance_noise_grows() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         critic = Critic(1, 4)
@@ -218,7 +218,7 @@ def test_a_discriminator_learns_to_tell_and_then_the_fog_gets_thicker() -> None:
     assert float(critic.heeded) < 0.1
 
 
-def test_fog_is_as_thick_as_it_should_be_and_follows_from_the_generator() -> None:
+def test_instance_noise_has_its_std_and_follows_from_the_generator() -> None:
     critic, images = Critic(1, 4), torch.rand(8, 1, 64, 64)
     critic.instance_noise.fill_(0.5)
     first, again, other = (critic.with_instance_noise(images, seeded(seed)) for seed in (0, 0, 1))
@@ -227,7 +227,7 @@ def test_fog_is_as_thick_as_it_should_be_and_follows_from_the_generator() -> Non
     assert float((first - images).std()) == pytest.approx(0.5, rel=0.05)
 
 
-def test_an_urge_is_as_strong_as_asked_for() -> None:
+def test_an_adversarial_gradient_has_the_asked_for_weight() -> None:
     output = torch.randn(4, 5, requires_grad=True)
     loss, target = output.square().sum(), torch.randn(4, 5)
     (wanted,) = torch.autograd.grad(loss, output, retain_graph=True)
@@ -360,7 +360,7 @@ def test_both_checkers(term: str, tmp_path: Path) -> None:
 # --- configuration ---
 
 
-def test_judges_are_smaller() -> None:
+def test_reward_detectors_are_smaller() -> None:
     reward_ensemble = RewardEnsembleConfig(width=8, depth=1, effort=0.25)
     small = RdnaConfig("rdna", width=16, steps=400).smaller(reward_ensemble)
     assert (small.width, small.steps, small.adversarial_weight) == (8, 100, 0.1)

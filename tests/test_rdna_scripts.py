@@ -141,7 +141,7 @@ def test_beside_the_transformer(tmp_path: Path, run_here: RunHere) -> None:
     assert set(tried["image_AUROC by weight of the transformer, 0 to 1"]) == {"rdna", "reconstruction"}
 
 
-def test_with_pretrained_eyes_it_looks_at_the_images(tmp_path: Path, run_here: RunHere) -> None:
+def test_with_a_pretrained_backbone_it_reads_the_images(tmp_path: Path, run_here: RunHere) -> None:
     tiny_backbones.mobilenet(tmp_path / "mobilenet")
     features = ["autoencoder=pretrained", "autoencoder.backbone=mobilenet", "autoencoder.grid=4"]
     keys = [*TINY, *features, "autoencoder.components=8", "autoencoder.steps=3", "detector.baselines=[]"]

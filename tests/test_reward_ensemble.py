@@ -28,11 +28,12 @@ from detectors.base import Detector
 from latent_common.errors import UserError
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
+from latent_env.worlds.reference_set import load_reference_set
 from latent_env.worlds.reward_ensemble import SHARED, load_reward_ensemble, save_reward_ensemble, share_memory
 from latent_env.worlds.store import load_world
-from latent_env.worlds.world import World, load_reference_set
+from latent_env.worlds.world import World
 from stages.augmentation.agent_factory import make_dynamics
-from stages.augmentation.reward_ensemble import check_reward_ensemble, judged, varied_job
+from stages.augmentation.reward_ensemble import check_reward_ensemble, predictions, varied_job
 from stages.context import Job
 from stages.detector.stage import detector_stage, save_world
 from stages.detector.training import train_single_detector
@@ -64,7 +65,9 @@ def alike(a: Detector, b: Detector) -> bool:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("with_unseen", [True, False])
-def test_judges_say_the_same_after_a_round_trip(kind: str, with_unseen: bool, tmp_path: Path) -> None:
+def test_a_reward_ensemble_scores_the_same_after_a_round_trip(
+    kind: str, with_unseen: bool, tmp_path: Path
+) -> None:
     of = world(kind)
     save_reward_ensemble(tmp_path, of.reward_ensemble, of.held_out_detector if with_unseen else None)
     reward_ensemble, held_out_detector = load_reward_ensemble(tmp_path, of.detector)
@@ -84,7 +87,7 @@ def test_judges_say_the_same_after_a_round_trip(kind: str, with_unseen: bool, tm
         assert not any(parameter.requires_grad for parameter in each.parameters())
 
 
-def test_judges_of_latents_share_the_detectors_memory(tmp_path: Path) -> None:
+def test_a_reward_ensemble_of_latents_shares_the_detectors_memory(tmp_path: Path) -> None:
     of = world("latent")
     save_reward_ensemble(tmp_path, of.reward_ensemble, of.held_out_detector)
     detector: Any = of.detector
@@ -96,7 +99,7 @@ def test_judges_of_latents_share_the_detectors_memory(tmp_path: Path) -> None:
     assert not any(name.partition(".")[2].startswith(SHARED) for name in names)
 
 
-def test_only_latent_judges_share_a_memory() -> None:
+def test_only_detectors_of_latents_share_a_memory() -> None:
     of = make_world("spatial")
     image, latent, other = member(of, "image", 0), member(of, "latent", 0), member(of, "latent", 1)
     kept: Any = latent.memory
@@ -108,11 +111,11 @@ def test_only_latent_judges_share_a_memory() -> None:
     assert not hasattr(image, "memory")
 
 
-def test_a_folder_without_judges_has_none(tmp_path: Path) -> None:
+def test_a_folder_without_a_reward_ensemble_has_none(tmp_path: Path) -> None:
     assert load_reward_ensemble(tmp_path, world("image").detector) == ([], None)
 
 
-def test_damaged_judges_are_refused(tmp_path: Path) -> None:
+def test_a_damaged_reward_ensemble_is_refused(tmp_path: Path) -> None:
     of = world("image")
     save_reward_ensemble(tmp_path, of.reward_ensemble, of.held_out_detector)
     text = (tmp_path / "reward_ensemble.json").read_text()
@@ -128,7 +131,7 @@ def test_damaged_judges_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stored_world_has_its_judges_and_its_trial(kind: str, tmp_path: Path) -> None:
+def test_a_stored_world_has_its_reward_ensemble_and_its_reference_set(kind: str, tmp_path: Path) -> None:
     of = world(kind)
     save_world(tmp_path, of)
     stored = load_world(str(tmp_path), CPU)
@@ -154,7 +157,7 @@ def test_a_stored_world_has_its_judges_and_its_trial(kind: str, tmp_path: Path) 
     assert info["reward_terms"]["boundary"] == pytest.approx(float(reward))
 
 
-def test_a_trial_of_another_world_is_refused(tmp_path: Path) -> None:
+def test_a_reference_set_of_another_world_is_refused(tmp_path: Path) -> None:
     of, other = world("image"), world("latent")
     assert of.reference_set is not None
     assert of.reference_set.marks is not None
@@ -165,7 +168,7 @@ def test_a_trial_of_another_world_is_refused(tmp_path: Path) -> None:
             load_world(str(tmp_path), CPU)
 
 
-def test_a_trial_without_masks_is_one_all_the_same(tmp_path: Path) -> None:
+def test_a_reference_set_may_lack_masks(tmp_path: Path) -> None:
     of = world("image")
     assert of.reference_set is not None
     save_world(tmp_path, of.with_reference_set(of.reference_set._replace(marks=None)))
@@ -196,10 +199,10 @@ class Made:
         run.begin()
         return run
 
-    def judged(
+    def predictions(
         self, name: str, pool: Augmented | None = None, number: int = 1, job: Job[AgentRun] | None = None
     ) -> World:
-        return judged(job or self.job, self.run(name), self.world, self.features, pool, number)
+        return predictions(job or self.job, self.run(name), self.world, self.features, pool, number)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -207,8 +210,8 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Made(tmp_path_factory.mktemp(request.param), f"detector.input={request.param}")
 
 
-def test_judges_are_small_and_differ(made: Made) -> None:
-    found = made.judged("differ")
+def test_reward_detectors_are_small_and_differ(made: Made) -> None:
+    found = made.predictions("differ")
     assert len(found.reward_ensemble) == 2
     assert found.held_out_detector is not None
     everyone: list[Any] = [*found.reward_ensemble, found.held_out_detector]
@@ -221,10 +224,12 @@ def test_judges_are_small_and_differ(made: Made) -> None:
     assert not list(folder.glob("judge_*"))
 
 
-def test_the_same_command_uses_the_judges_it_has(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = made.judged("again")
+def test_the_same_command_uses_the_reward_ensemble_it_has(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = made.predictions("again")
     monkeypatch.setattr(judging, "learn_alone", forbidden)
-    again = made.judged("again")
+    again = made.predictions("again")
     scores = [
         words([*found.reward_ensemble, found.held_out_detector], seen(made.world)) for found in (first, again)
     ]
@@ -236,22 +241,22 @@ def forbidden(*_: object) -> None:
     raise AssertionError("nothing is to be trained here")
 
 
-def test_judges_of_the_second_round_know_what_agents_made(made: Made) -> None:
-    first = made.judged("rounds")
-    without, second = made.judged("rounds", None, 2), made.judged("more", made.pool, 2)
+def test_the_reward_ensemble_of_the_second_round_learns_from_what_agents_made(made: Made) -> None:
+    first = made.predictions("rounds")
+    without, second = made.predictions("rounds", None, 2), made.predictions("more", made.pool, 2)
     for a, b, c in zip(first.reward_ensemble, without.reward_ensemble, second.reward_ensemble, strict=True):
         assert not alike(a, b)  # other random numbers
         assert not alike(b, c)  # the same ones, and other samples
     # A pool without a single sample teaches nothing.
     nothing = Augmented(*(part[:0] for part in vars(made.pool).values()))
-    assert alike(made.judged("empty", nothing, 2).reward_ensemble[0], without.reward_ensemble[0])
+    assert alike(made.predictions("empty", nothing, 2).reward_ensemble[0], without.reward_ensemble[0])
 
 
 @pytest.mark.parametrize("stop_at", [1, 3])
-def test_a_stop_between_judges_goes_on_where_it_was(
+def test_a_stop_between_reward_detectors_goes_on_where_it_was(
     made: Made, stop_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = made.judged("whole")
+    whole = made.predictions("whole")
     labels: list[str] = []
 
     def until(
@@ -271,15 +276,15 @@ def test_a_stop_between_judges_goes_on_where_it_was(
     monkeypatch.setattr(judging, "learn_alone", until)
     if stop_at < 3:
         with pytest.raises(KeyboardInterrupt):
-            made.judged(name)
+            made.predictions(name)
     else:  # all are trained, and the stop comes before they are kept together
         monkeypatch.setattr(judging, "save_judges", interrupted_save)
         with pytest.raises(KeyboardInterrupt):
-            made.judged(name)
+            made.predictions(name)
         monkeypatch.setattr(judging, "save_judges", save_reward_ensemble)
     first, labels[:] = list(labels), []
     stop_at = 9
-    found = made.judged(name)
+    found = made.predictions(name)
     assert sorted(first + labels) == [f"judge {each}, round 1" for each in (1, 2, 3)]
     pairs = zip(
         [*found.reward_ensemble, found.held_out_detector],
@@ -309,19 +314,19 @@ HEEDLESS: list[AgentConfig] = [
 
 
 @pytest.mark.parametrize("agent", HEEDLESS, ids=lambda agent: agent.name)
-def test_agents_that_dont_heed_detectors_get_none(agent: AgentConfig, made: Made) -> None:
-    found = made.judged(agent.name, job=varied_job(made.job, agent=agent))
+def test_agents_that_dont_use_detectors_get_none(agent: AgentConfig, made: Made) -> None:
+    found = made.predictions(agent.name, job=varied_job(made.job, agent=agent))
     assert found is made.world
     assert not found.reward_ensemble
     assert not (made.run(agent.name).path / "round_1").exists()
 
 
-def test_no_judges_are_asked_for(made: Made) -> None:
+def test_a_reward_ensemble_of_none(made: Made) -> None:
     job = varied_job(made.job, reward_ensemble=replace(made.job.config.reward_ensemble, count=0))
-    assert made.judged("nobody", job=job) is made.world
+    assert made.predictions("nobody", job=job) is made.world
 
 
-def test_heads_are_as_many_as_fit(tmp_path: Path) -> None:
+def test_attention_heads_are_as_many_as_fit(tmp_path: Path) -> None:
     """The detector's number of attention heads need not divide the width of a judge."""
     job = make_job(
         tmp_path,
@@ -347,7 +352,7 @@ def test_heads_are_as_many_as_fit(tmp_path: Path) -> None:
         ("reward_ensemble.effort=1.5", "reward_ensemble.effort=1.5 must be above 0 and at most 1"),
     ],
 )
-def test_impossible_judges_are_refused(wrong: str, message: str, tmp_path: Path) -> None:
+def test_impossible_reward_ensembles_are_refused(wrong: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as refused:
         check_reward_ensemble(make_job(tmp_path, "dataset=digits", wrong))
     assert message in str(refused.value)
@@ -366,7 +371,7 @@ def test_the_world_of_a_whole_command(
         job: Job[AgentRun], run: Run, of: World, features: FeatureCache, pool: Augmented | None, number: int
     ) -> World:
         pools.append(pool)
-        return judged(job, run, of, features, pool, number)
+        return predictions(job, run, of, features, pool, number)
 
     monkeypatch.setattr(rounds, "judged", spy)
     arguments = [

@@ -71,7 +71,7 @@ def test_changes_are_all_different_and_the_first_is_none() -> None:
     assert len({tuple(each.flatten().tolist()) for each in made}) == 12
 
 
-def test_judgements_tell_good_samples_from_noise_and_copies() -> None:
+def test_measures_tell_good_samples_from_noise_and_copies() -> None:
     train, held_out = blobs(300, 0), blobs(200, 1)
     classifier = train_classifier(train, seed=0, steps=120)
     assert isinstance(classifier, SampleClassifier)

@@ -77,7 +77,7 @@ def test_vec_env_resets_in_the_same_step() -> None:
                 assert info["TimeLimit.truncated"] is False
 
 
-def test_vec_env_says_what_a_single_world_says() -> None:
+def test_the_vec_env_returns_what_a_single_world_returns() -> None:
     env = LatentVecEnv(Settings().load("digits", "cpu", 2), seed=30)
     observations = env.reset()
     for world in range(2):

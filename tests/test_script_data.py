@@ -123,7 +123,7 @@ def test_detectors_take_more_steps_where_they_learn_from_real_anomalies(
         assert f" {steps}/{steps} " in said.partition("detector ")[2]
 
 
-def test_without_normal_validation_images_rivals_are_left_out(tmp_path: Path, run_here: RunHere) -> None:
+def test_without_normal_validation_images_baselines_are_left_out(tmp_path: Path, run_here: RunHere) -> None:
     rng, root = np.random.default_rng(0), tmp_path / "odd"
     root.mkdir()
     for name, normal, anomalous in (("train", 12, 0), ("valid", 0, 3), ("test", 4, 4)):

@@ -137,7 +137,7 @@ MISTAKES = [
     (["autoencoder.latent=round"], "autoencoder.latent=round is unknown: choose one of flat, spatial"),
     (["dataset=digits", "env.perturbation=brush"], "brush needs a spatial latent"),
     (["env.perturbation=paint"], "perturbation=paint is unknown: choose one of auto, brush, dense"),
-    (["+reward.terms.beauty=1"], "reward=beauty is unknown: choose one of alignment, boundary, "),
+    (["+reward.terms.beauty=1"], "reward=beauty is unknown: choose one of boundary, "),
     (["synthesis.weights={cutpaste: 0, perlin: 0}"], "synthesis"),
     (["dataset=digits", "dataset.normal=12"], "12"),
     (["dataset.size=60"], "60"),

@@ -38,7 +38,9 @@ def marked(count: int, top: int, left: int, height: int, width: int, side: int =
 
 @settings(max_examples=50, deadline=None)
 @given(SEEDS, st.integers(0, 5), st.integers(0, 5), st.integers(1, 3), st.integers(1, 3))
-def test_a_look_is_that_of_the_marked_tokens(seed: int, top: int, left: int, high: int, wide: int) -> None:
+def test_a_descriptor_is_that_of_the_marked_tokens(
+    seed: int, top: int, left: int, high: int, wide: int
+) -> None:
     latents, marks = noise(2, 3, 8, 8, seed=seed), marked(2, top, left, high, wide)
     found = describe(latents, marks)
     inside = latents[:, :, top : top + high, left : left + wide].flatten(2)
@@ -62,7 +64,7 @@ def test_what_is_brighter_than_around_it_contrasts() -> None:
 
 @pytest.mark.parametrize("side", [1, 8])
 @pytest.mark.parametrize("all_marked", [False, True])
-def test_nothing_and_everything_have_looks_of_finite_numbers(all_marked: bool, side: int) -> None:
+def test_nothing_and_everything_have_finite_descriptors(all_marked: bool, side: int) -> None:
     latents = noise(2, 3, side, side, seed=0)
     found = describe(latents, torch.full((2, 1, side, side), all_marked))
     assert all(part.isfinite().all() for part in found)
@@ -101,7 +103,7 @@ def of(reading: Reading, chosen: Tensor) -> Reading:
 
 
 @pytest.mark.parametrize("looked_at", [False, True])
-def test_known_anomalies_resemble_themselves(looked_at: bool) -> None:
+def test_labelled_anomalies_are_similar_to_themselves(looked_at: bool) -> None:
     detector, reading, anomalous, descriptors = scene()
     known = AnomalySimilarity(detector, reading, anomalous, descriptors if looked_at else None)
     own = known.place(of(reading, anomalous), descriptors)
@@ -116,7 +118,7 @@ def test_known_anomalies_resemble_themselves(looked_at: bool) -> None:
     assert float(known.density(known.place(of(strange, anomalous), descriptors)).max()) < 1e-6
 
 
-def test_what_looks_different_is_far_however_a_detector_sees_it() -> None:
+def test_another_descriptor_is_far_whatever_the_detectors_features() -> None:
     detector, reading, anomalous, descriptors = scene()
     same = of(reading, anomalous)
     blind = AnomalySimilarity(detector, reading, anomalous)
@@ -140,7 +142,7 @@ def test_every_part_weighs_the_same() -> None:
     assert torch.allclose(again.anomalies, known.anomalies)
 
 
-def test_what_all_known_anomalies_share_tells_nothing_apart() -> None:
+def test_what_all_labelled_anomalies_share_tells_nothing_apart() -> None:
     detector, reading, anomalous, descriptors = scene()
     alike = Descriptor(*(part[:1].expand_as(part) for part in descriptors))
     known = AnomalySimilarity(detector, reading, anomalous, alike)

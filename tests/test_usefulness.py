@@ -28,7 +28,7 @@ from detectors.tokens import anomalous_tokens
 from detectors.transformer import TransformerDetector
 from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics
-from latent_env.rewards.anomaly_similarity import inputs_of
+from latent_env.rewards.anomaly_similarity import describe
 from latent_env.rewards.terms import Reward, agreed, reward_terms
 from latent_env.settings import Settings
 from latent_env.shell import ANOMALY, NORMAL, UNDECIDED
@@ -38,7 +38,7 @@ from latent_env.worlds.reference_set import ReferenceSet
 from latent_env.worlds.world import World
 from stages.detector.stage import save_world
 
-TRIED = ["usefulness", "alignment", "similarity"]
+TRIED = ["usefulness", "similarity"]
 KINDS = ["image", "latent"]
 ALL: dict[str, float] = dict.fromkeys(TRIED, 1.0)
 
@@ -123,7 +123,6 @@ def test_rewards_are_finite_and_follow_from_the_seed(kind: str, folders: dict[st
         for _ in range(9):
             _, reward, terminated, _, info = env.step(env.action_space.sample())
             assert np.isfinite(float(reward))
-            assert abs(info["reward_terms"]["alignment"]) <= 1 + 1e-5
             assert abs(info["reward_terms"]["similarity"]) <= 1 + 1e-5
             assert abs(info["reward_terms"]["matching"]) <= 1 + 1e-5
             assert 0 <= info["reward_terms"]["coverage"] <= 1
@@ -162,7 +161,7 @@ def test_single_worlds_side_by_side(kind: str, mode: AutoresetMode, folders: dic
 
 
 @pytest.mark.parametrize("term", TRIED)
-def test_a_world_without_a_trial_says_what_is_missing(term: str, tmp_path: Path) -> None:
+def test_a_world_without_a_reference_set_tells_what_is_missing(term: str, tmp_path: Path) -> None:
     save_world(tmp_path, world("image").with_reference_set(None))
     env = gym.make("LatentAug-v0", artifacts=str(tmp_path), reward={term: 1.0})
     env.reset(seed=0)
@@ -224,7 +223,7 @@ def test_only_worlds_that_step_learn(kind: str) -> None:
     torch.testing.assert_close(found[1:], first[1:])
 
 
-def test_the_change_of_a_trials_anomaly_is_useful() -> None:
+def test_the_change_of_a_reference_anomaly_is_useful() -> None:
     """An agent that makes exactly the anomalies of the trial is paid, and one that doesn't is paid less."""
     base = world("latent")
     change = torch.zeros_like(base.latents[:4])
@@ -286,7 +285,7 @@ def paid(name: str, transition: Transition) -> Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["boundary", "matching", *TRIED])
-def test_several_judges_pay_their_mean_less_their_disagreement(name: str, kind: str) -> None:
+def test_a_reward_ensemble_pays_its_mean_less_its_disagreement(name: str, kind: str) -> None:
     of = world(kind, 3)
     batch = dynamics(of, 6)
     transition = batch.step_tensor(drawn(batch)).transition
@@ -305,7 +304,7 @@ def test_disagreement_never_pays(values: list[list[float]]) -> None:
         assert torch.equal(found, each[0])
 
 
-def test_without_judges_the_detector_is_asked() -> None:
+def test_without_a_reward_ensemble_the_detector_pays() -> None:
     of = world("image").with_reward_ensemble([])
     batch = dynamics(of, reward={**ALL, "boundary": 1.0})
     transition = batch.step_tensor(drawn(batch)).transition
@@ -318,7 +317,7 @@ def test_without_judges_the_detector_is_asked() -> None:
 # --- as many as there are ---
 
 
-def like_the_trial(of: World) -> tuple[World, Tensor]:
+def like_the_reference_set(of: World) -> tuple[World, Tensor]:
     """A world whose trial has anomalies of two kinds, one of them three times as often, and how to make them.
 
     That is the changes ``(4, *latent_shape)`` of the first four images; the last is of the rarer kind.
@@ -331,7 +330,7 @@ def like_the_trial(of: World) -> tuple[World, Tensor]:
 
 
 def test_what_there_is_enough_of_pays_less() -> None:
-    base, change = like_the_trial(world("latent").with_reward_ensemble([]))
+    base, change = like_the_reference_set(world("latent").with_reward_ensemble([]))
     batch = dynamics(base, reward={"matching": 1.0}, shell_ratio=50.0, horizon=1)
 
     def made(*numbers: int) -> Tensor:
@@ -360,19 +359,19 @@ def test_what_there_is_enough_of_pays_less() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_a_sample_looks_like_is_told_of_what_detectors_read(kind: str) -> None:
+def test_a_samples_descriptor_is_of_what_detectors_read(kind: str) -> None:
     batch = dynamics(world(kind), 6)
     step = batch.step_tensor(drawn(batch)).transition
     seen = step.latent if kind == "latent" else step.world.autoencoder.encode(step.image)
     assert step.truth.any()
     shares = torch.nn.functional.adaptive_avg_pool2d(step.truth.float(), seen.shape[2:])
-    for one, other in zip(step.inputs_of, inputs_of(seen, anomalous_tokens(shares)), strict=True):
+    for one, other in zip(step.describe, describe(seen, anomalous_tokens(shares)), strict=True):
         torch.testing.assert_close(one, other)
     normal = step.label != ANOMALY
-    assert not step.inputs_of.inside[normal][:, : seen.shape[1]].any()  # there is nothing to be seen
+    assert not step.describe.inside[normal][:, : seen.shape[1]].any()  # there is nothing to be seen
 
 
-def test_how_an_anomaly_looks_decides_where_masks_are_known() -> None:
+def test_descriptors_decide_where_masks_are_known() -> None:
     base = world("image").with_reward_ensemble([])
     assert base.reference_set is not None
     batch = dynamics(base, 4, reward={"similarity": 1.0}, horizon=1)
@@ -436,7 +435,7 @@ def test_worlds_that_start_anew_take_their_changes_with_them() -> None:
     assert again[1] < 1e-3
 
 
-def test_coverage_remembers_so_many_and_no_more() -> None:
+def test_coverage_keeps_so_many_and_no_more() -> None:
     term = reward_terms["coverage"]()
     most = term.MEMORY  # type: ignore[attr-defined]
     batch = dynamics(world("latent"), 64, reward={"novelty": 1.0}, horizon=100)
@@ -463,7 +462,7 @@ def watched(of: World, weights: dict[str, float], steps: int) -> dict[str, float
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_alarm_asks_judges_and_one_that_pays_nobody(kind: str) -> None:
+def test_over_optimisation_compares_the_ensemble_with_a_held_out_detector(kind: str) -> None:
     of, weights = world(kind), {"usefulness": 1.0, "boundary": 0.5, "novelty": 9.0}
     found = watched(of, weights, 2 * EVERY)
     assert found.keys() == {"seen", "held_out"}
@@ -481,7 +480,7 @@ def test_the_alarm_asks_judges_and_one_that_pays_nobody(kind: str) -> None:
     assert found["seen"] != pytest.approx(found["held_out"], abs=1e-5)
 
 
-def test_an_unseen_judge_like_the_others_sees_the_same() -> None:
+def test_a_held_out_detector_equal_to_the_others_scores_the_same() -> None:
     of = world("image")
     found = watched(
         of.with_reward_ensemble(of.reward_ensemble[:1], of.reward_ensemble[0]), {"usefulness": 1.0}, EVERY
@@ -497,6 +496,6 @@ NO_OVEROPTIMIZATION: list[tuple[Without, dict[str, float]]] = [
 
 
 @pytest.mark.parametrize(("change", "weights"), NO_OVEROPTIMIZATION, ids=["no judge", "no term"])
-def test_no_alarm_where_there_is_nothing_to_compare(change: Without, weights: dict[str, float]) -> None:
+def test_no_monitor_where_there_is_nothing_to_compare(change: Without, weights: dict[str, float]) -> None:
     assert watched(change(world("image")), weights, EVERY) == {}
-    assert Reward({"novelty": 1.0}).judged(dynamics(world("image")).last) is None
+    assert Reward({"novelty": 1.0}).predictions(dynamics(world("image")).last) is None

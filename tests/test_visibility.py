@@ -46,7 +46,7 @@ def test_few_pixels_of_normal_images_are_decoded_worse() -> None:
     assert 0.002 < float((errors > barely).float().mean()) < 0.03  # it was measured on other images
 
 
-def test_half_of_random_strokes_show() -> None:
+def test_half_of_random_perturbations_show() -> None:
     world = load_world("phantom", CPU)
     peaks, labels = strokes(world)
     clearly = CLEARLY * world.autoencoder.barely_visible
