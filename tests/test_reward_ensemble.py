@@ -33,7 +33,7 @@ from latent_env.worlds.reward_ensemble import SHARED, load_reward_ensemble, save
 from latent_env.worlds.store import load_world
 from latent_env.worlds.world import World
 from stages.augmentation.agent_factory import make_dynamics
-from stages.augmentation.reward_ensemble import check_reward_ensemble, predictions, varied_job
+from stages.augmentation.reward_ensemble import check_reward_ensemble, judged, varied_job
 from stages.context import Job
 from stages.detector.stage import detector_stage, save_world
 from stages.detector.training import train_single_detector
@@ -199,10 +199,10 @@ class Made:
         run.begin()
         return run
 
-    def predictions(
+    def with_ensemble(
         self, name: str, pool: Augmented | None = None, number: int = 1, job: Job[AgentRun] | None = None
     ) -> World:
-        return predictions(job or self.job, self.run(name), self.world, self.features, pool, number)
+        return judged(job or self.job, self.run(name), self.world, self.features, pool, number)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -211,7 +211,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_reward_detectors_are_small_and_differ(made: Made) -> None:
-    found = made.predictions("differ")
+    found = made.with_ensemble("differ")
     assert len(found.reward_ensemble) == 2
     assert found.held_out_detector is not None
     everyone: list[Any] = [*found.reward_ensemble, found.held_out_detector]
@@ -227,9 +227,9 @@ def test_reward_detectors_are_small_and_differ(made: Made) -> None:
 def test_the_same_command_uses_the_reward_ensemble_it_has(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = made.predictions("again")
+    first = made.with_ensemble("again")
     monkeypatch.setattr(judging, "learn_alone", forbidden)
-    again = made.predictions("again")
+    again = made.with_ensemble("again")
     scores = [
         words([*found.reward_ensemble, found.held_out_detector], seen(made.world)) for found in (first, again)
     ]
@@ -242,21 +242,21 @@ def forbidden(*_: object) -> None:
 
 
 def test_the_reward_ensemble_of_the_second_round_learns_from_what_agents_made(made: Made) -> None:
-    first = made.predictions("rounds")
-    without, second = made.predictions("rounds", None, 2), made.predictions("more", made.pool, 2)
+    first = made.with_ensemble("rounds")
+    without, second = made.with_ensemble("rounds", None, 2), made.predictions("more", made.pool, 2)
     for a, b, c in zip(first.reward_ensemble, without.reward_ensemble, second.reward_ensemble, strict=True):
         assert not alike(a, b)  # other random numbers
         assert not alike(b, c)  # the same ones, and other samples
     # A pool without a single sample teaches nothing.
     nothing = Augmented(*(part[:0] for part in vars(made.pool).values()))
-    assert alike(made.predictions("empty", nothing, 2).reward_ensemble[0], without.reward_ensemble[0])
+    assert alike(made.with_ensemble("empty", nothing, 2).reward_ensemble[0], without.reward_ensemble[0])
 
 
 @pytest.mark.parametrize("stop_at", [1, 3])
 def test_a_stop_between_reward_detectors_goes_on_where_it_was(
     made: Made, stop_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = made.predictions("whole")
+    whole = made.with_ensemble("whole")
     labels: list[str] = []
 
     def until(
@@ -276,15 +276,15 @@ def test_a_stop_between_reward_detectors_goes_on_where_it_was(
     monkeypatch.setattr(judging, "learn_alone", until)
     if stop_at < 3:
         with pytest.raises(KeyboardInterrupt):
-            made.predictions(name)
+            made.with_ensemble(name)
     else:  # all are trained, and the stop comes before they are kept together
         monkeypatch.setattr(judging, "save_judges", interrupted_save)
         with pytest.raises(KeyboardInterrupt):
-            made.predictions(name)
+            made.with_ensemble(name)
         monkeypatch.setattr(judging, "save_judges", save_reward_ensemble)
     first, labels[:] = list(labels), []
     stop_at = 9
-    found = made.predictions(name)
+    found = made.with_ensemble(name)
     assert sorted(first + labels) == [f"judge {each}, round 1" for each in (1, 2, 3)]
     pairs = zip(
         [*found.reward_ensemble, found.held_out_detector],
@@ -315,7 +315,7 @@ HEEDLESS: list[AgentConfig] = [
 
 @pytest.mark.parametrize("agent", HEEDLESS, ids=lambda agent: agent.name)
 def test_agents_that_dont_use_detectors_get_none(agent: AgentConfig, made: Made) -> None:
-    found = made.predictions(agent.name, job=varied_job(made.job, agent=agent))
+    found = made.with_ensemble(agent.name, job=varied_job(made.job, agent=agent))
     assert found is made.world
     assert not found.reward_ensemble
     assert not (made.run(agent.name).path / "round_1").exists()
@@ -323,7 +323,7 @@ def test_agents_that_dont_use_detectors_get_none(agent: AgentConfig, made: Made)
 
 def test_a_reward_ensemble_of_none(made: Made) -> None:
     job = varied_job(made.job, reward_ensemble=replace(made.job.config.reward_ensemble, count=0))
-    assert made.predictions("nobody", job=job) is made.world
+    assert made.with_ensemble("nobody", job=job) is made.world
 
 
 def test_attention_heads_are_as_many_as_fit(tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ def test_the_world_of_a_whole_command(
         job: Job[AgentRun], run: Run, of: World, features: FeatureCache, pool: Augmented | None, number: int
     ) -> World:
         pools.append(pool)
-        return predictions(job, run, of, features, pool, number)
+        return judged(job, run, of, features, pool, number)
 
     monkeypatch.setattr(rounds, "judged", spy)
     arguments = [
