@@ -15,9 +15,8 @@ from torch import Tensor
 
 from detectors.latent_transformer import LatentTransformer, token_losses
 from detectors.memory_bank.positional import NOBODY, PositionalMemory
-from detectors.synthetic.latent import KINDS, LatentSynthesis
 from detectors.tokens import TOP_TOKENS, as_tokens, at_size, grid_of, top_tokens
-from detectors.training.latent_batches import LatentBatchSampler
+from detectors.training.latent_batches import LatentBatchSampler, Pool
 from detectors.training.loop import score, train_detector
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
@@ -252,6 +251,26 @@ def test_while_it_learns_the_generator_decides_what_it_sees() -> None:
     assert not torch.equal(detector(latents, owners).map, detector(latents).map)
 
 
+def sampler_of(known: Tensor) -> LatentBatchSampler:
+    """Batches of normal latents ``known``, and of those with noise in some region."""
+    generator = torch.Generator().manual_seed(3)
+    count, _, rows, columns = known.shape
+    sources = torch.arange(4 * count) % count
+    row, column = (
+        torch.randint(limit - 1, (4 * count, 1, 1), generator=generator) for limit in (rows, columns)
+    )
+    inside = (torch.arange(rows)[:, None] - row).abs() <= 1
+    region = (inside & ((torch.arange(columns)[None] - column).abs() <= 1)).unsqueeze(1)
+    strengths = 0.3 * (2 / 0.3) ** torch.rand(4 * count, 1, 1, 1, generator=generator)
+    spoilt = known[sources] + strengths * region * torch.randn(
+        4 * count, *known.shape[1:], generator=generator
+    )
+    nothing = torch.zeros(count, 1, rows, columns)
+    return LatentBatchSampler(
+        known, Pool(known, nothing, torch.arange(count)), Pool(spoilt, region.float(), sources)
+    )
+
+
 def learning(
     steps: int, seed: int = 0, known: Tensor | None = None
 ) -> tuple[LatentTransformer, TrainingState]:
@@ -267,7 +286,7 @@ def test_it_learns_to_find_what_it_never_saw() -> None:
     detector, state = learning(200, known=known)
     detector.calibrate(held_out)
     untrained = auroc(detector(new).score, detector(broken).score)
-    sampler = LatentBatchSampler(known, LatentSynthesis({"noise": 1.0, "shift": 1.0}))
+    sampler = sampler_of(known)
     training = train_detector(
         state,
         detector,
@@ -290,7 +309,7 @@ def test_it_learns_to_find_what_it_never_saw() -> None:
 
 def test_training_goes_on_exactly_where_it_stopped() -> None:
     known = normals(60)
-    sampler = LatentBatchSampler(known, LatentSynthesis(dict.fromkeys(KINDS, 1.0)))
+    sampler = sampler_of(known)
 
     def steps(detector: LatentTransformer, state: TrainingState, last: int) -> None:
         training = train_detector(

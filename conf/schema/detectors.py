@@ -98,10 +98,9 @@ class EnsembleConfig(TransformerConfig):
 
 @dataclass
 class SynthesisConfig:
-    """Pseudo-anomalies, by weight: of images, and of latents."""
+    """Pseudo-anomalies of images, by weight."""
 
     weights: dict[str, float] = field(default_factory=dict)
-    latent: dict[str, float] = field(default_factory=dict)
     pool: int = 1000
 
 

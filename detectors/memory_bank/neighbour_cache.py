@@ -9,7 +9,7 @@ from detectors.memory_bank.positional import PositionalMemory
 from latent_common.image_source import ImageSource, spread_over, spread_positions
 
 UNKNOWN = -1
-"""In place of a number: a token that was made anew, or a neighbour that wasn't looked up yet."""
+"""In place of a number: a neighbour that wasn't looked up yet."""
 
 
 class NearestKnown:
@@ -30,17 +30,15 @@ class NearestKnown:
 
     @torch.no_grad()
     def __call__(self, latents: Tensor, owners: Tensor, known: Tensor) -> Tensor:
-        """What :meth:`PositionalMemory.nearest` says of ``latents (B, *latent_shape)``, ``(B, T)`` int64.
+        """What :meth:`PositionalMemory.nearest` finds for ``latents (B, *latent_shape)``, ``(B, T)`` int64.
 
-        ``known (B, T)`` says which of the ``count`` each of their tokens is of, or ``UNKNOWN``.
+        :param known: ``(B,)`` int64: which of the ``count`` each of them is.
         """
-        places = torch.arange(known.shape[1], device=known.device)
-        nearest = self.found[known.clamp_min(0), places].long()
-        wanted = (known < 0) | (nearest < 0)
-        if wanted.any():
-            nearest = torch.where(wanted, self.memory.nearest(latents, owners, wanted), nearest)
-            rows, columns = (wanted & (known >= 0)).nonzero(as_tuple=True)
-            self.found[known[rows, columns], columns] = nearest[rows, columns].to(self.found.dtype)
+        nearest = self.found[known].long()
+        missing = (nearest[:, 0] == UNKNOWN).nonzero().flatten()
+        if len(missing):
+            nearest[missing] = self.memory.nearest(latents[missing], owners[missing])
+            self.found[known[missing]] = nearest[missing].to(self.found.dtype)
         return nearest
 
 

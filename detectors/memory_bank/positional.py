@@ -81,20 +81,19 @@ class PositionalMemory(nn.Module):
         return difference, (length - self.location) / self.scale
 
     @torch.no_grad()
-    def nearest(self, latents: Tensor, owners: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
-        """Which remembered image is nearest to each token of latents ``(B, *latent_shape)``.
+    def nearest(self, latents: Tensor, owners: Tensor | None = None) -> Tensor:
+        """Which remembered image is nearest to each token of latents ``(B, *latent_shape)``, ``(B, T)`` int64.
 
-        As ``(B, T)`` int64. Those that are not ``wanted (B, T)`` bool may get any.
+        Where latents were made of the images ``owners (B,)``, these are left out.
         """
-        tokens, parts = as_tokens(latents), []
-        together = self._together()
-        for first in range(0, max(len(tokens), 1), together):
-            rows = slice(first, first + together)
-            owned = None if owners is None else owners[rows]
-            if wanted is None:
-                parts.append(self._nearest(tokens[rows], owned))
-            else:
-                parts.append(self._nearest_wanted(tokens[rows], owned, wanted[rows]))
+        tokens, together = as_tokens(latents), self._together()
+        parts = [
+            self._nearest(
+                tokens[first : first + together],
+                None if owners is None else owners[first : first + together],
+            )
+            for first in range(0, max(len(tokens), 1), together)
+        ]
         return torch.cat(parts)
 
     def _nearest(self, tokens: Tensor, owners: Tensor | None) -> Tensor:
@@ -104,42 +103,13 @@ class PositionalMemory(nn.Module):
             self.squares[:, None], tokens.transpose(0, 1), self.tokens.transpose(1, 2), alpha=-2
         )  # (T, B, M)
         if owners is not None:
-            row, own = self._own(owners)
+            row, own = (owners[:, None] == self.owners[None]).nonzero(as_tuple=True)
             distances[:, row, own] = torch.inf
         return distances.argmin(2).T
-
-    def _nearest_wanted(self, tokens: Tensor, owners: Tensor | None, wanted: Tensor) -> Tensor:
-        """The same where it is ``wanted (B, T)``; elsewhere it may be wrong."""
-        at_place = wanted.sum(0)
-        places = at_place.nonzero().flatten()  # (P,)
-        if len(places) == 0:
-            return torch.zeros_like(wanted, dtype=torch.int64)
-        # At each place come first the tokens that are wanted there: few of them make short work.
-        most = int(at_place.max())
-        rows = wanted.T[places].byte().argsort(1, descending=True)[:, :most]  # (P, K)
-        tokens = tokens.contiguous()  # or each of its numbers would be gathered from elsewhere
-        everywhere = len(places) == len(at_place)
-        compared = self.tokens if everywhere else self.tokens.index_select(0, places)
-        squares = self.squares if everywhere else self.squares.index_select(0, places)
-        distances = torch.baddbmm(
-            squares[:, None], tokens[rows, places[:, None]], compared.transpose(1, 2), alpha=-2
-        )  # (P, K, M)
-        if owners is not None:
-            row, own = self._own(owners)
-            place, column, which = (rows.unsqueeze(2) == row).nonzero(as_tuple=True)
-            distances[place, column, own[which]] = torch.inf
-        found = torch.zeros_like(wanted, dtype=torch.int64)
-        found[rows, places[:, None]] = distances.argmin(2)
-        return found
 
     def _together(self) -> int:
         """How many latents to look up at once."""
         return max(DISTANCES_AT_ONCE // self.squares.numel(), LEAST_AT_ONCE)
-
-    def _own(self, owners: Tensor) -> tuple[Tensor, Tensor]:
-        """Pairs of those in ``owners (B,)`` and the remembered images that they are."""
-        row, own = (owners[:, None] == self.owners[None]).nonzero(as_tuple=True)
-        return row, own
 
     def _places(self) -> Tensor:
         return torch.arange(len(self.tokens), device=self.tokens.device)

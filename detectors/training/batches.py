@@ -127,7 +127,7 @@ class Batch(NamedTuple):
     marked: Tensor
     """``(B,)`` bool: whether the mask says where the anomaly is; otherwise it is not known."""
     known: Tensor | None = None
-    """``(B, T)`` int64: which of the latents made beforehand each token is of; of none, -1."""
+    """``(B,)`` int64: which of the latents made beforehand each is."""
     clean: Tensor | None = None
     """``(B, C, H, W)``: what each image would show if nothing were wrong with it, where that is known."""
 

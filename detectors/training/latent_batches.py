@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -11,9 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detectors.memory_bank.neighbour_cache import UNKNOWN
-from detectors.synthetic.latent import LatentSynthesis
-from detectors.tokens import anomalous_tokens, grid_of
+from detectors.tokens import anomalous_tokens
 from detectors.training.batches import Batch, Mixture
 from latent_common.image_source import ImageSource
 
@@ -38,17 +35,14 @@ class Pool(NamedTuple):
 class LatentBatchSampler:
     """Batches of latents: half normal, half anomalous.
 
-    Half of the normals are varied versions of training images, if there are any. Of both, ``samples`` take
-    the place of some; other anomalies are those of a pool, and what synthesis makes of latents.
+    Half of the normal latents are of varied versions of training images. Of both labels, ``samples`` take the
+    place of some latents.
     """
 
     latents: ImageSource
     """``(N, *latent_shape)`` of the normal training images."""
-    synthesis: LatentSynthesis | None
-    varied: Pool | None = None
-    anomalous: Pool | None = None
-    pool_share: float = 0.0
-    """Of the synthetic anomalies, so many come from the pool."""
+    varied: Pool
+    anomalous: Pool
     samples: Mixture | None = None
 
     @cached_property
@@ -57,7 +51,7 @@ class LatentBatchSampler:
 
         These are the numbers that each kind begins with, and how many latents there are.
         """
-        pools = (0 if pool is None else len(pool.sources) for pool in (self.varied, self.anomalous))
+        pools = (len(pool.sources) for pool in (self.varied, self.anomalous))
         samples = [len(kind.labels) for kind in self.samples.kinds] if self.samples else [0, 0]
         return list(accumulate((len(self.latents), *pools, *samples), initial=0))
 
@@ -65,55 +59,36 @@ class LatentBatchSampler:
         """A batch of ``size`` latents."""
         half = size // 2
         latents, owners, known = self._normal(2 * half, generator)
-        anomalous, tokens = self._spoilt(latents[half:], owners[half:], known[half:], generator)
-        latents[half:] = anomalous
+        drawn = draw(self.anomalous, half, generator)
+        latents[half:], owners[half:] = drawn.latents, drawn.sources
+        known[half:] = self.first_known[ANOMALOUS] + drawn.members
+        tokens = anomalous_tokens(drawn.tokens).to(latents)
         masks = torch.cat([torch.zeros_like(tokens), tokens])
         marked = torch.ones(2 * half, dtype=torch.bool, device=latents.device)
-        for first, label, chosen, drawn in self.samples.draw(half, generator) if self.samples else ():
-            # Anywhere: what an agent made replaces pooled anomalies and others alike.
+        for first, label, chosen, sample in self.samples.draw(half, generator) if self.samples else ():
             rows = first + torch.randperm(half, generator=generator)[: len(chosen)]
-            owners[rows] = drawn.sources.cpu()
-            known[rows] = (self.first_known[SAMPLES + label] + chosen)[:, None]
+            owners[rows] = sample.sources.cpu()
+            known[rows] = self.first_known[SAMPLES + label] + chosen
             rows = rows.to(latents.device)
-            latents[rows], masks[rows] = drawn.images.float(), drawn.masks.to(masks)
-            marked[rows] = drawn.marked
+            latents[rows], masks[rows] = sample.images.float(), sample.masks.to(masks)
+            marked[rows] = sample.marked
         labels = torch.zeros(2 * half, device=latents.device)
         labels[half:] = 1
         return Batch(latents, masks, labels, owners.to(latents.device), marked, known.to(latents.device))
 
-    def _spoilt(
-        self, normal: Tensor, owners: Tensor, known: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Anomalies in place of normal latents; ``owners`` and ``known`` are set right."""
-        latents = normal.clone()
-        masks = latents.new_zeros(len(latents), 1, *grid_of(latents.shape[1:]))
-        pooled = round(self.pool_share * len(latents)) if self.anomalous is not None else 0
-        if self.anomalous is not None and pooled:
-            drawn = draw(self.anomalous, pooled, generator)
-            latents[:pooled], owners[:pooled] = drawn.latents, drawn.sources
-            known[:pooled] = (self.first_known[ANOMALOUS] + drawn.members)[:, None]
-            masks[:pooled] = anomalous_tokens(drawn.tokens).to(masks)
-        if self.synthesis is not None and pooled < len(latents):
-            made = self.synthesis(latents[pooled:], generator)
-            latents[pooled:], masks[pooled:] = made.images, made.masks
-            known[pooled:][made.masks.flatten(1).cpu() > 0] = UNKNOWN  # the others stayed as they were
-        return latents, masks
-
     def _normal(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Latents ``(count, *latent_shape)`` of normal images, and which training images they show.
 
-        And which of the known latents each of their tokens is of, ``(count, T)``.
+        And which of the known latents each of them is, ``(count,)``.
         """
         owners = torch.randint(len(self.latents), (count,), generator=generator)
         latents, known = self.latents[owners.to(self.latents.device)].float(), owners.clone()
-        if self.varied is not None:
-            varied = (torch.rand(count, generator=generator) < 0.5).nonzero().flatten()
-            if len(varied):
-                rows = varied.to(latents.device)
-                drawn = draw(self.varied, len(varied), generator)
-                latents[rows], owners[varied] = drawn.latents, drawn.sources
-                known[varied] = self.first_known[VARIED] + drawn.members
-        return latents, owners, known[:, None].repeat(1, math.prod(grid_of(latents.shape[1:])))
+        varied = (torch.rand(count, generator=generator) < 0.5).nonzero().flatten()
+        if len(varied):
+            drawn = draw(self.varied, len(varied), generator)
+            latents[varied.to(latents.device)], owners[varied] = drawn.latents, drawn.sources
+            known[varied] = self.first_known[VARIED] + drawn.members
+        return latents, owners, known
 
 
 class Drawn(NamedTuple):

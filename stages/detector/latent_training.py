@@ -14,7 +14,6 @@ from conf.schema.runs import DetectorRun
 from detectors.latent_transformer import LatentTransformer, token_losses
 from detectors.memory_bank.neighbour_cache import remembering
 from detectors.synthetic.image_synthesis import ImageSynthesis
-from detectors.synthetic.latent import LatentSynthesis
 from detectors.training.batches import Batch, Mixture
 from detectors.training.latent_batches import SAMPLES, LatentBatchSampler, Pool
 from detectors.training.loop import train_detector
@@ -37,12 +36,6 @@ def make_synthesis(job: Job[DetectorRun]) -> ImageSynthesis:
     return ImageSynthesis(job.config.synthesis.weights, job.texture_images)
 
 
-def make_latent_synthesis(job: Job[DetectorRun]) -> LatentSynthesis | None:
-    """Pseudo-anomalies made of latents, if any are wanted."""
-    weights = job.config.synthesis.latent
-    return LatentSynthesis(weights) if any(weights.values()) else None
-
-
 def check_validation(job: Job[DetectorRun]) -> None:
     """Complain if nothing says how far out normal images lie that were not trained on."""
     if job.dataset.valid.labels.all():
@@ -55,17 +48,10 @@ def check_validation(job: Job[DetectorRun]) -> None:
 def check_latent_synthesis(job: Job[DetectorRun]) -> None:
     """Complain if there would be nothing that a detector of latents could take for an anomaly."""
     check_validation(job)
-    config = job.config.synthesis
-    of_images = any(config.weights.values())
-    if of_images:
-        make_synthesis(job)
-    if config.pool < 0:
-        raise UserError(f"synthesis.pool={config.pool} must be at least 0")
-    if make_latent_synthesis(job) is None and not (of_images and config.pool):
-        raise UserError(
-            "synthesis: a detector of latents needs anomalies: synthesis.pool above 0 for those of "
-            "synthesis.weights, or a weight above 0 in synthesis.latent"
-        )
+    make_synthesis(job)
+    pool = job.config.synthesis.pool
+    if pool < 1:
+        raise UserError(f"synthesis.pool={pool} must be at least 1: a detector of latents learns from it")
 
 
 def train_on_latents(
@@ -81,10 +67,7 @@ def train_on_latents(
     assert isinstance(config, TransformerConfig)
     known_normal = features.normal_validation()
     sampler = latent_sampler(job, features, samples)
-    memory_and_pools = (
-        detector.memory_size,
-        *(pool and pool.name for pool in (sampler.varied, sampler.anomalous)),
-    )
+    memory_and_pools = (detector.memory_size, sampler.varied.name, sampler.anomalous.name)
     found = features.nearest.get(memory_and_pools)
     nearest = remembering(detector.memory, features.latents("train"), sampler.first_known[-1], found)
     state = TrainingState(detector, config.learning_rate, training_steps(job), job.config.seed)
@@ -114,27 +97,19 @@ def train_on_latents(
 def latent_sampler(
     job: Job[DetectorRun], features: FeatureCache, samples: Mixture | None
 ) -> LatentBatchSampler:
-    """Latents of normal images and of varied ones, and of synthetic anomalies of both kinds."""
-    config, latent = job.config.synthesis, make_latent_synthesis(job)
-    varied, anomalous = pools(job, features)
-    of_images, of_latents = sum(config.weights.values()), sum(config.latent.values())
-    pool_share = of_images / (of_images + of_latents)
-    return LatentBatchSampler(features.latents("train"), latent, varied, anomalous, pool_share, samples)
+    """Latents of normal images and of varied ones, and of synthetic anomalies."""
+    return LatentBatchSampler(features.latents("train"), *pools(job, features), samples)
 
 
-def pools(job: Job[DetectorRun], features: FeatureCache) -> tuple[Pool | None, Pool | None]:
+def pools(job: Job[DetectorRun], features: FeatureCache) -> tuple[Pool, Pool]:
     """Varied training images, and anomalous ones, as latents: the same for every seed."""
     vary, count = job.augmentation, job.config.synthesis.pool
-    if not count:
-        return None, None
 
     def varied(batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         return vary(batch, generator), torch.zeros_like(batch[:, :1])
 
     how = {"augment": asdict(vary)}
     normal = make_pool(features, job.train_images, "varied", count, varied, how)
-    if not any(job.config.synthesis.weights.values()):
-        return normal, None
     how |= spoiling_settings(job)
     return normal, make_pool(features, job.train_images, "anomalous", count, spoiler(job, vary), how)
 

@@ -47,7 +47,6 @@ from stages.detector.ensemble import member_names
 from stages.detector.latent_training import (
     check_latent_synthesis,
     check_validation,
-    make_latent_synthesis,
     make_synthesis,
 )
 from stages.detector.rdna_training import check_rdna
@@ -90,8 +89,6 @@ def rehearse_detector(job: Job[DetectorRun]) -> World:
     images = job.train_images[:4]
     frozen = FrozenAutoencoder(new_autoencoder(job)).calibrate(images)
     world = World.build(frozen, new_detector(job, frozen).eval(), images, job.device)
-    if world.reads_latents and (synthesis := make_latent_synthesis(job)):
-        synthesis(world.latents, torch.Generator())
     if len(known) and frozen.is_spatial:  # any latents will do: they say which actions there are
         unknown = torch.zeros(1, len(images), 1, *grid_of(frozen.latent_shape), dtype=torch.bool)
         world = world.with_labelled_anomalies(
