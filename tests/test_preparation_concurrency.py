@@ -186,6 +186,73 @@ def test_preparing_the_same_at_once_does_no_harm(tmp_path: Path, monkeypatch: py
     assert found == [expected] * 75
 
 
+class Interleaving:
+    """Two preparations of the same at once, "slow" and "quick", each in a thread, in the worst order.
+
+    Slow decodes and is about to move its folder into place, or what is outdated out of the way; then quick
+    does everything up to that its folder is in place, then slow does what it was about to. If slow moves
+    quick's folder away, quick goes on only after that.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, moves: Callable[[Path], bool]) -> None:
+        self.folder, self.moves = folder, moves
+        self.quick_is_in_place, self.slow_has_moved = threading.Event(), threading.Event()
+        self.datasets: dict[str, Dataset] = {}
+        self.errors: list[BaseException] = []
+        self.quick = threading.Thread(target=self.prepare, name="quick", daemon=True)
+        self._really_replace = os.replace
+        monkeypatch.setattr(os, "replace", self.replace)
+
+    def replace(self, source: Path, target: Path) -> None:
+        name = threading.current_thread().name
+        if name == "slow" and self.moves(target) and not self.quick_is_in_place.is_set():
+            self.quick.start()
+            assert self.quick_is_in_place.wait(60)
+        self._really_replace(source, target)
+        if name == "slow":
+            self.slow_has_moved.set()
+        elif not is_hidden(target):
+            self.quick_is_in_place.set()
+            assert self.slow_has_moved.wait(60)
+
+    def prepare(self) -> None:
+        name = threading.current_thread().name
+        try:
+            self.datasets[name] = prepare(make_source(), 16, self.folder, Problems())
+        except BaseException as error:
+            self.errors.append(error)
+        if name == "slow":
+            self.slow_has_moved.set()
+
+    def run(self) -> None:
+        slow = threading.Thread(target=self.prepare, name="slow", daemon=True)
+        slow.start()
+        slow.join()
+        self.quick.join()
+
+
+def is_hidden(path: Path) -> bool:
+    return path.name.startswith(".")
+
+
+@pytest.mark.parametrize("outdated", [False, True])
+def test_two_that_prepare_the_same_in_the_worst_order_do_no_harm(
+    outdated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = prepare(make_source(), 16, tmp_path / "alone", Problems())
+    if outdated:
+        (folder_of(prepare(make_source(), 16, tmp_path / "both", Problems())) / "prepared.json").unlink()
+    moves = is_hidden if outdated else lambda target: not is_hidden(target)
+    both = Interleaving(monkeypatch, tmp_path / "both", moves)
+    both.run()
+    assert both.errors == []
+    for dataset in (both.datasets["slow"], both.datasets["quick"]):
+        check_same(dataset, expected)
+        assert folder_of(dataset) == folder_of(both.datasets["slow"])
+    check_same(prepare(make_source(), 16, tmp_path / "both", Problems()), expected)
+    check_clean(tmp_path / "both")
+
+
 def test_what_another_process_finished_meanwhile_is_used(tmp_path: Path) -> None:
     plain = make_source()
     inner: list[Dataset] = []

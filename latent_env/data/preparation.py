@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -96,11 +97,15 @@ def prepare_splits(
         facts["source"] = {"fingerprint": fingerprint, "files": len(source.files)}
         facts["prepared_by"] = {"latent_env": __version__, "format": FORMAT}
         save_overview(half, source.splits)
-        (half / DESCRIPTION).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        # Another process may prepare the same and be faster: what it put there is used then.
-        while (found := _open(target, source, fingerprint, problems)) is None:
-            _put(half, target)
-    return found
+        description = json.dumps(facts, indent=2) + "\n"
+        (half / DESCRIPTION).write_text(description, encoding="utf-8")
+        # Opened before they are moved: another process may remove them again, and they stay usable.
+        splits = {split: open_split(half / f"{split}.npz") for split in source.splits}
+        while not _moved(half, target):
+            if (found := _open(target, source, fingerprint, problems)) is not None:
+                return found  # another process was faster
+            _remove(target, half.with_name(f"{half.name}.old"))
+    return Prepared(target, splits, json.loads(description))
 
 
 def _open(folder: Path, source: Source, fingerprint: str, problems: Problems) -> Prepared | None:
@@ -137,17 +142,22 @@ def _half_made(target: Path, root: Path) -> Any:
         shutil.rmtree(half, ignore_errors=True)
 
 
-def _put(half: Path, target: Path) -> None:
-    """Move ``half`` to ``target`` if nothing is there, else what is there out of the way."""
+def _moved(half: Path, target: Path) -> bool:
+    """Move ``half`` to ``target``; False if something is there."""
     try:
         os.replace(half, target)
-    except OSError:
-        if not target.exists():
-            raise
-        outdated = half.with_name(f"{half.name}.old")
-        with contextlib.suppress(FileNotFoundError):  # another process did it
-            os.replace(target, outdated)
-        shutil.rmtree(outdated, ignore_errors=True)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def _remove(outdated: Path, aside: Path) -> None:
+    """Remove a folder in such a way that its name is free at once; it may have gone already."""
+    with contextlib.suppress(FileNotFoundError):  # another process did it
+        os.replace(outdated, aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _sweep(folder: Path) -> None:
