@@ -231,7 +231,7 @@ class Transition:
         """The same step before other judges; what doesn't depend on them isn't computed again."""
         other = copy(self)
         other.world = self.world.with_reward_ensemble(reward_ensemble)
-        for name in ("opinions", "readings"):
+        for name in ("detections", "readings"):
             other.__dict__.pop(name, None)
         return other
 

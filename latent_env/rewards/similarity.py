@@ -19,7 +19,7 @@ from latent_env.worlds.world import World
 class SimilarityTerm(ReferenceTerm[AnomalySimilarity]):
     """A term that compares samples with the anomalies of the trial, as every judge sees them."""
 
-    needs = ("readings", "label", "look")
+    needs = ("readings", "label", "describe")
 
     def __init__(self) -> None:
         super().__init__()

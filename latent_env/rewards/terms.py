@@ -75,7 +75,7 @@ class Boundary(RewardTerm):
     """
 
     judged = True
-    needs = ("opinions",)
+    needs = ("detections",)
 
     def value(self, transition: Transition) -> Tensor:
         """The term, ``(N,)`` in [-½, 1]."""
