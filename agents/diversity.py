@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from agents.rollout import Augmented
-from detectors.tokens import as_tokens
+from detectors.blocks.tokens import as_tokens
 from latent_common.image_source import spread_positions
 from latent_env.shell import ANOMALY
 

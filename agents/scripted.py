@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from detectors.tokens import as_tokens
+from detectors.blocks.tokens import as_tokens
 from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics, Episodes
 from latent_env.perturbations import Dense

@@ -23,7 +23,7 @@ from conf.schema.autoencoders import PretrainedConfig
 from conf.schema.detectors import TransformerConfig
 from conf.schema.runs import DetectorRun, register_schema
 from detectors.base import LATENT, Detector
-from detectors.distance import DistanceDetector
+from detectors.blocks.distance import DistanceDetector
 from detectors.gaussian import GaussianDetector
 from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from benchmarks.augmentation.statistics import (
     OF_IMAGES,
     Estimate,
+    metric_on_draws,
     over_seeds,
     over_seeds_and_images,
-    resampled,
 )
 from benchmarks.augmentation.wording import cell, code, spread, table
 from latent_common.artifacts import write_atomically, write_json
@@ -146,7 +146,7 @@ def differences(of_set: Sequence[Outcome], other: str) -> dict[str, Estimate]:
 
 def redrawn(metric: str, outcome: Outcome) -> NDArray[np.float64]:
     """A metric ``(R,)`` on draws of the test images that are the same for all detectors."""
-    return resampled(metric, outcome.labels, outcome.scores.astype(np.float64))
+    return metric_on_draws(metric, outcome.labels, outcome.scores.astype(np.float64))
 
 
 def verdict(name: str, of_set: Sequence[Outcome], setting: Setting, keys: Sequence[str]) -> Iterator[str]:

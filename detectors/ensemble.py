@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from detectors.base import BOTH, LATENT, Detection, Detector, portion_for
-from detectors.distance import JUDGED_AT_ONCE, zero_and_unit
+from detectors.blocks.distance import JUDGED_AT_ONCE, zero_and_unit
+from detectors.blocks.tokens import at_size
 from detectors.registry import build, describe
-from detectors.tokens import at_size
 from detectors.training.batches import as_numbers
 from detectors.training.loop import InputsOf
 from latent_common.image_source import ImageSource

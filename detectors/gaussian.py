@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detectors.distance import DistanceDetector
-from detectors.tokens import as_tokens, grid_of
+from detectors.blocks.distance import DistanceDetector
+from detectors.blocks.tokens import as_tokens, grid_of
 from latent_common.image_source import ImageSource, spread_over
 
 MOST_IMAGES = 2048

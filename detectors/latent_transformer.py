@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detectors.base import LATENT, Detection
-from detectors.last_layer import Reading
-from detectors.memory_bank.positional import PositionalMemory
-from detectors.tokens import TOP_TOKENS, as_map, grid_of, top_tokens
+from detectors.blocks.last_layer import Reading
+from detectors.blocks.memory_bank import PositionalMemory
+from detectors.blocks.tokens import TOP_TOKENS, as_map, grid_of, top_tokens
 from detectors.training.batches import Batch
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource

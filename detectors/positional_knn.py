@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detectors.distance import DistanceDetector
-from detectors.memory_bank.positional import PositionalMemory
+from detectors.blocks.distance import DistanceDetector
+from detectors.blocks.memory_bank import PositionalMemory
 from latent_common.image_source import ImageSource, spread_over, spread_positions
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detectors.base import IMAGE, Detection
-from detectors.distance import JUDGED_AT_ONCE, zero_and_unit
-from detectors.pixels import FLOOR, top_mean
+from detectors.blocks.distance import JUDGED_AT_ONCE, zero_and_unit
+from detectors.blocks.pixels import FLOOR, top_mean
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
 

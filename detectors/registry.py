@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from detectors.base import Detector
-from detectors.distance import DistanceDetector
+from detectors.blocks.distance import DistanceDetector
 from detectors.gaussian import GaussianDetector
 from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer

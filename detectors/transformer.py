@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detectors.base import IMAGE, Detection
-from detectors.last_layer import Reading
-from detectors.pixels import FLOOR, top_count, top_mean
+from detectors.blocks.last_layer import Reading
+from detectors.blocks.pixels import FLOOR, top_count, top_mean
 from latent_common.errors import UserError
 
 

@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from detectors.blocks.tokens import at_size
 from detectors.rdna import RdnaDetector
-from detectors.tokens import at_size
 from detectors.training.batches import Batch
 from latent_common.errors import UserError
 from latent_env.transition import Transition

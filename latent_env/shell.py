@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detectors.tokens import as_tokens
+from detectors.blocks.tokens import as_tokens
 from latent_common.errors import UserError
 from latent_env.autoencoders.frozen import FrozenAutoencoder
 

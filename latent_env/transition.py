@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from detectors.base import Detection, Detector, portion_for
-from detectors.last_layer import Reading
-from detectors.tokens import anomalous_tokens, as_map, as_tokens, grid_of
+from detectors.blocks.last_layer import Reading
+from detectors.blocks.tokens import anomalous_tokens, as_map, as_tokens, grid_of
 from latent_common.chunks import join, split, worlds_at_once
 from latent_env.autoencoders.frozen import LEAST_VISIBLE
 from latent_env.image_edit import ImageEdit, merged

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import mahalanobis
 from torch import Tensor
 
-from detectors.distance import DistanceDetector
+from detectors.blocks.coreset import greedy_coreset
+from detectors.blocks.distance import DistanceDetector
+from detectors.blocks.tokens import TOP_TOKENS, as_tokens
 from detectors.gaussian import SHRINKAGE, GaussianDetector
-from detectors.knn import KnnDetector, greedy_coreset
+from detectors.knn import KnnDetector
 from detectors.positional_knn import PositionalKnnDetector
-from detectors.tokens import TOP_TOKENS, as_tokens
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
 from latent_env.artifacts import load_detector, save_detector

@@ -16,13 +16,13 @@ from torch import Tensor
 from agents.rollout import collect
 from agents.scripted import GradientAgent, NoneAgent
 from detectors.base import BOTH, Detection, Detector, portion_for
+from detectors.blocks.tokens import at_size
 from detectors.ensemble import EnsembleDetector
 from detectors.gaussian import GaussianDetector
 from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer
 from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector
-from detectors.tokens import at_size
 from detectors.training.loop import InputsOf
 from detectors.transformer import TransformerDetector
 from latent_common.errors import UserError

@@ -15,12 +15,12 @@ from conftest import TINY, TINY_AGENT, TINY_PPO, RunHere
 import train_detector
 import train_ppo
 from detectors.ensemble import EnsembleDetector
-from detectors.ensemble_weights import choose, choose_for_maps, middle
 from detectors.gaussian import GaussianDetector
 from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer
 from detectors.metrics import image_AUROC, pixel_AUPRO
 from detectors.reconstruction import ReconstructionDetector
+from detectors.training.ensemble_selection import choose, choose_for_maps, middle
 from latent_env.artifacts import load_detector
 
 # --- choosing on validation ---

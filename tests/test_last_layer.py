@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.knn import KnnDetector
-from detectors.last_layer import (
+from detectors.blocks.last_layer import (
     DAMPING,
     FINEST,
     STEP,
@@ -25,6 +24,7 @@ from detectors.last_layer import (
     patches,
     stride,
 )
+from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer
 from detectors.synthetic.image_synthesis import ImageSynthesis
 from detectors.training.batches import BatchSampler

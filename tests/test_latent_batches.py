@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from random_latents import FLAT, SEEDS, SPATIAL, noise, seeded
 from torch import Tensor
 
-from detectors.tokens import LEAST_SHARE, anomalous_tokens, grid_of
+from detectors.blocks.tokens import LEAST_SHARE, anomalous_tokens, grid_of
 from detectors.training.batches import Batch, Samples, SampleSource, blend
 from detectors.training.latent_batches import LatentBatchSampler, Pool
 from latent_common.image_source import ImageSource

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from random_latents import FLAT, SEEDS, SHAPES, SPATIAL, noise, seeded
 from torch import Tensor
 
+from detectors.blocks.memory_bank import NOBODY, PositionalMemory
+from detectors.blocks.tokens import TOP_TOKENS, as_tokens, at_size, grid_of, top_tokens
 from detectors.latent_transformer import LatentTransformer, token_losses
-from detectors.memory_bank.positional import NOBODY, PositionalMemory
-from detectors.tokens import TOP_TOKENS, as_tokens, at_size, grid_of, top_tokens
 from detectors.training.latent_batches import LatentBatchSampler, Pool
 from detectors.training.loop import score, train_detector
 from latent_common.errors import UserError

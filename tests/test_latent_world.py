@@ -24,8 +24,8 @@ from torch import Tensor
 from agents.base import Agent
 from agents.rollout import collect
 from agents.scripted import FeatureNoiseAgent, GlassAgent, NoneAgent, RandomAgent
+from detectors.blocks.tokens import as_tokens
 from detectors.latent_transformer import LatentTransformer
-from detectors.tokens import as_tokens
 from latent_common.errors import UserError
 from latent_env.artifacts import save_detector
 from latent_env.autoencoders import FrozenAutoencoder, PretrainedAutoencoder

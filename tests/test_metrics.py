@@ -188,7 +188,7 @@ def test_bootstrap_in_one_batch_equals_one_by_one(metric, monkeypatch):
         lambda scores, truth: metric(scores, truth), labels, before, after, repeats=50
     )
     assert batched == pytest.approx(one_by_one)
-    monkeypatch.setattr(metrics, "_BOOTSTRAP_BLOCK", 700)  # blocks bound memory: a detail
+    monkeypatch.setattr(metrics.bootstrap, "_BLOCK", 700)  # blocks bound memory: a detail
     assert np.isfinite(metrics.paired_bootstrap(metric, labels, before, after, repeats=50)).all()
 
 

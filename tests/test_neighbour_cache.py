@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import detectors.memory_bank.positional
+import detectors.blocks.memory_bank
+from detectors.blocks.memory_bank import NOBODY, PositionalMemory
+from detectors.blocks.neighbour_cache import UNKNOWN, NearestKnown, remembering
+from detectors.blocks.tokens import grid_of
 from detectors.latent_transformer import LatentTransformer, token_losses
-from detectors.memory_bank.neighbour_cache import UNKNOWN, NearestKnown, remembering
-from detectors.memory_bank.positional import NOBODY, PositionalMemory
-from detectors.tokens import grid_of
 from detectors.training.batches import Batch, Samples, SampleSource, blend
 from detectors.training.latent_batches import ANOMALOUS, SAMPLES, VARIED, LatentBatchSampler, Pool
 from detectors.training.loop import train_detector
@@ -86,8 +86,8 @@ def test_it_doesn_t_matter_how_many_are_looked_up_at_once(monkeypatch: pytest.Mo
         return [memory.nearest(latents, owners), memory(latents)[0], memory.location, memory.scale]
 
     together = answers()
-    monkeypatch.setattr(detectors.memory_bank.positional, "DISTANCES_AT_ONCE", 1)
-    monkeypatch.setattr(detectors.memory_bank.positional, "LEAST_AT_ONCE", 3)
+    monkeypatch.setattr(detectors.blocks.memory_bank, "DISTANCES_AT_ONCE", 1)
+    monkeypatch.setattr(detectors.blocks.memory_bank, "LEAST_AT_ONCE", 3)
     for one, other in zip(together, answers(), strict=True):
         torch.testing.assert_close(one, other)
 

@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.ssim import structural_similarity
+from detectors.metrics.ssim import structural_similarity
 from detectors.synthetic.image_synthesis import ImageSynthesis
 from latent_common.errors import UserError
 from latent_common.training_state import TrainingState

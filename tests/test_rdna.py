@@ -17,7 +17,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from torch import Tensor
 
 from conf.schema.detectors import RdnaConfig, RewardEnsembleConfig, TrainedConfig, TransformerConfig
-from detectors.last_layer import is_headed
+from detectors.blocks.last_layer import is_headed
 from detectors.rdna import RdnaDetector
 from detectors.synthetic.image_synthesis import ImageSynthesis
 from detectors.training.batches import BatchSampler, Samples, SampleSource, blend

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detectors.last_layer import Reading
+from detectors.blocks.last_layer import Reading
 from detectors.transformer import TransformerDetector
 from latent_env.rewards.anomaly_similarity import AnomalySimilarity, Descriptor, closeness, describe
 

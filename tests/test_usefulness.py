@@ -22,9 +22,9 @@ from test_vector_env import MODES, assert_same, singles
 from torch import Tensor
 
 from agents.overoptimization import EVERY, OverOptimizationMonitor
+from detectors.blocks.tokens import anomalous_tokens
 from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer
-from detectors.tokens import anomalous_tokens
 from detectors.transformer import TransformerDetector
 from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics

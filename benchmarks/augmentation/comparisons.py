@@ -13,9 +13,9 @@ from benchmarks.augmentation.statistics import (
     OF_IMAGES,
     Estimate,
     Floats,
+    metric_on_draws,
     over_seeds,
     over_seeds_and_images,
-    resampled,
 )
 from benchmarks.augmentation.tables import DEFAULT, FOCUS
 
@@ -161,5 +161,5 @@ class Drawn:
         key = (row.run.key, metric)
         if key not in self.known:
             assert row.scores is not None
-            self.known[key] = resampled(metric, row.scores.labels, row.scores.after)
+            self.known[key] = metric_on_draws(metric, row.scores.labels, row.scores.after)
         return self.known[key]

@@ -1,95 +1,19 @@
-"""How far two ways of training lie apart, and how sure that is: over seeds and test images.
-
-The test images are the same for all seeds, so a repeat of the bootstrap draws them once, for all seeds it
-draws: images that are easy for one seed are easy for the others, and drawing them anew for every seed would
-average that away. Both agents are judged by the same draw.
-"""
+"""How far two ways of training lie apart, and how sure that is: over seeds and test images."""
 
 from __future__ import annotations
 
-import functools
-import math
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-from detectors.metrics import ImageMetric, image_AP, image_AUROC, resampled_values, resamples
+from detectors.metrics import ImageMetric, image_AP, image_AUROC, resampled
+from detectors.metrics.intervals import Estimate, Floats, over_seeds, over_seeds_and_images
 
-Floats = NDArray[np.float64]
-
-REPEATS = 1000
-LEVEL = 0.95
-ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-FEWEST_SEEDS = 3
-"""Without test images to draw from, fewer seeds give no interval."""
-
-MOST_AT_ONCE = 2_000_000
-"""Images of all repeats that are drawn at once: bounds the memory, not the result."""
+__all__ = ["OF_IMAGES", "Estimate", "Floats", "metric_on_draws", "over_seeds", "over_seeds_and_images"]
 
 OF_IMAGES: dict[str, ImageMetric] = {"image_AUROC": image_AUROC, "image_AP": image_AP}
 """Metrics that scores of drawn images can be turned into."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean difference with its 95 % interval, if there is one."""
-
-    mean: float
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of zero."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
-
-
-def resampled(metric: str, labels: NDArray[np.int64], scores: Floats, repeats: int = REPEATS) -> Floats:
-    """The metric ``(R,)`` on ``repeats`` draws of the images, as many of each label as there are.
-
-    The draws depend on ``labels (N,)`` alone, so that ``scores (N,)`` of different detectors can be compared.
-    """
-    rng, block = np.random.default_rng(0), max(1, MOST_AT_ONCE // len(labels))
-    sizes = [min(block, repeats - first) for first in range(0, repeats, block)]
-    draws = (resamples(labels, size, rng) for size in sizes)
-    return np.concatenate([resampled_values(OF_IMAGES[metric], labels, scores, drawn) for drawn in draws])
-
-
-@functools.cache
-def widening(seeds: int) -> float:
-    """What makes a bootstrap over so few seeds as wide as it should be.
-
-    Drawing ``n`` values with replacement gives means that vary as if the variance were divided by ``n`` where
-    it is estimated with ``n - 1``: hence ``sqrt(n / (n - 1))``. And their quantiles are those of a normal
-    distribution, though the spread is only estimated: hence Student's quantile over the normal one. Five
-    seeds are 1.58 times as wide as plain percentiles, which would cover about 85 % instead of 95 %.
-    """
-    if seeds < 2:
-        return 1.0
-    return float(math.sqrt(seeds / (seeds - 1)) * stats.t.ppf(ENDS[1], seeds - 1) / stats.norm.ppf(ENDS[1]))
-
-
-def over_seeds(differences: Floats) -> Estimate:
-    """Student's interval of the mean of ``differences (S,)``; none for fewer than three seeds."""
-    mean, count = float(differences.mean()), len(differences)
-    if count < FEWEST_SEEDS:
-        return Estimate(mean)
-    reach = float(stats.t.ppf(ENDS[1], count - 1) * differences.std(ddof=1) / math.sqrt(count))
-    return Estimate(mean, mean - reach, mean + reach)
-
-
-def over_seeds_and_images(differences: Floats, drawn: Floats) -> Estimate:
-    """The interval of the mean of ``differences (S,)``, which were ``drawn (S, R)`` on R draws of images.
-
-    Every repeat draws seeds too. What the draw of seeds changes is widened, see :func:`widening`; what the
-    draw of images changes is not, there are many of them. One seed gives an interval over images alone.
-    """
-    count, repeats = drawn.shape
-    mean = float(differences.mean())
-    seeds = np.random.default_rng(1).integers(count, size=(repeats, count))
-    of_seeds = differences[seeds].mean(1) - mean
-    of_images = (drawn - differences[:, None])[seeds, np.arange(repeats)[:, None]].mean(1)
-    low, high = np.quantile(mean + widening(count) * of_seeds + of_images, ENDS)
-    return Estimate(mean, float(low), float(high))
+def metric_on_draws(metric: str, labels: NDArray[np.int64], scores: Floats) -> Floats:
+    """The metric ``(R,)`` on draws of the images that depend on ``labels (N,)`` alone."""
+    return resampled(OF_IMAGES[metric], labels, scores)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detectors.tokens import anomalous_tokens
+from detectors.blocks.tokens import anomalous_tokens
 from detectors.training.batches import Batch, Mixture
 from latent_common.image_source import ImageSource
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from detectors.base import Detection, Detector
-from detectors.tokens import at_size
+from detectors.blocks.tokens import at_size
 from detectors.training.batches import Batch, BatchSource, as_numbers
 from latent_common.image_source import ImageSource
 from latent_common.training_state import Progress, Stopwatch, TrainingState

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from detectors.metrics.ssim import similarity_map
 from detectors.rdna import Examination, RdnaDetector
-from detectors.ssim import similarity_map
 from detectors.training.batches import Batch, BatchSource
 from detectors.training.discriminators import Critic, adversarial_loss
 from detectors.training.loop import detector_losses

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.base import IMAGE, LATENT
-from detectors.tokens import as_tokens
+from detectors.blocks.tokens import as_tokens
 from latent_common.image_source import ImageSource, at_once, spread_over
 
 MOST_IMAGES, MOST_NUMBERS = 8192, 2**27

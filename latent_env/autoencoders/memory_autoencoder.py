@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detectors.tokens import as_tokens
+from detectors.blocks.tokens import as_tokens
 from latent_common.errors import UserError
 from latent_common.image_source import at_once
 from latent_common.precision import full_precision

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.last_layer import Headed, Reading, at_places, patches
+from detectors.blocks.last_layer import Headed, Reading, at_places, patches
 
 LEAST_SPREAD = 0.1
 """Of the features' mean deviation: what hardly varies among known images counts no more than that."""

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import torch
 
-from detectors.last_layer import Headed, Reading
+from detectors.blocks.last_layer import Headed, Reading
 from detectors.training.batches import as_numbers
 from latent_common.errors import UserError
 from latent_env.rewards.terms import RewardTerm

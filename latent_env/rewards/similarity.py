@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detectors.last_layer import Headed, Reading
+from detectors.blocks.last_layer import Headed, Reading
 from detectors.training.batches import as_numbers
 from latent_env.rewards.anomaly_similarity import AnomalySimilarity, closeness, describe
 from latent_env.rewards.reference_term import ReferenceTerm

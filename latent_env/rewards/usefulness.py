@@ -1,6 +1,6 @@
 """Reward terms that ask what a detector learns from a sample, on labelled images it was not trained on.
 
-What is measured happens in the detector's last layer, :mod:`detectors.last_layer`.
+What is measured happens in the detector's last layer, :mod:`detectors.blocks.last_layer`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detectors.last_layer import Headed, LastLayerLearner, Reading
+from detectors.blocks.last_layer import Headed, LastLayerLearner, Reading
 from latent_env.rewards.reference_term import ReferenceTerm
 from latent_env.rewards.terms import agreed, reward_terms
 from latent_env.shell import UNDECIDED

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from detectors.base import Detection, Detector
+from detectors.blocks.tokens import at_size
 from detectors.metrics import all_metrics
-from detectors.tokens import at_size
 from detectors.training.loop import InputsOf, score
 from latent_common.artifacts import write_atomically
 from latent_common.image_source import ImageSource

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from detectors.distance import DistanceDetector
+from detectors.blocks.distance import DistanceDetector
 from latent_common.artifacts import write_atomically
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource, at_once, spread_over, spread_positions

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detectors.memory_bank.positional import PositionalMemory
+from detectors.blocks.memory_bank import PositionalMemory
 from latent_common.artifacts import load_artifact, save_artifact
 from latent_common.errors import UserError
 from latent_common.image_source import spread_positions

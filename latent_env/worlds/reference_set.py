@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detectors.tokens import grid_of
+from detectors.blocks.tokens import grid_of
 from latent_common.artifacts import load_artifact, save_artifact
 from latent_common.errors import UserError
 from latent_common.image_source import spread_positions

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from detectors.base import LATENT, Detection, Detector
-from detectors.last_layer import Headed, is_headed
+from detectors.blocks.last_layer import Headed, is_headed
 from detectors.rdna import RdnaDetector
 from latent_common.errors import UserError
 from latent_common.precision import FULL, computing_in

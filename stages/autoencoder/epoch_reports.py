@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from detectors.metrics import image_AUROC
+from detectors.metrics.ssim import structural_similarity
 from detectors.reconstruction import ReconstructionDetector
-from detectors.ssim import structural_similarity
 from latent_common.artifacts import read_json, write_json
 from latent_common.image_source import at_once, spread_positions
 from latent_env.autoencoders.memory_autoencoder import MemoryAutoencoder

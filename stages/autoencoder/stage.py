@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from conf.schema.autoencoders import ConvConfig, MemoryAutoencoderConfig, PretrainedConfig
 from conf.schema.runs import AutoencoderRun
-from detectors.ssim import structural_similarity
+from detectors.metrics.ssim import structural_similarity
 from latent_common.image_source import ImageSource, at_once
 from latent_common.training_state import TrainingState
 from latent_env.artifacts import load_autoencoder, save_autoencoder

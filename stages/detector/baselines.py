@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from detectors.distance import DistanceDetector
+from detectors.blocks.distance import DistanceDetector
 from detectors.knn import KnnDetector
 from detectors.reconstruction import ReconstructionDetector
 from detectors.registry import DISTANCES, RECONSTRUCTION

@@ -12,9 +12,9 @@ from conf.schema.detectors import EnsembleConfig, RdnaConfig
 from conf.schema.runs import DetectorRun
 from detectors.base import IMAGE, LATENT, Detection, Detector
 from detectors.ensemble import EnsembleDetector
-from detectors.ensemble_weights import WEIGHTS, choose, choose_for_maps
 from detectors.reconstruction import ReconstructionDetector
 from detectors.registry import DISTANCES, RDNA, RECONSTRUCTION
+from detectors.training.ensemble_selection import WEIGHTS, choose, choose_for_maps
 from detectors.training.loop import InputsOf, score
 from latent_common.artifacts import write_json
 from latent_common.errors import UserError

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.tokens import grid_of
+from detectors.blocks.tokens import grid_of
 from detectors.training.latent_batches import Pool
 from latent_common.artifacts import write_atomically
 from latent_common.digest import digest_of

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from conf.schema.detectors import TransformerConfig
 from conf.schema.runs import DetectorRun
+from detectors.blocks.neighbour_cache import remembering
 from detectors.latent_transformer import LatentTransformer, token_losses
-from detectors.memory_bank.neighbour_cache import remembering
 from detectors.synthetic.image_synthesis import ImageSynthesis
 from detectors.training.batches import Batch, Mixture
 from detectors.training.latent_batches import SAMPLES, LatentBatchSampler, Pool

@@ -16,8 +16,8 @@ from conf.schema.detectors import (
 )
 from conf.schema.runs import DetectorRun
 from detectors.base import IMAGE, LATENT
+from detectors.blocks.tokens import grid_of
 from detectors.ensemble import EnsembleDetector
-from detectors.tokens import grid_of
 from latent_common.errors import UserError
 from latent_common.machine import check_writable
 from latent_env.artifacts import load_detector, save_autoencoder, save_detector

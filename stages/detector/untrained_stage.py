@@ -14,7 +14,7 @@ from conf.schema.detectors import (
 )
 from conf.schema.runs import DetectorRun
 from detectors.base import Detection
-from detectors.distance import DistanceDetector
+from detectors.blocks.distance import DistanceDetector
 from detectors.reconstruction import ReconstructionDetector
 from detectors.registry import DISTANCES
 from latent_common.errors import UserError

@@ -13,8 +13,8 @@ from torch.nn import functional
 from conf.schema.detectors import TrainedConfig
 from conf.schema.runs import DetectorRun
 from detectors.base import LATENT
+from detectors.blocks.tokens import anomalous_tokens, grid_of
 from detectors.synthetic.held_out import HeldOutSynthesis
-from detectors.tokens import anomalous_tokens, grid_of
 from detectors.training.batches import Samples
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource, spread_positions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detectors.memory_bank.positional import PositionalMemory
+from detectors.blocks.memory_bank import PositionalMemory
 from latent_common.image_source import ImageSource, spread_over, spread_positions
 
 UNKNOWN = -1

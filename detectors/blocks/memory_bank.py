@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from detectors.tokens import as_tokens, grid_of
+from detectors.blocks.tokens import as_tokens, grid_of
 from latent_common.image_source import ImageSource
 
 DISTANCES_AT_ONCE, LEAST_AT_ONCE = 2**23, 16
@@ -82,7 +82,7 @@ class PositionalMemory(nn.Module):
 
     @torch.no_grad()
     def nearest(self, latents: Tensor, owners: Tensor | None = None) -> Tensor:
-        """Which remembered image is nearest to each token of latents ``(B, *latent_shape)``, ``(B, T)`` int64.
+        """Which remembered image is nearest to each token of latents ``(B, *latent_shape)``, as ``(B, T)``.
 
         Where latents were made of the images ``owners (B,)``, these are left out.
         """

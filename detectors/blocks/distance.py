@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.base import LATENT, Detection
-from detectors.tokens import as_map, top_tokens
+from detectors.blocks.tokens import as_map, top_tokens
 from latent_common.image_source import ImageSource
 
 JUDGED_AT_ONCE = 16
