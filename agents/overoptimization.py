@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latent_env.dynamics import Dynamics, Episodes
-from latent_env.rewards.terms import Reward
+from latent_env.rewards.reward import Reward
 from latent_env.transition import Transition
 
 EVERY = 8

@@ -13,7 +13,6 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 from torch import Tensor
 
 from agents.overoptimization import OverOptimizationMonitor
-from latent_env.denoise.episode_picture import picture_of
 from latent_env.dynamics import Episodes, StepResult
 from latent_env.env import LARGEST_SEED, make_spaces
 
@@ -139,7 +138,7 @@ class LatentVecEnv(VecEnv):
 
     def get_images(self) -> Sequence[np.ndarray[Any, Any] | None]:
         """One picture a world."""
-        return [picture_of(self.dynamics, world) for world in range(self.num_envs)]
+        return [self.dynamics.picture(world) for world in range(self.num_envs)]
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """An attribute of this object, which stands for every world's."""

@@ -11,7 +11,7 @@ import torch
 from detectors.blocks.tokens import as_tokens
 from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics, Episodes
-from latent_env.perturbations import Dense
+from latent_env.perturbations.linear import Dense
 
 Actions = npt.NDArray[np.float32]
 

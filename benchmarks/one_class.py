@@ -31,7 +31,7 @@ from detectors.reconstruction import ReconstructionDetector
 from detectors.training.loop import score
 from latent_common.errors import UserError
 from latent_common.progress import progress_bar
-from latent_env.data.residence import StreamedImages
+from latent_env.data.placement import StreamedImages
 from latent_env.training.loop import follow
 from latent_env.training.run_folder import Run
 from stages.autoencoder.memory_autoencoders import form_state, form_training, new_form

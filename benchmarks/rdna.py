@@ -29,9 +29,9 @@ from conf.schema.runs import DetectorRun
 from latent_common.artifacts import write_atomically
 from latent_common.errors import UserError
 from latent_common.progress import progress_bar
-from latent_env.artifacts import load_detector, save_detector
 from latent_env.training.evaluation import evaluate_test, log_evaluation
 from latent_env.training.run_folder import Run
+from latent_env.worlds.artifacts import load_detector, save_detector
 from latent_env.worlds.world import World
 from stages.cli.choices import CONF
 from stages.context import Job, start_job

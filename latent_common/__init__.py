@@ -1,1 +1,1 @@
-"""TODO."""
+"""What every package uses and none owns: errors, artifacts, precision, progress bars, image sources."""

@@ -52,3 +52,7 @@ def spread_positions(count: int, most: int) -> Tensor:
     if count <= most:
         return torch.arange(count)
     return torch.linspace(0, count - 1, most).round().long()
+
+
+LARGEST_IMAGE = 512
+"""Pixels a side."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from latent_env.denoise.vector_env import LatentDenoiseVectorEnv
     from latent_env.dynamics import Dynamics
     from latent_env.env import LatentAugEnv
-    from latent_env.rewards.terms import RewardTerm
+    from latent_env.rewards.base import RewardTerm
     from latent_env.transition import Transition
     from latent_env.vector_env import LatentAugVectorEnv
 
@@ -45,7 +45,7 @@ _HOMES = {
     "Dynamics": "latent_env.dynamics",
     "LatentAugEnv": "latent_env.env",
     "LatentAugVectorEnv": "latent_env.vector_env",
-    "RewardTerm": "latent_env.rewards.terms",
+    "RewardTerm": "latent_env.rewards.base",
     "Transition": "latent_env.transition",
     "UserError": "latent_common.errors",
 }
@@ -58,15 +58,15 @@ def __getattr__(name: str) -> Any:
 
 
 def register_reward(name: str) -> Any:
-    """A class decorator that makes a reward term known as ``name``: ``latent_env.rewards.terms``."""
-    from latent_env.rewards.terms import reward_terms
+    """A class decorator that makes a reward term known as ``name``: ``latent_env.rewards.base``."""
+    from latent_env.rewards.base import reward_terms
 
     return reward_terms.register(name)
 
 
 def register_perturbation(name: str) -> Any:
-    """A class decorator that makes a perturbation known as ``name``: ``latent_env.perturbations``."""
-    from latent_env.perturbations import perturbations
+    """A class decorator that makes a perturbation known as ``name``: ``latent_env.perturbations.base``."""
+    from latent_env.perturbations.base import perturbations
 
     return perturbations.register(name)
 

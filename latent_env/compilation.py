@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from detectors.base import portion_for
-from latent_common.chunks import worlds_at_once
+from latent_env.chunks import worlds_at_once
 from latent_env.worlds.world import World
 
 BACKEND = "inductor"

@@ -12,10 +12,11 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from latent_env.image_edit import ImageEditor
-from latent_env.perturbations import Perturbation
+from latent_env.perturbations.base import Perturbation
+from latent_env.perturbations.image_edit import ImageEditor
 from latent_env.random_streams import Streams
-from latent_env.rewards.terms import Reward
+from latent_env.rendering import Picture, panel
+from latent_env.rewards.reward import Reward
 from latent_env.shell import Shell
 from latent_env.transition import Transition, still
 from latent_env.worlds.world import World
@@ -122,6 +123,10 @@ class Episodes(ABC, Generic[T]):
     @abstractmethod
     def observe(self) -> Tensor:
         """The observations ``(N, observation_size)``."""
+
+    @abstractmethod
+    def picture(self, world: int = 0) -> Picture:
+        """What happened so far in one world, in labelled tiles: ``(H, W, 3)`` uint8."""
 
     def _rewind(self, worlds: Tensor, seeds: Tensor | None) -> None:
         """Set clocks and streams of ``worlds (N,)`` bool to the beginning of an episode."""
@@ -244,3 +249,7 @@ class Dynamics(Episodes[Transition]):
     def observe(self) -> Tensor:
         """The observations ``(N, observation_size)``."""
         return self._with_time(self.last.latent.flatten(1).clone(), self.elapsed)
+
+    def picture(self, world: int = 0) -> Picture:
+        """Original, decoded and augmented image, their difference and the heat map: ``(H, W, 3)`` uint8."""
+        return panel(self.last, world)

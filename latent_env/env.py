@@ -12,7 +12,6 @@ import torch
 from gymnasium import spaces
 
 from latent_common.errors import UserError
-from latent_env.denoise.episode_picture import picture_of
 from latent_env.dynamics import Dynamics, Episodes
 from latent_env.rendering import Window
 from latent_env.settings import Settings
@@ -105,7 +104,7 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
         if self.render_mode is None:
             gym.logger.warn("render() needs a render mode: gym.make(…, render_mode='rgb_array')")
             return None
-        picture = picture_of(self.dynamics)
+        picture = self.dynamics.picture()
         if self.render_mode == "rgb_array":
             return picture
         if self._window is None:
@@ -142,7 +141,7 @@ class LatentAugEnv(LatentEnv):
       local stroke; up to 16 direction coefficients. ``max_delta`` is how far the token at the centre
       moves at full strength (by default as far as changes must go to be seen: for half of uniformly
       random strokes to be twice as strong as what decoding gets wrong in normal images).
-    - ``copy_paste`` (spatial latents, worlds that bring labelled anomalies): the brush's numbers, and after them
+    - ``copy_paste`` (spatial latents, worlds that bring labelled anomalies): the brush's numbers, and then
       ``[share, example, surroundings, mirrored]``: how much of the change is a graft instead of a stroke
       (nothing up to -0.5, all from 0.5 on), of which anomaly (neighbours are alike), whether only what
       differs from normal images is added (-1) or its tokens replace what was there (1), and how it is

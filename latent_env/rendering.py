@@ -22,6 +22,8 @@ Picture = npt.NDArray[np.uint8]
 TILE = 192
 """A tile's side in pixels: small images are enlarged to it without smoothing."""
 
+SMALL_TILE = 64
+
 GAP, CAPTION = 6, 22
 BACKGROUND, INK = (24, 26, 30), (235, 235, 235)
 CAPTIONS = ("original", "decoded", "augmented", "difference", "heat map")
@@ -118,6 +120,17 @@ def contact_sheet(
     words = [*captions, *[""] * (len(tiles) - len(captions))]
     rows = range(0, len(tiles), columns)
     return stack([side_by_side(tiles[i : i + columns], words[i : i + columns], tile) for i in rows])
+
+
+def class_grid(images: Tensor, classes: Tensor, names: tuple[str, ...], columns: int = 12) -> Picture:
+    """Images ``(N, C, H, W)`` in [0, 1], a row a class; ``classes (N,)`` say where each belongs."""
+    rows = []
+    for number, name in enumerate(names):
+        chosen = images[(classes == number).nonzero()[:columns, 0]]
+        blank = [torch.zeros_like(images[0])] * (columns - len(chosen))
+        tiles = [to_rgb(image) for image in [*chosen, *blank]]
+        rows.append(side_by_side(tiles, [name[:8], *[""] * (columns - 1)], SMALL_TILE))
+    return stack(rows)
 
 
 def _outline(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -6,16 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import latent_env.copy_paste
-import latent_env.rewards.similarity
-import latent_env.rewards.usefulness  # noqa: F401 - these make their perturbations and terms known
 from latent_common.errors import UserError
 from latent_common.machine import resolve_device
 from latent_common.precision import FULL, check_precision
 from latent_env.compilation import compiled
 from latent_env.dynamics import Dynamics
-from latent_env.perturbations import make_perturbation
-from latent_env.rewards.terms import DEFAULT_REWARD, Reward
+from latent_env.perturbations.factory import make_perturbation
+from latent_env.rewards.reward import DEFAULT_REWARD, Reward
 from latent_env.shell import Shell
 from latent_env.worlds.store import load_world
 from latent_env.worlds.world import World

@@ -14,9 +14,9 @@ from torch.nn import functional
 from detectors.base import Detection, Detector, portion_for
 from detectors.blocks.last_layer import Reading
 from detectors.blocks.tokens import anomalous_tokens, as_map, as_tokens, grid_of
-from latent_common.chunks import join, split, worlds_at_once
 from latent_env.autoencoders.frozen import LEAST_VISIBLE
-from latent_env.image_edit import ImageEdit, merged
+from latent_env.chunks import join, split, worlds_at_once
+from latent_env.perturbations.image_edit import ImageEdit, merged
 from latent_env.rewards.anomaly_similarity import Descriptor, describe
 from latent_env.shell import ANOMALY, NORMAL, UNDECIDED, Shell
 from latent_env.visibility import visible_support

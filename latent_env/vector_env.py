@@ -15,7 +15,6 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from latent_common.errors import UserError
-from latent_env.denoise.episode_picture import picture_of
 from latent_env.dynamics import Dynamics, Episodes
 from latent_env.env import (
     LARGEST_SEED,
@@ -177,7 +176,7 @@ class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
         if self.render_mode is None:
             gym.logger.warn("render() needs a render mode: gym.make_vec(…, render_mode='rgb_array')")
             return None
-        return tuple(picture_of(self.dynamics, world) for world in range(self.num_envs))
+        return tuple(self.dynamics.picture(world) for world in range(self.num_envs))
 
     def _reset_at_once(self, done: Flags, info: dict[str, Any]) -> dict[str, Any]:
         infos: dict[str, Any] = {}

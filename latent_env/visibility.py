@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from latent_common.image_source import ImageSource, at_once, spread_over
 from latent_env.autoencoders.frozen import LEAST_REACH, LEAST_VISIBLE, FrozenAutoencoder, as_float
-from latent_env.perturbations import Brush
+from latent_env.perturbations.brush import Brush
 from latent_env.random_streams import Streams
 
 MOST_IMAGES = 64

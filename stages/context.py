@@ -27,8 +27,8 @@ from latent_env import __version__
 from latent_env.autoencoders.backbone import Backbone, load_backbone
 from latent_env.data import Dataset, Problems, check_track, prepare_textures
 from latent_env.data.augmentation import Augmentation
-from latent_env.data.preparation import Prepared
-from latent_env.data.residence import StreamedImages, settle
+from latent_env.data.placement import StreamedImages, settle
+from latent_env.data.prepared.preparation import Prepared
 from latent_env.training.feature_cache import Encoder, FeatureCache
 from latent_env.training.run_folder import Run
 from stages.cli.checks import check_values, unknown_keys

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf.schema.runs import DataRun
 from latent_env.data.dataset import Dataset
-from latent_env.data.overview import PICTURE
+from latent_env.data.prepared.overview import PICTURE
 from stages.cli.launch import run_script
 from stages.datasets import load_dataset
 

@@ -10,7 +10,7 @@ from conf.schema.runs import AutoencoderRun, DetectorRun
 from latent_common.image_source import ImageSource
 from latent_env.data import Dataset, Problems, prepare_textures
 from latent_env.data.augmentation import Augmentation
-from latent_env.data.residence import StreamedImages, settle
+from latent_env.data.placement import StreamedImages, settle
 from stages.context import Context, say
 from stages.datasets import dataset_settings, load_dataset, make_augmentation
 

@@ -20,8 +20,9 @@ from small_datasets import Miniature, make_mvtec
 import latent_env  # noqa: F401 - registers the environments
 from detectors.transformer import TransformerDetector
 from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder
-from latent_env.data import Source, preparation
-from latent_env.data.decoding import decode_all
+from latent_env.data import Source
+from latent_env.data.prepared import preparation
+from latent_env.data.prepared.decoding import decode_all
 from latent_env.worlds.world import World
 from stages.cli import launch
 

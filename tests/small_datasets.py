@@ -102,7 +102,7 @@ class Miniature:
 def read(source: Source, tmp_path: Path, problems: Problems | None = None, size: int = SIDE) -> Dataset:
     """Prepare ``source`` outside of the folder that is searched for data sets, without a picture of it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("latent_env.data.preparation.save_overview", lambda *_: None)
+        patch.setattr("latent_env.data.prepared.preparation.save_overview", lambda *_: None)
         return prepare(source, size, tmp_path / "prepared", problems or Problems(), progress=False)
 
 

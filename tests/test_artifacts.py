@@ -16,7 +16,7 @@ from agents.rollout import Augmented, load_augmented, save_augmented
 from detectors.transformer import TransformerDetector
 from latent_common.artifacts import FORMAT, load_artifact, save_artifact, write_atomically
 from latent_common.errors import UserError
-from latent_env.artifacts import load_autoencoder, load_detector, save_autoencoder, save_detector
+from latent_env.worlds.artifacts import load_autoencoder, load_detector, save_autoencoder, save_detector
 from latent_env.worlds.store import find_world, load_world, save_images
 from latent_env.worlds.world import World
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from conf.schema.runs import register_schema
 from latent_env.autoencoders.training import peak_signal_to_noise
 from latent_env.data import Dataset
-from latent_env.denoise.teaching import evaluate_critic
+from latent_env.denoise.training.critic import evaluate_critic
 from latent_env.denoise.world import load_denoise_world
 from latent_env.training.evaluation import evaluate
 from latent_env.worlds.store import BUILTIN, load_world

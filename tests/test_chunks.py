@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from detectors.base import Detection
-from latent_common import chunks
+from latent_env import chunks
 from latent_env.dynamics import Dynamics
 from latent_env.settings import Settings
 from latent_env.worlds.world import World

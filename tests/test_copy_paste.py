@@ -14,10 +14,12 @@ from torch import Tensor
 
 import train_detector
 from detectors.latent_transformer import LatentTransformer
-from latent_common.chunks import worlds_at_once
 from latent_common.errors import UserError
-from latent_env.copy_paste import CopyPaste
-from latent_env.perturbations import Brush, Perturbation, make_perturbation
+from latent_env.chunks import worlds_at_once
+from latent_env.perturbations.base import Perturbation
+from latent_env.perturbations.brush import Brush
+from latent_env.perturbations.copy_paste import CopyPaste
+from latent_env.perturbations.factory import make_perturbation
 from latent_env.random_streams import Streams
 from latent_env.settings import Settings
 from latent_env.shell import ANOMALY, NORMAL, Shell

@@ -13,7 +13,7 @@ from latent_env.data import (
     load_digits_dataset,
     make_phantom_dataset,
 )
-from latent_env.data.phantom import VISIBLE, draw_slice
+from latent_env.data.builtin.phantom import VISIBLE, draw_slice
 
 
 def make_split(normal: int = 3, anomalous: int = 0, size: int = 8, masks: bool = False) -> Split:

@@ -17,7 +17,6 @@ from agents.scripted import NoneAgent, RandomAgent
 from latent_common.errors import UserError
 from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.settings import DenoiseSettings
-from latent_env.denoise.strips import strip
 from latent_env.rendering import GAP
 
 SPACES = ["latent", "pixel"]
@@ -154,9 +153,9 @@ def test_generating_plays_episodes_to_their_end() -> None:
 
 def test_strips_have_room_for_the_horizon() -> None:
     worlds = dynamics(2, horizon=3)
-    start = strip(worlds, 1, tile=32)
+    start = worlds.picture(1, tile=32)
     worlds.step_tensor(actions(worlds))
-    after = strip(worlds, 1, tile=32)
+    after = worlds.picture(1, tile=32)
     assert start.shape == after.shape
     assert after.shape[1] == 5 * (32 + GAP) + GAP
 

@@ -11,15 +11,15 @@ from denoise_worlds import make_denoise_world, striped
 
 from latent_common.errors import UserError
 from latent_common.training_state import TrainingState
-from latent_env.artifacts import save_autoencoder
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.autoencoders.sample_features import SampleClassifier
 from latent_env.denoise.critic import Critic
-from latent_env.denoise.diffusion import Diffusion, train_diffusion
-from latent_env.denoise.judging import evaluate_images, predicted, train_evaluator
 from latent_env.denoise.process import ForwardProcess, mixed
-from latent_env.denoise.teaching import Explainer, evaluate_critic, train_critic
+from latent_env.denoise.training.critic import Explainer, evaluate_critic, train_critic
+from latent_env.denoise.training.diffusion import Diffusion, train_diffusion
+from latent_env.denoise.training.sample_evaluation import evaluate_images, predicted, train_evaluator
 from latent_env.denoise.world import load_denoise_world, save_critic
+from latent_env.worlds.artifacts import save_autoencoder
 
 
 def clusters(count: int = 60, dimensions: int = 8) -> tuple[torch.Tensor, torch.Tensor]:

@@ -23,8 +23,8 @@ from detectors.knn import KnnDetector
 from detectors.positional_knn import PositionalKnnDetector
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
-from latent_env.artifacts import load_detector, save_detector
-from latent_env.data.residence import StreamedImages
+from latent_env.data.placement import StreamedImages
+from latent_env.worlds.artifacts import load_detector, save_detector
 
 CPU = torch.device("cpu")
 SPATIAL, FLAT = (4, 5, 6), (4,)

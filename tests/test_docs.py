@@ -31,10 +31,10 @@ from stable_baselines3 import PPO
 from conf.schema.runs import register_schema
 from detectors.rdna import RdnaDetector
 from detectors.reconstruction import ReconstructionDetector
-from latent_env.artifacts import save_autoencoder, save_detector
 from latent_env.autoencoders import FrozenAutoencoder, MemoryAutoencoder
-from latent_env.perturbations import perturbations
-from latent_env.rewards.terms import reward_terms
+from latent_env.perturbations.base import perturbations
+from latent_env.rewards.base import reward_terms
+from latent_env.worlds.artifacts import save_autoencoder, save_detector
 from stages.cli.checks import check_values
 from stages.cli.choices import CONF, choices
 from stages.cli.error_messages import explain

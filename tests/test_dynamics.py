@@ -13,9 +13,9 @@ from torch import Tensor
 import latent_env
 from latent_common.errors import UserError
 from latent_env import RewardTerm, Transition
-from latent_env.perturbations import make_perturbation
+from latent_env.perturbations.factory import make_perturbation
 from latent_env.random_streams import Streams
-from latent_env.rewards.terms import Reward
+from latent_env.rewards.reward import Reward
 from latent_env.settings import Settings
 from latent_env.shell import ANOMALY, NORMAL, UNDECIDED, Shell
 from latent_env.worlds.world import World

@@ -27,9 +27,9 @@ from detectors.training.loop import InputsOf
 from detectors.transformer import TransformerDetector
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
-from latent_env.artifacts import load_detector, save_autoencoder, save_detector
 from latent_env.dynamics import Dynamics
 from latent_env.settings import Settings
+from latent_env.worlds.artifacts import load_detector, save_autoencoder, save_detector
 from latent_env.worlds.store import load_world, save_images
 from latent_env.worlds.world import World
 

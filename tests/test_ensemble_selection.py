@@ -21,7 +21,7 @@ from detectors.latent_transformer import LatentTransformer
 from detectors.metrics import image_AUROC, pixel_AUPRO
 from detectors.reconstruction import ReconstructionDetector
 from detectors.training.ensemble_selection import choose, choose_for_maps, middle
-from latent_env.artifacts import load_detector
+from latent_env.worlds.artifacts import load_detector
 
 # --- choosing on validation ---
 

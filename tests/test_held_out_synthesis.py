@@ -9,7 +9,7 @@ from torch import Tensor
 from detectors.synthetic.held_out import HeldOutSynthesis, families
 from detectors.synthetic.image_synthesis import VISIBLE, Synthetic
 from latent_common.errors import UserError
-from latent_env.data.phantom import make_phantom_dataset
+from latent_env.data.builtin.phantom import make_phantom_dataset
 
 FAMILIES = pytest.mark.parametrize("family", families())
 SIZES = st.one_of(st.sampled_from([8, 16, 32, 64]), st.integers(8, 72))

@@ -22,9 +22,9 @@ from latent_common.image_source import ImageSource, spread_over
 from latent_common.training_state import TrainingState
 from latent_env.autoencoders import ConvAutoencoder
 from latent_env.autoencoders.training import train_autoencoder
-from latent_env.data import residence
+from latent_env.data import placement as residence
 from latent_env.data.augmentation import Augmentation
-from latent_env.data.residence import StreamedImages, settle
+from latent_env.data.placement import StreamedImages, settle
 
 CPU = torch.device("cpu")
 ALL = Augmentation(True, True, shift=0.1, rotation=20, brightness=0.3)

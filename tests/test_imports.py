@@ -57,8 +57,8 @@ def test_detectors_are_trained_without_agents(script: str) -> None:
     ("module", "strangers"),
     [
         ("latent_env/dynamics.py", {"numpy", "gymnasium", "stable_baselines3", "pathlib", "json"}),
-        ("latent_env/rewards/terms.py", {"numpy", "gymnasium", "stable_baselines3", "pathlib", "json"}),
-        ("latent_env/perturbations.py", {"numpy", "gymnasium", "stable_baselines3", "pathlib"}),
+        ("latent_env/rewards/base.py", {"numpy", "gymnasium", "stable_baselines3", "pathlib", "json"}),
+        ("latent_env/perturbations/base.py", {"numpy", "gymnasium", "stable_baselines3", "pathlib"}),
     ],
 )
 def test_modules_know_their_own_room(module: str, strangers: set[str]) -> None:

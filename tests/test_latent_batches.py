@@ -13,7 +13,7 @@ from detectors.blocks.tokens import LEAST_SHARE, anomalous_tokens, grid_of
 from detectors.training.batches import Batch, Samples, SampleSource, blend
 from detectors.training.latent_batches import LatentBatchSampler, Pool
 from latent_common.image_source import ImageSource
-from latent_env.data.residence import StreamedImages
+from latent_env.data.placement import StreamedImages
 
 CPU = torch.device("cpu")
 COUNT = 10

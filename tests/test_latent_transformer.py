@@ -21,8 +21,8 @@ from detectors.training.loop import score, train_detector
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
 from latent_common.training_state import TrainingState
-from latent_env.artifacts import load_detector, save_detector
-from latent_env.data.residence import StreamedImages
+from latent_env.data.placement import StreamedImages
+from latent_env.worlds.artifacts import load_detector, save_detector
 
 CPU = torch.device("cpu")
 BOTH_SHAPES = pytest.mark.parametrize("shape", [SPATIAL, FLAT], ids=["spatial", "flat"])

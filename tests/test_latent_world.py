@@ -27,15 +27,15 @@ from agents.scripted import FeatureNoiseAgent, GlassAgent, NoneAgent, RandomAgen
 from detectors.blocks.tokens import as_tokens
 from detectors.latent_transformer import LatentTransformer
 from latent_common.errors import UserError
-from latent_env.artifacts import save_detector
 from latent_env.autoencoders import FrozenAutoencoder, PretrainedAutoencoder
 from latent_env.autoencoders.backbone import load_backbone
 from latent_env.autoencoders.pretrained import fit_encoder
-from latent_env.data.phantom import make_phantom_dataset
+from latent_env.data.builtin.phantom import make_phantom_dataset
 from latent_env.dynamics import Dynamics
 from latent_env.rendering import panel
 from latent_env.settings import Settings
 from latent_env.shell import ANOMALY, NORMAL, UNDECIDED
+from latent_env.worlds.artifacts import save_detector
 from latent_env.worlds.store import load_world
 from latent_env.worlds.world import World
 from stages.detector.stage import save_world

@@ -13,11 +13,11 @@ from torch import Tensor
 from detectors.reconstruction import ReconstructionDetector
 from latent_common.errors import UserError
 from latent_common.training_state import TrainingState
-from latent_env.artifacts import load_autoencoder, save_autoencoder
 from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder, MemoryAutoencoder
 from latent_env.autoencoders.prototype_memory import PrototypeMemory, addressing_entropy, shrink
 from latent_env.autoencoders.sampling import draw_latents, generate, interpolate
 from latent_env.autoencoders.training import train_autoencoder
+from latent_env.worlds.artifacts import load_autoencoder, save_autoencoder
 
 FORMS: dict[str, dict[str, Any]] = {
     "ae": {},

@@ -21,7 +21,7 @@ from detectors.training.batches import Batch, Samples, SampleSource, blend
 from detectors.training.latent_batches import ANOMALOUS, SAMPLES, VARIED, LatentBatchSampler, Pool
 from detectors.training.loop import train_detector
 from latent_common.training_state import TrainingState
-from latent_env.artifacts import load_detector, save_detector
+from latent_env.worlds.artifacts import load_detector, save_detector
 
 SPATIAL, FLAT = (6, 5, 5), (6,)
 BOTH_SHAPES = pytest.mark.parametrize("shape", [SPATIAL, FLAT], ids=["spatial", "flat"])

@@ -13,18 +13,10 @@ from preparation_setup import Setup, drawn, facts_of, folder_of, make_source, wr
 
 import latent_env
 from latent_common.errors import UserError
-from latent_env.data import (
-    Parts,
-    Problems,
-    Split,
-    Splitting,
-    folder_source,
-    preparation,
-    prepare,
-    prepare_textures,
-)
+from latent_env.data import Parts, Problems, Split, Splitting, folder_source, prepare, prepare_textures
+from latent_env.data.prepared import preparation
+from latent_env.data.prepared.split_files import open_split
 from latent_env.data.samples import ArraySample
-from latent_env.data.stored import open_split
 
 # --- what is stored ---
 

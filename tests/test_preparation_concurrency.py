@@ -22,10 +22,11 @@ from PIL import Image
 from preparation_setup import Setup, add, check_clean, check_same, drawn, folder_of, make_source
 
 from latent_common.errors import UserError
-from latent_env.data import Dataset, Problems, preparation, prepare
-from latent_env.data.decoding import AHEAD, MANY_FILES
+from latent_env.data import Dataset, Problems, prepare
+from latent_env.data.prepared import preparation
+from latent_env.data.prepared.decoding import AHEAD, MANY_FILES
+from latent_env.data.prepared.split_files import SplitWriter
 from latent_env.data.samples import ArraySample, Sample
-from latent_env.data.stored import SplitWriter
 
 # --- interruption ---
 
@@ -333,7 +334,7 @@ def test_memory_stays_bounded_when_writing_is_slow(tmp_path: Path, monkeypatch: 
         ledger.written += 1
 
     monkeypatch.setattr(SplitWriter, "append", slow)
-    monkeypatch.setattr("latent_env.data.decoding.cores", lambda: 2)
+    monkeypatch.setattr("latent_env.data.prepared.decoding.cores", lambda: 2)
     samples: list[Sample] = [Scripted(i, ledger.decode) for i in range(400)]
     prepare(make_source(samples, channels=1), 8, tmp_path, Problems(), progress=False)
     assert ledger.decoded == 400

@@ -25,7 +25,8 @@ from preparation_setup import (
 )
 
 from latent_common.errors import UserError
-from latent_env.data import Dataset, Problems, preparation, prepare
+from latent_env.data import Dataset, Problems, prepare
+from latent_env.data.prepared import preparation
 from latent_env.data.samples import ArraySample
 
 # --- what was prepared is used again ---

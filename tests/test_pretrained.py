@@ -23,15 +23,15 @@ from detectors.metrics.ssim import structural_similarity
 from detectors.synthetic.image_synthesis import ImageSynthesis
 from latent_common.errors import UserError
 from latent_common.training_state import TrainingState
-from latent_env.artifacts import load_autoencoder, save_autoencoder
 from latent_env.autoencoders import FrozenAutoencoder, PretrainedAutoencoder
 from latent_env.autoencoders.backbone import Backbone, load_backbone
 from latent_env.autoencoders.pretrained import PretrainedEncoder, fit_encoder
 from latent_env.autoencoders.training import peak_signal_to_noise, train_decoder
 from latent_env.data import Dataset, Split
-from latent_env.data.phantom import make_phantom_dataset
-from latent_env.data.residence import StreamedImages
+from latent_env.data.builtin.phantom import make_phantom_dataset
+from latent_env.data.placement import StreamedImages
 from latent_env.training.feature_cache import FeatureCache
+from latent_env.worlds.artifacts import load_autoencoder, save_autoencoder
 from stages.detector.latent_pools import make_pool
 
 SIZE, GRID, COMPONENTS = 32, 4, 8

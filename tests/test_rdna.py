@@ -26,9 +26,9 @@ from detectors.training.loop import score
 from detectors.training.rdna import AdversarialState, Critics, known_places, restoration_losses, train_rdna
 from latent_common.errors import UserError
 from latent_common.training_state import Progress, TrainingState
-from latent_env.artifacts import load_detector, save_detector
 from latent_env.data.augmentation import Augmentation
 from latent_env.rendering import restorations
+from latent_env.worlds.artifacts import load_detector, save_detector
 from latent_env.worlds.reference_set import ReferenceSet
 from latent_env.worlds.world import World
 from stages.detector.rdna_training import check_rdna

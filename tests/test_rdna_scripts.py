@@ -20,7 +20,7 @@ from detectors.ensemble import EnsembleDetector
 from detectors.rdna import RdnaDetector
 from latent_common.machine import resolve_device
 from latent_common.training_state import Progress
-from latent_env.artifacts import load_detector
+from latent_env.worlds.artifacts import load_detector
 from latent_env.worlds.store import load_world
 from stages.detector import rdna_training as rdna_learning
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from agents.scripted import Actions
 from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics
-from latent_env.perturbations import Dense
+from latent_env.perturbations.linear import Dense
 
 
 class MixupAgent:

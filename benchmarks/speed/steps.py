@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from agents.sb3_vec_env import LatentVecEnv
 from benchmarks.speed.timing import Rates, Work, in_turns
-from latent_common.chunks import worlds_at_once
+from latent_env.chunks import worlds_at_once
 from latent_env.dynamics import Dynamics
 from latent_env.settings import Settings
 

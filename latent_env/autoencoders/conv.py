@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latent_common.errors import UserError
-from latent_common.sizes import LARGEST_IMAGE
+from latent_common.image_source import LARGEST_IMAGE
 
 LATENT_KINDS = ("flat", "spatial")
 

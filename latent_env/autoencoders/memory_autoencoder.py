@@ -54,7 +54,8 @@ class MemoryAutoencoder(ConvAutoencoder):
     :param shared: one memory for all places of a spatial latent, else one for each.
     :param join: ``concatenate``: the decoder gets the encoding and what was retrieved for it; ``average``:
         their mean, so that it can't do without the memory; ``replace``: only what was retrieved.
-    :param shrinkage: see :class:`~latent_env.autoencoders.prototype_memory.PrototypeMemory`, as for ``temperature``.
+    :param shrinkage: passed on to :class:`~latent_env.autoencoders.prototype_memory.PrototypeMemory`.
+    :param temperature: likewise.
     """
 
     def __init__(

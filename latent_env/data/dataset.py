@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latent_common.errors import UserError
-from latent_common.sizes import LARGEST_IMAGE
+from latent_common.image_source import LARGEST_IMAGE
 
 
 def check_size(size: int) -> int:

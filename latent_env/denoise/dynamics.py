@@ -13,6 +13,10 @@ from latent_env.denoise.quality import Quality
 from latent_env.denoise.spaces import Stride, dimensions
 from latent_env.denoise.world import DenoiseWorld
 from latent_env.dynamics import Episodes, StepResult
+from latent_env.rendering import Picture, side_by_side, to_rgb
+
+TILE = 96
+"""Side of a tile in an episode's picture, in pixels."""
 
 LARGEST_NOISE = 6.0
 """No number of a world's stream of normal noise is larger."""
@@ -196,6 +200,24 @@ class DenoiseDynamics(Episodes[Canvas]):
         if self.conditional:
             parts.append(wanted)
         return self._with_time(torch.cat(parts, dim=1), elapsed)
+
+    @torch.inference_mode()
+    def picture(self, world: int = 0, tile: int = TILE) -> Picture:
+        """One world's episode so far, state by state, each with the critic's quality: ``(H, W, 3)`` uint8.
+
+        There is room for ``horizon`` steps; those that haven't happened are black. The last tile is the image
+        that the forward trajectory starts from, under the name of its class.
+        """
+        parts, source = self.world, self.sources[world]
+        states = self.steps_of(world)
+        images = parts.space.in_parts(states)
+        wanted = self.last.wanted[world : world + 1].expand(len(states), -1)
+        qualities = [f"{float(quality):.2f}" for quality in self.reward.critic(states, wanted)]
+        missing = self.horizon + 1 - len(images)
+        tiles = [*images, *[torch.zeros_like(images[0])] * missing, parts.images[source]]
+        name = parts.class_names[int(parts.labels[source])]
+        captions = [*qualities, *[""] * missing, name[:12]]
+        return side_by_side([to_rgb(image) for image in tiles], captions, tile)
 
     def steps_of(self, world: int) -> Tensor:
         """The states that one world's episode went through so far, ``(steps + 1, *shape)``."""

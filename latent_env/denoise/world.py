@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from latent_common.artifacts import load_artifact, read_json, save_artifact
 from latent_common.errors import UserError
-from latent_env.artifacts import load_autoencoder
 from latent_env.denoise.critic import Critic
 from latent_env.denoise.spaces import SPACES, PixelSpace, Space
+from latent_env.worlds.artifacts import load_autoencoder
 from latent_env.worlds.store import BUILTIN, COMPLETE
 
 EXAMPLES, CRITIC = "examples", "critic"

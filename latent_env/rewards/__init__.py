@@ -1,1 +1,1 @@
-"""TODO."""
+"""What a step is paid for: one file a reward term, and their weighted sum."""

@@ -14,7 +14,7 @@ import torch
 from detectors.blocks.last_layer import Headed, Reading
 from detectors.training.batches import as_numbers
 from latent_common.errors import UserError
-from latent_env.rewards.terms import RewardTerm
+from latent_env.rewards.base import RewardTerm
 from latent_env.worlds.reference_set import ReferenceSet
 from latent_env.worlds.world import World
 

@@ -8,8 +8,9 @@ from torch import Tensor
 from detectors.blocks.last_layer import Headed, Reading
 from detectors.training.batches import as_numbers
 from latent_env.rewards.anomaly_similarity import AnomalySimilarity, closeness, describe
+from latent_env.rewards.base import agreed, reward_terms
+from latent_env.rewards.memory import Latest
 from latent_env.rewards.reference_term import ReferenceTerm
-from latent_env.rewards.terms import Latest, agreed, reward_terms
 from latent_env.shell import ANOMALY
 from latent_env.transition import Transition
 from latent_env.worlds.reference_set import ReferenceSet
@@ -53,7 +54,8 @@ class SimilarityTerm(ReferenceTerm[AnomalySimilarity]):
 class Similarity(SimilarityTerm):
     """How densely the trial's anomalies lie around a sample.
 
-    As points of :class:`latent_env.rewards.anomaly_similarity.AnomalySimilarity`: 1 is where all of them lie, and 0 far from any.
+    As points of :class:`~latent_env.rewards.anomaly_similarity.AnomalySimilarity`: 1 is where all of them
+    lie, and 0 far from any.
     What is no anomaly resembles none.
     """
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from detectors.blocks.last_layer import Headed, LastLayerLearner, Reading
+from latent_env.rewards.base import agreed, reward_terms
 from latent_env.rewards.reference_term import ReferenceTerm
-from latent_env.rewards.terms import agreed, reward_terms
 from latent_env.shell import UNDECIDED
 from latent_env.transition import Transition
 from latent_env.worlds.reference_set import ReferenceSet

@@ -22,7 +22,7 @@ from latent_common.artifacts import write_atomically
 from latent_common.image_source import ImageSource
 from latent_common.progress import progress_bar
 from latent_env.data import Split
-from latent_env.data.residence import StreamedImages
+from latent_env.data.placement import StreamedImages
 from latent_env.rendering import Picture, heat, side_by_side, stack, to_rgb
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.roc_plot import curves

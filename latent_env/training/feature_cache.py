@@ -19,7 +19,7 @@ from latent_common.errors import UserError
 from latent_common.image_source import ImageSource, at_once, spread_over, spread_positions
 from latent_common.progress import progress_bar
 from latent_env.data import Dataset, Split
-from latent_env.data.residence import StreamedImages, settle
+from latent_env.data.placement import StreamedImages, settle
 
 ENCODED_AT_ONCE = 32
 """Images that go through a backbone together: more would gain nothing on a CPU, and lose more on Ctrl-C."""

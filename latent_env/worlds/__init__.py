@@ -1,1 +1,1 @@
-"""TODO."""
+"""What episodes share: the frozen networks and images of a world, in memory and as artifacts on disk."""

@@ -127,8 +127,8 @@ def load_labelled_anomalies(folder: Path) -> LabelledAnomalies | None:
     tensors, _ = load_artifact(folder, LABELLED_ANOMALIES, LABELLED_ANOMALIES)
     if not _fit(tensors):
         raise UserError(
-            f"{folder / LABELLED_ANOMALIES}.safetensors holds no labelled anomalies as they are kept today: delete the "
-            "folder, and `python train_detector.py` makes it again"
+            f"{folder / LABELLED_ANOMALIES}.safetensors holds no labelled anomalies that this version can read: "
+            "delete the folder, and `python train_detector.py` makes it again"
         )
     found = LabelledAnomalies(**tensors)
     return found._replace(latents=found.latents.float(), normal=found.normal.float())

@@ -11,7 +11,7 @@ from torch import Tensor
 from detectors.base import IMAGE, LATENT
 from latent_common.artifacts import load_artifact, save_artifact, write_atomically
 from latent_common.errors import UserError
-from latent_env.artifacts import load_autoencoder, load_detector
+from latent_env.worlds.artifacts import load_autoencoder, load_detector
 from latent_env.worlds.labelled_anomalies import LABELLED_ANOMALIES, load_labelled_anomalies
 from latent_env.worlds.reference_set import REFERENCE_SET, load_reference_set
 from latent_env.worlds.reward_ensemble import REWARD_ENSEMBLE, load_reward_ensemble, parts_of

@@ -13,9 +13,9 @@ from detectors.metrics import image_AUROC, paired_bootstrap, pixel_AUPRO
 from detectors.training.batches import SampleSource
 from detectors.training.loop import score
 from latent_common.errors import UserError
-from latent_env.artifacts import load_detector, save_detector
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
+from latent_env.worlds.artifacts import load_detector, save_detector
 from latent_env.worlds.reward_ensemble import share_memory
 from latent_env.worlds.world import World
 from stages.augmentation.reward_ensemble import as_samples

@@ -22,7 +22,7 @@ from latent_env.autoencoders.sample_features import train_classifier
 from latent_env.autoencoders.sample_quality import MOST_COMPARED, evaluate_samples
 from latent_env.autoencoders.sampling import generate, interpolate
 from latent_env.autoencoders.training import train_autoencoder
-from latent_env.data.residence import StreamedImages
+from latent_env.data.placement import StreamedImages
 from latent_env.rendering import Picture, side_by_side, stack, to_rgb
 from latent_env.training.run_folder import Run
 from stages.autoencoder.epoch_reports import MOST_IMAGES, EpochReports, Watched, report_every

@@ -12,8 +12,8 @@ from detectors.base import Detection
 from detectors.reconstruction import ReconstructionDetector
 from latent_common.errors import UserError
 from latent_common.image_source import at_once
-from latent_env.artifacts import load_autoencoder, load_detector
 from latent_env.autoencoders import FrozenAutoencoder
+from latent_env.worlds.artifacts import load_autoencoder, load_detector
 
 
 @dataclass(frozen=True)

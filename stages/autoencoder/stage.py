@@ -14,7 +14,6 @@ from conf.schema.runs import AutoencoderRun
 from detectors.metrics.ssim import structural_similarity
 from latent_common.image_source import ImageSource, at_once
 from latent_common.training_state import TrainingState
-from latent_env.artifacts import load_autoencoder, save_autoencoder
 from latent_env.autoencoders import (
     ConvAutoencoder,
     FrozenAutoencoder,
@@ -33,6 +32,7 @@ from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.loop import follow, validation_interval
 from latent_env.training.run_folder import Run
 from latent_env.visibility import measure_visibility
+from latent_env.worlds.artifacts import load_autoencoder, save_autoencoder
 from stages.autoencoder.memory_autoencoders import (
     epoch_reports,
     form_state,

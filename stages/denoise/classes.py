@@ -15,13 +15,13 @@ from conf.schema.envs import DenoiseEnvConfig
 from conf.schema.runs import AgentRun
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource, spread_positions
-from latent_env.artifacts import load_autoencoder
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.data import Split
 from latent_env.denoise.critic import Critic
 from latent_env.denoise.spaces import PixelSpace, Space
 from latent_env.denoise.world import DenoiseWorld, autoencoder_digest
 from latent_env.training.run_folder import Run
+from latent_env.worlds.artifacts import load_autoencoder
 from latent_env.worlds.store import BUILTIN, builtin_names
 from stages.context import Job
 

@@ -25,11 +25,10 @@ from latent_common.training_state import Progress, TrainingState
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.autoencoders.sample_features import SampleClassifier
 from latent_env.autoencoders.sampling import draw_latents
-from latent_env.denoise.diffusion import Diffusion, train_diffusion
 from latent_env.denoise.dynamics import DenoiseDynamics
-from latent_env.denoise.judging import evaluate_images, predicted, train_evaluator
-from latent_env.denoise.strips import class_grid, strip
-from latent_env.rendering import stack
+from latent_env.denoise.training.diffusion import Diffusion, train_diffusion
+from latent_env.denoise.training.sample_evaluation import evaluate_images, predicted, train_evaluator
+from latent_env.rendering import class_grid, stack
 from latent_env.training.loop import follow
 from latent_env.training.run_folder import Run
 from stages.context import Job
@@ -176,7 +175,7 @@ def show_strips(run: Run, dynamics: DenoiseDynamics, agent: Agent, seed: int) ->
     """Some episodes, from noise to image."""
     generate(dynamics, agent, 1, seed)
     count = min(STRIPS, dynamics.num_worlds)
-    run.picture("strips", stack([strip(dynamics, world) for world in range(count)]))
+    run.picture("strips", stack([dynamics.picture(world) for world in range(count)]))
 
 
 def write_denoising(job: Job[AgentRun], run: Run, figures: Mapping[str, Mapping[str, float]]) -> None:

@@ -26,7 +26,7 @@ from latent_env.denoise.critic import Critic
 from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.settings import DenoiseSettings
 from latent_env.denoise.spaces import PixelSpace
-from latent_env.denoise.teaching import evaluate_critic, train_critic
+from latent_env.denoise.training.critic import evaluate_critic, train_critic
 from latent_env.denoise.world import CRITIC, EXAMPLES, DenoiseWorld, read_critic, save_critic
 from latent_env.training.loop import follow
 from latent_env.training.run_folder import Run

@@ -12,7 +12,7 @@ from latent_common.errors import UserError
 from latent_common.image_source import spread_over
 from latent_common.progress import progress_bar
 from latent_env.autoencoders import FrozenAutoencoder
-from latent_env.data.residence import StreamedImages
+from latent_env.data.placement import StreamedImages
 from latent_env.training.evaluation import Evaluation, evaluate, evaluate_latents
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.worlds.world import World

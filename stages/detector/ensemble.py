@@ -20,11 +20,11 @@ from latent_common.artifacts import write_json
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
 from latent_common.progress import progress_bar
-from latent_env.artifacts import load_detector, save_detector
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.data import Split
 from latent_env.training.feature_cache import FeatureCache, some_normal
 from latent_env.training.run_folder import Run
+from latent_env.worlds.artifacts import load_detector, save_detector
 from stages.context import Job, say
 from stages.detector.baselines import fit_reconstruction, fitted_distances
 from stages.detector.validation_sets import labelled_split, seen

@@ -20,7 +20,7 @@ from detectors.training.latent_batches import Pool
 from latent_common.artifacts import write_atomically
 from latent_common.digest import digest_of
 from latent_common.image_source import ImageSource, spread_positions
-from latent_env.data.residence import settle
+from latent_env.data.placement import settle
 from latent_env.training.feature_cache import FeatureCache, encoded, latent_count, mapped
 
 MADE_AT_ONCE = 50

@@ -20,7 +20,6 @@ from detectors.blocks.tokens import grid_of
 from detectors.ensemble import EnsembleDetector
 from latent_common.errors import UserError
 from latent_common.machine import check_writable
-from latent_env.artifacts import load_detector, save_autoencoder, save_detector
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.training.evaluation import (
     evaluate_test,
@@ -30,6 +29,7 @@ from latent_env.training.evaluation import (
 )
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
+from latent_env.worlds.artifacts import load_detector, save_autoencoder, save_detector
 from latent_env.worlds.labelled_anomalies import (
     LabelledAnomalies,
     load_labelled_anomalies,

@@ -8,7 +8,7 @@ from conf.schema.runs import DetectorRun
 from detectors.base import LATENT, Detector
 from detectors.training.loop import InputsOf
 from latent_common.artifacts import read_json, write_json
-from latent_env.data.residence import StreamedImages
+from latent_env.data.placement import StreamedImages
 from latent_env.training.evaluation import evaluate_source
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run

@@ -18,7 +18,6 @@ from detectors.blocks.distance import DistanceDetector
 from detectors.reconstruction import ReconstructionDetector
 from detectors.registry import DISTANCES
 from latent_common.errors import UserError
-from latent_env.artifacts import save_detector
 from latent_env.training.evaluation import (
     evaluate_latents,
     evaluate_test,
@@ -28,6 +27,7 @@ from latent_env.training.evaluation import (
 )
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
+from latent_env.worlds.artifacts import save_detector
 from latent_env.worlds.world import World
 from stages.autoencoder.pretrained_encoder import backbone_settings, unfitted_encoder
 from stages.autoencoder.stage import autoencoder_settings, feature_stage, new_autoencoder

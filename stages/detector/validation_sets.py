@@ -19,9 +19,9 @@ from detectors.training.batches import Samples
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource, spread_positions
 from latent_env.data import Split
-from latent_env.data.residence import StreamedImages
+from latent_env.data.placement import StreamedImages
 from latent_env.rewards.reference_term import ReferenceTerm
-from latent_env.rewards.terms import Reward
+from latent_env.rewards.reward import Reward
 from latent_env.training.feature_cache import FeatureCache, encoded
 from latent_env.training.loop import validation_interval
 from latent_env.worlds.labelled_anomalies import LabelledAnomalies, mirrored

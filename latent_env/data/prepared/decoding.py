@@ -22,7 +22,7 @@ from latent_env.data.dataset import Size, digest_into
 from latent_env.data.images import is_grey, shrink_image, shrink_mask
 from latent_env.data.samples import Problems, Sample, Source, shortened
 from latent_env.data.splitting import spread
-from latent_env.data.stored import SplitWriter, open_split
+from latent_env.data.prepared.split_files import (SplitWriter, open_split)
 
 MANY_FILES = 50  # from here on reading takes long enough for a progress bar
 GREY_PROBES = 8  # training images that decide between grey and RGB

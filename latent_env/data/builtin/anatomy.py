@@ -4,15 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latent_env.data.shapes import (
-    Canvas,
-    Field,
-    make_canvas,
-    paint,
-    random_waves,
-    smooth_noise,
-    soft,
-)
+from latent_env.data.builtin.shapes import Canvas, Field, make_canvas, paint, random_waves, smooth_noise, soft
 
 # Grey levels of the soft-tissue window, of 255.
 AIR, FAT, MUSCLE, BONE = 6.0, 62.0, 112.0, 205.0

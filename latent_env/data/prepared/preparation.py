@@ -18,11 +18,11 @@ from latent_common.digest import digest_of
 from latent_common.errors import UserError
 from latent_env import __version__
 from latent_env.data.dataset import Dataset, Split, check_size
-from latent_env.data.decoding import decode_all
+from latent_env.data.prepared.decoding import decode_all
 from latent_env.data.layouts.textures import texture_samples
-from latent_env.data.overview import save_overview
+from latent_env.data.prepared.overview import save_overview
 from latent_env.data.samples import Problems, Source, files_of
-from latent_env.data.stored import open_split
+from latent_env.data.prepared.split_files import open_split
 
 FORMAT = 1
 """Raised when the same source would be prepared differently: older preparations are then redone."""

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from latent_common.errors import UserError
-from latent_env.image_edit import ImageEdit
-from latent_env.perturbations import Brush, Dense, Perturbation, perturbations
+from latent_env.perturbations.base import perturbations
+from latent_env.perturbations.brush import Brush
+from latent_env.perturbations.image_edit import ImageEdit
 from latent_env.random_streams import Streams
 from latent_env.visibility import among_neighbours
 from latent_env.worlds.labelled_anomalies import mirrored
@@ -41,8 +42,9 @@ class CopyPaste(Brush):
         super().__init__(world.autoencoder, max_delta)
         if world.labelled_anomalies is None:
             raise UserError(
-                "perturbation=copy_paste needs labelled anomalies beside the world: train_detector.py puts them "
-                "there where the valid split has some (track=few_labelled); choose perturbation=brush"
+                "perturbation=copy_paste needs labelled anomalies in the world, and it has none. "
+                "train_detector.py stores them where the validation split has some (track=few_labelled); "
+                "without them choose perturbation=brush"
             )
         self.action_size += self.OWN
         self.null_action = torch.cat([self.null_action, self.null_action.new_zeros(self.OWN)])
@@ -172,11 +174,3 @@ def _moved(values: Tensor, down: Tensor, right: Tensor) -> Tensor:
     source = row.clamp(0, rows - 1)[:, :, None] * columns + column.clamp(0, columns - 1)[:, None]
     flat = source.flatten(1)[:, None].expand(-1, values.shape[1], -1)
     return values.flatten(2).gather(2, flat).view_as(values) * inside[:, None]
-
-
-@perturbations.register("auto")
-def _automatic(world: World, max_delta: float | None) -> Perturbation:
-    """``dense`` where the latent is flat; else ``copy_paste`` where there are labelled anomalies, or ``brush``."""
-    if not world.autoencoder.is_spatial:
-        return Dense(world, max_delta)
-    return CopyPaste(world, max_delta) if world.labelled_anomalies else Brush(world.autoencoder, max_delta)

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latent_common.errors import UserError
-from latent_env.data.anatomy import Anatomy, draw_anatomy
+from latent_env.data.builtin.anatomy import Anatomy, draw_anatomy
+from latent_env.data.builtin.shapes import Field, random_waves, smooth_noise
 from latent_env.data.dataset import Dataset, Split, check_size
-from latent_env.data.shapes import Field, random_waves, smooth_noise
 
 NOISE = 4.0  # standard deviation of the noise, grey levels
 VISIBLE = 4.0  # a pixel belongs to a lesion where it changes the image by more, grey levels

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from latent_env.data.stored import open_split
+from latent_env.data.prepared.split_files import open_split
 
 COLUMNS = 8
 PICTURE = "overview.png"

@@ -1,0 +1,58 @@
+"""How an action becomes a change Δz of the latent.
+
+A perturbation is built with the world and ``max_delta``, and turns actions ``(N, action_size)`` in [-1, 1]
+into changes ``(N, *latent_shape)`` of the latents that it is shown. To add one, register a class of the same
+form under a name and pass that name to ``gym.make``::
+
+    from latent_env import register_perturbation
+
+    @register_perturbation("first_half")
+    class FirstHalf:
+        def __init__(self, world, max_delta):
+            self.action_size = world.autoencoder.latent_shape[0] // 2
+            self.null_action = torch.zeros(self.action_size)
+            self.max_delta = max_delta or 1.0
+
+        def __call__(self, actions, streams, latents):
+            delta = torch.zeros_like(latents)
+            delta[:, : self.action_size] = self.max_delta * actions
+            return delta
+
+    env = gym.make("LatentAug-v0", perturbation="my_module:first_half")
+
+One that also changes images, beside what is decoded, has a method ``edit_image``, see
+:mod:`latent_env.perturbations.image_edit`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from torch import Tensor
+
+from latent_common.registry import Registry
+from latent_env.random_streams import Streams
+
+if TYPE_CHECKING:
+    from latent_env.worlds.world import World
+
+
+class Perturbation(Protocol):
+    """Turns actions into changes of the latent."""
+
+    action_size: int
+    null_action: Tensor
+    """``(action_size,)``: the action that changes nothing."""
+
+    def __call__(self, actions: Tensor, streams: Streams, latents: Tensor) -> Tensor:
+        """Changes of ``latents (N, *latent_shape)`` for actions ``(N, action_size)`` in [-1, 1]."""
+
+
+class PerturbationFactory(Protocol):
+    """Builds a perturbation; ``max_delta=None`` means the perturbation's own default."""
+
+    def __call__(self, world: World, max_delta: float | None) -> Perturbation:
+        """A perturbation for latents of ``world``, on its device."""
+
+
+perturbations: Registry[PerturbationFactory] = Registry("perturbation")

@@ -1,0 +1,56 @@
+"""Perturbations that are linear in the action: ``dense`` and ``principal``."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from latent_env.perturbations.base import perturbations
+from latent_env.random_streams import Streams
+
+if TYPE_CHECKING:
+    from latent_env.worlds.world import World
+
+
+@perturbations.register("dense")
+class Dense:
+    """``Δz = max_delta · a``: one number a latent dimension.
+
+    By default full strength in all dimensions goes as far as it takes to be seen: ``reach`` of the
+    autoencoder times the 95 % quantile of the distance between normal latents.
+    """
+
+    def __init__(self, world: World, max_delta: float | None) -> None:
+        autoencoder = world.autoencoder
+        self.action_size = autoencoder.latent_dimensions
+        self.null_action = torch.zeros_like(autoencoder.mean).flatten()
+        self.shape = autoencoder.latent_shape
+        usual = float(autoencoder.reach * autoencoder.normal_distances[95]) / math.sqrt(self.action_size)
+        self.max_delta = usual if max_delta is None else max_delta
+
+    def __call__(self, actions: Tensor, streams: Streams, latents: Tensor) -> Tensor:  # noqa: ARG002
+        """Changes ``(N, *latent_shape)``."""
+        return self.max_delta * actions.view(-1, *self.shape)
+
+
+@perturbations.register("principal")
+class Principal:
+    """The action are coefficients of the leading principal directions of the normal latents.
+
+    1 means ``max_delta`` (default 1) standard deviations of the normals along that direction.
+    """
+
+    def __init__(self, world: World, max_delta: float | None) -> None:
+        autoencoder = world.autoencoder
+        scale = 1.0 if max_delta is None else max_delta
+        self.basis = scale * autoencoder.direction_scales[:, None] * autoencoder.directions
+        self.action_size = len(self.basis)
+        self.null_action = self.basis.new_zeros(self.action_size)
+        self.shape = autoencoder.latent_shape
+
+    def __call__(self, actions: Tensor, streams: Streams, latents: Tensor) -> Tensor:  # noqa: ARG002
+        """Changes ``(N, *latent_shape)``."""
+        return (actions @ self.basis).view(-1, *self.shape)
