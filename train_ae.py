@@ -5,21 +5,20 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from conf.schema.runs import AutoencoderRun
-from stages.autoencoder.stage import autoencoder_stage, of_form
+from stages.autoencoder.plan import plan_autoencoder
+from stages.autoencoder.summary import summary
 from stages.cli.launch import run_script
-from stages.context import start_job
+from stages.context import start
+from stages.training_data import load_training_data
 
 
 def main(cfg: DictConfig) -> None:
     """Train, or find, the autoencoder and say how good it is."""
-    frozen, run = autoencoder_stage(start_job(cfg, AutoencoderRun))
-    print(
-        f"autoencoder: {run.metrics['valid_psnr']:.1f} dB, SSIM {run.metrics['valid_ssim']:.2f} on normal "
-        f"validation images, latent {'x'.join(map(str, frozen.latent_shape))}\n"
-        f"{of_form(run.metrics)}"
-        f"pictures:    {run.path / 'pictures'}\n"
-        f"look further: tensorboard --logdir {cfg.runs}"
-    )
+    config, context = start(cfg, AutoencoderRun)
+    data = load_training_data(config, context)
+    trained = plan_autoencoder(config.autoencoder, context, data).train()
+    print(summary(trained))
+    print(f"look further: tensorboard --logdir {config.runs}")
 
 
 if __name__ == "__main__":

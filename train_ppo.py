@@ -13,10 +13,10 @@ from conf.schema.envs import DenoiseEnvConfig
 from conf.schema.runs import AgentRun
 from latent_env.worlds.store import copy_world
 from stages.augmentation.stage import agent_stage, import_plugins
-from stages.autoencoder.stage import autoencoder_stage
 from stages.cli.launch import run_script
 from stages.context import say, start_job
 from stages.denoise.stage import denoise_main
+from stages.job_of import autoencoder_stage
 
 
 def main(cfg: DictConfig) -> None:

@@ -31,7 +31,6 @@ from detectors.positional_knn import PositionalKnnDetector
 from latent_common.errors import UserError
 from latent_env.training.evaluation import evaluate_latents
 from latent_env.training.feature_cache import FeatureCache
-from stages.autoencoder.pretrained_encoder import pretrained_features
 from stages.cli.choices import CONF
 from stages.cli.launch import mistakes_explained
 from stages.context import Job, start_job
@@ -39,6 +38,7 @@ from stages.detector.baselines import fit_distances
 from stages.detector.latent_training import check_latent_synthesis, train_on_latents
 from stages.detector.stage import detector_settings
 from stages.detector.training import new_detector
+from stages.job_of import autoencoder_plan
 
 TRAINED = "transformer"
 
@@ -76,10 +76,10 @@ def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
     return mean - reach, mean + reach
 
 
-def checked(job: Job[DetectorRun], split: str) -> PretrainedConfig:
-    """The pretrained eyes that the keys name; what can't be compared is an error before anything starts."""
-    config, detector = job.config.autoencoder, job.config.detector
-    if not isinstance(config, PretrainedConfig):
+def checked(job: Job[DetectorRun], split: str) -> None:
+    """Refuse what can't be compared before anything starts."""
+    detector = job.config.detector
+    if not isinstance(job.config.autoencoder, PretrainedConfig):
         raise UserError("this compares detectors of pretrained latents: add autoencoder=pretrained")
     if not isinstance(detector, TransformerConfig) or detector.input != LATENT:
         raise UserError("this compares the transformer of latents with its rivals: leave detector as it is")
@@ -89,7 +89,6 @@ def checked(job: Job[DetectorRun], split: str) -> PretrainedConfig:
             f"{job.dataset.name}: the {split} split has no anomalies to find: try track=few_labelled, "
             "or --split test once everything is chosen"
         )
-    return config
 
 
 def measure(overrides: list[str], seeds: int, split: str) -> dict[str, list[dict[str, float]]]:
@@ -98,8 +97,8 @@ def measure(overrides: list[str], seeds: int, split: str) -> dict[str, list[dict
     features: FeatureCache | None = None
     for seed in range(seeds):
         job = job_of(overrides, seed)
-        config = checked(job, split)
-        features = job.keep_features(features or pretrained_features(job, config))
+        checked(job, split)
+        features = features or autoencoder_plan(job).features()
         detectors: dict[str, Detector] = {TRAINED: trained(job, features)}
         for name, make in BASELINES.items():
             detectors[name] = fit_distances(make(features.encoder.latent_shape), features, seed)

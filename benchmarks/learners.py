@@ -48,10 +48,10 @@ from conf.schema.runs import AgentRun
 from latent_common.artifacts import write_json
 from latent_common.errors import UserError
 from latent_common.progress import progress_bar
-from stages.autoencoder.stage import autoencoder_stage
 from stages.cli.choices import CONF
 from stages.context import start_job
 from stages.denoise.stage import denoise_stage
+from stages.job_of import autoencoder_stage
 
 TASKS = ("pendulum", "digits", "mnist")
 PENDULUM = "Pendulum-v1"

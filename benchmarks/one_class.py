@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from benchmarks.asking import asked, asking
 from benchmarks.augmentation.records import commit
 from benchmarks.one_class_report import SHARE, Row, known_rows, write_report
-from conf.schema.autoencoders import MemoryAutoencoderConfig
 from conf.schema.detectors import ReconstructionConfig
 from conf.schema.runs import DetectorRun
 from detectors.metrics import image_AUROC
@@ -34,10 +33,11 @@ from latent_common.progress import progress_bar
 from latent_env.data.placement import StreamedImages
 from latent_env.training.loop import follow
 from latent_env.training.run_folder import Run
-from stages.autoencoder.memory_autoencoders import form_state, form_training, new_form
+from stages.autoencoder.memory import MemoryPlan
 from stages.cli.choices import CONF
 from stages.context import Job, start_job
 from stages.detector.stage import detector_settings
+from stages.job_of import autoencoder_plan
 
 FORMS = ("ae", "vae", "memae", "memvae")
 DATASETS = ("mnist", "cifar10", "digits")
@@ -132,13 +132,13 @@ def run_of(job: Job[DetectorRun]) -> Run:
 
 def train_and_score(job: Job[DetectorRun], run: Run) -> None:
     """Train the autoencoder and keep its scores of the test split; pictures are train_ae.py's affair."""
-    config, detector = job.config.autoencoder, job.config.detector
-    assert isinstance(config, MemoryAutoencoderConfig)
+    plan, detector = autoencoder_plan(job), job.config.detector
+    assert isinstance(plan, MemoryPlan)
     assert isinstance(detector, ReconstructionConfig)
     run.begin()
-    model = new_form(job, config)
-    state = form_state(job, config, model)
-    follow(run, "autoencoder", form_training(job, config, state, model), state)
+    model = plan.untrained()
+    state, training = plan.start_training(model)
+    follow(run, "autoencoder", training, state)
     test = job.dataset.test
     error = ReconstructionDetector(model.channels, model.size, detector.position_wise, detector.pooled)
     if detector.position_wise:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from conf.schema.autoencoders import PretrainedConfig
 from conf.schema.runs import AutoencoderRun, DetectorRun
 from latent_common.artifacts import FORMAT
 from latent_common.errors import UserError
@@ -24,12 +23,10 @@ from latent_common.machine import check_writable, cores, resolve_device
 from latent_common.precision import FULL, HALF, check_precision
 from latent_common.threads import measured_threads
 from latent_env import __version__
-from latent_env.autoencoders.backbone import Backbone, load_backbone
 from latent_env.data import Dataset, Problems, check_track, prepare_textures
 from latent_env.data.augmentation import Augmentation
 from latent_env.data.placement import StreamedImages, settle
 from latent_env.data.prepared.preparation import Prepared
-from latent_env.training.feature_cache import Encoder, FeatureCache
 from latent_env.training.run_folder import Run
 from stages.cli.checks import check_values, unknown_keys
 from stages.datasets import dataset_settings, load_dataset, make_augmentation
@@ -76,7 +73,6 @@ class Job(Generic[C]):
 
     config: C
     device: torch.device
-    known_features: FeatureCache | None = None
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -100,27 +96,6 @@ class Job(Generic[C]):
                 "read as needed"
             )
         return images
-
-    @cached_property
-    def backbone(self) -> Backbone:
-        """The pretrained network that the configuration names."""
-        config = self.config.autoencoder
-        assert isinstance(config, PretrainedConfig)
-        return load_backbone(config.backbone, self.dataset.size, config.layers, config.grid).to(self.device)
-
-    @cached_property
-    def backbone_digest(self) -> str:
-        """What its features depend on; all its weights are read for it."""
-        return self.backbone.digest()
-
-    def features(self, encoder: Encoder, run: Run) -> FeatureCache:
-        """An encoder with the latents that it makes, which are kept in the folder of its run."""
-        return FeatureCache(encoder, self.dataset, run.path, self.device, self.config.memory)
-
-    def keep_features(self, features: FeatureCache) -> FeatureCache:
-        """Remember pretrained eyes for the other stages of this command."""
-        self.known_features = features
-        return features
 
     @cached_property
     def augmentation(self) -> Augmentation:

@@ -19,17 +19,15 @@ import train_ae
 import train_detector
 from benchmarks import one_class
 from benchmarks.one_class_report import report, verdict
-from conf.schema.autoencoders import MemoryAutoencoderConfig
 from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector
 from detectors.training.loop import score
 from latent_common.errors import UserError
-from latent_common.training_state import TrainingState
 from latent_env.training.loop import follow
 from stages.autoencoder.epoch_reports import report_every
-from stages.autoencoder.memory_autoencoders import epoch_reports, form_training, new_form
+from stages.autoencoder.memory import MemoryPlan
 from stages.autoencoder.scoring import ReconstructionScorer
-from stages.autoencoder.stage import autoencoder_settings, autoencoder_stage
+from stages.job_of import autoencoder_plan
 
 SMALL = ["dataset=digits", "device=cpu", "threads=1", "autoencoder.width=8", "autoencoder.generated=40"]
 
@@ -110,24 +108,24 @@ def test_a_variant_carries_the_environment_and_reconstruction_scores(
 def test_a_stopped_training_ends_where_it_would_have_ended(tmp_path: Path) -> None:
     keys = [*variant_keys("memvae"), "autoencoder.steps=30"]
     whole, stopped = (make_job(tmp_path / name, *keys) for name in ("whole", "stopped"))
-    autoencoder_stage(whole)
-    config = stopped.config.autoencoder
-    assert isinstance(config, MemoryAutoencoderConfig)
-    model = new_form(stopped, config)
-    state = TrainingState(model, config.learning_rate, config.steps, stopped.config.seed)
-    run = stopped.run("autoencoder", config.name, autoencoder_settings(stopped))
-    looks = epoch_reports(stopped, config, run, model)
+    autoencoder_plan(whole).train()
+    plan = autoencoder_plan(stopped)
+    assert isinstance(plan, MemoryPlan)
+    model = plan.untrained()
+    state, training = plan.start_training(model)
+    run = stopped.run("autoencoder", "memvae", plan.settings())
+    reports = plan.reports(run, model)
     run.begin()
 
     def stop() -> dict[str, float]:
-        seen = looks.inputs_of(state.step)
+        seen = reports.report(state.step)
         if state.step == 18:
             os.kill(os.getpid(), 2)  # Ctrl-C, which is held back until the step is done
         return seen
 
     with pytest.raises(KeyboardInterrupt):
-        follow(run, "autoencoder", form_training(stopped, config, state, model), state, stop, 9)
-    autoencoder_stage(stopped)
+        follow(run, "autoencoder", training, state, stop, 9)
+    autoencoder_plan(stopped).train()
     one, other = (next(tmp_path.glob(f"{name}/runs/digits/autoencoder/*")) for name in ("whole", "stopped"))
     assert (one / "autoencoder.safetensors").read_bytes() == (other / "autoencoder.safetensors").read_bytes()
     assert (one / "epochs.json").read_text() == (other / "epochs.json").read_text()
@@ -144,7 +142,7 @@ def test_reports_come_every_epoch_but_not_too_often() -> None:
     ("key", "message"),
     [
         ("autoencoder.items=1", "autoencoder.items=1 must be at least 2"),
-        ("autoencoder.items=0", "is another form: choose autoencoder=vae"),
+        ("autoencoder.items=0", "is another variant: choose autoencoder=vae"),
         ("autoencoder.join=glue", "join=glue is unknown"),
         ("autoencoder.kl=-1", "autoencoder.kl=-1.0 must not be negative"),
         ("autoencoder.heads=3", "heads=3 must divide"),
@@ -164,14 +162,13 @@ def test_a_mistake_is_one_clear_line(key: str, message: str, tmp_path: Path, run
 def trained_auroc(tmp_path: Path, *keys: str) -> float:
     """AUROC on the test split of an autoencoder that is really trained, by its reconstruction error."""
     job = make_job(tmp_path, *keys)
-    config = job.config.autoencoder
-    assert isinstance(config, MemoryAutoencoderConfig)
-    model = new_form(job, config)
-    state = TrainingState(model, config.learning_rate, config.steps, job.config.seed)
-    for _ in form_training(job, config, state, model):
+    plan = autoencoder_plan(job)
+    assert isinstance(plan, MemoryPlan)
+    model = plan.untrained()
+    for _ in plan.start_training(model)[1]:
         pass
     test = job.dataset.test
-    error = ReconstructionDetector(model.channels, model.size, pooled=config.pooled)
+    error = ReconstructionDetector(model.channels, model.size, pooled=plan.config.pooled)
     images = torch.from_numpy(np.array(test.images))
     found = score(error, lambda batch: (batch, model(batch)), images, model.size, keep_maps=False)
     return image_AUROC(found.score.numpy(), test.labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +74,7 @@ def metrics(run: Path) -> dict[str, float]:
 
 def encoded(said: str) -> list[str]:
     """Of what images were put through the backbone."""
-    lines = [line.split("  ")[0] for line in said.replace("\r", "\n").splitlines()]
+    lines = [re.split(r" +\d+%", line)[0] for line in said.replace("\r", "\n").splitlines()]
     return sorted({line for line in lines if line.startswith("features")})
 
 
@@ -86,10 +87,10 @@ def test_the_first_stage(here: Path, command: Command) -> None:
     out, said = command("train_ae", *AUTOENCODER)
     assert "dB, SSIM" in out
     assert "latent 8x4x4" in out
-    assert "eyes: layers 9, 21 at 4×4, 8 components with" in said
+    assert "backbone: layers 9, 21 at 4×4, 8 components with" in said
     assert "little in images of 32 pixels" in said
     features, autoencoder = only(here, "features"), only(here, "autoencoder")
-    assert (features / "pictures/eyes.png").is_file()
+    assert (features / "pictures/features.png").is_file()
     assert (autoencoder / "pictures/reconstructions.png").is_file()
     assert set(metrics(autoencoder)) == {"valid_psnr", "valid_ssim"}
     assert metrics(features)["components"] == 8
@@ -118,8 +119,8 @@ def test_the_second_stage_with_its_baselines(here: Path, command: Command) -> No
         "features, anomalous",
         "features, choice",
         "features, mirrored",
+        "features, reference_set",
         "features, test",
-        "features, trial",
         "features, valid",
         "features, varied",
     ]
@@ -130,10 +131,10 @@ def test_the_second_stage_with_its_baselines(here: Path, command: Command) -> No
     assert again == out
     assert not encoded(said)
 
-    # Another seed, decoder and detector: the same eyes, and all they have seen.
+    # Another seed, decoder and detector: the same backbone, and all its features.
     _, said = command("train_detector", *DETECTOR, "seed=1", "detector.baselines=[]", "autoencoder.steps=2")
     assert len(stage(here, "detector")) == len(stage(here, "autoencoder")) == 2
-    assert f"eyes: using {Path('runs/phantom/eyes')}" in said
+    assert f"backbone: using {Path('runs/phantom/features')}" in said
     assert not encoded(said)
 
 
@@ -149,7 +150,7 @@ def test_distances_need_no_decoder(here: Path, command: Command) -> None:
         out, said = command("train_detector", *AUTOENCODER, f"detector={name}")
         assert names(out) == METRICS
         assert "gym.make" not in out
-        assert ("eyes: using" in said) == (number > 0)
+        assert ("backbone: using" in said) == (number > 0)
         assert encoded(said) == ([] if number else ["features", "features, test", "features, valid"])
     assert len(stage(here, "detector")) == 3
     assert not (here / "runs/phantom/autoencoder").exists()
@@ -191,7 +192,9 @@ def test_the_third_stage(here: Path, command: Command) -> None:
         before = metrics(only(here, "detector"))
         for baseline in DISTANCES:
             assert f"{baseline} {before[f'{baseline}_image_AUROC']:.4f}" in line
-        assert json.loads((run / "report.json").read_text())["baselines"].keys() >= {"knn_by_place_pixel_AP"}
+        assert json.loads((run / "report.json").read_text())["baselines"].keys() >= {
+            "positional_knn_pixel_AP"
+        }
         with np.load(run / "augmented.npz") as made:
             assert made["delta"].shape[1:] == (8, 4, 4)
             assert made["tokens"].shape[1:] == (1, 4, 4)
@@ -229,7 +232,7 @@ def test_tokens_of_an_autoencoder_trained_from_scratch(here: Path, command: Comm
     read = ["detector.input=latent", "detector.steps=3", "detector.width=16", "detector.heads=2"]
     out, _ = command("train_ppo", *conv, *read, "synthesis.pool=8", *AGENT[-3:], "agent=random")
     assert "| image_AUROC |" in out
-    assert "knn_by_place_image_AUROC" in metrics(only(here, "detector"))
+    assert "positional_knn_image_AUROC" in metrics(only(here, "detector"))
     for name in DISTANCES:
         out, said = command("train_detector", *conv, f"detector={name}")
         assert names(out) == METRICS
@@ -240,7 +243,7 @@ def test_images_of_a_pretrained_backbone(here: Path, command: Command) -> None:
     """The detector may look at reconstructions as well, whatever made them."""
     out, _ = command("train_detector", *DETECTOR, "detector.input=image", "detector.baselines=[]")
     assert names(out) == METRICS
-    # Others stand beside it with the same eyes, whether they read images or latents.
+    # Others stand beside it with the same backbone, whether they read images or latents.
     baselines = "detector.baselines=[reconstruction,gaussian]"
     out, said = command("train_detector", *DETECTOR, "detector.input=image", baselines)
     assert sorted(out.splitlines()[0].split()) == ["gaussian", "reconstruction", "transformer"]

@@ -201,6 +201,6 @@ class MemoryAutoencoder(ConvAutoencoder):
         return nn.Conv2d(2 * self.latent_size, first.out_channels, 1)
 
 
-def as_form(model: object) -> MemoryAutoencoder | None:
-    """The model, where it is one of the four forms."""
+def as_memory_autoencoder(model: object) -> MemoryAutoencoder | None:
+    """The model, where it is a memory autoencoder; None for any other."""
     return model if isinstance(model, MemoryAutoencoder) else None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from latent_env.autoencoders.frozen import FrozenAutoencoder
-from latent_env.autoencoders.memory_autoencoder import as_form
+from latent_env.autoencoders.memory_autoencoder import as_memory_autoencoder
 
 
 @torch.inference_mode()
@@ -16,8 +16,8 @@ def draw_latents(autoencoder: FrozenAutoencoder, count: int, generator: torch.Ge
     A variational form has a prior, N(0, 1) on its raw latents. Any other has none: it gets the Gaussian of
     the leading principal directions of its training latents instead.
     """
-    form, shape = as_form(autoencoder.model), autoencoder.latent_shape
-    if form is not None and form.variational:
+    memory, shape = as_memory_autoencoder(autoencoder.model), autoencoder.latent_shape
+    if memory is not None and memory.variational:
         raw = torch.randn(count, *shape, generator=generator).to(autoencoder.mean)
         return (raw - autoencoder.mean) / autoencoder.scale
     scales = autoencoder.direction_scales

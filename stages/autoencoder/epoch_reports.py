@@ -1,4 +1,4 @@
-"""A look at an autoencoder after every epoch: its losses on images known and unknown, AUROC, and pictures."""
+"""Reports on an autoencoder after every epoch: losses on training and validation images, AUROC, pictures."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from latent_env.training.run_folder import Run
 from stages.autoencoder.plots import over_epochs
 
 EPOCHS = "epochs.json"
-MOST_LOOKS = 50
-"""On a small data set an epoch is over at once: then a look covers several of them."""
+MOST_REPORTS = 50
+"""On a small data set an epoch is over at once: then a report covers several of them."""
 
 MOST_IMAGES = 256
 SHOWN, TILE = 8, 96
 
 
 def report_every(images: int, batch_size: int, steps: int) -> int:
-    """Training steps between two looks: an epoch, or as many whole epochs as make ``MOST_LOOKS`` looks."""
+    """Training steps between two reports: an epoch, or as many whole epochs as make ``MOST_REPORTS`` of them."""
     epoch = -(-images // batch_size)
-    return epoch * max(-(-steps // (epoch * MOST_LOOKS)), 1)
+    return epoch * max(-(-steps // (epoch * MOST_REPORTS)), 1)
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Watched:
 
 
 class EpochReports:
-    """Looks at ``model`` while it learns, and remembers what was seen in the folder of ``run``.
+    """Measures and shows ``model`` while it learns, and keeps what it measured in the folder of ``run``.
 
-    :param weights: of the losses that the form adds.
+    :param weights: of the losses that the variant adds.
     :param steps_per_epoch: how many training steps make an epoch.
     :param pooled: how the error at pixels becomes an image's score.
     """
@@ -76,7 +76,7 @@ class EpochReports:
         self.error = ReconstructionDetector(model.channels, model.size, pooled=pooled)
 
     @torch.inference_mode()
-    def inputs_of(self, step: int) -> dict[str, float]:
+    def report(self, step: int) -> dict[str, float]:
         """Measure and show the model as it is after ``step`` steps; returns scalars for TensorBoard."""
         measured: dict[str, Any] = {}
         scores = {}
@@ -92,16 +92,16 @@ class EpochReports:
         return _flat(measured)
 
     def history(self) -> list[dict[str, Any]]:
-        """What was seen at each look, in order."""
+        """What was measured so far, one entry a report, in order."""
         path = self.run.path / EPOCHS
         found: list[dict[str, Any]] = read_json(path) if path.is_file() else []
         return found
 
     def finish(self, step: int) -> dict[str, float]:
-        """Look once more unless ``step`` was seen already, and draw the curves; returns the last scalars."""
+        """Report once more unless that was done at ``step``, and draw the curves; returns the last scalars."""
         history = self.history()
         if not history or history[-1]["step"] != step:
-            self.run.log(self.inputs_of(step), step)
+            self.run.log(self.report(step), step)
             history = self.history()
         epochs = [seen["epoch"] for seen in history]
         losses = {name: [seen[name]["loss"] for seen in history] for name in ("train", "valid")}

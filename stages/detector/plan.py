@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from conf.schema.autoencoders import AutoencoderConfig
 from conf.schema.detectors import TrainedConfig
 from conf.schema.runs import DetectorRun
 from latent_common.errors import UserError
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
 from latent_env.worlds.world import World
-from stages.autoencoder.plan import AutoencoderPlan, plan_autoencoder
+from stages.autoencoder.base import AutoencoderPlan
 from stages.context import Context, Job
 from stages.detector.labelled_split import LabelledSplit, divide
 from stages.detector.stage import detector_settings, detector_stage, rehearse_detector
 from stages.detector.trainer import DetectorTrainer
-from stages.job_of import job_of
+from stages.job_of import autoencoder_plan, job_of
 from stages.training_data import TrainingData
 
 
@@ -42,7 +43,7 @@ class DetectorPlan:
     config: DetectorRun
     context: Context
     data: TrainingData
-    autoencoder: AutoencoderPlan
+    autoencoder: AutoencoderPlan[AutoencoderConfig]
     untrained: World
     """A world of untrained networks, and of a few images."""
 
@@ -84,5 +85,7 @@ def plan_detector(config: DetectorRun, context: Context, data: TrainingData) -> 
             f"detector={config.detector.name} learns from normal images alone, so no sample can change "
             "it: use it with train_detector.py, or choose detector=transformer"
         )
-    untrained = rehearse_detector(job_of(config, context, data))
-    return DetectorPlan(config, context, data, plan_autoencoder(config, context, data), untrained)
+    job = job_of(config, context, data)
+    plan = DetectorPlan(config, context, data, autoencoder_plan(job), rehearse_detector(job))
+    plan.__dict__["_job"] = job
+    return plan

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from conf.schema.autoencoders import PretrainedConfig
 from conf.schema.detectors import (
     EnsembleConfig,
     RdnaConfig,
@@ -39,8 +38,6 @@ from latent_env.worlds.reference_set import load_reference_set, save_reference_s
 from latent_env.worlds.reward_ensemble import save_reward_ensemble
 from latent_env.worlds.store import save_images
 from latent_env.worlds.world import World
-from stages.autoencoder.pretrained_encoder import pretrained_features
-from stages.autoencoder.stage import autoencoder_settings, autoencoder_stage, new_autoencoder
 from stages.context import Job, say
 from stages.detector.baselines import check_baselines, evaluate_baselines
 from stages.detector.ensemble import member_names
@@ -52,6 +49,7 @@ from stages.detector.latent_training import (
 from stages.detector.rdna_training import check_rdna
 from stages.detector.training import new_detector, starting_points, train_one_detector
 from stages.detector.validation_sets import labelled_anomalies, labelled_split, reference_set, training_steps
+from stages.job_of import autoencoder_plan
 
 
 def detector_settings(job: Job[DetectorRun]) -> dict[str, Any]:
@@ -64,7 +62,7 @@ def detector_settings(job: Job[DetectorRun]) -> dict[str, Any]:
         own["curves"] = True
     if job.textures_digest is not None:
         own["textures"] = job.textures_digest
-    return {**autoencoder_settings(job), **own}
+    return {**autoencoder_plan(job).settings(), **own}
 
 
 def rehearse_detector(job: Job[DetectorRun]) -> World:
@@ -87,7 +85,7 @@ def rehearse_detector(job: Job[DetectorRun]) -> World:
             make_synthesis(job)
     known = labelled_split(job).known
     images = job.train_images[:4]
-    frozen = FrozenAutoencoder(new_autoencoder(job)).calibrate(images)
+    frozen = FrozenAutoencoder(autoencoder_plan(job).untrained()).calibrate(images)
     world = World.build(frozen, new_detector(job, frozen).eval(), images, job.device)
     if len(known) and frozen.is_spatial:  # any latents will do: they say which actions there are
         unknown = torch.zeros(1, len(images), 1, *grid_of(frozen.latent_shape), dtype=torch.bool)
@@ -113,10 +111,8 @@ def save_world(folder: Path, world: World) -> None:
 
 def autoencoder_and_features(job: Job[DetectorRun]) -> tuple[FrozenAutoencoder, FeatureCache]:
     """The frozen autoencoder, and the latents that its encoder makes."""
-    autoencoder, made = autoencoder_stage(job)
-    if isinstance(job.config.autoencoder, PretrainedConfig):
-        return autoencoder, pretrained_features(job, job.config.autoencoder)  # whatever the decoder
-    return autoencoder, job.known_features or job.keep_features(job.features(autoencoder, made))
+    plan = autoencoder_plan(job)
+    return plan.train().model, plan.features()
 
 
 def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, FeatureCache]:

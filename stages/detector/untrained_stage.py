@@ -29,14 +29,13 @@ from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
 from latent_env.worlds.artifacts import save_detector
 from latent_env.worlds.world import World
-from stages.autoencoder.pretrained_encoder import backbone_settings, unfitted_encoder
-from stages.autoencoder.stage import autoencoder_settings, feature_stage, new_autoencoder
 from stages.context import Job, say
 from stages.detector.baselines import fit_distances, fit_reconstruction
 from stages.detector.latent_training import (
     check_validation,
 )
 from stages.detector.stage import autoencoder_and_features
+from stages.job_of import autoencoder_plan
 
 
 def rehearse_distances(job: Job[DetectorRun]) -> None:
@@ -51,10 +50,9 @@ def rehearse_distances(job: Job[DetectorRun]) -> None:
         raise UserError(f"detector.name={config.name} is unknown: choose among {', '.join(DISTANCES)}")
     check_validation(job)
     if without_decoder(job):
-        assert isinstance(job.config.autoencoder, PretrainedConfig)
-        unfitted_encoder(job, job.config.autoencoder)
+        autoencoder_plan(job).untrained_encoder()
     else:
-        new_autoencoder(job)
+        autoencoder_plan(job).untrained()
     if isinstance(config, ReconstructionConfig):
         new_error(job)
 
@@ -67,12 +65,8 @@ def without_decoder(job: Job[DetectorRun]) -> bool:
 
 def distance_settings(job: Job[DetectorRun]) -> dict[str, Any]:
     """All that decides what such a detector becomes: nothing of a decoder that it doesn't need."""
-    config = job.config.autoencoder
-    if without_decoder(job):
-        assert isinstance(config, PretrainedConfig)
-        before = {**backbone_settings(job, config), "seed": job.config.seed}
-    else:
-        before = autoencoder_settings(job)
+    plan = autoencoder_plan(job)
+    before = plan.encoder_settings() if without_decoder(job) else plan.settings()
     return {**before, "detector": asdict(job.config.detector)}
 
 
@@ -86,7 +80,7 @@ def new_distances(config: DetectorConfig, features: FeatureCache) -> DistanceDet
 def distance_stage(job: Job[DetectorRun]) -> Run:
     """A detector that needs no training and no decoder, on the latents of the eyes alone."""
     config = job.config.detector
-    features = feature_stage(job)
+    features = autoencoder_plan(job).features()
     run = job.run("detector", config.name, distance_settings(job))
     if run.complete:
         say(f"detector: using {run.path}")
