@@ -1,4 +1,4 @@
-"""What every detector offers."""
+"""What a detector reads and returns, and what every detector offers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Detection(NamedTuple):
-    """What a detector says of a batch of images."""
+    """A detector's prediction for a batch of images."""
 
     score: Tensor
     """``(B,)``: the image's anomaly score as a logit; above 0 means more likely abnormal."""
@@ -17,8 +17,8 @@ class Detection(NamedTuple):
 
 
 IMAGE, LATENT, BOTH = "image", "latent", "both"
-"""What a detector reads: images ``(B, C, H, W)`` in [0, 1] and what the autoencoder makes of them, whitened
-latents ``(B, *latent_shape)``, or all three, in this order."""
+"""What a detector reads: images ``(B, C, H, W)`` in [0, 1] and their reconstructions, whitened latents
+``(B, *latent_shape)``, or all three, in this order."""
 
 
 class Detector(Protocol):
@@ -32,14 +32,17 @@ class Detector(Protocol):
         """The shape of one image, or of one latent where no images are read."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Detection:
-        """Judge a batch: of images and their reconstructions, of latents, or of all of them."""
+        """Score a batch: of images and their reconstructions, of latents, or of all three."""
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build the architecture again."""
 
 
 def portion_for(reads: str, seen: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """What is for a detector's ``input`` among images, reconstructions and latents; of less, all of it."""
+    """What a detector with the input ``reads`` needs of images, reconstructions and latents.
+
+    Of fewer than these three, all are returned.
+    """
     if len(seen) < 3 or reads == BOTH:
         return seen
     return seen[2:] if reads == LATENT else seen[:2]

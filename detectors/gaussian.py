@@ -1,4 +1,4 @@
-"""A Gaussian of normal tokens at every place, as in PaDiM."""
+"""A Gaussian of normal tokens at every position, as in PaDiM."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from detectors.blocks.distance import DistanceDetector
 from detectors.blocks.tokens import as_tokens, grid_of
 from latent_common.image_source import ImageSource, spread_over
 
-MOST_IMAGES = 2048
-"""Of more images, so many evenly spaced ones say the same."""
+MAX_IMAGES = 2048
+"""Of more images, so many evenly spaced ones give the same statistics."""
 
 SHRINKAGE = 0.01
-"""So much of every covariance is replaced by the mean variance."""
+"""The share of every covariance that is replaced by the mean variance."""
 
 
 class GaussianDetector(DistanceDetector):
-    """The Mahalanobis distance of a token from normal ones at the same place.
+    """The Mahalanobis distance of a token from normal ones at the same position.
 
     Covariances are shrunk a little towards equal variances: there may be fewer images than channels.
     """
@@ -41,17 +41,19 @@ class GaussianDetector(DistanceDetector):
 
     @torch.no_grad()
     def fit(self, latents: ImageSource, scales: Tensor, seed: int) -> None:  # noqa: ARG002
-        """Take mean and covariance at every place of latents ``(N, *latent_shape)``."""
-        position_wise = as_tokens(spread_over(latents, MOST_IMAGES)).transpose(0, 1)  # (T, N, C)
-        for place, tokens in enumerate(position_wise):  # one by one: all covariances at once take much memory
+        """Take mean and covariance at every position of normal latents ``(N, *latent_shape)``."""
+        position_wise = as_tokens(spread_over(latents, MAX_IMAGES)).transpose(0, 1)  # (T, N, C)
+        for position, tokens in enumerate(
+            position_wise
+        ):  # one by one: all covariances at once take much memory
             normal = tokens.double()
-            self.means[place] = normal.mean(0)
+            self.means[position] = normal.mean(0)
             centred = normal - normal.mean(0)
             covariance = centred.T @ centred / max(len(centred) - 1, 1)
             level = covariance.diagonal().mean().clamp_min(1e-12)
             covariance = (1 - SHRINKAGE) * covariance
             covariance.diagonal().add_(SHRINKAGE * level)
-            self.whiteners[place] = torch.linalg.cholesky(torch.linalg.inv(covariance)).to(self.whiteners)
+            self.whiteners[position] = torch.linalg.cholesky(torch.linalg.inv(covariance)).to(self.whiteners)
 
     def distances(self, latents: Tensor) -> Tensor:
         """Distances ``(B, T)`` of the tokens of ``latents (B, *latent_shape)``."""

@@ -14,16 +14,17 @@ from detectors.blocks.tokens import as_tokens
 from latent_common.image_source import ImageSource
 
 COMPARED_AT_ONCE = 4096
-"""Tokens that meet the bank in one go: all distances of more would take too much memory."""
+"""Tokens that are compared with the bank at once: bounds the memory, not the result."""
 
 
 class KnnDetector(DistanceDetector):
-    """The distance of a token to the nearest of ``bank`` normal ones, wherever in the image they were.
+    """The distance of a token to the nearest normal one of a memory bank, wherever in the image that was.
 
-    :param whitened: compare tokens as they come, every component alike; else by the features' own scales,
-        where components that vary much count more.
+    :param bank: how many tokens the memory bank holds.
+    :param whitened: compare tokens as they come, with equal weight on every component; else by the features'
+        own scales, where components that vary much count more.
     :param coreset: choose the bank greedily so that no normal token is far from it; else at random.
-    :param candidates: of very many tokens, so many (drawn at random) are considered.
+    :param candidates: of more tokens, so many are drawn at random for the coreset to choose from.
     """
 
     bank: Tensor
@@ -55,15 +56,19 @@ class KnnDetector(DistanceDetector):
 
     @torch.no_grad()
     def fit(
-        self, latents: ImageSource, scales: Tensor, seed: int, moved: Callable[[int], object] = lambda _: None
+        self,
+        latents: ImageSource,
+        scales: Tensor,
+        seed: int,
+        advance: Callable[[int], object] = lambda _: None,
     ) -> None:
-        """Fill the bank from latents ``(N, *latent_shape)``; ``moved`` hears how many were chosen."""
+        """Fill the bank from normal latents ``(N, *latent_shape)``; ``advance`` is as for a coreset."""
         generator = torch.Generator().manual_seed(seed)
         self.scales.copy_(torch.ones_like(scales) if self.whitened else scales)
         wanted = max(self.candidates, self.bank_size) if self.coreset else self.bank_size
         tokens = draw_tokens(latents, wanted, generator).to(self.scales) * self.scales
         if self.coreset and len(tokens) > self.bank_size:
-            tokens = tokens[greedy_coreset(tokens, self.bank_size, generator, moved)]
+            tokens = tokens[greedy_coreset(tokens, self.bank_size, generator, advance)]
         self.bank = tokens
 
     def distances(self, latents: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Nearest neighbours among the normal tokens of the same place."""
+"""Nearest neighbours in a memory bank of normal tokens at the same position."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from latent_common.image_source import ImageSource, spread_over, spread_position
 
 
 class PositionalKnnDetector(DistanceDetector):
-    """The distance of a token to the nearest one that normal images have at its place.
+    """The distance of a token to the nearest one that normal images have at its position.
 
-    :param remembered: of more training images, so many evenly spaced ones are compared with.
+    :param memory_size: of more training images, so many evenly spaced ones are kept.
     """
 
     def __init__(self, latent_shape: Sequence[int], memory_size: int = 1024) -> None:
         super().__init__(latent_shape)
-        self.most = memory_size
+        self.memory_size = memory_size
         self.memory = PositionalMemory(latent_shape, memory_size)
 
     def hyperparameters(self) -> dict[str, Any]:
@@ -30,10 +30,10 @@ class PositionalKnnDetector(DistanceDetector):
 
     @torch.no_grad()
     def fit(self, latents: ImageSource, scales: Tensor, seed: int) -> None:  # noqa: ARG002
-        """Remember latents ``(N, *latent_shape)``."""
-        positions = spread_positions(len(latents), self.most)
+        """Keep the tokens of normal latents ``(N, *latent_shape)``."""
+        positions = spread_positions(len(latents), self.memory_size)
         self.memory = PositionalMemory(self.input_shape, len(positions)).to(self.location.device)
-        self.memory.remember(spread_over(latents, self.most), positions)
+        self.memory.fill(spread_over(latents, self.memory_size), positions)
 
     def distances(self, latents: Tensor) -> Tensor:
         """Distances ``(B, T)`` of the tokens of ``latents (B, *latent_shape)``."""

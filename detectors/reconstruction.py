@@ -1,4 +1,4 @@
-"""How badly an autoencoder that knows normal images alone reproduces an image."""
+"""The reconstruction error of an autoencoder that was trained on normal images alone."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detectors.base import IMAGE, Detection
-from detectors.blocks.distance import JUDGED_AT_ONCE, zero_and_unit
+from detectors.blocks.distance import BATCH_SIZE, location_and_scale
 from detectors.blocks.pixels import FLOOR, top_mean
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
 
 Reconstruct = Callable[[Tensor], Tensor]
-"""Images ``(B, C, H, W)`` in [0, 1] to what the autoencoder makes of them."""
+"""Images ``(B, C, H, W)`` in [0, 1] to their reconstructions."""
 
 SMOOTHED_FROM = 32
-"""Images of fewer pixels a side are not smoothed: a neighbouring pixel is another part there."""
+"""Errors of images with fewer pixels a side are not smoothed, as neighbouring pixels show other parts."""
 
 TOP, MEAN, RELATIVE, CENTRED = "top", "mean", "relative", "centred"
 POOLINGS = (TOP, MEAN, RELATIVE, CENTRED)
 
-BLURRED = 3
-"""Relative errors are those of images seen through a window of so many pixels a side: what a decoder blurs,
-or moves by a pixel, is no anomaly."""
+WINDOW = 3
+"""Errors are averaged over so many pixels a side: single pixels are noise more often than a defect, and what
+a decoder blurs, or moves by a pixel, is no anomaly."""
 
-FAINT = 0.002
-"""Added to an image's contrast: an image of one colour has none to compare its error with."""
+MIN_CONTRAST = 0.002
+"""Added to an image's variance, which is 0 for an image of one colour."""
 
 
 class ReconstructionDetector(nn.Module):
@@ -37,12 +37,13 @@ class ReconstructionDetector(nn.Module):
 
     Both are shifted and scaled so that 0 means "further out than 95 % of normal images".
 
-    :param by_place: divide by the error that is usual at a place: an autoencoder always errs at edges.
-    :param pooled: ``top`` suits defects, which are small. ``mean``, the mean of all squared errors, and
-        ``relative``, the same as a share of the image's own contrast, suit images that show another thing
-        altogether: there a plain error mostly says how much there is to see. ``centred`` is ``relative``
-        where it doesn't matter how bright an image is as a whole, as in photographs. With all three the map
-        is squared too.
+    :param position_wise: divide by the mean error of normal images at the same position. It is large at
+        edges, for instance.
+    :param pooled: how errors become a score. ``top``, the mean of the largest, is for defects, which are
+        small. ``mean``, the mean of all squared errors, and ``relative``, the same divided by the image's
+        variance, are for images that show another object altogether, where a plain error mostly tells how
+        much there is to see. ``centred`` is ``relative`` without the error of the whole image's brightness,
+        for photographs. All three square the map, too.
     """
 
     input = IMAGE
@@ -81,25 +82,27 @@ class ReconstructionDetector(nn.Module):
 
     @torch.no_grad()
     def fit(self, images: ImageSource, reconstruct: Reconstruct) -> None:
-        """Learn what error is usual at each place of normal images ``(N, C, H, W)`` uint8."""
+        """Take the mean error at every position of normal images ``(N, C, H, W)`` uint8."""
         total = torch.zeros_like(self.mean_error)
-        for part in images.split(JUDGED_AT_ONCE):
+        for part in images.split(BATCH_SIZE):
             floats = part.float() / 255
             total += _errors(floats, reconstruct(floats)).sum(0)
         self.mean_error.copy_(total / len(images))
 
     @torch.no_grad()
     def calibrate(self, images: ImageSource, reconstruct: Reconstruct) -> None:
-        """Find the zero point from normal images ``(N, C, H, W)`` uint8 that were not trained on."""
+        """Find shift and scale on normal images ``(N, C, H, W)`` uint8 that were not trained on."""
         self.location.zero_()
         self.scale.fill_(1)
-        parts = (part.float() / 255 for part in images.split(JUDGED_AT_ONCE))
-        location, scale = zero_and_unit(torch.cat([self(part, reconstruct(part)).score for part in parts]))
+        parts = (part.float() / 255 for part in images.split(BATCH_SIZE))
+        location, scale = location_and_scale(
+            torch.cat([self(part, reconstruct(part)).score for part in parts])
+        )
         self.location.copy_(location)
         self.scale.copy_(scale)
 
     def forward(self, images: Tensor, reconstructions: Tensor) -> Detection:
-        """Judge images ``(B, C, H, W)`` in [0, 1], given their reconstructions of the same shape."""
+        """Score images ``(B, C, H, W)`` in [0, 1], given their reconstructions of the same shape."""
         if self.pooled in (RELATIVE, CENTRED):
             maps = _relative_errors(images, reconstructions, self.pooled == CENTRED)
         else:
@@ -113,24 +116,24 @@ class ReconstructionDetector(nn.Module):
 
 
 def _relative_errors(images: Tensor, reconstructions: Tensor, centred: bool) -> Tensor:
-    """Squared errors of blurred images ``(B, C, H, W)`` as a share of the image's variance, ``(B, 1, H,
-    W)``.
+    """Squared, smoothed errors of images ``(B, C, H, W)`` divided by the image's variance, ``(B, 1, H, W)``.
 
-    :param centred: leave out what all pixels and channels have in common of them.
+    :param centred: subtract the mean error over all pixels and channels.
     """
     errors = images - reconstructions
     if centred:
         errors = errors - errors.mean((1, 2, 3), keepdim=True)
-    if errors.shape[-1] >= SMOOTHED_FROM:
-        errors = functional.avg_pool2d(errors, BLURRED, 1, BLURRED // 2, count_include_pad=False)
     contrast = images.var((1, 2, 3), correction=0, keepdim=True)
-    return errors.square().mean(1, keepdim=True) / (contrast + FAINT)
+    return _smoothed(errors).square().mean(1, keepdim=True) / (contrast + MIN_CONTRAST)
 
 
 def _errors(images: Tensor, reconstructions: Tensor) -> Tensor:
     """How far images ``(B, C, H, W)`` lie from their reconstructions, ``(B, 1, H, W)``."""
-    errors = (images - reconstructions).abs().mean(1, keepdim=True)
+    return _smoothed((images - reconstructions).abs().mean(1, keepdim=True))
+
+
+def _smoothed(errors: Tensor) -> Tensor:
+    """Means over windows of errors ``(B, C, H, W)``; small images as they are."""
     if errors.shape[-1] < SMOOTHED_FROM:
         return errors
-    # A single pixel is noise more often than a defect.
-    return functional.avg_pool2d(errors, 3, 1, 1, count_include_pad=False)
+    return functional.avg_pool2d(errors, WINDOW, 1, WINDOW // 2, count_include_pad=False)

@@ -148,7 +148,7 @@ def parts(reads: str) -> tuple[dict[str, Detector], ImageSource, InputsOf, tuple
             return {"transformer": trained.eval(), "second": second}, normal, inputs_of, inputs_of(new)
         latents = torch.randn(60, *LATENT_SHAPE)
         of_latents = LatentTransformer(LATENT_SHAPE, 30, width=16, depth=1, heads=2).eval()
-        of_latents.memory.remember(latents[:30], torch.arange(30))
+        of_latents.memory.fill(latents[:30], torch.arange(30))
         of_latents.calibrate(latents[30:])
         gaussian = GaussianDetector(LATENT_SHAPE)
         gaussian.fit(latents[:30], torch.ones(4), 0)
@@ -172,7 +172,7 @@ def test_alone_a_part_orders_images_as_it_always_does(
     reads: str, weights: tuple[float, float], name: str
 ) -> None:
     joined, new = ensemble(reads, *weights)
-    found, own = joined(*new), standardised_prediction(joined.named_parts()[name], new, joined)
+    found, own = joined(*new), standardised_prediction(joined.named_members()[name], new, joined)
     assert joined.input == reads
     assert joined.input_shape == tuple(new[0].shape[1:])
     assert found.score.argsort().tolist() == own.score.argsort().tolist()
@@ -190,11 +190,11 @@ def same_but_for_scale(one: Tensor, other: Tensor) -> bool:
 def test_one_part_may_score_and_another_draw_the_map(reads: str) -> None:
     joined, new = ensemble(reads, 1, 0, of_maps=(0, 1))
     found = joined(*new)
-    trained, second = (standardised_prediction(part, new, joined) for part in joined.named_parts().values())
+    trained, second = (standardised_prediction(part, new, joined) for part in joined.named_members().values())
     assert found.score.argsort().tolist() == trained.score.argsort().tolist()
     assert same_but_for_scale(found.map, second.map)
     assert not same_but_for_scale(found.map, trained.map)
-    standard = joined.maps_in_deviations({"transformer": trained.map, "second": second.map})
+    standard = joined.standardised({"transformer": trained.map, "second": second.map})
     torch.testing.assert_close(standard["second"], found.map + joined.location[1], atol=1e-4, rtol=1e-4)
 
 
@@ -308,7 +308,7 @@ def test_a_part_of_another_world_is_refused(tmp_path: Path) -> None:
     world = joined_world("knn")
     save_autoencoder(tmp_path, world.autoencoder)
     save_images(tmp_path, world.images)
-    parts = world.detector.named_parts()  # type: ignore[attr-defined]
+    parts = world.detector.named_members()  # type: ignore[attr-defined]
     foreign = EnsembleDetector({"transformer": parts["transformer"], "knn": KnnDetector((4, 2, 2))}, (1, 0))
     save_detector(tmp_path, foreign)
     with pytest.raises(UserError, match="they come from different worlds"):

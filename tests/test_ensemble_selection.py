@@ -20,24 +20,24 @@ from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer
 from detectors.metrics import image_AUROC, pixel_AUPRO
 from detectors.reconstruction import ReconstructionDetector
-from detectors.training.ensemble_selection import choose, choose_for_maps, middle
+from detectors.training.ensemble_selection import plateau_middle, select_map_weight, select_member
 from latent_env.worlds.artifacts import load_detector
 
 # --- choosing on validation ---
 
 
 def drawn(count: int, seed: int, distance: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Scores of as many normal images as anomalies, ``distance`` deviations apart, and labels."""
+    """Scores of as many normal images as anomalies, ``distance`` standard deviations apart, and labels."""
     labels = np.repeat([0, 1], count)
     scores = np.random.default_rng(seed).normal(size=2 * count) + distance * labels
     return scores.astype(np.float32), labels
 
 
 def chosen(trained: float, **others: float) -> tuple[str, float]:
-    """What is chosen where detectors tell anomalies from normal images by so many deviations."""
+    """What is chosen of detectors that tell anomalies from normal images by so many standard deviations."""
     first, labels = drawn(3000, 0, trained)
     scores = {name: drawn(3000, 1 + i, apart)[0] * 7 + 3 for i, (name, apart) in enumerate(others.items())}
-    return choose(first, scores, labels, np.flatnonzero(labels == 0))[:2]
+    return select_member(first, scores, labels, np.flatnonzero(labels == 0))[:2]
 
 
 def test_noise_gets_no_weight() -> None:
@@ -62,10 +62,10 @@ def test_where_nothing_is_better_weights_are_equal() -> None:
 
 def test_scores_that_do_not_differ_are_no_reason() -> None:
     first, labels = drawn(50, 0, 1.0)
-    found = choose(first, {"dumb": np.zeros_like(first)}, labels, np.flatnonzero(labels == 0))
+    found = select_member(first, {"dumb": np.zeros_like(first)}, labels, np.flatnonzero(labels == 0))
     assert 0 < found.weight <= 1
-    assert found.tried["dumb"][0] == 0.5
-    assert found.tried["dumb"][-1] == image_AUROC(first, labels)
+    assert found.candidates["dumb"][0] == 0.5
+    assert found.candidates["dumb"][-1] == image_AUROC(first, labels)
 
 
 def test_maps_are_weighted_by_where_the_anomaly_is() -> None:
@@ -74,12 +74,12 @@ def test_maps_are_weighted_by_where_the_anomaly_is() -> None:
     rng = np.random.default_rng(0)
     blind, right = (rng.normal(size=masks.shape).astype(np.float32) for _ in range(2))
     right += 3 * masks
-    assert choose_for_maps(right, blind, masks, labels)[0] > 0.7
-    assert choose_for_maps(blind, right, masks, labels)[0] < 0.3
-    heard: list[int] = []
-    weight, tried = choose_for_maps(right, right, masks, labels, lambda: heard.append(1))
+    assert select_map_weight(right, blind, masks, labels)[0] > 0.7
+    assert select_map_weight(blind, right, masks, labels)[0] < 0.3
+    calls: list[int] = []
+    weight, found = select_map_weight(right, right, masks, labels, lambda: calls.append(1))
     assert weight == 0.5
-    assert tried == pytest.approx([pixel_AUPRO(right, masks)] * len(heard))
+    assert found == pytest.approx([pixel_AUPRO(right, masks)] * len(calls))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_maps_are_weighted_by_where_the_anomaly_is() -> None:
     ],
 )
 def test_the_middle_of_the_best_plateau(values: list[float], expected: int) -> None:
-    assert middle(values, 0.01) == expected
+    assert plateau_middle(values, 0.01) == expected
 
 
 # --- the scripts ---
@@ -231,7 +231,7 @@ def test_pretrained_backbone(tmp_path: Path, run_here: RunHere) -> None:
     second = ["detector=ensemble", "detector.members=[gaussian,knn]", "detector.baselines=[gaussian,knn]"]
     assert sorted(command(*SHORT, *second).split()) == ["ensemble", "gaussian", "knn", "transformer"]
     (run,) = tmp_path.glob("runs/phantom/detector/ensemble*")
-    kinds = [type(part) for part in load_detector(run).named_parts().values()]  # type: ignore[attr-defined]
+    kinds = [type(part) for part in load_detector(run).named_members().values()]  # type: ignore[attr-defined]
     assert kinds[0] is LatentTransformer
     assert kinds[1] in (GaussianDetector, KnnDetector)
     assert gym.make("LatentAug-v0", artifacts=str(run)).reset(seed=0)[0].shape == (8 * 4 * 4,)

@@ -56,7 +56,7 @@ def of_latents(grid: int = 4, channels: int = 4) -> LatentTransformer:
         torch.manual_seed(0)
         detector = LatentTransformer((channels, grid, grid), 8, width=16, depth=1, heads=2)
     normal = torch.randn(8, channels, grid, grid, generator=seeded(1))
-    detector.memory.remember(normal, torch.arange(8))
+    detector.memory.fill(normal, torch.arange(8))
     return detector.double().eval().requires_grad_(False)
 
 

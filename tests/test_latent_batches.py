@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from random_latents import FLAT, SEEDS, SPATIAL, noise, seeded
 from torch import Tensor
 
-from detectors.blocks.tokens import LEAST_SHARE, anomalous_tokens, grid_of
+from detectors.blocks.tokens import MIN_SHARE, anomalous_tokens, grid_of
 from detectors.training.batches import Batch, Samples, SampleSource, blend
 from detectors.training.latent_batches import LatentBatchSampler, Pool
 from latent_common.image_source import ImageSource
@@ -31,8 +31,8 @@ def pool(kind: int, size: int = 30, shape: tuple[int, ...] = SPATIAL, seed: int 
     tokens = torch.zeros(size, 1, *grid_of(shape))
     if kind == POOLED:
         tokens[:, :, 0] = 1.0
-        tokens[:, :, 1:2] = LEAST_SHARE
-        tokens[:, :, 2:3] = LEAST_SHARE * 0.9
+        tokens[:, :, 1:2] = MIN_SHARE
+        tokens[:, :, 2:3] = MIN_SHARE * 0.9
     return Pool(valued(kind + sources, shape), tokens, sources)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from random_latents import FLAT, SEEDS, SHAPES, SPATIAL, noise, seeded
 from torch import Tensor
 
-from detectors.blocks.memory_bank import NOBODY, PositionalMemory
+from detectors.blocks.memory_bank import NO_OWNER, PositionalMemory
 from detectors.blocks.tokens import TOP_TOKENS, as_tokens, at_size, grid_of, top_tokens
 from detectors.latent_transformer import LatentTransformer, token_losses
 from detectors.training.latent_batches import LatentBatchSampler, Pool
@@ -116,7 +116,7 @@ def by_brute_force(
 def test_a_memory_finds_the_nearest_at_the_same_position(shape: tuple[int, ...]) -> None:
     known, new = noise(20, shape), noise(40, shape, seed=1)
     memory = PositionalMemory(shape, 20)
-    memory.remember(known, torch.arange(20))
+    memory.fill(known, torch.arange(20))
     difference, length = memory(new)
     expected, far = by_brute_force(known, new)
     torch.testing.assert_close(difference, expected)
@@ -128,7 +128,7 @@ def test_an_image_is_not_compared_with_itself() -> None:
     known = noise(40)
     owners = torch.arange(40).flip(0) + 100
     memory = PositionalMemory(SPATIAL, 40)
-    memory.remember(known, owners)
+    memory.fill(known, owners)
     others = [[other for other in range(40) if other != own] for own in range(40)]
     difference, length = memory(known, owners)
     torch.testing.assert_close(difference, by_brute_force(known, known, others)[0])
@@ -142,11 +142,11 @@ def test_an_image_is_not_compared_with_itself() -> None:
     )
 
 
-@pytest.mark.parametrize("owner", [None, NOBODY, 7])
+@pytest.mark.parametrize("owner", [None, NO_OWNER, 7])
 def test_without_an_owner_in_memory_nothing_is_left_out(owner: int | None) -> None:
     known = noise(40)
     memory = PositionalMemory(SPATIAL, 40)
-    memory.remember(known, torch.arange(40) + 100)
+    memory.fill(known, torch.arange(40) + 100)
     owners = None if owner is None else torch.full((40,), owner)
     difference, length = memory(known, owners)
     assert difference.abs().max() == 0
@@ -161,7 +161,7 @@ def test_a_memory_of_a_streamed_source_in_half_precision(tmp_path: Path) -> None
     answers = []
     for kept in sources:
         memory = PositionalMemory(SPATIAL, 20)
-        memory.remember(kept, torch.arange(20))
+        memory.fill(kept, torch.arange(20))
         answers.append(memory(new)[1])
     assert torch.equal(*answers)
 
@@ -169,7 +169,7 @@ def test_a_memory_of_a_streamed_source_in_half_precision(tmp_path: Path) -> None
 def test_gradients_lead_away_from_the_nearest() -> None:
     known, new = noise(20), noise(6, seed=1).requires_grad_()
     memory = PositionalMemory(SPATIAL, 20)
-    memory.remember(known, torch.arange(20))
+    memory.fill(known, torch.arange(20))
     difference, length = memory(new)
     (gradient,) = torch.autograd.grad(length.sum(), new)
     away = difference / difference.norm(dim=2, keepdim=True)
@@ -193,7 +193,7 @@ def transformer(
         torch.manual_seed(seed)
         detector = LatentTransformer(shape, memory_size, width=16, depth=1, heads=2)
     if known is not None:
-        detector.memory.remember(known, torch.arange(memory_size))
+        detector.memory.fill(known, torch.arange(memory_size))
     return detector.eval()
 
 
@@ -201,7 +201,7 @@ def transformer(
 @given(SHAPES, st.sampled_from([1, 2, 4]), st.integers(1, 2), st.integers(1, 4))
 def test_every_token_gets_a_logit(shape: tuple[int, ...], heads: int, depth: int, batch: int) -> None:
     detector = LatentTransformer(shape, 5, width=8, depth=depth, heads=heads).eval()
-    detector.memory.remember(noise(5, shape), torch.arange(5))
+    detector.memory.fill(noise(5, shape), torch.arange(5))
     latents = noise(batch, shape, seed=1)
     found, heat = detector(latents)
     assert heat.shape == (batch, 1, *grid_of(shape))

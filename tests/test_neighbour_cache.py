@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import detectors.blocks.memory_bank
-from detectors.blocks.memory_bank import NOBODY, PositionalMemory
-from detectors.blocks.neighbour_cache import UNKNOWN, NearestKnown, remembering
+from detectors.blocks.memory_bank import NO_OWNER, PositionalMemory
+from detectors.blocks.neighbour_cache import UNKNOWN, NeighbourCache, fill_memory
 from detectors.blocks.tokens import grid_of
 from detectors.latent_transformer import LatentTransformer, token_losses
 from detectors.training.batches import Batch, Samples, SampleSource, blend
@@ -38,7 +38,7 @@ def noise(count: int, shape: tuple[int, ...] = SPATIAL, seed: int = 9) -> Tensor
 
 def filled(shape: tuple[int, ...] = SPATIAL, size: int = 20) -> PositionalMemory:
     memory = PositionalMemory(shape, size)
-    memory.remember(noise(size, shape, seed=1), torch.arange(size))
+    memory.fill(noise(size, shape, seed=1), torch.arange(size))
     return memory
 
 
@@ -76,7 +76,7 @@ def test_nothing_is_nearest_to_itself(shape: tuple[int, ...], batch: int, seed: 
     found = memory.nearest(latents, own)
     assert found.shape == (batch, grid_of(shape)[0] * grid_of(shape)[1])
     assert (found[:20] != own[:20, None]).all()
-    nobody = memory.nearest(latents, torch.full((batch,), NOBODY))
+    nobody = memory.nearest(latents, torch.full((batch,), NO_OWNER))
     assert torch.equal(nobody, memory.nearest(latents))
 
 
@@ -87,7 +87,7 @@ def test_it_doesn_t_matter_how_many_are_looked_up_at_once(monkeypatch: pytest.Mo
 
     together = answers()
     monkeypatch.setattr(detectors.blocks.memory_bank, "DISTANCES_AT_ONCE", 1)
-    monkeypatch.setattr(detectors.blocks.memory_bank, "LEAST_AT_ONCE", 3)
+    monkeypatch.setattr(detectors.blocks.memory_bank, "MIN_AT_ONCE", 3)
     for one, other in zip(together, answers(), strict=True):
         torch.testing.assert_close(one, other)
 
@@ -105,16 +105,16 @@ def test_what_is_given_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_memory_that_knows_what_is_nearest_to_itself_is_the_same() -> None:
     known, first, again = noise(20), PositionalMemory(SPATIAL, 20), PositionalMemory(SPATIAL, 20)
-    nearest = first.remember(known, torch.arange(20))
+    nearest = first.fill(known, torch.arange(20))
     assert torch.equal(nearest, first.nearest(known, torch.arange(20)))
-    assert torch.equal(again.remember(known, torch.arange(20), nearest), nearest)
+    assert torch.equal(again.fill(known, torch.arange(20), nearest), nearest)
     for one, other in zip(first.buffers(), again.buffers(), strict=True):
         assert torch.equal(one, other)
 
 
 def test_lengths_of_tokens_follow_the_tokens(tmp_path: Any) -> None:
     detector = LatentTransformer(SPATIAL, 20, width=8, depth=1, heads=2).eval()
-    detector.memory.remember(noise(20, seed=1), torch.arange(20))
+    detector.memory.fill(noise(20, seed=1), torch.arange(20))
     assert not any("squares" in name for name in detector.state_dict())
     expected = detector.memory.tokens.square().sum(2)
     save_detector(tmp_path, detector)
@@ -164,7 +164,7 @@ def test_nothing_is_looked_up_twice(shape: tuple[int, ...], monkeypatch: pytest.
     memory, sampler = filled(shape), full_sampler(shape)
     latents, owners = all_known(sampler)
     expected = memory.nearest(latents, owners)
-    nearest = NearestKnown(memory, sampler.first_known[-1])
+    nearest = NeighbourCache(memory, sampler.first_known[-1])
     assert nearest.found.dtype == torch.int16
     looked_up, inputs_of = [0], PositionalMemory.nearest
 
@@ -188,10 +188,10 @@ def test_nothing_is_looked_up_twice(shape: tuple[int, ...], monkeypatch: pytest.
 
 def trained(
     sampler: LatentBatchSampler, once: bool, found: Tensor | None = None, memory_size: int = 20
-) -> tuple[LatentTransformer, list[float], NearestKnown]:
+) -> tuple[LatentTransformer, list[float], NeighbourCache]:
     torch.manual_seed(0)
     detector = LatentTransformer(SPATIAL, memory_size, width=16, depth=1, heads=2)
-    nearest = remembering(detector.memory, sampler.latents, sampler.first_known[-1], found)
+    nearest = fill_memory(detector.memory, sampler.latents, sampler.first_known[-1], found)
     state = TrainingState(detector, 3e-3, 40, seed=0)
 
     def inputs_of(batch: Batch) -> tuple[Any, ...]:
@@ -221,13 +221,13 @@ def test_a_later_training_begins_with_what_is_known(
 ) -> None:
     sampler = full_sampler()
     memory = PositionalMemory(SPATIAL, memory_size)
-    nearest = remembering(memory, sampler.latents, sampler.first_known[-1])
+    nearest = fill_memory(memory, sampler.latents, sampler.first_known[-1])
     assert int((nearest.found != UNKNOWN).all(1).sum()) == memory_size
     kept = memory.owners
     assert torch.equal(nearest.found[kept].long(), memory.nearest(sampler.latents[kept].float(), kept))
     other = PositionalMemory(SPATIAL, memory_size)
     monkeypatch.setattr(PositionalMemory, "nearest", None)
-    later = remembering(
+    later = fill_memory(
         other, sampler.latents, sampler.first_known[-1], nearest.found[: sampler.first_known[SAMPLES]]
     )
     assert torch.equal(later.found, nearest.found)

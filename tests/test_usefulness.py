@@ -54,7 +54,7 @@ def member(of: World, kind: str, seed: int) -> TransformerDetector | LatentTrans
             torch.nn.init.normal_(made.out.weight, std=0.1)
         else:
             made = LatentTransformer(of.autoencoder.latent_shape, len(of.images), width=16, depth=1, heads=2)
-            made.memory.remember(of.latents, torch.arange(len(of.images)))
+            made.memory.fill(of.latents, torch.arange(len(of.images)))
     return made.eval().requires_grad_(False)
 
 

@@ -33,11 +33,13 @@ def draw_tokens(latents: ImageSource, count: int, generator: torch.Generator) ->
 
 @torch.no_grad()
 def greedy_coreset(
-    tokens: Tensor, count: int, generator: torch.Generator, moved: Callable[[int], object] = lambda _: None
+    tokens: Tensor, count: int, generator: torch.Generator, advance: Callable[[int], object] = lambda _: None
 ) -> Tensor:
-    """Indices ``(count,)`` of tokens ``(n, C)``: each next one is the furthest from all before it.
+    """Indices ``(count,)`` of tokens ``(n, C)``, each the one that is furthest from all before it.
 
-    So the largest distance from any token to the chosen ones shrinks as fast as a greedy choice can.
+    This makes the largest distance from any token to the chosen ones shrink as fast as a greedy choice can.
+
+    :param advance: called with how many tokens were chosen since the last call.
     """
     if tokens.shape[1] > CORESET_DIMENSIONS:
         projection = torch.randn(tokens.shape[1], CORESET_DIMENSIONS, generator=generator)
@@ -55,5 +57,5 @@ def greedy_coreset(
         nearest[latest] = -torch.inf
         latest = nearest.argmax()
         if number % 100 == 99:
-            moved(100)
+            advance(100)
     return chosen

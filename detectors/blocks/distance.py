@@ -1,4 +1,4 @@
-"""What detectors share that measure how far a token lies from normal ones."""
+"""The base of detectors that measure how far a token lies from normal ones."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from detectors.base import LATENT, Detection
 from detectors.blocks.tokens import as_map, top_tokens
 from latent_common.image_source import ImageSource
 
-JUDGED_AT_ONCE = 16
+BATCH_SIZE = 16
+"""Images or latents that calibration scores at once."""
 
 
 class DistanceDetector(nn.Module, ABC):
     """Distances of tokens as a map, the mean of the largest ones as an image's score.
 
-    Both are shifted and scaled so that 0 means "further out than 95 % of normal images". Nothing is
-    learned by gradients: :meth:`fit` takes what it needs from normal latents.
+    Both are shifted and scaled so that 0 means "further out than 95 % of normal images". No gradients are
+    needed: :meth:`fit` takes statistics of normal latents.
     """
 
     input = LATENT
@@ -40,7 +41,8 @@ class DistanceDetector(nn.Module, ABC):
         """Learn what is normal.
 
         :param latents: whitened latents of normal images, ``(N, *latent_shape)``.
-        :param scales: the deviations that whitening took from the channels, ``(C,)``.
+        :param scales: the standard deviations by which whitening divided the channels, ``(C,)``.
+        :param seed: of what is drawn at random.
         """
 
     @abstractmethod
@@ -49,26 +51,29 @@ class DistanceDetector(nn.Module, ABC):
 
     @abstractmethod
     def hyperparameters(self) -> dict[str, Any]:
-        """The arguments that build it again, sizes of what was learned included."""
+        """The arguments that build it again, the sizes of its buffers included."""
 
     @torch.no_grad()
     def calibrate(self, latents: ImageSource) -> None:
-        """Find the zero point from normal latents ``(N, *latent_shape)`` that :meth:`fit` didn't see."""
+        """Find shift and scale on normal latents ``(N, *latent_shape)`` that :meth:`fit` didn't see."""
         self.location.zero_()
         self.scale.fill_(1)
-        scores = torch.cat([self(part.float()).score for part in latents.split(JUDGED_AT_ONCE)])
-        location, scale = zero_and_unit(scores)
+        scores = torch.cat([self(part.float()).score for part in latents.split(BATCH_SIZE)])
+        location, scale = location_and_scale(scores)
         self.location.copy_(location)
         self.scale.copy_(scale)
 
     def forward(self, latents: Tensor) -> Detection:
-        """Judge latents ``(B, *latent_shape)``."""
+        """Score latents ``(B, *latent_shape)``."""
         maps = as_map(self.distances(latents), self.input_shape)
         maps = (maps - self.location) / self.scale
         return Detection(top_tokens(maps), maps)
 
 
-def zero_and_unit(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """What 95 % of normal images' ``scores (N,)`` lie below, and their deviation; 1 if they don't differ."""
+def location_and_scale(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The 95 % quantile of normal images' ``scores (N,)``, and their standard deviation.
+
+    Both are ``()``; the standard deviation is 1 if all scores are equal.
+    """
     deviation = scores.std(correction=0)
     return scores.quantile(0.95), deviation if deviation > 0 else torch.ones_like(deviation)

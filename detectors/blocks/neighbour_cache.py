@@ -1,4 +1,4 @@
-"""What lies nearest in a memory to latents that a detector trains on again and again."""
+"""The nearest neighbours of latents that a detector trains on again and again, each looked up once."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ UNKNOWN = -1
 """In place of a number: a neighbour that wasn't looked up yet."""
 
 
-class NearestKnown:
-    """Which remembered image is nearest to each token of ``count`` latents, whose owners never change.
+class NeighbourCache:
+    """Which image of a memory is nearest to each token of ``count`` latents, whose owners never change.
 
-    Each is looked up when it is first asked for: most of a large data set never is in a short training.
+    Each is looked up when it is first asked for: a short training never meets most of a large data set.
 
-    :param found: :attr:`found` of the first of these latents, ``(F, T)``, in a memory of the same tokens.
+    :param found: the attribute ``found`` of a cache of the first of these latents, ``(F, T)``, and of the
+        same memory.
     """
 
     def __init__(self, memory: PositionalMemory, count: int, found: Tensor | None = None) -> None:
         self.memory = memory
-        places, size, _ = memory.tokens.shape
+        positions, size, _ = memory.tokens.shape
         narrow = torch.int16 if size <= torch.iinfo(torch.int16).max else torch.int32
-        self.found = torch.full((count, places), UNKNOWN, dtype=narrow, device=memory.tokens.device)
+        self.found = torch.full((count, positions), UNKNOWN, dtype=narrow, device=memory.tokens.device)
         if found is not None:
             self.found[: len(found)] = found
 
@@ -32,7 +33,8 @@ class NearestKnown:
     def __call__(self, latents: Tensor, owners: Tensor, known: Tensor) -> Tensor:
         """What :meth:`PositionalMemory.nearest` finds for ``latents (B, *latent_shape)``, ``(B, T)`` int64.
 
-        :param known: ``(B,)`` int64: which of the ``count`` each of them is.
+        :param owners: ``(B,)``: which training image each of them was made of.
+        :param known: ``(B,)`` int64: which of the ``count`` latents each of them is.
         """
         nearest = self.found[known].long()
         missing = (nearest[:, 0] == UNKNOWN).nonzero().flatten()
@@ -42,19 +44,18 @@ class NearestKnown:
         return nearest
 
 
-def remembering(
+def fill_memory(
     memory: PositionalMemory, latents: ImageSource, count: int, found: Tensor | None = None
-) -> NearestKnown:
-    """Fill ``memory`` with normal ``latents (N, *latent_shape)``, the first of ``count`` known ones.
+) -> NeighbourCache:
+    """Fill ``memory`` with normal ``latents (N, *latent_shape)``, the first of ``count`` latents.
 
-    :param found: what was found so far in a memory of the same latents.
+    Returns the cache of all of these; ``found`` is as for :class:`NeighbourCache`.
     """
-    most = len(memory.owners)
-    positions = spread_positions(len(latents), most)
-    nearest = NearestKnown(memory, count, found)
-    rows = positions.to(nearest.found.device)
-    theirs = None if found is None else found[rows].long()
-    # To fill it, they had to be looked up anyway.
-    theirs = memory.remember(spread_over(latents, most), positions, theirs)
-    nearest.found[rows] = theirs.to(nearest.found.dtype)
-    return nearest
+    size = len(memory.owners)
+    positions = spread_positions(len(latents), size)
+    cache = NeighbourCache(memory, count, found)
+    rows = positions.to(cache.found.device)
+    nearest = None if found is None else found[rows].long()
+    nearest = memory.fill(spread_over(latents, size), positions, nearest)
+    cache.found[rows] = nearest.to(cache.found.dtype)
+    return cache

@@ -1,18 +1,18 @@
-"""Maps of pixels: what counts as noise in them, and how they become an image's score."""
+"""Maps of pixels: what is added to noise levels, and how a map becomes an image's score."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 TOP_SHARE = 0.01
-"""The image score is the mean of this share of the highest pixels."""
+"""An image's score is the mean of this share of its pixels, the highest ones."""
 
 FLOOR = 0.02
-"""Added to deviations (of intensities in [0, 1]): below this, a difference is noise."""
+"""Added to standard deviations of intensities in [0, 1], as smaller differences are noise."""
 
 
 def top_count(pixels: int) -> int:
-    """How many of an image's ``pixels`` make up its score: ``TOP_SHARE`` of them, at least four."""
+    """How many of an image's ``pixels`` are averaged to its score: ``TOP_SHARE`` of them, at least four."""
     return min(max(4, round(TOP_SHARE * pixels)), pixels)
 
 

@@ -1,4 +1,4 @@
-"""Latents as sets of tokens, and what is computed token by token as maps."""
+"""Latents as sets of tokens, and maps of one number a token."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 TOP_TOKENS = 5
-"""An image's score is the mean of so many of its highest tokens: one alone may be noise."""
+"""An image's score is the mean over so many tokens, the highest ones: one alone may be noise."""
 
-LEAST_SHARE = 0.1
-"""A token is anomalous where at least so much of it is: a faint end of a scratch still shows in features."""
+MIN_SHARE = 0.1
+"""A token counts as anomalous from this share on: features show the end of a scratch, too."""
 
 
 def as_tokens(latents: Tensor) -> Tensor:
@@ -31,12 +31,12 @@ def as_map(values: Tensor, latent_shape: Sequence[int]) -> Tensor:
 
 
 def anomalous_tokens(shares: Tensor) -> Tensor:
-    """Which tokens ``(M, 1, h, w)`` count as anomalous, bool, given the share of each that is.
+    """Which tokens count as anomalous, ``(M, 1, h, w)`` bool, given the anomalous ``shares`` of them all.
 
-    The one with the most always does, however small the anomaly.
+    The token with the largest share always does, however small the anomaly.
     """
     most = shares.amax((2, 3), keepdim=True)
-    return (shares >= LEAST_SHARE) | ((shares == most) & (shares > 0))
+    return (shares >= MIN_SHARE) | ((shares == most) & (shares > 0))
 
 
 def top_tokens(maps: Tensor) -> Tensor:
@@ -48,18 +48,18 @@ def top_tokens(maps: Tensor) -> Tensor:
 def at_size(maps: Tensor, size: int) -> Tensor:
     """Maps ``(B, 1, h, w)`` as ``(B, 1, size, size)``: token maps are upsampled and smoothed.
 
-    The blur has a standard deviation of half a token: what a token says holds for its middle most.
+    The blur has a standard deviation of half a token, as a token's number is about its middle.
     """
     side = maps.shape[2]
     if maps.shape[2:] == (size, size):
         return maps
     enlarged = functional.interpolate(maps, size, mode="bilinear", align_corners=False)
-    deviation = size / side / 2
-    reach = min(round(3 * deviation), size - 1)
+    std = size / side / 2
+    reach = min(round(3 * std), size - 1)
     if reach < 1 or side < 2:
         return enlarged
     offsets = torch.arange(-reach, reach + 1, device=maps.device, dtype=maps.dtype)
-    kernel = torch.exp(-(offsets**2) / (2 * deviation**2))
+    kernel = torch.exp(-(offsets**2) / (2 * std**2))
     kernel = kernel / kernel.sum()
     padded = functional.pad(enlarged, (reach,) * 4, mode="replicate")
     rows = functional.conv2d(padded, kernel.view(1, 1, -1, 1))

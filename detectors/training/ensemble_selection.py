@@ -1,4 +1,4 @@
-"""Which detector a trained one should be joined with, and how much each should count."""
+"""Selection of an ensemble on validation images: which detector joins a trained one, with what weights."""
 
 from __future__ import annotations
 
@@ -14,80 +14,79 @@ Floats = npt.NDArray[np.float32]
 
 TENTHS = 10
 WEIGHTS = tuple(tenth / TENTHS for tenth in range(TENTHS + 1))
-"""Weights of the trained detector that are tried: from 0, the second detector alone, to 1, it alone."""
+"""Candidate weights of the trained detector, from 0, the other one alone, to 1, the trained one alone."""
 
 NOISE = 0.1
-"""Values that differ by less than this share of what one image of the rarer kind can change are the same."""
+"""Values are taken as equal if they differ by less than this share of what one image of the rarer label can
+change."""
 
 
-class Choice(NamedTuple):
-    """A second detector and the weight of the trained one beside it."""
+class Selection(NamedTuple):
+    """The detector that joins the trained one, and the trained one's weight."""
 
-    second: str
+    member: str
     weight: float
-    """From 0, the second detector alone, to 1, the trained one alone."""
-    tried: dict[str, list[float]]
-    """The AUROC of every second detector at every weight from 0 to 1."""
+    """Of the trained detector, one of :data:`WEIGHTS`."""
+    candidates: dict[str, list[float]]
+    """The image AUROC with every candidate, at each of :data:`WEIGHTS`."""
 
 
-def choose(
+def select_member(
     trained: Floats,
-    others: Mapping[str, Floats],
+    candidates: Mapping[str, Floats],
     labels: npt.NDArray[np.int64],
     normal: npt.NDArray[np.int64],
-) -> Choice:
-    """The second detector and the weight with the best image AUROC on a validation split.
+) -> Selection:
+    """The candidate and the weight with the best image AUROC on a validation split.
 
-    Scores ``(N,)`` are compared in deviations from those of the ``normal`` images (positions ``(K,)``).
-    Around the best weight of a detector lies a plateau, where the AUROC is the same but for noise: its
-    middle is taken, or, of two middles, the one that is nearer to equal weights. Of detectors that are
-    equally good, the one whose weights are nearest to equal wins, then the one that is named first.
+    Scores ``(N,)`` of the trained detector and the candidates are standardised over the ``normal`` images
+    (positions ``(K,)``). Around the best weight lies a plateau, where the AUROC is the same but for noise:
+    its middle is taken, see :func:`plateau_middle`. Of equally good candidates, the one whose weights are
+    nearest to equal wins, then the one that is named first.
     """
     first = _standardised(trained, normal)
-    tried = {}
-    for name, scores in others.items():
+    found = {}
+    for name, scores in candidates.items():
         second = _standardised(scores, normal)
-        tried[name] = [image_AUROC(weight * first + (1 - weight) * second, labels) for weight in WEIGHTS]
-    same = negligible(labels)
-    best = max(max(found) for found in tried.values())
-    middles = {name: middle(found, same) for name, found in tried.items() if max(found) >= best - same}
+        found[name] = [image_AUROC(weight * first + (1 - weight) * second, labels) for weight in WEIGHTS]
+    tolerance = negligible_difference(labels)
+    best = max(max(values) for values in found.values())
+    middles = {
+        name: plateau_middle(values, tolerance)
+        for name, values in found.items()
+        if max(values) >= best - tolerance
+    }
     name = min(middles, key=lambda each: abs(middles[each] - TENTHS / 2))
-    return Choice(name, WEIGHTS[middles[name]], tried)
+    return Selection(name, WEIGHTS[middles[name]], found)
 
 
-def choose_for_maps(
+def select_map_weight(
     trained: Floats,
     other: Floats,
     masks: npt.NDArray[np.bool_],
     labels: npt.NDArray[np.int64],
-    moved: Callable[[], object] = lambda: None,
+    advance: Callable[[], object] = lambda: None,
 ) -> tuple[float, list[float]]:
-    """The trained detector's weight with the best pixel AUPRO, and the AUPRO at every weight from 0 to 1.
+    """The trained detector's weight with the best pixel AUPRO, and the AUPRO at each of :data:`WEIGHTS`.
 
-    Maps and masks are ``(N, H, W)``, the maps in deviations from those of normal images; ``moved`` hears of
-    every weight that was tried. Plateaus are treated as those of :func:`choose`.
+    Maps and masks are ``(N, H, W)``, the maps standardised over normal images. Plateaus are treated as in
+    :func:`select_member`; ``advance`` is called after every weight.
     """
-    tried = []
+    found = []
     for weight in WEIGHTS:
-        tried.append(pixel_AUPRO(weight * trained + (1 - weight) * other, masks))
-        moved()
-    return WEIGHTS[middle(tried, negligible(labels))], tried
+        found.append(pixel_AUPRO(weight * trained + (1 - weight) * other, masks))
+        advance()
+    return WEIGHTS[plateau_middle(found, negligible_difference(labels))], found
 
 
-def negligible(labels: npt.NDArray[np.int64]) -> float:
-    """A difference that one image explains."""
+def negligible_difference(labels: npt.NDArray[np.int64]) -> float:
+    """A difference in AUROC that a fraction of one image explains, given ``labels (N,)``."""
     rarer = min(int(labels.sum()), len(labels) - int(labels.sum()))
     return NOISE / max(rarer, 1)
 
 
-def _standardised(scores: Floats, normal: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Scores ``(N,)`` in deviations from the mean of the normal images."""
-    location = scores[normal].astype(np.float64)
-    return (scores - location.mean()) / (location.std() if location.std() > 1e-6 else 1.0)
-
-
-def middle(values: Sequence[float], same: float) -> int:
-    """The middle of the plateau around the best of ``values``: those beside it within ``same`` of it.
+def plateau_middle(values: Sequence[float], tolerance: float) -> int:
+    """The middle of the plateau around the best of ``values``: its neighbours within ``tolerance`` of it.
 
     Of two middles, and of several best values, it is the one nearer to the middle of all.
     """
@@ -96,8 +95,14 @@ def middle(values: Sequence[float], same: float) -> int:
         (index for index, value in enumerate(values) if value == best), key=lambda each: abs(each - centre)
     )
     first = last = top
-    while first > 0 and values[first - 1] >= best - same:
+    while first > 0 and values[first - 1] >= best - tolerance:
         first -= 1
-    while last + 1 < len(values) and values[last + 1] >= best - same:
+    while last + 1 < len(values) and values[last + 1] >= best - tolerance:
         last += 1
     return min(((first + last) // 2, (first + last + 1) // 2), key=lambda each: abs(each - centre))
+
+
+def _standardised(scores: Floats, normal: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Scores ``(N,)`` less the mean of the normal images, in units of their standard deviation."""
+    known = scores[normal].astype(np.float64)
+    return (scores - known.mean()) / (known.std() if known.std() > 1e-6 else 1.0)

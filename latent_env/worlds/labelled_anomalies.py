@@ -67,7 +67,7 @@ class LabelledAnomalies(NamedTuple):
         picks = spread_positions(latents.shape[1], most).to(latents.device)
         latents, marks = latents[:, picks].float(), _all_if_none(marks[:, picks])
         memory = PositionalMemory(normals.shape[1:], len(normals)).to(normals.device)
-        memory.remember(normals, torch.arange(len(normals), device=normals.device))
+        memory.fill(normals, torch.arange(len(normals), device=normals.device))
         difference, _ = memory(latents.flatten(0, 1))
         normal = latents - difference.transpose(1, 2).reshape(latents.shape)
         order = _alike((latents - normal)[0], marks[0])

@@ -21,12 +21,12 @@ SHARED = "memory."
 
 def transformer_of(detector: Detector) -> Detector:
     """The trained part of a detector."""
-    return detector.named_parts()["transformer"] if isinstance(detector, EnsembleDetector) else detector
+    return detector.named_members()["transformer"] if isinstance(detector, EnsembleDetector) else detector
 
 
 def parts_of(detector: Detector) -> list[Detector]:
     """The detectors that an ensemble is made of; of another one, none."""
-    return [*detector.named_parts().values()] if isinstance(detector, EnsembleDetector) else []
+    return [*detector.named_members().values()] if isinstance(detector, EnsembleDetector) else []
 
 
 def share_memory(member: Detector, detector: Detector) -> None:

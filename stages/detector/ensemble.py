@@ -14,7 +14,7 @@ from detectors.base import IMAGE, LATENT, Detection, Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.reconstruction import ReconstructionDetector
 from detectors.registry import DISTANCES, RDNA, RECONSTRUCTION
-from detectors.training.ensemble_selection import WEIGHTS, choose, choose_for_maps
+from detectors.training.ensemble_selection import WEIGHTS, select_map_weight, select_member
 from detectors.training.loop import InputsOf, score
 from latent_common.artifacts import write_json
 from latent_common.errors import UserError
@@ -95,14 +95,14 @@ def build_ensemble(
         name: search.member(detector, keep_maps=False).score.numpy()
         for name, detector in {TRAINED: trained, **others}.items()
     }
-    choice = choose(found.pop(TRAINED), found, split.labels, some_normal(split).numpy())
-    parts = {TRAINED: trained, choice.second: others[choice.second]}
+    choice = select_member(found.pop(TRAINED), found, split.labels, some_normal(split).numpy())
+    parts = {TRAINED: trained, choice.member: others[choice.member]}
     ensemble = search.join(parts, choice.weight, choice.weight)
-    told = {"second": choice.second, "weight": choice.weight, SCORES_TRIED: choice.tried}
+    told = {"second": choice.member, "weight": choice.weight, SCORES_TRIED: choice.candidates}
     kind = "labelled" if len(labelled_split(job).choice) else "synthetic"
     say(
         f"ensemble: {in_words(parts, ensemble.weights)}; image_AUROC on {kind} validation anomalies "
-        f"{gain(choice.tried[choice.second])}"
+        f"{gain(choice.candidates[choice.member])}"
     )
     if split.masks is not None and split.masks.any():
         weight, tried = search.weigh_maps(ensemble, split.masks)
@@ -147,10 +147,10 @@ class WeightSearch:
         self, ensemble: EnsembleDetector, masks: npt.NDArray[np.bool_]
     ) -> tuple[float, list[float]]:
         """The best weight of the first part's maps, and the pixel AUPRO at all weights."""
-        maps = {name: self.member(part, True).map[:, 0] for name, part in ensemble.named_parts().items()}
-        first, second = (each.numpy() for each in ensemble.maps_in_deviations(maps).values())
+        maps = {name: self.member(part, True).map[:, 0] for name, part in ensemble.named_members().items()}
+        first, second = (each.numpy() for each in ensemble.standardised(maps).values())
         with progress_bar("weighing maps", len(WEIGHTS)) as bar:
-            return choose_for_maps(first, second, masks, self.split.labels, bar.update)
+            return select_map_weight(first, second, masks, self.split.labels, bar.update)
 
 
 def shares(weight: float) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from conf.schema.detectors import TransformerConfig
 from conf.schema.runs import DetectorRun
-from detectors.blocks.neighbour_cache import remembering
+from detectors.blocks.neighbour_cache import fill_memory
 from detectors.latent_transformer import LatentTransformer, token_losses
 from detectors.synthetic.image_synthesis import ImageSynthesis
 from detectors.training.batches import Batch, Mixture
@@ -69,7 +69,7 @@ def train_on_latents(
     sampler = latent_sampler(job, features, samples)
     memory_and_pools = (detector.memory_size, sampler.varied.name, sampler.anomalous.name)
     found = features.nearest.get(memory_and_pools)
-    nearest = remembering(detector.memory, features.latents("train"), sampler.first_known[-1], found)
+    nearest = fill_memory(detector.memory, features.latents("train"), sampler.first_known[-1], found)
     state = TrainingState(detector, config.learning_rate, training_steps(job), job.config.seed)
     split, latents = seen(job, features, "choice", config.input)
 

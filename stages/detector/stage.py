@@ -145,7 +145,7 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, FeatureCache]:
     evaluation = evaluate_test(world, features)
     others, weights = {}, {}
     if isinstance(world.detector, EnsembleDetector):
-        parts = world.detector.named_parts()
+        parts = world.detector.named_members()
         others = {name: evaluate_test(world.with_detector(part), features) for name, part in parts.items()}
         given = {"weight": world.detector.weights, "weight_of_map": world.detector.map_weights}
         weights = {
