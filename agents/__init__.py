@@ -1,1 +1,1 @@
-"""Whatever chooses Δz, learned or not, and what becomes of it: rollouts, the closed loop, reports."""
+"""Whatever chooses the change Δz of a latent, learned or not, and rollouts from agents to images."""

@@ -7,6 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+Actions = npt.NDArray[np.float32]
+"""``(N, k)``, one row a world, in [-1, 1]."""
+
 
 class Agent(Protocol):
     """Chooses actions for a batch of worlds; every SB3 model is one."""
@@ -17,5 +20,5 @@ class Agent(Protocol):
         state: tuple[npt.NDArray[Any], ...] | None = None,
         episode_start: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
-    ) -> tuple[npt.NDArray[np.float32], Any]:
-        """Actions ``(N, k)`` in [-1, 1] for observations ``(N, d)``, and the next hidden state."""
+    ) -> tuple[Actions, Any]:
+        """Actions ``(N, k)`` for observations ``(N, d)``, and the next hidden state."""

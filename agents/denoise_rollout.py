@@ -13,29 +13,29 @@ from latent_env.denoise.dynamics import DenoiseDynamics
 
 
 class Generated(NamedTuple):
-    """What an agent made. All tensors lead with the images."""
+    """Images that an agent made, as states. All tensors lead with the images."""
 
     states: Tensor
     """``(N, *shape)``: the state that each episode ended in."""
     classes: Tensor
-    """``(N,)``: the class that was asked for, or that the noise was made of."""
+    """``(N,)``: the class asked for; without one, that of the image which the noise was mixed with."""
     returns: Tensor
-    """``(N,)``: what the environment paid."""
+    """``(N,)``: the return of the episode."""
     steps: Tensor
-    """``(N,)``: how many steps it took."""
+    """``(N,)``: how many steps the episode took."""
     visited: Tensor
-    """``(M, *shape)``: all states on the way, those at the ends among them."""
+    """``(M, *shape)``: all states of the episodes, the last ones among them."""
     asked: Tensor
-    """``(M,)``: the class that each was asked for, -1 for any."""
+    """``(M,)``: the class that was asked for in each of these states, -1 for any."""
 
 
 def generate(
     dynamics: DenoiseDynamics, agent: Agent, count: int, seed: int, deterministic: bool = True
 ) -> Generated:
-    """Let ``agent`` finish ``count`` images.
+    """Let ``agent`` play ``count`` episodes to their end; each makes an image.
 
-    A learned policy acts by its mean unless told otherwise: what makes images differ is the noise that they
-    begin with. World by world an episode is played to its end, and the others wait.
+    By default a learned policy acts by its mean: images differ by the noise that they begin with. A world
+    whose episode has ended waits for the others.
     """
     worlds = torch.arange(dynamics.num_worlds, device=dynamics.world.device)
     dynamics.reset_tensor(seeds=worlds + seed)

@@ -1,4 +1,4 @@
-"""Statistics of a generated set: what it covers, what it says twice, and in how many ways it varies."""
+"""Statistics of a generated set: its coverage, its duplicates, and in how many directions it varies."""
 
 from __future__ import annotations
 
@@ -10,57 +10,56 @@ from torch import Tensor
 from agents.rollout import Augmented
 from detectors.blocks.tokens import as_tokens
 from latent_common.image_source import spread_positions
+from latent_common.projection import random_projection
 from latent_env.shell import ANOMALY
 
 MOST_SAMPLES = 4096
-"""Of larger sets so many evenly spaced samples are looked at."""
+"""Of larger sets, so many evenly spaced samples are measured."""
 
 MOST_DIMENSIONS = 64
-"""Larger changes Δz are looked at through a fixed random projection to so many dimensions."""
+"""Changes Δz with more dimensions are projected to so many, at random but always alike."""
 
-MOST_DIRECTIONS = 8
-"""The same for the change of a token: in more dimensions no two directions are near each other."""
+MOST_TOKEN_DIMENSIONS = 8
+"""Changes of a token are projected to so many: in more dimensions no two directions are near each other."""
 
 PROBES = 512
 SHORTEST, LONGEST = 1.0, 3.0
-"""How far a probe moves its token, in inner radii: from barely an anomaly on."""
+"""How far a probe moves its token, in inner radii: from the least anomalous change on."""
 
 DUPLICATE = 0.1
-"""Changes nearer than this, in inner radii, are the same."""
+"""Changes nearer to each other than this, in inner radii, are duplicates."""
 
-AT_ONCE = 256
+BATCH = 256
 
 
 def describe_set(augmented: Augmented, inner: float) -> dict[str, float]:
     """``coverage``, ``duplicates`` and ``effective_rank`` of a set's anomalies.
 
-    ``inner`` is the shell's inner radius. All three depend on how many samples there are, so compare
-    sets of the same size. A set without anomalies has 0 everywhere.
+    ``inner`` is the shell's inner radius. All three depend on the number of samples, so compare sets of equal
+    size. A set without anomalies has 0 everywhere.
     """
     anomalies = torch.nonzero(augmented.labels == ANOMALY).flatten()
     delta = augmented.delta[anomalies[spread_positions(len(anomalies), MOST_SAMPLES)]].float()
     if not len(delta):
         return {"coverage": 0.0, "duplicates": 0.0, "effective_rank": 0.0}
     rows = delta.flatten(1)
-    sketch = in_parts(rows, projection(rows.shape[1], MOST_DIMENSIONS))
+    projected = project(rows, MOST_DIMENSIONS)
     return {
         "coverage": coverage(delta, inner),
-        "duplicates": duplicates(rows, sketch, inner),
-        "effective_rank": effective_rank(sketch),
+        "duplicates": duplicates(rows, projected, inner),
+        "effective_rank": effective_rank(projected),
     }
 
 
 def coverage(delta: Tensor, inner: float) -> float:
     """How near the changes ``delta (n, *latent_shape)`` come to any local anomaly, from 0 to 1.
 
-    A probe moves one random token in a random direction by 1 to 3 inner radii. Leaving that token as it
-    is misses the probe by its length; counted is the share of this by which the nearest sample misses
-    it less, on average over a fixed set of probes. So a set that changes nothing has 0, one that holds
-    every probe has 1, more samples never lower it, and a place that no sample touches adds nothing. What
-    else a sample changes is not looked at.
+    A probe is a fixed local anomaly: one random token moved in a random direction by 1 to 3 inner radii. An
+    unchanged token is as far from the probe as the probe is long. Coverage is the share of that distance by
+    which the nearest sample is nearer, on average over the probes. So a set that changes nothing has 0, one
+    that holds every probe has 1, and more samples never lower it. Only the probe's token of a sample counts.
     """
-    tokens = as_tokens(delta)
-    tokens = in_parts(tokens, projection(tokens.shape[2], MOST_DIRECTIONS))  # (n, T, c)
+    tokens = project(as_tokens(delta), MOST_TOKEN_DIMENSIONS)  # (n, T, c)
     generator = torch.Generator().manual_seed(0)
     places = torch.randint(tokens.shape[1], (PROBES,), generator=generator)
     directions = torch.randn(PROBES, tokens.shape[2], generator=generator)
@@ -72,44 +71,38 @@ def coverage(delta: Tensor, inner: float) -> float:
     return float((1 - nearest / lengths).clamp_min(0).mean())
 
 
-def duplicates(rows: Tensor, sketch: Tensor, inner: float) -> float:
+def duplicates(rows: Tensor, projected: Tensor, inner: float) -> float:
     """The share of ``rows (n, d)`` with another one nearer than 0.1 inner radii.
 
-    Which one is nearest is looked up in ``sketch (n, s)``, the distance to it is exact: no sample is
-    called a duplicate that is none.
+    The nearest one is found by the ``projected (n, s)`` rows, but the distance to it is exact: no sample is
+    falsely called a duplicate.
     """
     if len(rows) < 2:
         return 0.0
     found = 0
-    for start in range(0, len(rows), AT_ONCE):
-        apart = torch.cdist(sketch[start : start + AT_ONCE].double(), sketch.double())
+    for start in range(0, len(rows), BATCH):
+        apart = torch.cdist(projected[start : start + BATCH].double(), projected.double())
         own = torch.arange(len(apart))
         apart[own, start + own] = math.inf
-        nearest = (rows[start : start + AT_ONCE] - rows[apart.argmin(1)]).norm(dim=1)
+        nearest = (rows[start : start + BATCH] - rows[apart.argmin(1)]).norm(dim=1)
         found += int((nearest < DUPLICATE * inner).sum())
     return found / len(rows)
 
 
-def effective_rank(sketch: Tensor) -> float:
-    """In how many directions rows ``(n, s)`` vary: e to the entropy of the shares of their variance."""
-    centred = sketch.double() - sketch.double().mean(0)
+def effective_rank(rows: Tensor) -> float:
+    """In how many directions ``rows (n, s)`` vary: e to the entropy of the shares of their variance."""
+    centred = rows.double() - rows.double().mean(0)
     variances = torch.linalg.eigvalsh(centred.T @ centred).clamp_min(0)
-    if float(variances.sum()) <= 1e-12 * float(sketch.double().square().sum()):
+    if float(variances.sum()) <= 1e-12 * float(rows.double().square().sum()):
         return 0.0  # nothing varies but rounding errors
     shares = variances / variances.sum()
     return float(torch.special.entr(shares).sum().exp())
 
 
-def projection(dimensions: int, most: int) -> Tensor | None:
-    """``(d, most)``: random orthogonal directions, scaled to keep lengths on average; None if few already."""
-    if dimensions <= most:
-        return None
-    drawn = torch.randn((dimensions, most), generator=torch.Generator().manual_seed(0))
-    return torch.linalg.qr(drawn).Q * math.sqrt(dimensions / most)
-
-
-def in_parts(vectors: Tensor, directions: Tensor | None) -> Tensor:
-    """``vectors (n, …, d)`` times ``directions (d, s)``, a part at a time; as they are without any."""
-    if directions is None:
+def project(vectors: Tensor, most: int) -> Tensor:
+    """``vectors (n, …, d)`` in at most ``most`` dimensions, with distances kept on average."""
+    if vectors.shape[-1] <= most:
         return vectors
-    return torch.cat([part @ directions for part in vectors.split(AT_ONCE)])
+    generator = torch.Generator().manual_seed(0)
+    directions = random_projection(vectors.shape[-1], most, generator, orthogonal=True)
+    return torch.cat([part @ directions for part in vectors.split(BATCH)])

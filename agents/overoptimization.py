@@ -1,4 +1,4 @@
-"""The alarm for fooled rewards: what a detector pays that no reward goes by, beside what the judges pay."""
+"""The over-optimisation monitor: the reward by a held-out detector, beside the one by the reward ensemble."""
 
 from __future__ import annotations
 
@@ -11,43 +11,46 @@ from latent_env.dynamics import Dynamics, Episodes
 from latent_env.rewards.reward import Reward
 from latent_env.transition import Transition
 
-EVERY = 8
-"""Steps between two looks."""
+INTERVAL = 8
+"""Every so many steps are measured."""
+
+REWARD_ENSEMBLE, HELD_OUT = "reward_ensemble", "held_out"
 
 
 class OverOptimizationMonitor:
-    """Compares the part of the reward that depends on detectors, as the judges and as the unseen one see it.
+    """Measures the detectors' part of the reward twice: by the reward ensemble, and by a held-out detector.
 
-    Both are asked about each sample by itself, so that neither profits from what came before. As long as an
-    agent makes samples that are useful to any detector, the two rise together; when the judges' rises alone,
-    it has learned to fool them. Episodes of another kind have no such detector, and it stays silent.
+    No reward depends on the held-out detector. As long as an agent makes samples that are useful to any
+    detector, both figures rise together. When the ensemble's rises alone, the agent has learned to fool it.
+    Rewards with a memory are measured without it, so both figures are of the sample alone. Without a held-out
+    detector, and in ``LatentDenoise-v0``, nothing is measured.
     """
 
     def __init__(self, dynamics: Episodes[Any]) -> None:
-        kinds = ("seen", "held_out") if isinstance(dynamics, Dynamics) else ()
-        self._rewards = {name: Reward(dynamics.reward.weights) for name in kinds}
+        names = (REWARD_ENSEMBLE, HELD_OUT) if isinstance(dynamics, Dynamics) else ()
+        self._rewards = {name: Reward(dynamics.reward.weights) for name in names}
         self._sums: dict[str, Tensor] = {}
-        self._steps = self._looks = 0
+        self._steps = self._measured = 0
 
     @torch.inference_mode()
     def watch(self, transition: Any) -> None:
-        """Look at a step, every now and then."""
+        """Take note of a step of all worlds; one in ``INTERVAL`` is measured."""
         self._steps += 1
         if not isinstance(transition, Transition):
             return
         held_out_detector = transition.world.held_out_detector
-        if held_out_detector is None or self._steps % EVERY:
+        if held_out_detector is None or self._steps % INTERVAL:
             return
-        steps = {"seen": transition, "held_out": transition.scored_by([held_out_detector])}
+        steps = {REWARD_ENSEMBLE: transition, HELD_OUT: transition.scored_by([held_out_detector])}
         for name, step in steps.items():
             paid = self._rewards[name].judged(step)
             if paid is None:
                 return
             self._sums[name] = self._sums.get(name, torch.zeros_like(paid)) + paid
-        self._looks += 1
+        self._measured += 1
 
     def take_statistics(self) -> dict[str, float]:
-        """``seen`` and ``held_out_detector`` means since this was last called; nothing if there was no look."""
-        found = {name: float(total.mean()) / self._looks for name, total in self._sums.items()}
-        self._sums, self._looks = {}, 0
+        """The means of both figures since the last call, by name; empty if nothing was measured."""
+        found = {name: float(total.mean()) / self._measured for name, total in self._sums.items()}
+        self._sums, self._measured = {}, 0
         return found

@@ -24,7 +24,7 @@ from latent_env.shell import ANOMALY, UNDECIDED
 from latent_env.worlds.world import World
 
 COMPARED = 128
-"""Of at least so many samples in a row, the best paid are kept; the reward may change from row to row."""
+"""The best paid are chosen among at least so many successive samples: the scale of rewards may drift."""
 
 
 @dataclass(frozen=True)
@@ -40,22 +40,25 @@ class Augmented:
     labels: Tensor
     """``(N,)`` int64: 0 normal variation, 1 anomaly"""
     source: Tensor
-    """``(N,)`` int64: which starting image each was made from."""
+    """``(N,)`` int64: which start image each was made from."""
     delta: Tensor
     """``(N, *latent_shape)``: the whole change Δz since that image's latent."""
     reward: Tensor
-    """``(N,)``: what the environment paid for the last step towards it."""
+    """``(N,)``: the reward of the last step towards it."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def samples(self, device: torch.device, sources: Tensor) -> Samples:
-        """The part that a detector trains on; ``sources (S,)`` are the starting images' training images."""
+        """Image samples for training a detector; ``sources (S,)`` are the start images' training images."""
         parts = (self.images, self.masks, self.labels, sources[self.source], self._marked)
         return Samples(*(part.to(device) for part in parts))
 
     def latent_samples(self, world: World, sources: Tensor) -> Samples:
-        """The same for a detector that reads latents of ``world``, masked token by token."""
+        """Latent samples for training a detector that reads latents of ``world``, masked token by token.
+
+        ``sources (S,)`` are the start images' training images.
+        """
         latents = world.latents[self.source.to(world.device)] + self.delta.to(world.device)
         parts = (self.tokens, self.labels, sources[self.source], self._marked)
         return Samples(latents, *(part.to(world.device) for part in parts))
@@ -83,11 +86,11 @@ def collect(
     bar: tqdm[Any] | None = None,
     keep_fraction: float = 1.0,
 ) -> Augmented:
-    """Let ``agent`` make ``count`` samples; those that are undecided don't come back.
+    """Let ``agent`` make ``count`` samples, and return the decided ones.
 
-    Of the others only the share ``keep_fraction`` does that was paid best, see :func:`best_paid`. Every step of every
-    world is a sample. Learned agents act stochastically, as they did when they
-    learned: a policy's mean alone would give one stroke an image.
+    Every step of every world is a sample. Undecided samples are dropped, and of the others only the share
+    ``keep_fraction`` that was paid best is kept, see :func:`best_paid`. Learned agents act stochastically, as
+    they did when they learned: a policy's mean alone would change each image in one way only.
     """
     if count < 1:
         raise UserError(f"samples={count} must be at least 1")
@@ -126,7 +129,7 @@ def collect(
 
 
 def best_paid(made: Augmented, keep_fraction: float) -> Augmented:
-    """The share ``keep_fraction`` of the samples of each label that was paid best, in the order they were made."""
+    """The best paid share ``keep_fraction`` of the samples of each label, in the order they were made."""
     if keep_fraction == 1:
         return made
     chosen = []

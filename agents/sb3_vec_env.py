@@ -18,12 +18,12 @@ from latent_env.env import LARGEST_SEED, make_spaces
 
 
 class LatentVecEnv(VecEnv):
-    """``dynamics.num_worlds`` worlds with SB3's habits.
+    """``dynamics.num_worlds`` worlds that behave as SB3 expects.
 
-    A world that ends is reset in the same step, and the observation it ended with stands in its
-    ``info["terminal_observation"]``; the infos of other worlds are empty. Each of observations, rewards
-    and ends crosses from the device once a step, whatever the number of worlds; where episodes ended, the
-    observations of the new ones cross as well. With :meth:`step_tensors` nothing crosses at all.
+    A world that ends is reset in the same step, and its last observation is in its
+    ``info["terminal_observation"]``; the infos of other worlds are empty. Observations, rewards and ends are
+    each copied from the device once a step, whatever the number of worlds; where episodes ended, the
+    observations of the new ones are copied as well. :meth:`step_tensors` copies nothing.
     """
 
     def __init__(self, dynamics: Episodes[Any], seed: int | None = None) -> None:
@@ -50,7 +50,7 @@ class LatentVecEnv(VecEnv):
         return self._seeds
 
     def reset(self) -> VecEnvObs:
-        """Start an episode everywhere; seeds given before are used once."""
+        """Start an episode in every world; seeds given before are used once."""
         seeds = None
         if self._seeds[0] is not None:
             seeds = torch.tensor(self._seeds, device=self.dynamics.world.device)
@@ -61,7 +61,7 @@ class LatentVecEnv(VecEnv):
         return observations
 
     def step_async(self, actions: np.ndarray[Any, Any]) -> None:
-        """Take note of ``actions (num_envs, k)``."""
+        """Store ``actions (num_envs, k)`` for :meth:`step_wait`."""
         self.actions = np.asarray(actions, dtype=np.float32)
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -89,10 +89,10 @@ class LatentVecEnv(VecEnv):
         return observations, rewards, dones, infos
 
     def step_tensors(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same on the device: ``actions (N, k)`` to observations ``(N, d)``, rewards and ends ``(N,)``.
+        """Step all worlds by ``actions (N, k)``: observations ``(N, d)``, rewards and ends, on the device.
 
-        Nothing waits for the device, so worlds are reset where they ended without asking whether any did.
-        The observations are those that policies go on from; what an episode ended with isn't told.
+        The host never waits for the device. Worlds that ended are reset, so the observations are those of the
+        new episodes; the last observations of the old ones aren't returned.
         """
         began = perf_counter()
         result = self._advance(actions)
@@ -103,7 +103,7 @@ class LatentVecEnv(VecEnv):
         return observations, result.rewards, result.terminated
 
     def take_episodes(self, most: int) -> list[dict[str, Any]]:
-        """The last that ended in :meth:`step_tensors` since this was last called, as ``Monitor`` has them."""
+        """The last ``most`` episodes ended by :meth:`step_tensors` since the last call, as in ``Monitor``."""
         if not self._finished:
             return []
         parts = zip(*self._finished, strict=True)
@@ -113,7 +113,7 @@ class LatentVecEnv(VecEnv):
         return [self._episode(value, length) for value, length in last]
 
     def _advance(self, actions: Tensor) -> StepResult[Any]:
-        """One step of all worlds, with what is counted of it."""
+        """Step all worlds, and add to the statistics."""
         result = self.dynamics.step_tensor(actions)
         for name, term in result.reward_terms.items():
             self._terms[name] = self._terms.get(name, torch.zeros_like(term)) + term
@@ -126,7 +126,7 @@ class LatentVecEnv(VecEnv):
         return {"r": float(value), "l": int(length), "t": perf_counter() - self._began}
 
     def take_statistics(self) -> tuple[dict[str, float], float]:
-        """The mean of every reward term and the seconds spent in steps, since this was last called."""
+        """The mean of every reward term, and the seconds spent in steps, since the last call."""
         steps = max(self._steps, 1)
         means = {name: float(total.mean()) / steps for name, total in self._terms.items()}
         seconds = self.seconds
@@ -134,7 +134,7 @@ class LatentVecEnv(VecEnv):
         return means, seconds
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no resource is open."""
 
     def get_images(self) -> Sequence[np.ndarray[Any, Any] | None]:
         """One picture a world."""

@@ -35,12 +35,12 @@ from tqdm import tqdm
 
 from agents.learners.a2c import ActorCritic
 from agents.learners.batch_ppo import BatchPPO
-from agents.learners.decision_transformer import DecisionTransformer
 from agents.learners.factory import MAKERS
 from agents.learners.mpo import MPO
 from agents.learners.reinforce import Reinforce
-from agents.learners.training import load_policy, save_policy
-from agents.learners.trajectories import Watching
+from agents.learners.saving import load_policy, save_policy
+from agents.learners.sequences.decision_transformer import DecisionTransformer
+from agents.learners.sequences.trajectories import RecordedPolicy
 from benchmarks.asking import asked, asking
 from benchmarks.augmentation.records import commit
 from benchmarks.learners_report import merged, read_rows, write_report
@@ -155,7 +155,9 @@ def pendulum(case: Case, out: Path) -> dict[str, float]:
     recorded = case.agent == "decision_transformer"
     model = solver.make(worlds if recorded else env, case.seed)
     if isinstance(model, DecisionTransformer):
-        model.teachers = [Watching(taught(Case(case.task, name, case.seed), env, out)) for name in TEACHERS]
+        model.demonstrations = [
+            RecordedPolicy(taught(Case(case.task, name, case.seed), env, out)) for name in TEACHERS
+        ]
     before = play(model)
     with progress_bar(f"{case.agent}, seed {case.seed}", solver.steps) as bar:
         model.learn(solver.steps, callback=Bar(bar))

@@ -12,8 +12,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from agents.learners.decision_transformer import DecisionTransformer
-from agents.learners.trajectories import Trajectories
+from agents.learners.sequences.decision_transformer import DecisionTransformer
+from agents.learners.sequences.trajectories import Trajectories
 
 Array = npt.NDArray[np.float32]
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from conftest import WORLDS, make_world
 
+from agents.baselines.gradient import GradientAgent
+from agents.baselines.none_and_random import NoneAgent, RandomAgent
 from agents.rollout import collect, save_augmented
-from agents.scripted import GradientAgent, NoneAgent, RandomAgent
 from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics
 from latent_env.settings import Settings

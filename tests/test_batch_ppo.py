@@ -17,7 +17,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from torch import Tensor
 
 import latent_env
-from agents.learners.batch_ppo import LEAST_BATCH, BatchPPO, minibatch, scaled_to
+from agents.learners.batch_ppo import MIN_BATCH, BatchPPO, minibatch, scaled_to
 from agents.learners.device_buffer import LEARNED_FROM, DeviceRolloutBuffer
 from agents.sb3_vec_env import LatentVecEnv
 from latent_env import RewardTerm, Transition
@@ -205,4 +205,4 @@ def test_settings_follow_the_number_of_worlds(num_envs: int) -> None:
 def test_minibatches_divide_a_rollout(rollout: int) -> None:
     size = minibatch(rollout)
     assert rollout % size == 0
-    assert size >= min(LEAST_BATCH, rollout)
+    assert size >= min(MIN_BATCH, rollout)

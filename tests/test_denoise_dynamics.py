@@ -11,9 +11,9 @@ import torch
 from denoise_worlds import make_denoise_world
 from torch import Tensor
 
+from agents.baselines.none_and_random import NoneAgent, RandomAgent
 from agents.denoise_rollout import generate
 from agents.sb3_vec_env import LatentVecEnv
-from agents.scripted import NoneAgent, RandomAgent
 from latent_common.errors import UserError
 from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.settings import DenoiseSettings

@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from agents.baselines.gradient import GradientAgent
+from agents.baselines.none_and_random import NoneAgent
 from agents.rollout import collect
-from agents.scripted import GradientAgent, NoneAgent
 from detectors.base import BOTH, Detection, Detector, portion_for
 from detectors.blocks.tokens import at_size
 from detectors.ensemble import EnsembleDetector

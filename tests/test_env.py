@@ -161,7 +161,10 @@ def test_starts_cover_the_images() -> None:
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"artifacts": "nowhere"}, "artifacts=nowhere.*digits, phantom.*train_detector.py"),
     ({"artifacts": "digits", "perturbation": "brush"}, "brush needs a spatial latent"),
-    ({"perturbation": "paint"}, "perturbation=paint is unknown: choose one of auto, brush, copy_paste, dense"),
+    (
+        {"perturbation": "paint"},
+        "perturbation=paint is unknown: choose one of auto, brush, copy_paste, dense",
+    ),
     ({"reward": {"beauty": 1.0}}, "reward=beauty is unknown: choose one of boundary, .*usefulness"),
     ({"reward": {}}, "no term with a weight"),
     ({"reward": {"boundary": "much"}}, "must be a number"),

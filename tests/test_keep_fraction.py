@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import train_ppo
+from agents.baselines.none_and_random import RandomAgent
 from agents.rollout import Augmented, best_paid, collect, load_augmented
-from agents.scripted import RandomAgent
 from latent_env.settings import Settings
 from latent_env.worlds.store import load_world
 

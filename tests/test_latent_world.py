@@ -22,8 +22,10 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from torch import Tensor
 
 from agents.base import Agent
+from agents.baselines.feature_noise import FeatureNoiseAgent
+from agents.baselines.glass import GlassAgent
+from agents.baselines.none_and_random import NoneAgent, RandomAgent
 from agents.rollout import collect
-from agents.scripted import FeatureNoiseAgent, GlassAgent, NoneAgent, RandomAgent
 from detectors.blocks.tokens import as_tokens
 from detectors.latent_transformer import LatentTransformer
 from latent_common.errors import UserError

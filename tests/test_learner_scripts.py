@@ -87,14 +87,14 @@ def test_a_saved_policy_teaches(tmp_path: Path, run_here: RunHere) -> None:
     code, _, err = run_here(train_ppo.main, "train_ppo", *DENOISE, *small("reinforce"), cwd=tmp_path)
     assert code == 0, err
     (folder,) = (tmp_path / "runs/digits/artist").iterdir()
-    taught = [*DENOISE, *small("decision_transformer"), f"agent.teachers=[{folder / 'round_2'}]"]
+    taught = [*DENOISE, *small("decision_transformer"), f"agent.demonstrations=[{folder / 'round_2'}]"]
     code, out, err = run_here(train_ppo.main, "train_ppo", *taught, cwd=tmp_path)
     assert code == 0, err
     assert "agent decision_transformer" in out
-    taught[-1] = "agent.teachers=[nobody]"
+    taught[-1] = "agent.demonstrations=[nobody]"
     code, _, err = run_here(train_ppo.main, "train_ppo", *taught, cwd=tmp_path)
     assert code == 2
-    assert "agent.teachers: nobody is neither forward, random, self nor a folder" in err
+    assert "agent.demonstrations: nobody is neither forward, random, self nor a folder" in err
 
 
 def test_the_benchmark_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_published_rows_stay_until_they_are_measured_again(
     assert not (tmp_path / "cases/pendulum-mpo-0").exists()
 
 
-def test_a_transformer_without_its_teachers_says_whom_it_needs(
+def test_a_transformer_without_demonstrations_says_what_it_needs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--tasks", "pendulum", "--seeds", "0", "--agents", "decision_transformer"]

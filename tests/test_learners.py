@@ -15,10 +15,12 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from agents.learners.decision_transformer import DecisionTransformer, DecisionTransformerPolicy
 from agents.learners.factory import MAKERS, make_learner, saved_learner
 from agents.learners.mpo import MPO
-from agents.learners.training import learn, load_policy, optimizers, policy_tensors, save_policy
+from agents.learners.saving import load_policy, optimizers, policy_tensors, save_policy
+from agents.learners.sequences.decision_transformer import DecisionTransformer
+from agents.learners.sequences.sequence_policy import DecisionTransformerPolicy
+from agents.learners.training import learn
 from agents.sb3_vec_env import LatentVecEnv
 from latent_common.errors import UserError
 from latent_common.progress import progress_bar
@@ -54,7 +56,7 @@ OWN: dict[str, dict[str, Any]] = {
         "epsilon_std": 1e-3,
     },
     "decision_transformer": {
-        "teachers": ["random"],
+        "demonstrations": ["random"],
         "target_return": None,
         "context": 3,
         "heads": 2,
@@ -112,8 +114,14 @@ PARTS = {
     "ppo": ("mlp_extractor.policy_net", "action_net", "log_std", "mlp_extractor.value_net", "value_net"),
     "reinforce": ("mlp_extractor.policy_net", "action_net", "log_std", "mlp_extractor.value_net"),
     "actor_critic": ("mlp_extractor.policy_net", "action_net", "log_std", "mlp_extractor.value_net"),
-    "mpo": ("actor.body", "actor.mean", "actor.spread", "critics.nets.0", "critics.nets.1", "log_temp"),
-    "decision_transformer": ("model.of_return", "model.of_state", "model.of_action", "model.body", "model.m"),
+    "mpo": ("actor.body", "actor.mean", "actor.std", "critics.nets.0", "critics.nets.1", "log_temp"),
+    "decision_transformer": (
+        "model.embed_return",
+        "model.embed_state",
+        "model.embed_action",
+        "model.body",
+        "model.m",
+    ),
 }
 
 
@@ -175,16 +183,16 @@ def test_a_curve_has_one_point_a_step(name: str, tmp_path: Path) -> None:
 
 
 def test_where_nothing_is_played_no_reward_is_logged(tmp_path: Path) -> None:
-    settings = configured("decision_transformer", teachers=["forward"])
+    settings = configured("decision_transformer", demonstrations=["forward"])
     learned(make_learner(worlds("denoise"), settings, 0), tmp_path / "forward")
     scalars = logged(tmp_path / "forward")
     assert scalars["train/action_loss"]
     assert scalars["rollout/ep_rew_mean"]
     assert not [tag for tag in scalars if tag.startswith("reward/")]
-    both = {**settings, "teachers": ["forward", "random", "self"]}
+    both = {**settings, "demonstrations": ["forward", "random", "self"]}
     model = make_learner(worlds("denoise"), both, 0)
     learned(model, tmp_path / "both", 96)
-    assert len(logged(tmp_path / "both")["train/wish"]) == 3  # one a recording
+    assert len(logged(tmp_path / "both")["train/target_return"]) == 3  # one a recording
     assert logged(tmp_path / "both")["reward/total"]
     assert isinstance(model, DecisionTransformer)
     assert model.trajectories is not None
@@ -255,7 +263,7 @@ def test_the_zip_is_stable_baselines(name: str, tmp_path: Path) -> None:
     actions, _ = model.predict(later, memory, deterministic=True)
     np.testing.assert_array_equal(actions, loaded.predict(later, same, deterministic=True)[0])
     assert len(list(tmp_path.glob("memory.*"))) == 0
-    if not isinstance(loaded, DecisionTransformer):  # whose teachers aren't kept
+    if not isinstance(loaded, DecisionTransformer):  # whose demonstrations aren't saved
         goes_on = type(model).load(tmp_path / "policy.zip", env=worlds(), device="cpu")
         before = parameters(goes_on)
         goes_on.learn(64, reset_num_timesteps=False)
@@ -289,7 +297,7 @@ def test_a_memory_of_other_worlds_is_refused(tmp_path: Path) -> None:
     model = make_learner(worlds(), settings, seed=0)
     learned(model, tmp_path / "log")
     save_policy(tmp_path, model, settings, goal=128)
-    with pytest.raises(UserError, match="the saved memory doesn't fit this world"):
+    with pytest.raises(UserError, match="the saved replay memory doesn't fit this world"):
         load_policy(tmp_path, make_learner(worlds(count=2), settings, 0))
 
 
@@ -304,13 +312,13 @@ def test_copies_of_mpo_catch_up_by_the_same_count_after_a_stop(tmp_path: Path) -
     load_policy(tmp_path, twin)
     assert isinstance(twin, MPO)
     assert twin._n_updates == 6  # 48 steps after the first 16, two for every 16
-    before = {name: tensor.clone() for name, tensor in twin.policy.still_critics.named_parameters()}
+    before = {name: tensor.clone() for name, tensor in twin.policy.target_critics.named_parameters()}
     quiet(twin)
     twin.train(1, 16)
-    assert_equal(before, dict(twin.policy.still_critics.named_parameters()))
+    assert_equal(before, dict(twin.policy.target_critics.named_parameters()))
     twin.train(1, 16)
     assert_equal(
-        dict(twin.policy.critics.named_parameters()), dict(twin.policy.still_critics.named_parameters())
+        dict(twin.policy.critics.named_parameters()), dict(twin.policy.target_critics.named_parameters())
     )
 
 
@@ -330,10 +338,10 @@ def test_the_trajectories_come_back(tmp_path: Path) -> None:
     assert_equal(first, recorded(model).tensors())
 
 
-@pytest.mark.parametrize("teacher", ["forward", "random"])
-def test_after_a_stop_nothing_is_recorded_twice(teacher: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["forward", "random"])
+def test_after_a_stop_nothing_is_recorded_twice(source: str, tmp_path: Path) -> None:
     """The worlds get another seed then, as ``train_ppo.py`` gives them."""
-    settings = configured("decision_transformer", total_steps=128, teachers=[teacher])
+    settings = configured("decision_transformer", total_steps=128, demonstrations=[source])
     model = make_learner(worlds("denoise"), settings, seed=0)
     learned(model, tmp_path / "log", 32)
     save_policy(tmp_path, model, settings, goal=128)
@@ -354,7 +362,7 @@ def test_what_a_transformer_measures_by_stays_in_the_next_round(tmp_path: Path) 
     save_policy(tmp_path, model, settings, goal=64)
     load_policy(tmp_path, twin)
     learned(twin, tmp_path / "log", 128)
-    for name in ("return_scale", "usual", "spread"):
+    for name in ("return_scale", "location", "scale"):
         torch.testing.assert_close(getattr(twin.policy, name), getattr(model.policy, name), msg=name)
 
 
@@ -383,20 +391,20 @@ def test_a_policy_of_another_world_is_refused(name: str, tmp_path: Path) -> None
 
 def test_a_saved_policy_teaches(tmp_path: Path) -> None:
     settings = configured("mpo")
-    teacher = make_learner(worlds("denoise"), settings, 0)
-    learned(teacher, tmp_path / "log")
-    folder = tmp_path / "teacher"
-    save_policy(folder, teacher, settings)
+    recorded_policy = make_learner(worlds("denoise"), settings, 0)
+    learned(recorded_policy, tmp_path / "log")
+    folder = tmp_path / "recorded"
+    save_policy(folder, recorded_policy, settings)
     again = saved_learner(folder, worlds("denoise"), seed=5)
     assert isinstance(again, MPO)
-    assert_equal(policy_tensors(teacher), policy_tensors(again))
+    assert_equal(policy_tensors(recorded_policy), policy_tensors(again))
     pupil = make_learner(
-        worlds("denoise"), configured("decision_transformer", teachers=[str(folder)]), seed=0
+        worlds("denoise"), configured("decision_transformer", demonstrations=[str(folder)]), seed=0
     )
     learned(pupil, tmp_path / "pupil")
     by_hand = recorded(pupil)
     assert len(by_hand) == 64
-    mean, _ = teacher.predict(by_hand.observations.numpy(), deterministic=True)
+    mean, _ = recorded_policy.predict(by_hand.observations.numpy(), deterministic=True)
     away = np.abs(by_hand.actions.numpy() - mean)
     spread = np.sqrt(np.square(away).mean())
     assert 0 < spread < 1.2 * 0.8  # around its means, about as far as it deviates at first
@@ -405,11 +413,11 @@ def test_a_saved_policy_teaches(tmp_path: Path) -> None:
 def test_a_policy_teaches_before_it_is_finished(tmp_path: Path) -> None:
     """What it remembers, of however many worlds, is nothing to those whom it teaches."""
     settings = configured("mpo")
-    teacher = make_learner(worlds(), settings, 0)
-    learned(teacher, tmp_path / "log", 32)
-    save_policy(tmp_path, teacher, settings, goal=64)
+    recorded_policy = make_learner(worlds(), settings, 0)
+    learned(recorded_policy, tmp_path / "log", 32)
+    save_policy(tmp_path, recorded_policy, settings, goal=64)
     again = saved_learner(tmp_path, worlds(count=2), seed=5)
-    assert_equal(dict(teacher.policy.state_dict()), dict(again.policy.state_dict()))
+    assert_equal(dict(recorded_policy.policy.state_dict()), dict(again.policy.state_dict()))
 
 
 MISTAKES: list[tuple[str, dict[str, Any], str]] = [
@@ -425,8 +433,16 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("mpo", {"gradient_steps": 0}, r"agent\.gradient_steps=0 must be at least 1"),
     ("mpo", {"batch_size": 0}, r"agent\.batch_size=0 must be at least 1"),
     ("decision_transformer", {"context": 0}, r"agent\.context=0 must be at least 1"),
-    ("decision_transformer", {"teachers": []}, r"agent\.teachers=\[\] names nobody to learn from"),
-    ("decision_transformer", {"teachers": ["master"]}, r"agent\.teachers: master is neither forward, random"),
+    (
+        "decision_transformer",
+        {"demonstrations": []},
+        r"agent\.demonstrations=\[\] names nothing to learn from",
+    ),
+    (
+        "decision_transformer",
+        {"demonstrations": ["master"]},
+        r"agent\.demonstrations: master is neither forward, random",
+    ),
     ("decision_transformer", {"heads": 3}, r"agent\.heads=3 must divide agent\.hidden\[0\]=8"),
     ("decision_transformer", {"heads": 0}, r"agent\.heads=0"),
 ]
@@ -439,10 +455,8 @@ def test_mistakes_are_explained(name: str, others: dict[str, Any], message: str)
 
 
 def test_demonstrations_are_of_denoising_alone(tmp_path: Path) -> None:
-    settings = configured("decision_transformer", teachers=["forward"])
-    with pytest.raises(
-        UserError, match=r"agent\.teachers: forward is a teacher for env=latent_denoise alone"
-    ):
+    settings = configured("decision_transformer", demonstrations=["forward"])
+    with pytest.raises(UserError, match=r"agent\.demonstrations: forward is for env=latent_denoise alone"):
         learned(make_learner(worlds(), settings, 0), tmp_path)
 
 

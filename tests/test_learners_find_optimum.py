@@ -12,10 +12,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.learners.a2c import ActorCritic
-from agents.learners.decision_transformer import DecisionTransformer
 from agents.learners.mpo import MPO
-from agents.learners.reinforce import LEAST_ROLLOUT, Reinforce
-from agents.learners.trajectories import Watching
+from agents.learners.reinforce import MIN_ROLLOUT, Reinforce
+from agents.learners.sequences.decision_transformer import DecisionTransformer
+from agents.learners.sequences.trajectories import RecordedPolicy
 
 
 def small_mpo(env: VecEnv, **others: Any) -> MPO:
@@ -56,7 +56,7 @@ def test_a_known_optimum_is_found(name: str) -> None:
 def test_reinforce_collects_enough_by_itself() -> None:
     for count in (1, 3):
         model = Reinforce("MlpPolicy", aims(count), device="cpu")
-        assert LEAST_ROLLOUT <= model.n_steps * count < LEAST_ROLLOUT + count
+        assert MIN_ROLLOUT <= model.n_steps * count < MIN_ROLLOUT + count
 
 
 def test_asked_for_much_a_transformer_does_better_than_its_random_teacher() -> None:
@@ -64,7 +64,7 @@ def test_asked_for_much_a_transformer_does_better_than_its_random_teacher() -> N
     model = DecisionTransformer(
         "MlpPolicy",
         env,
-        [Watching(Uniform(env.action_space))],
+        [RecordedPolicy(Uniform(env.action_space))],
         n_steps=16,
         gradient_steps=32,
         learning_rate=3e-3,
@@ -102,7 +102,7 @@ def test_a_policy_stays_near_what_it_was() -> None:
     assert float(np.mean(free)) > 1e-2
     values = strict.logger.name_to_value
     assert values["train/temperature"] > 0
-    assert values["train/price_of_mean"] > 1  # what it began with didn't suffice
+    assert values["train/penalty_mean"] > 1  # what it began with didn't suffice
 
 
 @pytest.mark.parametrize("epsilon", [0.02, 0.1])
@@ -114,9 +114,9 @@ def test_weights_stray_from_equal_ones_as_far_as_they_may(epsilon: float) -> Non
     policy = model.policy
     states = torch.rand(200, 2) * 2 - 1
     with torch.no_grad():
-        mean, deviation = policy.still_actor(states)
+        mean, deviation = policy.target_actor(states)
         taken = (mean + deviation * torch.randn(500, *mean.shape)).clamp(-1, 1)
-        values = policy.still_critics.lower(states.expand(500, -1, -1), taken)
+        values = policy.target_critics.lower(states.expand(500, -1, -1), taken)
         weights = (values / policy.log_temperature.exp()).softmax(0)
     stray = float((weights * (weights * 500).log()).sum(0).mean())
     assert epsilon / 2.5 < stray < epsilon * 2.5

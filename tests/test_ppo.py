@@ -146,11 +146,17 @@ def test_learning_logs_over_optimisation(tmp_path: Path) -> None:
     of = ensemble_world("latent")
     learned(of, {"usefulness": 1.0, "coverage": 0.5}, tmp_path / "with", 96, 0.3)
     scalars = logged(tmp_path / "with")
-    for name in ("alarm/seen", "alarm/unseen", "reward/usefulness", "reward/coverage", "reward/total"):
+    for name in (
+        "overoptimization/reward_ensemble",
+        "overoptimization/held_out",
+        "reward/usefulness",
+        "reward/coverage",
+        "reward/total",
+    ):
         assert len(scalars[name]) == 3, name  # one a rollout
         assert np.isfinite(scalars[name]).all()
-    assert scalars["alarm/seen"] != scalars["alarm/unseen"]
-    assert len(set(scalars["alarm/seen"])) == 3
+    assert scalars["overoptimization/reward_ensemble"] != scalars["overoptimization/held_out"]
+    assert len(set(scalars["overoptimization/reward_ensemble"])) == 3
     learned(of.with_reward_ensemble(of.reward_ensemble), {"usefulness": 1.0}, tmp_path / "without", 32, 0.3)
     assert not [tag for tag in logged(tmp_path / "without") if tag.startswith("alarm")]
     torch.set_num_threads(1)

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 import stages.augmentation.reward_ensemble as judging
 import stages.augmentation.rounds as rounds
 import train_ppo
+from agents.baselines.none_and_random import RandomAgent
 from agents.rollout import Augmented, collect
-from agents.scripted import RandomAgent
 from conf.schema.agents import AgentConfig, MixupConfig, UntrainedConfig
 from conf.schema.runs import AgentRun
 from detectors.base import Detector

@@ -12,7 +12,8 @@ from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from agents.learners.training import learn, load_policy, save_policy
+from agents.learners.saving import load_policy, save_policy
+from agents.learners.training import learn
 from agents.ppo import make_ppo
 from agents.sb3_vec_env import LatentVecEnv
 from latent_common.errors import UserError

@@ -14,8 +14,9 @@ import pytest
 import torch
 from one_step_task import Array, Uniform, aims, quiet, worth
 
-from agents.learners.decision_transformer import DecisionTransformer, DecisionTransformerPolicy
-from agents.learners.trajectories import Watching
+from agents.learners.sequences.decision_transformer import DecisionTransformer
+from agents.learners.sequences.sequence_policy import DecisionTransformerPolicy
+from agents.learners.sequences.trajectories import RecordedPolicy
 
 
 def sequence_policy(context: int) -> DecisionTransformerPolicy:
@@ -32,8 +33,8 @@ def sequence_policy(context: int) -> DecisionTransformerPolicy:
             parameter.add_(0.2 * torch.randn_like(parameter))
         policy.target_return.fill_(-0.5)
         policy.return_scale.fill_(3.0)
-        policy.usual.copy_(torch.tensor([0.1, -0.2]))
-        policy.spread.copy_(torch.tensor([0.5, 0.7]))
+        policy.location.copy_(torch.tensor([0.1, -0.2]))
+        policy.scale.copy_(torch.tensor([0.5, 0.7]))
     return policy
 
 
@@ -121,22 +122,22 @@ def test_a_memory_that_was_handed_out_doesnt_change() -> None:
     np.testing.assert_array_equal(one, other)
 
 
-def test_a_transformer_without_teachers_says_so() -> None:
-    with pytest.raises(ValueError, match="name at least one teacher"):
+def test_a_transformer_without_demonstrations_says_so() -> None:
+    with pytest.raises(ValueError, match="pass at least one source"):
         DecisionTransformer("MlpPolicy", aims(1), device="cpu").learn(1)
 
 
-def test_a_transformer_saves_neither_teachers_nor_memory() -> None:
+def test_a_transformer_saves_neither_demonstrations_nor_memory() -> None:
     env = aims(2)
-    teachers, small = [Watching(Uniform(env.action_space))], {"context": 2, "net_arch": [8]}
+    recorded, small = [RecordedPolicy(Uniform(env.action_space))], {"context": 2, "net_arch": [8]}
     model = DecisionTransformer(
-        "MlpPolicy", env, teachers, gradient_steps=2, policy_kwargs=small, device="cpu"
+        "MlpPolicy", env, recorded, gradient_steps=2, policy_kwargs=small, device="cpu"
     )
     quiet(model).learn(8)
     file = io.BytesIO()
     model.save(file)
     file.seek(0)
     loaded = DecisionTransformer.load(file, device="cpu")
-    assert loaded.teachers == []
+    assert loaded.demonstrations == []
     assert loaded.trajectories is None
     assert worth(loaded) == worth(model)

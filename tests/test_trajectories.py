@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from torch import Tensor
 
-from agents.learners.demonstrations import ForwardBackwards
-from agents.learners.trajectories import Trajectories, Watching
+from agents.baselines.none_and_random import RandomAgent
+from agents.learners.sequences.demonstrations import ReversedDiffusion
+from agents.learners.sequences.trajectories import RecordedPolicy, Trajectories
 from agents.sb3_vec_env import LatentVecEnv
-from agents.scripted import RandomAgent
 from latent_common.errors import UserError
 from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.settings import DenoiseSettings
@@ -198,7 +198,7 @@ def test_watching_tells_what_happened(kind: str) -> None:
     env.seed(7)
     env.action_space.seed(0)
     agent = Noting(env.action_space)
-    made = Watching(agent).record(env, 13)
+    made = RecordedPolicy(agent).record(env, 13)
     begins = int((made.times == 0).sum())
     assert begins % env.num_envs == 0
     assert len(made) >= 13
@@ -220,7 +220,7 @@ def test_watching_tells_what_happened(kind: str) -> None:
 def test_watching_stops_after_enough_steps() -> None:
     for steps, expected in ((1, 8), (8, 8), (9, 16), (17, 24)):
         env = pendulums(5, 3)
-        assert len(Watching(Noting(env.action_space)).record(env, steps)) == expected
+        assert len(RecordedPolicy(Noting(env.action_space)).record(env, steps)) == expected
 
 
 @pytest.mark.parametrize("kind", WATCHED)
@@ -228,7 +228,7 @@ def test_the_watched_keep_their_memory_within_an_episode(kind: str) -> None:
     env = watched(kind)
     space = env.action_space
     assert isinstance(space, gym.spaces.Box)
-    made = Watching(Counting(space)).record(env, 20)
+    made = RecordedPolicy(Counting(space)).record(env, 20)
     assert int(made.times.max()) >= 2
     torch.testing.assert_close(made.actions, (made.times / 10)[:, None].expand_as(made.actions))
 
@@ -251,7 +251,7 @@ def test_watching_a_box_that_is_not_centred() -> None:
         def predict(self, observation: Array, *_: Any, **__: Any) -> tuple[Array, None]:
             return np.repeat(np.array([[0.25, 5.0]], np.float32), len(observation), axis=0), None
 
-    made = Watching(Constant()).record(DummyVecEnv([Uneven]), 1)
+    made = RecordedPolicy(Constant()).record(DummyVecEnv([Uneven]), 1)
     assert made.actions.tolist() == [[-0.5, 1.0]]
     assert made.rewards.tolist() == [5.25]  # the world was given its own units
 
@@ -263,7 +263,7 @@ POINTS, DRAWS = 5, 40_000
 def test_every_point_of_a_path_has_the_statistics_of_the_forward_process(renewed: float) -> None:
     clean = torch.full((DRAWS, 1), 1.5)
     noise = torch.randn(DRAWS, 1, generator=torch.Generator().manual_seed(1))
-    path = ForwardBackwards(0, renewed).path(clean, noise, POINTS)
+    path = ReversedDiffusion(0, renewed).path(clean, noise, POINTS)
     assert path.shape == (DRAWS, POINTS + 1, 1)
     assert path[:, 0].equal(noise)
     assert path[:, -1].equal(clean)
@@ -277,8 +277,8 @@ def test_every_point_of_a_path_has_the_statistics_of_the_forward_process(renewed
 def test_a_path_keeps_its_noise_or_is_the_forward_chain() -> None:
     clean = torch.full((DRAWS, 1), 1.5)
     noise = torch.randn(DRAWS, 1, generator=torch.Generator().manual_seed(1))
-    straight = ForwardBackwards(0, 0.0).path(clean, noise, POINTS)
-    chain = ForwardBackwards(0, 1.0).path(clean, noise, POINTS)[..., 0]
+    straight = ReversedDiffusion(0, 0.0).path(clean, noise, POINTS)
+    chain = ReversedDiffusion(0, 1.0).path(clean, noise, POINTS)[..., 0]
     for point in range(POINTS):
         amount = 1 - point / POINTS
         kept = (1 - amount**2) ** 0.5
@@ -296,7 +296,7 @@ def states_of(made: Trajectories) -> Tensor:
 
 def test_demonstrations_lead_from_noise_to_images() -> None:
     env = denoising(time_aware=True, max_delta=20.0)  # so far that nothing is cut off
-    made = ForwardBackwards(3).record(env, 400)
+    made = ReversedDiffusion(3).record(env, 400)
     worlds = dynamics_of(env)
     assert len(made) == 400
     assert made.times.tolist() == [0, 1, 2, 3] * 100
@@ -321,7 +321,7 @@ def test_demonstrations_lead_from_noise_to_images() -> None:
 
 def test_demonstrated_actions_lead_on_unless_they_are_cut_off() -> None:
     env = denoising(horizon=8)
-    made = ForwardBackwards(3).record(env, 800)
+    made = ReversedDiffusion(3).record(env, 800)
     states = states_of(made)
     reached = states + dynamics_of(env).stride.max_delta * made.actions
     inner = (made.times < 7)[:, None] & (made.actions.abs() < 1)
@@ -333,16 +333,16 @@ def test_demonstrated_actions_lead_on_unless_they_are_cut_off() -> None:
 
 def test_demonstrations_are_rewarded_by_every_term() -> None:
     env = denoising(reward={"interpolate": 2.0})
-    made = ForwardBackwards(3, renewed=0.0).record(env, 200)
+    made = ReversedDiffusion(3, renewed=0.0).record(env, 200)
     torch.testing.assert_close(made.returns(), torch.full((50,), 2.0), atol=1e-3, rtol=0)
     without = denoising(conditional=False)
-    assert ForwardBackwards(3).record(without, 8).observations.shape == (8, 6)
+    assert ReversedDiffusion(3).record(without, 8).observations.shape == (8, 6)
 
 
 def test_demonstrations_end_where_an_image_is_done() -> None:
     env = denoising(threshold=0.5, horizon=6, max_delta=20.0)
     worlds = dynamics_of(env)
-    made = ForwardBackwards(0).record(env, 600)
+    made = ReversedDiffusion(0).record(env, 600)
     states, wanted = states_of(made), made.observations[:, 6:9]
     assert not worlds.done({"critic": worlds.reward.critic(states, wanted)})[made.times > 0].any()
     done = worlds.done({"critic": worlds.reward.critic(states + 20 * made.actions, wanted)})
@@ -353,37 +353,37 @@ def test_demonstrations_end_where_an_image_is_done() -> None:
 
 def test_demonstrations_have_steps_where_noise_passes_for_an_image() -> None:
     """Episodes that are played have a first step whatever they start with, and learning needs some."""
-    made = ForwardBackwards(0).record(denoising(threshold=1e-6), 32)
+    made = ReversedDiffusion(0).record(denoising(threshold=1e-6), 32)
     assert len(made) > 0
     assert (made.times == 0).all()
 
 
 def test_the_same_seed_demonstrates_the_same() -> None:
-    one, same = ForwardBackwards(3), ForwardBackwards(3)
+    one, same = ReversedDiffusion(3), ReversedDiffusion(3)
     first = one.record(denoising(), 20)
     assert_same(first, same.record(denoising(seed=9), 20))
     again = one.record(denoising(), 20)
     assert_same(again, same.record(denoising(), 20))
     assert not again.observations.equal(first.observations)
-    assert not ForwardBackwards(4).record(denoising(), 20).observations.equal(first.observations)
+    assert not ReversedDiffusion(4).record(denoising(), 20).observations.equal(first.observations)
 
 
 def test_demonstrations_dont_touch_the_worlds() -> None:
     env = denoising()
     before = env.reset()
-    ForwardBackwards(0).record(env, 20)
+    ReversedDiffusion(0).record(env, 20)
     np.testing.assert_array_equal(dynamics_of(env).observe().numpy(), np.asarray(before))
     assert env.take_statistics()[0] == {}
 
 
 def test_demonstrations_are_refused_elsewhere() -> None:
     for env in (augmenting(), pendulums(3)):
-        with pytest.raises(UserError, match="forward is a teacher for env=latent_denoise alone"):
-            ForwardBackwards(0).record(env, 4)
+        with pytest.raises(UserError, match="forward is for env=latent_denoise alone"):
+            ReversedDiffusion(0).record(env, 4)
 
 
 def test_random_agents_can_be_watched_on_denoising() -> None:
     env = denoising()
-    made = Watching(RandomAgent(env.dynamics, 0)).record(env, 16)
+    made = RecordedPolicy(RandomAgent(env.dynamics, 0)).record(env, 16)
     assert len(made) == 16
     assert float(made.actions.abs().max()) <= 1

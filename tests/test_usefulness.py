@@ -21,7 +21,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from test_vector_env import MODES, assert_same, singles
 from torch import Tensor
 
-from agents.overoptimization import EVERY, OverOptimizationMonitor
+from agents.overoptimization import INTERVAL, OverOptimizationMonitor
 from detectors.blocks.tokens import anomalous_tokens
 from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformer
@@ -449,7 +449,7 @@ def test_coverage_keeps_so_many_and_no_more() -> None:
     assert term.value(first).min() > 0.1
 
 
-# --- the alarm ---
+# --- over-optimisation ---
 
 
 def watched(of: World, weights: dict[str, float], steps: int) -> dict[str, float]:
@@ -464,28 +464,31 @@ def watched(of: World, weights: dict[str, float], steps: int) -> dict[str, float
 @pytest.mark.parametrize("kind", KINDS)
 def test_over_optimisation_compares_the_ensemble_with_a_held_out_detector(kind: str) -> None:
     of, weights = world(kind), {"usefulness": 1.0, "boundary": 0.5, "novelty": 9.0}
-    found = watched(of, weights, 2 * EVERY)
-    assert found.keys() == {"seen", "held_out"}
+    found = watched(of, weights, 2 * INTERVAL)
+    assert found.keys() == {"reward_ensemble", "held_out"}
     batch, expected = dynamics(of, reward=weights), dict.fromkeys(found, 0.0)
-    for seed in range(2 * EVERY):
+    for seed in range(2 * INTERVAL):
         transition = batch.step_tensor(drawn(batch, seed)).transition
         batch.reset_tensor()
-        if (seed + 1) % EVERY:
+        if (seed + 1) % INTERVAL:
             continue
         assert of.held_out_detector is not None
-        for name, step in (("seen", transition), ("held_out", transition.scored_by([of.held_out_detector]))):
+        for name, step in (
+            ("reward_ensemble", transition),
+            ("held_out", transition.scored_by([of.held_out_detector])),
+        ):
             mean = paid("usefulness", step).mean() + 0.5 * paid("boundary", step).mean()
             expected[name] += float(mean) / 2
     assert found == pytest.approx(expected, abs=1e-5)
-    assert found["seen"] != pytest.approx(found["held_out"], abs=1e-5)
+    assert found["reward_ensemble"] != pytest.approx(found["held_out"], abs=1e-5)
 
 
 def test_a_held_out_detector_equal_to_the_others_scores_the_same() -> None:
     of = world("image")
     found = watched(
-        of.with_reward_ensemble(of.reward_ensemble[:1], of.reward_ensemble[0]), {"usefulness": 1.0}, EVERY
+        of.with_reward_ensemble(of.reward_ensemble[:1], of.reward_ensemble[0]), {"usefulness": 1.0}, INTERVAL
     )
-    assert found["seen"] == pytest.approx(found["held_out"], abs=1e-6)
+    assert found["reward_ensemble"] == pytest.approx(found["held_out"], abs=1e-6)
 
 
 Without = Callable[[World], World]
@@ -497,5 +500,5 @@ NO_OVEROPTIMIZATION: list[tuple[Without, dict[str, float]]] = [
 
 @pytest.mark.parametrize(("change", "weights"), NO_OVEROPTIMIZATION, ids=["no judge", "no term"])
 def test_no_monitor_where_there_is_nothing_to_compare(change: Without, weights: dict[str, float]) -> None:
-    assert watched(change(world("image")), weights, EVERY) == {}
+    assert watched(change(world("image")), weights, INTERVAL) == {}
     assert Reward({"novelty": 1.0}).judged(dynamics(world("image")).last) is None

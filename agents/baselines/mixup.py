@@ -9,14 +9,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from agents.scripted import Actions
+from agents.base import Actions
 from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics
 from latent_env.perturbations.linear import Dense
 
 
 class MixupAgent:
-    """Moves the current latent a share of ``low`` to ``high`` of the way to that of another image."""
+    """Moves the current latent a share from ``low`` to ``high`` of the way to another image's latent."""
 
     def __init__(self, dynamics: Dynamics, seed: int, low: float, high: float) -> None:
         if not isinstance(dynamics.perturbation, Dense):
@@ -33,7 +33,7 @@ class MixupAgent:
         self.rng = np.random.default_rng(seed)
 
     def predict(self, observation: npt.NDArray[np.float32], *_: Any, **__: Any) -> tuple[Actions, None]:
-        """Actions ``(N, d)`` for the worlds as they stand; ``observation`` says no more than they do."""
+        """Actions ``(N, d)`` for the worlds' current state; of ``observation`` only the length counts."""
         share = self.rng.uniform(self.low, self.high, (len(observation), 1)).astype(np.float32)
         latent = self.dynamics.last.latent
         way = (self.dynamics.world.latents[self._partners()] - latent).flatten(1)
@@ -41,7 +41,7 @@ class MixupAgent:
         return (change / self.max_delta).clamp(-1, 1).cpu().numpy(), None
 
     def _partners(self) -> Tensor:
-        """``(N,)``: another image than the one that the episode started from, each as likely."""
+        """``(N,)``: the image to move towards, uniform among those that the episode didn't start from."""
         sources = self.dynamics.sources
         images = len(self.dynamics.world.latents)
         steps = torch.from_numpy(self.rng.integers(1, images, len(sources)))

@@ -1,4 +1,4 @@
-"""Rollouts of Stable-Baselines3's on-policy learners on a batch of worlds: nothing leaves the device."""
+"""Rollouts of Stable-Baselines3's on-policy learners on a batch of worlds, without leaving the device."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from agents.sb3_vec_env import LatentVecEnv
 
 
 class BatchRollouts(OnPolicyAlgorithm):
-    """What turns a learner into one for a :class:`~agents.sb3_vec_env.LatentVecEnv`.
+    """A mixin that lets an on-policy learner collect its rollouts as tensors on the device.
 
-    Stands before the learner among a class's bases. Over any other ``VecEnv``, and with gSDE, it changes
-    nothing.
+    Put it before the learner among a class's bases. It takes effect over a
+    :class:`~agents.sb3_vec_env.LatentVecEnv` without gSDE, and changes nothing otherwise.
 
-    Rollouts are tensors on the device from the policy's action to the advantage, worlds that end are reset in
-    the same pass, and the host doesn't wait for the device before a rollout is over. Callbacks find tensors
-    where SB3 has arrays in ``locals``, and no infos: episodes are counted once a rollout.
+    From the policy's action to the advantage everything is a tensor on the device, worlds that end are reset
+    in the same pass, and the host doesn't wait for the device before a rollout is over. In ``locals``,
+    callbacks find tensors where SB3 has arrays, and no infos: finished episodes are collected once a rollout.
     """
 
     def _setup_model(self) -> None:
@@ -29,7 +29,7 @@ class BatchRollouts(OnPolicyAlgorithm):
         super()._setup_model()
 
     def _excluded_save_params(self) -> list[str]:
-        """Tensors of the running batch, and the buffer that SB3 doesn't know."""
+        """Names that ``save`` leaves out: the running batch's tensors, and a buffer that SB3 doesn't have."""
         running = ["_last_obs", "_last_original_obs", "_last_episode_starts"]
         return [*super()._excluded_save_params(), *running, "rollout_buffer_class"]
 
@@ -41,11 +41,10 @@ class BatchRollouts(OnPolicyAlgorithm):
         n_rollout_steps: int,
     ) -> bool:
         """Let the policy act for ``n_rollout_steps`` steps of every world; False if a callback says stop."""
-        ours = isinstance(env, LatentVecEnv) and isinstance(rollout_buffer, DeviceRolloutBuffer)
-        if not ours or self.use_sde:
+        if self.use_sde or not isinstance(env, LatentVecEnv):
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
-        assert isinstance(env, LatentVecEnv)
-        assert isinstance(rollout_buffer, DeviceRolloutBuffer)
+        if not isinstance(rollout_buffer, DeviceRolloutBuffer):  # the user's own
+            return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
         callback.on_rollout_start()
@@ -61,7 +60,7 @@ class BatchRollouts(OnPolicyAlgorithm):
                 return False
             rollout_buffer.add(now, actions, reward, begins, values, log_probs)
             now, begins = new, dones
-            # SB3 has arrays there, and only asks whether there are any.
+            # SB3 declares arrays here, and only asks whether they are None.
             self._last_obs, self._last_episode_starts = now, begins  # type: ignore[assignment]
         with torch.no_grad():
             values = self.policy.predict_values(now)

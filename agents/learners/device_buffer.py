@@ -1,4 +1,4 @@
-"""A rollout buffer of Stable-Baselines3 whose numbers live where the policy does."""
+"""A rollout buffer of Stable-Baselines3 that keeps its tensors on the policy's device."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from torch import Tensor
 
 LEARNED_FROM = ("observations", "actions", "values", "log_probs", "advantages", "returns")
-"""What ``train()`` reads of a step, in the order of :class:`RolloutBufferSamples`."""
+"""The fields of a step that ``train()`` reads, in the order of :class:`RolloutBufferSamples`."""
 
 
 class DeviceRolloutBuffer(RolloutBuffer):
-    """Steps ``(buffer_size, n_envs, ...)`` as tensors on ``device``; minibatches are an index away.
+    """Steps ``(buffer_size, n_envs, ...)`` as tensors on ``device``.
 
-    It takes tensors and arrays alike, shuffles by the same random numbers as the buffer it stands in for, and
-    computes the same advantages.
+    It takes tensors and arrays alike. Minibatches and advantages equal those of SB3's ``RolloutBuffer`` with
+    the same seed.
     """
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Empty the buffer."""
         steps = (self.buffer_size, self.n_envs)
         self._held: dict[str, Tensor] = {
             name: torch.zeros(*steps, *shape, device=self.device)
@@ -50,7 +50,7 @@ class DeviceRolloutBuffer(RolloutBuffer):
         value: Tensor,
         log_prob: Tensor,
     ) -> None:
-        """Keep one step of all worlds; everything leads with the world."""
+        """Append one step of all worlds; every argument leads with the world."""
         step = {
             "observations": obs,
             "actions": action,
@@ -66,17 +66,18 @@ class DeviceRolloutBuffer(RolloutBuffer):
         self.full = self.pos == self.buffer_size
 
     def compute_returns_and_advantage(self, last_values: Tensor, dones: Any) -> None:
-        """Generalised advantages and the returns that the values learn, without leaving the device.
+        """Compute generalised advantages, and the returns that the critic learns, on the device.
 
-        ``last_values (n_envs,)`` are of what the last step led to, ``dones (n_envs,)`` say where it ended.
+        ``last_values (n_envs,)`` are the values after the last step, ``dones (n_envs,)`` tell where it ended
+        an episode.
         """
         held = self._held
         goes_on = 1 - torch.as_tensor(dones).to(held["rewards"])
         following = last_values.detach().flatten()
         advantage = torch.zeros_like(following)
         for step in reversed(range(self.buffer_size)):
-            surprise = held["rewards"][step] + self.gamma * following * goes_on - held["values"][step]
-            advantage = surprise + self.gamma * self.gae_lambda * goes_on * advantage
+            error = held["rewards"][step] + self.gamma * following * goes_on - held["values"][step]
+            advantage = error + self.gamma * self.gae_lambda * goes_on * advantage
             held["advantages"][step] = advantage
             goes_on, following = 1 - held["episode_starts"][step], held["values"][step]
         torch.add(held["advantages"], held["values"], out=held["returns"])
@@ -93,7 +94,7 @@ class DeviceRolloutBuffer(RolloutBuffer):
             yield RolloutBufferSamples(*(part[chosen] for part in flat))
 
     def __getattr__(self, name: str) -> Any:
-        """What is kept under ``name``, as an array: ``train()`` reads ``values`` and ``returns``."""
+        """The field ``name`` as an array: SB3's ``train()`` reads ``values`` and ``returns``."""
         held = self.__dict__.get("_held", {})
         if name in held:
             return held[name].cpu().numpy()

@@ -10,21 +10,21 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from agents.baselines.none_and_random import RandomAgent
 from agents.learners.a2c import ActorCritic
-from agents.learners.decision_transformer import DecisionTransformer
-from agents.learners.demonstrations import ForwardBackwards
 from agents.learners.mpo import MPO
 from agents.learners.reinforce import Reinforce
-from agents.learners.training import POLICY, load_policy
-from agents.learners.trajectories import Teacher, Trajectories, Watching
+from agents.learners.saving import POLICY, load_policy
+from agents.learners.sequences.decision_transformer import DecisionTransformer
+from agents.learners.sequences.demonstrations import ReversedDiffusion
+from agents.learners.sequences.trajectories import Demonstrations, RecordedPolicy, Trajectories
 from agents.ppo import check_policy, gaussian_policy, make_ppo
 from agents.sb3_vec_env import LatentVecEnv
-from agents.scripted import RandomAgent
 from latent_common.artifacts import load_artifact
 from latent_common.errors import UserError
 
 Settings = Mapping[str, Any]
-TEACHERS = ("forward", "random", "self")
+DEMONSTRATIONS = ("forward", "random", "self")
 ROLLED = ("reinforce", "actor_critic")
 """Learners that compare the steps of one rollout with each other."""
 
@@ -115,7 +115,7 @@ def _make_decision_transformer(vec_env: LatentVecEnv, settings: Settings, seed: 
         batch_size=settings["batch_size"],
         gradient_steps=settings["gradient_steps"],
         target_return=settings["target_return"],
-        most=settings["memory_size"],
+        memory_size=settings["memory_size"],
         policy_kwargs={
             "context": settings["context"],
             "net_arch": list(settings["hidden"]),
@@ -123,9 +123,11 @@ def _make_decision_transformer(vec_env: LatentVecEnv, settings: Settings, seed: 
             "min_std": settings["min_std"],
         },
     )
-    if not settings["teachers"]:
-        raise UserError("agent.teachers=[] names nobody to learn from: for example [random]")
-    model.teachers = [make_teacher(name, model, vec_env, seed) for name in settings["teachers"]]
+    if not settings["demonstrations"]:
+        raise UserError("agent.demonstrations=[] names nothing to learn from: choose for example [random]")
+    model.demonstrations = [
+        make_demonstrations(name, model, vec_env, seed) for name in settings["demonstrations"]
+    ]
     return model
 
 
@@ -139,35 +141,37 @@ MAKERS: dict[str, Make] = {
 }
 
 
-def make_teacher(name: str, learner: BaseAlgorithm, vec_env: LatentVecEnv, seed: int) -> Teacher:
-    """Whom a decision transformer learns from: one of ``TEACHERS``, or the folder of a saved policy."""
+def make_demonstrations(
+    name: str, learner: BaseAlgorithm, vec_env: LatentVecEnv, seed: int
+) -> Demonstrations:
+    """Whom a decision transformer learns from: one of ``DEMONSTRATIONS``, or the folder of a saved policy."""
     match name:
         case "forward":
-            return ForwardBackwards(seed)
+            return ReversedDiffusion(seed)
         case "random":
-            return Watching(RandomAgent(vec_env.dynamics, seed))
+            return RecordedPolicy(RandomAgent(vec_env.dynamics, seed))
         case "self":
-            return Watching(learner)
+            return RecordedPolicy(learner)
     if not (Path(name) / f"{POLICY}.json").is_file():
         raise UserError(
-            f"agent.teachers: {name} is neither {', '.join(TEACHERS)} nor a folder with a {POLICY}.json, as "
-            "train_ppo.py leaves one in every round_… folder of a run"
+            f"agent.demonstrations: {name} is neither {', '.join(DEMONSTRATIONS)} nor a folder with a "
+            f"{POLICY}.json, as train_ppo.py leaves one in every round_… folder of a run"
         )
-    return WatchingSaved(Path(name), seed)
+    return SavedPolicy(Path(name), seed)
 
 
-class WatchingSaved:
+class SavedPolicy:
     """Records what a policy does that was saved in ``folder``; it is read when the first episode begins."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.seed = folder, seed
-        self.watching: Watching | None = None
+        self.watching: RecordedPolicy | None = None
 
     def record(self, env: VecEnv, steps: int) -> Trajectories:
         """Whole episodes of at least so many steps in all."""
         if self.watching is None:
             assert isinstance(env, LatentVecEnv)
-            self.watching = Watching(saved_learner(self.folder, env, self.seed))
+            self.watching = RecordedPolicy(saved_learner(self.folder, env, self.seed))
         return self.watching.record(env, steps)
 
 
@@ -177,5 +181,5 @@ def saved_learner(folder: Path, vec_env: LatentVecEnv, seed: int) -> BaseAlgorit
     if settings["name"] == "ppo":
         settings = {**settings, "batch_size": None}  # which fits any number of worlds
     model = make_learner(vec_env, settings, seed)
-    load_policy(folder, model, remembering=False)
+    load_policy(folder, model, with_memory=False)
     return model

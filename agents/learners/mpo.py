@@ -1,4 +1,4 @@
-"""Maximum a posteriori policy optimisation: off-policy, in two steps that each know how far they may go.
+"""Maximum a posteriori policy optimisation: off-policy, in two steps that a KL divergence bounds.
 
 Abdolmaleki et al., "Maximum a posteriori policy optimisation" (2018) and "Relative entropy regularized policy
 iteration" (2018), on Stable-Baselines3's off-policy loop and replay buffer.
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 from torch.nn import functional
 
-DUAL_RATE = 1e-2
-"""Learning rate of the temperature and of the prices: they have to keep up with everything else."""
+DUAL_LEARNING_RATE = 1e-2
+"""Learning rate of the temperature and of the penalties: they have to keep up with actor and critics."""
 
 
 class Actor(nn.Module):
-    """A diagonal Gaussian of actions for every state; its means lie in [-1, 1]."""
+    """A diagonal Gaussian over actions for every state; its means lie in [-1, 1]."""
 
     def __init__(
         self, inputs: int, actions: int, hidden: Sequence[int], init_std: float, min_std: float
@@ -35,23 +35,22 @@ class Actor(nn.Module):
         self.min_std = min_std
         self.body = nn.Sequential(*create_mlp(inputs, -1, list(hidden), nn.ELU))
         width = hidden[-1] if hidden else inputs
-        self.mean, self.spread = nn.Linear(width, actions), nn.Linear(width, actions)
+        self.mean, self.std = nn.Linear(width, actions), nn.Linear(width, actions)
         nn.init.normal_(self.mean.weight, std=0.01)
         nn.init.zeros_(self.mean.bias)
-        nn.init.zeros_(self.spread.weight)
-        # softplus of the bias, and the floor, make the first deviation
+        nn.init.zeros_(self.std.weight)
+        # softplus(bias) + min_std is the initial standard deviation
         beyond = max(init_std - min_std, 1e-3)
-        nn.init.constant_(self.spread.bias, math.log(math.expm1(beyond)))
+        nn.init.constant_(self.std.bias, math.log(math.expm1(beyond)))
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and deviations ``(B, k)`` for ``states (B, d)``."""
+        """Means and standard deviations ``(B, k)`` for ``states (B, d)``."""
         hidden = self.body(states)
-        deviations = functional.softplus(self.spread(hidden)) + self.min_std
-        return self.mean(hidden).tanh(), deviations
+        return self.mean(hidden).tanh(), functional.softplus(self.std(hidden)) + self.min_std
 
 
 class Critics(nn.Module):
-    """Two opinions of what follows an action, of which the lower one counts."""
+    """Two estimates of an action's value, of which the lower one counts."""
 
     def __init__(self, inputs: int, actions: int, hidden: Sequence[int]) -> None:
         super().__init__()
@@ -70,7 +69,7 @@ class Critics(nn.Module):
 
 
 class MPOPolicy(BasePolicy):
-    """Actor and critics, the copies of them that stand still meanwhile, and the three dual variables."""
+    """Actor and critics, their target networks, and the three dual variables."""
 
     def __init__(
         self,
@@ -86,43 +85,43 @@ class MPOPolicy(BasePolicy):
         inputs, actions = spaces.flatdim(observation_space), spaces.flatdim(action_space)
         self.actor = Actor(inputs, actions, net_arch, init_std, min_std)
         self.critics = Critics(inputs, actions, net_arch)
-        self.still_actor = deepcopy(self.actor).requires_grad_(False)
-        self.still_critics = deepcopy(self.critics).requires_grad_(False)
+        self.target_actor = deepcopy(self.actor).requires_grad_(False)
+        self.target_critics = deepcopy(self.critics).requires_grad_(False)
         self.log_temperature = nn.Parameter(torch.tensor(0.0))
-        self.log_price_of_mean = nn.Parameter(torch.tensor(0.0))
-        self.log_price_of_deviation = nn.Parameter(torch.tensor(0.0))
+        self.log_penalty_mean = nn.Parameter(torch.tensor(0.0))
+        self.log_penalty_std = nn.Parameter(torch.tensor(0.0))
 
     def duals(self) -> list[nn.Parameter]:
-        """What is learned by descent on the duals."""
-        return [self.log_temperature, self.log_price_of_mean, self.log_price_of_deviation]
+        """The dual variables: the temperature, and the penalties of mean and standard deviation."""
+        return [self.log_temperature, self.log_penalty_mean, self.log_penalty_std]
 
     def forward(self, observation: Tensor, deterministic: bool = False) -> Tensor:
         """Actions ``(B, k)`` in [-1, 1]."""
         return self._predict(observation, deterministic)
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
-        mean, deviation = self.actor(observation.flatten(1).float())
-        return mean if deterministic else torch.normal(mean, deviation).clamp(-1, 1)
+        mean, std = self.actor(observation.flatten(1).float())
+        return mean if deterministic else torch.normal(mean, std).clamp(-1, 1)
 
-    def copy_to_still(self) -> None:
-        """Let the copies catch up."""
-        self.still_actor.load_state_dict(self.actor.state_dict())
-        self.still_critics.load_state_dict(self.critics.state_dict())
+    def update_targets(self) -> None:
+        """Copy actor and critics to the target networks."""
+        self.target_actor.load_state_dict(self.actor.state_dict())
+        self.target_critics.load_state_dict(self.critics.state_dict())
 
 
 class MPO(OffPolicyAlgorithm):
-    """Every update first asks which actions would be better, then teaches the policy to take them.
+    """Every update first finds which actions would be better, then makes the policy more likely to take them.
 
-    *E-step*: of ``candidates`` actions that the policy of a while ago would take in a state, those with a
-    higher value get more weight, ``w ∝ exp(Q / η)``. The temperature η is such that the weights stay within a
-    KL divergence of ``epsilon`` of equal ones. *M-step*: the policy becomes more likely to take what has
-    weight, its mean and its deviation each held near those of a while ago: a step beyond ``epsilon_mean`` or
-    ``epsilon_std`` (KL, a dimension) has a price that rises until none is taken. The critics learn
-    by one-step differences what the policy of a while ago is paid.
+    *E-step*: of ``candidates`` actions that the target policy proposes in a state, those with a higher value
+    get more weight, ``w ∝ exp(Q / η)``. The temperature η keeps the weights within a KL divergence of
+    ``epsilon`` of equal ones. *M-step*: the policy maximises the weighted likelihood of these actions. Its
+    mean and its standard deviation are each held near the target policy's: a KL divergence above
+    ``epsilon_mean`` or ``epsilon_std`` (per dimension) has a penalty that rises until it is below. The
+    critics learn the value of the target policy by one-step temporal differences.
 
     Interface, log and files are those of Stable-Baselines3's off-policy learners.
 
-    :param target_period: gradient steps after which "a while ago" becomes now.
+    :param target_period: gradient steps between two updates of the target networks.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": MPOPolicy}
@@ -175,7 +174,7 @@ class MPO(OffPolicyAlgorithm):
         rate = self.lr_schedule(1)
         self.actor_optimizer = torch.optim.Adam(self.policy.actor.parameters(), lr=rate)
         self.critic_optimizer = torch.optim.Adam(self.policy.critics.parameters(), lr=rate)
-        self.dual_optimizer = torch.optim.Adam(self.policy.duals(), lr=DUAL_RATE)
+        self.dual_optimizer = torch.optim.Adam(self.policy.duals(), lr=DUAL_LEARNING_RATE)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "actor_optimizer", "critic_optimizer", "dual_optimizer"], []
@@ -196,13 +195,13 @@ class MPO(OffPolicyAlgorithm):
             found |= self._learn_actions(states)
             self._n_updates += 1
             if self._n_updates % self.target_period == 0:
-                self.policy.copy_to_still()
+                self.policy.update_targets()
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         for name, value in found.items():
             self.logger.record(f"train/{name}", value.item())
 
     def collect_rollouts(self, *args: Any, **settings: Any) -> RolloutReturn:
-        """As SB3's, but the log is written once a rollout: worlds that end together would write it often."""
+        """Let SB3 collect a rollout, and log once: else every world that ends would write a log."""
         made = super().collect_rollouts(*args, **{**settings, "log_interval": None})
         self.dump_logs()
         return made
@@ -210,21 +209,22 @@ class MPO(OffPolicyAlgorithm):
     def _learn_values(
         self, states: Tensor, actions: Tensor, rewards: Tensor, dones: Tensor, following: Tensor
     ) -> dict[str, Tensor]:
-        """One step of the critics towards what an action is paid, and what the policy is paid after it."""
+        """One step of the critics towards the reward plus the target policy's discounted value after it."""
         policy = self.policy
         with torch.no_grad():
             _, _, taken = self._candidates(following)
-            after = policy.still_critics.lower(following.expand(len(taken), -1, -1), taken).mean(0)
+            after = policy.target_critics.lower(following.expand(len(taken), -1, -1), taken).mean(0)
             wanted = rewards + self.gamma * (1 - dones) * after
         loss = functional.mse_loss(policy.critics(states, actions), wanted.expand(2, -1))
         self._step(self.critic_optimizer, loss, policy.critics)
         return {"critic_loss": loss.detach()}
 
     def _candidates(self, states: Tensor) -> tuple[Independent[Normal], Tensor, Tensor]:
-        """What the policy of a while ago does in ``states (B, d)``: its distribution, and actions that it
-        would take, ``(S, B, k)``, before and after they are cut off at 1.
+        """The target policy's distribution in ``states (B, d)``, and actions ``(S, B, k)`` drawn from it.
+
+        The actions come twice: as they were drawn, and clamped to [-1, 1].
         """
-        before = Independent(_normal(*self.policy.still_actor(states)), 1)
+        before = Independent(_normal(*self.policy.target_actor(states)), 1)
         proposed = before.sample((self.candidates,))
         return before, proposed, proposed.clamp(-1, 1)
 
@@ -233,38 +233,36 @@ class MPO(OffPolicyAlgorithm):
         policy = self.policy
         with torch.no_grad():
             before, proposed, taken = self._candidates(states)
-            values = policy.still_critics.lower(states.expand(len(taken), -1, -1), taken)  # (S, B)
+            values = policy.target_critics.lower(states.expand(len(taken), -1, -1), taken)  # (S, B)
         temperature = policy.log_temperature.exp()
         # log-mean-exp, whose derivative by the temperature is 0 where the KL of the weights is epsilon
         soft = (values / temperature).logsumexp(0) - math.log(len(values))
         temperature_loss = temperature * (self.epsilon + soft.mean())
         weights = (values / temperature.detach()).softmax(0)
-        mean, deviation = policy.actor(states)
+        mean, std = policy.actor(states)
         old = before.base_dist
-        # Mean and deviation are taught apart, each beside the other as it was: neither hides the other.
+        # Mean and standard deviation are learned apart, each beside the target policy's other one.
         moved = Independent(_normal(mean, old.stddev), 1)
-        widened = Independent(_normal(old.mean, deviation), 1)
+        widened = Independent(_normal(old.mean, std), 1)
         likelihood = moved.log_prob(proposed) + widened.log_prob(proposed)
         actor_loss = -(weights * likelihood).sum(0).mean()
         dimensions = mean.shape[1]
-        strays = torch.stack(
-            [kl_divergence(before, changed).mean() / dimensions for changed in (moved, widened)]
-        )
-        prices = torch.stack([policy.log_price_of_mean, policy.log_price_of_deviation]).exp()
-        allowed = strays.new_tensor([self.epsilon_mean, self.epsilon_std])
+        kl = torch.stack([kl_divergence(before, changed).mean() / dimensions for changed in (moved, widened)])
+        penalties = torch.stack([policy.log_penalty_mean, policy.log_penalty_std]).exp()
+        allowed = kl.new_tensor([self.epsilon_mean, self.epsilon_std])
         self._step(
-            self.actor_optimizer, actor_loss + dimensions * (prices.detach() * strays).sum(), policy.actor
+            self.actor_optimizer, actor_loss + dimensions * (penalties.detach() * kl).sum(), policy.actor
         )
-        dual_loss = temperature_loss + (prices * (allowed - strays.detach())).sum()
+        dual_loss = temperature_loss + (penalties * (allowed - kl.detach())).sum()
         self._step(self.dual_optimizer, dual_loss)
         return {
             "actor_loss": actor_loss.detach(),
             "temperature": temperature.detach(),
-            "kl_mean": strays[0].detach(),
-            "kl_deviation": strays[1].detach(),
-            "price_of_mean": prices[0].detach(),
-            "price_of_deviation": prices[1].detach(),
-            "std": deviation.detach().mean(),
+            "kl_mean": kl[0].detach(),
+            "kl_std": kl[1].detach(),
+            "penalty_mean": penalties[0].detach(),
+            "penalty_std": penalties[1].detach(),
+            "std": std.detach().mean(),
         }
 
     def _step(self, optimizer: torch.optim.Optimizer, loss: Tensor, clipped: nn.Module | None = None) -> None:
@@ -275,6 +273,6 @@ class MPO(OffPolicyAlgorithm):
         optimizer.step()
 
 
-def _normal(mean: Tensor, deviation: Tensor) -> Normal:
-    """Checking arguments would wait for the device."""
-    return Normal(mean, deviation, validate_args=False)
+def _normal(mean: Tensor, std: Tensor) -> Normal:
+    """A Gaussian whose arguments aren't checked, which would wait for the device."""
+    return Normal(mean, std, validate_args=False)

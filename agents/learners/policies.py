@@ -1,4 +1,4 @@
-"""A policy that learns quickly what suits all observations alike."""
+"""A policy whose mean's bias learns faster than the rest."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from torch.nn import functional
 
 
 class FastBias(nn.Linear):
-    """A linear layer whose bias moves ``speed`` times as far at every step of an optimiser."""
+    """A linear layer whose bias moves ``lr_scale`` times as far at every step of an optimiser."""
 
-    def __init__(self, plain: nn.Linear, speed: float) -> None:
+    def __init__(self, plain: nn.Linear, lr_scale: float) -> None:
         super().__init__(plain.in_features, plain.out_features)
-        self.speed = speed
+        self.lr_scale = lr_scale
         with torch.no_grad():
             self.weight.copy_(plain.weight)
-            self.bias.copy_(plain.bias / speed)
+            self.bias.copy_(plain.bias / lr_scale)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Layer over ``features (N, D)``."""
-        return functional.linear(features, self.weight, self.speed * self.bias)
+        """The layer's output for ``features (N, D)``."""
+        return functional.linear(features, self.weight, self.lr_scale * self.bias)
 
 
 class SharedMeanPolicy(ActorCriticPolicy):
-    """SB3's Gaussian policy; what all observations share of its mean learns ``mean_bias_lr_scale`` times as fast.
+    """SB3's Gaussian policy; the bias of its mean learns ``mean_bias_lr_scale`` times as fast as the rest.
 
-    A latent has hundreds of numbers, and every image is met a few times only. At one learning rate for all,
-    a network learns by heart what happened to pay for each image, long before its mean has come to where all
-    of them pay.
+    The bias is what the means of all observations share. A latent has hundreds of numbers, and every image is
+    met a few times only. At one learning rate for all, a network memorises what happened to pay for each
+    image long before the shared mean has moved to where all images pay.
     """
 
     def __init__(self, *arguments: Any, mean_bias_lr_scale: float = 1.0, **settings: Any) -> None:

@@ -15,22 +15,22 @@ from torch.nn import functional
 
 from agents.learners.batch_rollouts import BatchRollouts
 
-LEAST_ROLLOUT = 2048
+MIN_ROLLOUT = 2048
 
 
 class Reinforce(BatchRollouts, OnPolicyAlgorithm):
     """``∇ E[R] = E[(R − b(s)) ∇ log π(a | s)]``, with one gradient step for each rollout.
 
-    ``R`` is the discounted sum of all rewards that follow, not an estimate: a network learns ``b(s)``, what
-    is usual in a state, and only what is paid beyond it moves the policy. A baseline may follow the data
-    more closely than a policy may: for every step of the policy it goes ``baseline_epochs`` times through
-    the rollout. The one place where its word is taken for a reward is the end of a rollout that cuts an
-    episode in two.
+    ``R`` is the discounted sum of all rewards that follow, not an estimate. A network learns the baseline
+    ``b(s)``, the expected return of a state, and only the return beyond it moves the policy. The baseline may
+    follow the data more closely than the policy may: for every step of the policy it takes
+    ``baseline_epochs`` epochs over the rollout. Only where a rollout cuts an episode in two does the baseline
+    stand in for the rewards that follow.
 
     Interface, log and files are those of Stable-Baselines3's on-policy learners.
 
-    :param n_steps: steps of every world in a rollout, best a multiple of an episode's. None: as many as make
-        ``LEAST_ROLLOUT`` steps of all worlds.
+    :param n_steps: steps of every world in a rollout, best a multiple of an episode's length. None: as many
+        as make ``MIN_ROLLOUT`` steps of all worlds.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MlpPolicy": ActorCriticPolicy}
@@ -51,7 +51,7 @@ class Reinforce(BatchRollouts, OnPolicyAlgorithm):
     ) -> None:
         if n_steps is None:
             worlds = env.num_envs if isinstance(env, VecEnv) else 1
-            n_steps = -(-LEAST_ROLLOUT // worlds)
+            n_steps = -(-MIN_ROLLOUT // worlds)
         self.baseline_epochs, self.baseline_batch = baseline_epochs, baseline_batch
         super().__init__(
             policy,
@@ -70,12 +70,12 @@ class Reinforce(BatchRollouts, OnPolicyAlgorithm):
         )
 
     def train(self) -> None:
-        """Take one step of the policy along the gradient, and bring the baseline up to date."""
+        """Take one step of the policy along the gradient, and fit the baseline to the rollout."""
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         (rollout,) = self.rollout_buffer.get()
         _values, log_probs, entropy = self.policy.evaluate_actions(rollout.observations, rollout.actions)
-        # Of unit size, so that the step doesn't depend on how much a world pays.
+        # Scaled to unit size, so that the step doesn't depend on the scale of rewards.
         beyond = rollout.advantages / (rollout.advantages.std() + 1e-8)
         policy_loss = -((beyond - beyond.mean()) * log_probs).mean()
         entropy_loss = log_probs.mean() if entropy is None else -entropy.mean()
@@ -89,14 +89,14 @@ class Reinforce(BatchRollouts, OnPolicyAlgorithm):
         self._log(policy_loss, value_loss, entropy_loss)
 
     def _step(self, loss: Tensor) -> None:
-        """Minimise: parameters that the loss doesn't depend on stay as they are."""
+        """Take an optimiser's step; parameters that the loss doesn't depend on stay as they are."""
         self.policy.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
 
     def _log(self, policy_loss: Tensor, value_loss: Tensor, entropy_loss: Tensor) -> None:
-        """What SB3's on-policy learners log, under the same names."""
+        """Log the values of SB3's on-policy learners under their names."""
         self._n_updates += 1
         buffer = self.rollout_buffer
         explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
@@ -105,6 +105,6 @@ class Reinforce(BatchRollouts, OnPolicyAlgorithm):
         self.logger.record("train/policy_loss", policy_loss.item())
         self.logger.record("train/value_loss", value_loss.item())
         self.logger.record("train/entropy_loss", entropy_loss.item())
-        deviations = getattr(self.policy, "log_std", None)
-        if isinstance(deviations, Tensor):
-            self.logger.record("train/std", torch.exp(deviations).mean().item())
+        log_std = getattr(self.policy, "log_std", None)
+        if isinstance(log_std, Tensor):
+            self.logger.record("train/std", torch.exp(log_std).mean().item())

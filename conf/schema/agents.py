@@ -112,7 +112,7 @@ class MpoConfig(LearnerConfig):
 class DecisionTransformerConfig(LearnerConfig):
     """A sequence model of recorded episodes, asked for a high return."""
 
-    teachers: list[str] = field(default_factory=list)
+    demonstrations: list[str] = field(default_factory=list)
     target_return: float | None = None
     context: int = 1
     heads: int = 4

@@ -23,7 +23,7 @@ class LearnerDefaults:
     min_std: float = 0.3
     mean_bias_lr_scale: float = 1.0
     recorded_steps: int = MISSING
-    teachers: list[str] = field(default_factory=list)
+    demonstrations: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from detectors.blocks.tokens import as_tokens
 from latent_common.image_source import ImageSource
+from latent_common.projection import random_projection
 
 READ_AT_ONCE = 64
 """Latents that are read at once."""
@@ -42,8 +42,7 @@ def greedy_coreset(
     :param advance: called with how many tokens were chosen since the last call.
     """
     if tokens.shape[1] > CORESET_DIMENSIONS:
-        projection = torch.randn(tokens.shape[1], CORESET_DIMENSIONS, generator=generator)
-        tokens = tokens @ projection.to(tokens) / math.sqrt(CORESET_DIMENSIONS)
+        tokens = tokens @ random_projection(tokens.shape[1], CORESET_DIMENSIONS, generator).to(tokens)
     squares = tokens.square().sum(1)
     first = int(torch.randint(len(tokens), (1,), generator=generator))
     chosen = torch.empty(count, dtype=torch.int64, device=tokens.device)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from latent_common.projection import random_projection
 from latent_env.transition import Transition
 
 
@@ -29,8 +28,7 @@ class Sketch:
             # have to pass through it later.
             with torch.inference_mode(False):
                 generator = torch.Generator().manual_seed(0)
-                shape = (dimensions, self.MOST_DIMENSIONS)
-                projection = torch.randn(shape, generator=generator) / math.sqrt(self.MOST_DIMENSIONS)
+                projection = random_projection(dimensions, self.MOST_DIMENSIONS, generator)
                 self._projection = projection.to(change.device, change.dtype)
         return change @ self._projection
 

@@ -10,12 +10,16 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.base import Agent
+from agents.baselines.feature_noise import FeatureNoiseAgent
+from agents.baselines.glass import GlassAgent
+from agents.baselines.gradient import GradientAgent
 from agents.baselines.mixup import MixupAgent, largest_difference
+from agents.baselines.none_and_random import NoneAgent, RandomAgent
 from agents.learners.factory import make_learner
-from agents.learners.training import learn, load_policy, save_policy
+from agents.learners.saving import load_policy, save_policy
+from agents.learners.training import learn
 from agents.ppo import make_ppo
 from agents.sb3_vec_env import LatentVecEnv
-from agents.scripted import FeatureNoiseAgent, GlassAgent, GradientAgent, NoneAgent, RandomAgent
 from conf.schema.agents import (
     AgentConfig,
     FeatureNoiseConfig,

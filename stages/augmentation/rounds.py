@@ -11,8 +11,8 @@ from typing import Any
 
 from stable_baselines3.common.utils import set_random_seed
 
+from agents.baselines.none_and_random import RandomAgent
 from agents.rollout import Augmented, collect, load_augmented, save_augmented
-from agents.scripted import RandomAgent
 from conf.schema.agents import AgentConfig
 from conf.schema.envs import AugmentEnvConfig
 from conf.schema.runs import AgentRun

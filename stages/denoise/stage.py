@@ -12,10 +12,10 @@ from typing import Any
 from stable_baselines3.common.utils import set_random_seed
 
 from agents.base import Agent
+from agents.baselines.none_and_random import NoneAgent, RandomAgent
 from agents.denoise_rollout import Generated, generate
 from agents.learners.factory import MAKERS, make_learner
 from agents.sb3_vec_env import LatentVecEnv
-from agents.scripted import NoneAgent, RandomAgent
 from conf.schema.agents import LearnerConfig, UntrainedConfig
 from conf.schema.envs import DenoiseEnvConfig
 from conf.schema.runs import AgentRun

@@ -1,4 +1,4 @@
-"""Recorded episodes: what others did, and what it was worth."""
+"""Recorded episodes: observations, actions and rewards, and how a policy's are recorded."""
 
 from __future__ import annotations
 
@@ -16,19 +16,16 @@ from agents.base import Agent
 
 
 class Windows(NamedTuple):
-    """Parts of episodes, up to ``K`` steps each, that begin at the front: what is missing is missing behind.
-
-    All tensors are ``(B, K, ...)``.
-    """
+    """Parts of episodes, up to ``K`` steps each, padded at their end. All tensors are ``(B, K, ...)``."""
 
     observations: Tensor
     actions: Tensor
     returns: Tensor
-    """What the episode paid in all."""
+    """The return of the whole episode."""
     times: Tensor
     """int64: the step's number in its episode, from 0."""
     known: Tensor
-    """bool: whether there is a step at all."""
+    """bool: False where a part is padded."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +59,12 @@ class Trajectories:
         return (self.times == 0).cumsum(0) - 1
 
     def returns(self) -> Tensor:
-        """What every episode paid in all, ``(episodes,)``."""
+        """The return of every episode, ``(episodes,)``."""
         episodes = self.episodes()
         return self.rewards.new_zeros(int(episodes[-1]) + 1).index_add(0, episodes, self.rewards)
 
     def windows(self, ends: Tensor, length: int, returns: Tensor) -> Windows:
-        """The ``length`` steps up to each of ``ends (B,)``, less where an episode is younger.
+        """The ``length`` steps up to each of ``ends (B,)``, fewer where an episode began later.
 
         ``returns (M,)`` are those of every step's episode.
         """
@@ -87,28 +84,28 @@ class Trajectories:
         return cls(*(tensors[f.name] for f in fields(cls)))
 
 
-class Teacher(Protocol):
-    """Whoever has trajectories to learn from."""
+class Demonstrations(Protocol):
+    """A source of trajectories to learn from."""
 
     def record(self, env: VecEnv, steps: int) -> Trajectories:
-        """Whole episodes of at least so many steps in all."""
+        """Whole episodes of at least ``steps`` steps in all."""
 
 
-class Watching:
-    """Records what ``agent`` does in an environment, acting stochastically."""
+class RecordedPolicy:
+    """Records what ``agent`` does in an environment when it acts stochastically."""
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
 
     def record(self, env: VecEnv, steps: int) -> Trajectories:
-        """One episode of every world after another, until there are so many steps."""
+        """Whole episodes of at least ``steps`` steps in all, equally many in every world."""
         parts = [self._episodes(env)]
         while sum(map(len, parts)) < steps:
             parts.append(self._episodes(env))
         return Trajectories.joined(*parts)
 
     def _episodes(self, env: VecEnv) -> Trajectories:
-        """One episode in every world: those that end earlier wait, so short ones don't come more often."""
+        """One episode in every world; who ends earlier waits, or short episodes would be too frequent."""
         now, memory = np.asarray(env.reset()), None
         begins = np.ones(env.num_envs, dtype=np.bool_)
         going = begins.copy()
@@ -119,9 +116,9 @@ class Watching:
             played.append((now, _scaled(actions, env.action_space), rewards, going.copy()))
             now, going = np.asarray(following), going & ~begins
         stacked = [torch.from_numpy(np.stack(part, axis=1)) for part in zip(*played, strict=True)]
-        observations, done, paid, counts = stacked
+        observations, taken, rewards_of, counts = stacked
         times = torch.arange(len(played)).expand(counts.shape)
-        parts = (observations.flatten(2).float(), done.flatten(2).float(), paid.float(), times)
+        parts = (observations.flatten(2).float(), taken.flatten(2).float(), rewards_of.float(), times)
         return Trajectories(*(part[counts] for part in parts))
 
 

@@ -1,4 +1,4 @@
-"""Forward diffusion played backwards: demonstrations of denoising that cost nothing."""
+"""The forward diffusion process in reverse: demonstrations of denoising that need no trained policy."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from agents.learners.trajectories import Trajectories
+from agents.learners.sequences.trajectories import Trajectories
 from agents.sb3_vec_env import LatentVecEnv
 from latent_common.errors import UserError
 from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.process import mixed
 
 RENEWED = 0.7
+"""The default share of fresh noise at every point."""
+
 STRIDE = 1_000_003
-"""A prime, so that seeds after a stop are those of no other learner nearby."""
+"""A prime: a resumed recording then shares its seeds with no learner of a neighbouring seed."""
 
 
-class ForwardBackwards:
-    """A teacher for ``LatentDenoise-v0``: images on their way to noise, seen in reverse.
+class ReversedDiffusion:
+    """Demonstrations for ``LatentDenoise-v0``: images on their way to noise, in reverse order.
 
     An episode follows one image along the forward process in ``horizon`` parts of equal noise, so an action
-    is the change from one point to the one before it. Like episodes that are played, one is over as soon as
-    the critic says that the image is done.
+    is the change from one point to the one before it. An episode ends as soon as the critic calls the image
+    done, as in the environment.
 
-    Of the noise a share is new at every point. If all of it stayed, an action could hardly be guessed from
-    the state: in whitened latents noise and images look alike, and the best guess is to move little.
-    If all of it were new, the way would be too far for steps of ``max_delta``.
+    A share of the noise is drawn afresh at every point. If none were, an action could hardly be predicted
+    from the state: whitened latents are distributed like noise, and the best prediction is to move little.
+    If all were, two points would lie further apart than ``max_delta`` allows.
 
-    :param renewed: that share, from 0 to 1. At every point, states are those of the forward process whatever
-        it is.
+    :param renewed: that share, from 0 to 1. It doesn't change how the states at one point are distributed.
     """
 
     def __init__(self, seed: int, renewed: float = RENEWED) -> None:
@@ -40,14 +41,17 @@ class ForwardBackwards:
         self.generator = torch.Generator().manual_seed(seed)
 
     def skip(self, steps: int) -> None:
-        """Draw on, not again what was drawn for the first ``steps`` steps, recorded before a stop."""
+        """Go on with fresh random numbers after ``steps`` steps that were recorded before a stop."""
         self.generator.manual_seed((self.seed + STRIDE * steps) % 2**63)
 
     def record(self, env: VecEnv, steps: int) -> Trajectories:
-        """Episodes of about ``steps`` steps in all: as many as that is if each goes to the horizon."""
+        """About ``steps`` steps in all: so many if every episode lasts until the horizon."""
         dynamics = env.dynamics if isinstance(env, LatentVecEnv) else None
         if not isinstance(dynamics, DenoiseDynamics):
-            raise UserError("agent.teachers: forward is a teacher for env=latent_denoise alone")
+            raise UserError(
+                "agent.demonstrations: forward is for env=latent_denoise alone; choose random, self or a "
+                "folder of a saved policy"
+            )
         world, horizon = dynamics.world, dynamics.horizon
         count = -(-steps // horizon)
         sources = torch.randint(len(world.images), (count,), generator=self.generator).to(world.device)
@@ -61,9 +65,9 @@ class ForwardBackwards:
         done[:, 0] = False
         counts = done.cumsum(1) == 0
         times = torch.arange(horizon, device=world.device).expand(count, -1)
-        seen = [dynamics.observation(path[:, t], episode.wanted, times[:, t]) for t in range(horizon)]
+        observed = [dynamics.observation(path[:, t], episode.wanted, times[:, t]) for t in range(horizon)]
         actions = (path.diff(dim=1) / dynamics.stride.max_delta).clamp(-1, 1)
-        parts = (torch.stack(seen, dim=1), actions.flatten(2), worth.diff(dim=1), times)
+        parts = (torch.stack(observed, dim=1), actions.flatten(2), worth.diff(dim=1), times)
         return Trajectories(*(part[counts].cpu() for part in parts))
 
     def path(self, clean: Tensor, noise: Tensor, points: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""Learning from recorded episodes: trajectories, who demonstrates them, and the decision transformer."""
