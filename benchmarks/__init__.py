@@ -1,1 +1,1 @@
-"""What can be measured: speed, memory, and whether augmentation helps; each is one command."""
+"""Comparisons over data sets and seeds, and measurements of speed: one command each, which prints a table."""

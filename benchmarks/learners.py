@@ -1,37 +1,32 @@
-"""Five learners on two tasks: whether each solves what it should, and how good its images are.
+"""Five learners on three tasks: whether each solves what it should, and how good its images are.
 
-*pendulum*: Gymnasium's Pendulum-v1, a standard task of continuous control. A learner solves it if the mean
-return of its deterministic policy over 20 episodes is above -250. The decision transformer learns from
-episodes that the PPO and the MPO of the same seed played.
+  pendulum       Gymnasium's Pendulum-v1. The return is that of the deterministic policy, mean of 20 episodes;
+                 above -250 it is solved. The decision transformer learns from episodes that the PPO and the
+                 MPO of the same seed play.
+  digits, mnist  LatentDenoise-v0, as train_ppo.py env=latent_denoise plays it, beside a plain diffusion model
+                 with a network of the same layers and as many gradient steps.
 
-*digits* (or *mnist*): LatentDenoise-v0 as train_ppo.py env=latent_denoise plays it, and what the images are
-worth beside those of a plain diffusion model.
+What is finished is used again: the same command goes on after Ctrl-C, and more seeds may be asked for later.
 
-What is done is kept: the same command goes on where it was stopped, and two of them for different tasks may
-run beside each other. Where --out has tables already, new rows are added to them, and those of a training
-that was done again replace the earlier ones. For example
-
-  python -m benchmarks.learners --out results/learners
-  python -m benchmarks.learners --tasks pendulum --agents mpo --seeds 0 --out results/look
+Examples:
+  python -m benchmarks.learners
+  python -m benchmarks.learners --tasks mnist --data /data --seeds 3
+  python -m benchmarks.learners --tasks pendulum --agents ppo mpo --seeds 1
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
-from tqdm import tqdm
 
 from agents.learners.a2c import ActorCritic
 from agents.learners.batch_ppo import BatchPPO
@@ -41,43 +36,48 @@ from agents.learners.reinforce import Reinforce
 from agents.learners.saving import load_policy, save_policy
 from agents.learners.sequences.decision_transformer import DecisionTransformer
 from agents.learners.sequences.trajectories import RecordedPolicy
-from benchmarks.asking import asked, asking
-from benchmarks.augmentation.records import commit
-from benchmarks.learners_report import merged, read_rows, write_report
-from conf.schema.runs import AgentRun
-from latent_common.artifacts import write_json
+from benchmarks.cases import Case, Outcome
+from benchmarks.command import Comparison, new_parser, parse, run_command
+from benchmarks.datasets import Data, check_found
+from benchmarks.differences import Pair, Result, Results
+from benchmarks.report import About
+from benchmarks.scripts import SCRIPTS
+from latent_common.artifacts import read_json, write_json
 from latent_common.errors import UserError
-from latent_common.progress import progress_bar
-from stages.cli.choices import CONF
-from stages.context import start_job
-from stages.denoise.stage import denoise_stage
-from stages.job_of import autoencoder_stage
+from latent_env.worlds.store import COMPLETE
+from stages.denoise.report import ARTIST, DIFFUSION, UNTRAINED
 
-TASKS = ("pendulum", "digits", "mnist")
-PENDULUM = "Pendulum-v1"
+NAME = "learners"
+PENDULUM, PENDULUM_ID = "pendulum", "Pendulum-v1"
 WORLDS, EPISODES, TEST_SEED = 16, 20, 10_000
 GAMMA = 0.9
-TEACHERS = ("ppo", "mpo")
+DEMONSTRATORS = ("ppo", "mpo")
+NET: dict[str, Any] = {"net_arch": [64, 64]}
 
-KEYS = {
-    "digits": ("dataset=digits", "env.artifacts=digits"),
-    "mnist": ("dataset=mnist", "dataset.normal=[0,1,2,3,4,5,6,7,8]"),
+IMAGES = {
+    "digits": Data(("dataset=digits", "env.artifacts=digits")),
+    "mnist": Data(("dataset=mnist", "dataset.normal=[0,1,2,3,4,5,6,7,8]"), "mnist", "."),
 }
+METRICS = ("return", "accuracy", "frechet", "diversity", "steps")
+QUESTION = "Do the learners solve Pendulum-v1 and learn to make images?"
+METHOD = """\
+Pendulum-v1: mean return of the deterministic policy over 20 episodes, solved above -250.
+`LatentDenoise-v0`: the return is the quality that a critic sees at the end less that of the noise it began
+with; accuracy of the requested class, Fréchet distance and diversity (1: as varied as real images) are
+measured by a classifier that is trained separately. "Untrained" is the policy before it learned,
+"diffusion" a plain diffusion model with the policy's layers and as many gradient steps, both of the same
+run."""
 
 
 @dataclass(frozen=True)
 class Solver:
-    """A learner of Pendulum-v1: how it is made, and how many steps it gets."""
+    """A learner of Pendulum-v1: how many steps it gets, and how it is made for an environment and a seed."""
 
     steps: int
     make: Callable[[VecEnv, int], BaseAlgorithm]
 
 
-def _net() -> dict[str, Any]:
-    return {"net_arch": [64, 64]}
-
-
-def _falling(first: float) -> Callable[[float], float]:
+def falling(first: float) -> Callable[[float], float]:
     """A learning rate that falls to nothing with what is left of the training."""
     return lambda left: first * left
 
@@ -87,168 +87,158 @@ SOLVERS = {
         300_000,
         lambda env, seed: BatchPPO(
             "MlpPolicy", env, n_steps=64, batch_size=64, n_epochs=10, gamma=GAMMA, gae_lambda=0.95,
-            learning_rate=_falling(1e-3), policy_kwargs=_net(), seed=seed, device="cpu",
+            learning_rate=falling(1e-3), policy_kwargs=NET, seed=seed, device="cpu",
         ),
     ),
     "reinforce": Solver(
         1_000_000,
         lambda env, seed: Reinforce(
-            "MlpPolicy", env, n_steps=100, learning_rate=_falling(5e-3), gamma=GAMMA,
-            policy_kwargs=_net(), seed=seed, device="cpu",
+            "MlpPolicy", env, n_steps=100, learning_rate=falling(5e-3), gamma=GAMMA,
+            policy_kwargs=NET, seed=seed, device="cpu",
         ),
     ),
     "actor_critic": Solver(
         1_000_000,
         lambda env, seed: ActorCritic(
-            "MlpPolicy", env, n_steps=8, gae_lambda=0.9, learning_rate=_falling(1.5e-3), gamma=GAMMA,
-            use_rms_prop=False, normalize_advantage=True, policy_kwargs=_net(), seed=seed, device="cpu",
+            "MlpPolicy", env, n_steps=8, gae_lambda=0.9, learning_rate=falling(1.5e-3), gamma=GAMMA,
+            use_rms_prop=False, normalize_advantage=True, policy_kwargs=NET, seed=seed, device="cpu",
         ),
     ),
     "mpo": Solver(
         20_000,
         lambda env, seed: MPO(
             "MlpPolicy", env, train_freq=4, gradient_steps=16, epsilon_mean=0.05, epsilon_std=1e-3,
-            learning_rate=2e-3, gamma=0.95, policy_kwargs=_net(), seed=seed, device="cpu",
+            learning_rate=2e-3, gamma=0.95, policy_kwargs=NET, seed=seed, device="cpu",
         ),
     ),
     "decision_transformer": Solver(
         128_000,
         lambda env, seed: DecisionTransformer(
-            "MlpPolicy", env, n_steps=200, gradient_steps=150, batch_size=64, learning_rate=_falling(1e-3),
-            policy_kwargs={**_net(), "context": 8}, seed=seed, device="cpu",
+            "MlpPolicy", env, n_steps=200, gradient_steps=150, batch_size=64, learning_rate=falling(1e-3),
+            policy_kwargs={**NET, "context": 8}, seed=seed, device="cpu",
         ),
     ),
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Case:
-    """One training."""
-
-    task: str
-    agent: str
-    seed: int
-
-    def folder(self, out: Path) -> Path:
-        """Where it is kept."""
-        return out / "cases" / f"{self.task}-{self.agent}-{self.seed}"
-
-
-class Bar(BaseCallback):
-    """Moves a progress bar."""
-
-    def __init__(self, bar: tqdm[Any]) -> None:
-        super().__init__()
-        self.bar = bar
-
-    def _on_step(self) -> bool:
-        self.bar.update(self.model.num_timesteps - self.bar.n)
-        return True
-
-
-def pendulum(case: Case, out: Path) -> dict[str, float]:
-    """Train one learner on Pendulum-v1, and play it."""
-    solver = SOLVERS[case.agent]
-    worlds = make_vec_env(PENDULUM, WORLDS, seed=1000 * case.seed)
+def pendulum(case: Case, options: argparse.Namespace) -> Path:
+    """Train one learner on Pendulum-v1 unless that is done, and play it; returns its folder."""
+    folder = pendulum_folder(options, case.method, case.seed)
+    if (folder / COMPLETE).is_file():
+        return folder
+    solver = SOLVERS[case.method]
+    steps = options.pendulum_steps or solver.steps
+    worlds = make_vec_env(PENDULUM_ID, WORLDS, seed=1000 * case.seed)
     # What is learned from is scaled; what is reported is not.
     env = VecNormalize(worlds, norm_obs=False, gamma=GAMMA)
-    recorded = case.agent == "decision_transformer"
+    recorded = case.method == "decision_transformer"
+    torch.manual_seed(case.seed)
     model = solver.make(worlds if recorded else env, case.seed)
     if isinstance(model, DecisionTransformer):
         model.demonstrations = [
-            RecordedPolicy(taught(Case(case.task, name, case.seed), env, out)) for name in TEACHERS
+            RecordedPolicy(demonstrator(name, env, case.seed, options)) for name in DEMONSTRATORS
         ]
     before = play(model)
-    with progress_bar(f"{case.agent}, seed {case.seed}", solver.steps) as bar:
-        model.learn(solver.steps, callback=Bar(bar))
-    save_policy(case.folder(out), model, {"agent": case.agent, "steps": solver.steps})
-    return {"return": play(model), "untrained_return": before, "steps": solver.steps}
+    model.learn(steps)
+    save_policy(folder, model, {"agent": case.method, "steps": steps})
+    found = {f"{ARTIST}_return": play(model), f"{UNTRAINED}_return": before, "training_steps": steps}
+    write_json(folder / COMPLETE, found)
+    return folder
 
 
-def taught(case: Case, env: VecEnv, out: Path) -> BaseAlgorithm:
+def pendulum_folder(options: argparse.Namespace, agent: str, seed: int) -> Path:
+    """Where a learner of Pendulum-v1 is kept; one that learned for another number of steps is another."""
+    return Path(options.out) / "runs" / PENDULUM / f"{agent}-{options.pendulum_steps or 'full'}-{seed}"
+
+
+def demonstrator(agent: str, env: VecEnv, seed: int, options: argparse.Namespace) -> BaseAlgorithm:
     """A learner of Pendulum-v1 that was trained before."""
-    folder = case.folder(out)
-    if not (folder / "policy.json").is_file():
-        raise UserError(f"the decision transformer learns from {case.agent}: name it in --agents too")
-    model = SOLVERS[case.agent].make(env, case.seed)
+    folder = pendulum_folder(options, agent, seed)
+    if not (folder / COMPLETE).is_file():
+        raise UserError(f"the decision transformer learns from {agent}: name it in --agents too")
+    model = SOLVERS[agent].make(env, seed)
     load_policy(folder, model)
     return model
 
 
 def play(model: BaseAlgorithm) -> float:
-    """The mean return of the deterministic policy over 20 episodes, the same ones for all."""
-    env = make_vec_env(PENDULUM, EPISODES, seed=TEST_SEED)
+    """The mean return of the deterministic policy over 20 episodes, the same ones for all learners."""
+    env = make_vec_env(PENDULUM_ID, EPISODES, seed=TEST_SEED)
     mean, _ = evaluate_policy(model, env, EPISODES, deterministic=True, warn=False)
     assert isinstance(mean, float)
     return mean
 
 
-def denoise(case: Case, options: argparse.Namespace) -> dict[str, float]:
-    """Train one learner as train_ppo.py env=latent_denoise does; the figures of its report."""
-    keys = [
-        "env=latent_denoise",
-        *KEYS[case.task],
-        f"agent={case.agent}",
-        f"seed={case.seed}",
-        f"runs={options.out / 'runs'}",
-        f"prepared={options.out / 'prepared'}",
-        f"data_root={options.data}",
-        f"device={options.device}",
-        *options.keys,
-    ]
-    with initialize_config_dir(config_dir=str(CONF), version_base=None):
-        job = start_job(compose("train_ppo", keys), AgentRun)
-    metrics = denoise_stage(job, autoencoder_stage).metrics
-    return {name: float(value) for name, value in metrics.items()}
-
-
-def measure(options: argparse.Namespace) -> None:
-    """Every case that isn't done, and the report after each."""
-    # Whom others learn from comes first.
+def cases_of(options: argparse.Namespace) -> list[Case]:
+    """All runs; whom others learn from comes first."""
     agents = sorted(options.agents, key=lambda name: name == "decision_transformer")
-    wanted = [Case(task, agent, seed) for task in options.tasks for seed in options.seeds for agent in agents]
-    with progress_bar("trainings", len(wanted)) as bar:
-        for case in wanted:
-            path = case.folder(options.out) / "case.json"
-            if not path.is_file():
-                torch.manual_seed(case.seed)
-                found = pendulum(case, options.out) if case.task == "pendulum" else denoise(case, options)
-                write_json(path, {**asdict(case), **found, "keys": options.keys, "commit": commit()})
-            bar.update()
-            report(options.out)
+    return [
+        case(task, agent, seed, options)
+        for task in options.tasks
+        for seed in range(options.seeds)
+        for agent in agents
+    ]
 
 
-def report(out: Path) -> None:
-    """Write the tables of all that is done, by whichever command and wherever.
+def case(task: str, agent: str, seed: int, options: argparse.Namespace) -> Case:
+    """One run."""
+    if task == PENDULUM:
+        return Case((task,), agent, seed, PENDULUM, (f"steps={options.pendulum_steps}",))
+    keys = [*IMAGES[task].keys_below(options.data), f"runs={options.out / 'runs'}", "threads=1", *options.set]
+    arguments = ("env=latent_denoise", *keys, f"agent={agent}", f"seed={seed}")
+    return Case((task,), agent, seed, "train_ppo", arguments)
 
-    A published ``RESULTS.json`` says what was measured elsewhere; what is measured again takes its place.
-    """
-    published = read_rows(out)
-    measured = [json.loads(path.read_text(encoding="utf-8")) for path in out.glob("cases/*/case.json")]
-    write_report(out, merged(published, measured))
+
+def metrics_of(outcome: Outcome) -> dict[str, float]:
+    """All figures of a run."""
+    assert outcome.folder is not None
+    found: dict[str, float] = read_json(outcome.folder / COMPLETE)
+    return found
+
+
+def results_of(outcome: Outcome) -> list[Result]:
+    """The learner, the same policy untrained, and the diffusion model beside it."""
+    found, run = metrics_of(outcome), outcome.case
+    names = {
+        ARTIST: run.method,
+        UNTRAINED: f"{run.method}, untrained",
+        DIFFUSION: f"diffusion beside {run.method}",
+    }
+    results = []
+    for prefix, method in names.items():
+        own = {metric: found[f"{prefix}_{metric}"] for metric in METRICS if f"{prefix}_{metric}" in found}
+        if own:
+            results.append(Result(run.place, method, run.seed, own))
+    return results
+
+
+def pairs_of(results: Results) -> list[Pair]:
+    """Every learner minus its untrained policy, and minus diffusion."""
+    learners = [(place, name) for place, name in results.methods if name in MAKERS]
+    others = ("{}, untrained", "diffusion beside {}")
+    pairs = [((place, name), (place, other.format(name))) for other in others for place, name in learners]
+    return [pair for pair in pairs if pair[1] in results.methods]
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments."""
-    made = asking("benchmarks.learners", __doc__, "train_ppo", "for LatentDenoise-v0", out="results/learners")
-    made.add_argument("--tasks", nargs="+", choices=TASKS, default=["pendulum", "digits"])
-    made.add_argument("--agents", nargs="+", choices=tuple(MAKERS), default=list(MAKERS))
-    made.add_argument("--seeds", nargs="+", type=int, default=list(range(5)), help="default 0 to 4")
-    made.add_argument("--device", default="auto", help="of LatentDenoise-v0 (default auto)")
-    made.add_argument("--threads", type=int, default=1, help="of PyTorch (default 1: the networks are small)")
+    """The command line."""
+    made = new_parser(NAME, __doc__, "train_ppo")
+    made.add_argument("--tasks", nargs="+", choices=(PENDULUM, *IMAGES), default=[PENDULUM, "digits"])
+    made.add_argument("--agents", nargs="+", choices=tuple(MAKERS), default=list(MAKERS), help="default: all")
+    text = "steps of every learner on Pendulum-v1, for a quick look (default: as many as each needs)"
+    made.add_argument("--pendulum-steps", type=int, metavar="N", help=text)
     return made
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure, and print the tables."""
-    with asked(parser(), arguments) as options:
-        if options.threads < 1:
-            raise UserError(f"--threads {options.threads} must be at least 1")
-        options.keys = [f"threads={options.threads}", *options.keys]
-        torch.set_num_threads(options.threads)
-        measure(options)
-        print((options.out / "RESULTS.md").read_text(encoding="utf-8"))
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison; returns the exit code."""
+    options = parse(parser(), arguments)
+    check_found([task for task in options.tasks if task in IMAGES], IMAGES, options.data)
+    torch.set_num_threads(1)  # the networks are small
+    about = About(QUESTION, ("task",), METRICS, METHOD, options.command)
+    comparison = Comparison(about, cases_of(options), results_of, pairs_of, metrics_of)
+    return comparison.conduct(options, {**SCRIPTS, PENDULUM: lambda run: pendulum(run, options)})
 
 
 if __name__ == "__main__":
-    main()
+    run_command(NAME, main)

@@ -28,6 +28,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from stable_baselines3 import PPO
 
+from benchmarks.augmentation import choices as study
+from benchmarks.command import choose
+from benchmarks.detectors import STUDIES
 from conf.schema.runs import register_schema
 from detectors.rdna import RdnaDetector
 from detectors.reconstruction import ReconstructionDetector
@@ -260,6 +263,8 @@ def check_module(where: str, module: str, arguments: list[str]) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [module, *arguments])
+        for name in (module, f"{module}.__main__"):  # which other tests may have imported
+            patch.delitem(sys.modules, name, raising=False)
         for name in ("parse_args", "parse_intermixed_args"):
             patch.setattr(argparse.ArgumentParser, name, stopping(getattr(argparse.ArgumentParser, name)))
         try:
@@ -272,29 +277,32 @@ def check_module(where: str, module: str, arguments: list[str]) -> None:
             pytest.fail(f"{where}: the command line is refused ({stopped})", pytrace=False)
     assert read, f"{where}: {module} has no command line"
     options = vars(read[0])
-    if keys := options.get("keys"):
-        check_composes(where, options.get("script", "train_detector"), keys)
+    if keys := options.get("set"):
+        comparison = STUDIES.get(options.get("comparison", ""))
+        own = comparison.keys if comparison else ()
+        check_composes(where, "train_detector" if comparison else "train_ppo", [*own, *keys])
     for also in options.get("also") or []:
         check_composes(where, "train_ppo", shlex.split(also.partition("=")[2]))
     if module == "benchmarks.augmentation":
         check_study(where, options)
+    if module == "benchmarks.detectors":
+        known = STUDIES[options["comparison"]]
+        choose(where, options["datasets"] or [], known.datasets)
+        choose(where, options["methods"] or [], known.methods)
 
 
 def check_study(where: str, options: dict[str, Any]) -> None:
     """The study's own names: it looks them up in its tables after parsing."""
-    from benchmarks.augmentation import tables
-
     also = [text.partition("=")[0] for text in options["also"]]
     known = {
-        "settings": tables.SETTINGS,
-        "tracks": tables.TRACKS,
-        "datasets": [*tables.DATASETS, *also],
-        "agents": [*tables.AGENTS, *tables.SHORT],
-        "variants": tables.VARIANTS,
+        "settings": study.SETTINGS,
+        "tracks": dict.fromkeys(study.TRACKS),
+        "datasets": dict.fromkeys([*study.STUDY_DATASETS, *also]),
+        "agents": study.AGENTS,
+        "variants": study.VARIANTS,
     }
     for name, offered in known.items():
-        unknown = {*(options[name] or ())} - {*offered}
-        assert not unknown, f"{where}: --{name} {unknown} is unknown: {', '.join(offered)}"
+        choose(f"{where}: --{name}", options[name] or [], offered)
 
 
 # -- names in backticks --

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -10,7 +11,11 @@ from conftest import RunHere
 
 import train_ppo
 from benchmarks import learners
+from benchmarks.cases import Case, Outcome
+from benchmarks.differences import Results
+from detectors.metrics.intervals import Estimate
 from latent_env.worlds.store import COMPLETE
+from stages.denoise.report import ARTIST, DIFFUSION, UNTRAINED
 
 WORLDS = ["dataset=digits", "device=cpu", "threads=1", "env.num_envs=8", "samples=32"]
 DENOISE = [
@@ -97,45 +102,36 @@ def test_a_saved_policy_teaches(tmp_path: Path, run_here: RunHere) -> None:
     assert "agent.demonstrations: nobody is neither forward, random, self nor a folder" in err
 
 
-def test_the_benchmark_goes_on_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    brief = {name: learners.Solver(2048, solver.make) for name, solver in learners.SOLVERS.items()}
-    monkeypatch.setattr(learners, "SOLVERS", brief)
-    arguments = ["--tasks", "pendulum", "--seeds", "0", "--out", str(tmp_path), "--agents"]
-    learners.main([*arguments, "ppo", "mpo"])
-    table = (tmp_path / "RESULTS.md").read_text()
-    assert "| ppo | 2,048 |" in table
-    assert "| decision_transformer" not in table
-    before = (tmp_path / "cases/pendulum-ppo-0/case.json").read_bytes()
-    learners.main([*arguments, "decision_transformer", "ppo"])
-    assert (tmp_path / "cases/pendulum-ppo-0/case.json").read_bytes() == before
-    rows = json.loads((tmp_path / "RESULTS.json").read_text())["runs"]
-    assert {row["agent"] for row in rows} == {"ppo", "mpo", "decision_transformer"}
-    assert all(-2000 < row["return"] < 0 for row in rows)
-    assert all(row["commit"] for row in rows)
-
-
-def test_published_rows_stay_until_they_are_measured_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    brief = {name: learners.Solver(512, solver.make) for name, solver in learners.SOLVERS.items()}
-    monkeypatch.setattr(learners, "SOLVERS", brief)
-    row = {"task": "pendulum", "return": -1.0, "untrained_return": -2.0, "steps": 3}
-    published = [{**row, "agent": "ppo", "seed": seed} for seed in (0, 1)]
-    published.append({**row, "agent": "mpo", "seed": 0})
-    (tmp_path / "RESULTS.json").write_text(json.dumps({"runs": published}))
-    for _ in range(2):  # whoever comes second finds a finished case, and the same rows
-        learners.main(["--tasks", "pendulum", "--agents", "ppo", "--seeds", "0", "--out", str(tmp_path)])
-        rows = json.loads((tmp_path / "RESULTS.json").read_text())["runs"]
-        found = {(each["agent"], each["seed"]): each["steps"] for each in rows}
-        assert found == {("mpo", 0): 3, ("ppo", 0): 512, ("ppo", 1): 3}
-        assert "| ppo | 512 |" in (tmp_path / "RESULTS.md").read_text()
-    assert not (tmp_path / "cases/pendulum-mpo-0").exists()
-
-
-def test_a_transformer_without_demonstrations_says_what_it_needs(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ["--tasks", "pendulum", "--seeds", "0", "--agents", "decision_transformer"]
-    with pytest.raises(SystemExit):
-        learners.main([*arguments, "--out", str(tmp_path)])
+@pytest.mark.slow
+def test_the_benchmark_goes_on_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--tasks", "pendulum", "--seeds", "1", "--pendulum-steps", "1024", "--out", str(tmp_path)]
+    assert learners.main([*arguments, "--agents", "decision_transformer"]) == 1
     assert "learns from ppo: name it in --agents too" in capsys.readouterr().err
+    assert learners.main([*arguments, "--agents", "decision_transformer", "ppo", "mpo"]) == 0
+    printed = capsys.readouterr().out
+    assert "| ppo - ppo, untrained " in printed
+    with (tmp_path / "runs.csv").open(newline="") as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["ppo", "mpo", "decision_transformer"]  # whom others learn from comes first
+    assert all(row["state"] == "complete" and row["training_steps"] == "1024" for row in rows.values())
+    policies = {path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/pendulum/*/policy.json")}
+    assert len(policies) == 3
+    assert learners.main([*arguments, "--agents", "ppo", "mpo", "decision_transformer"]) == 0
+    assert capsys.readouterr().out == printed
+    assert policies == {
+        path: path.stat().st_mtime_ns for path in tmp_path.glob("runs/pendulum/*/policy.json")
+    }
+
+
+def test_results_of_a_denoising_run_stand_beside_each_other(tmp_path: Path) -> None:
+    figures = {ARTIST: {"return": 0.7, "accuracy": 0.9}, UNTRAINED: {"return": 0.1, "accuracy": 0.2}}
+    figures[DIFFUSION] = {"accuracy": 0.95, "quality": 0.5}
+    metrics = {f"{name}_{key}": value for name, own in figures.items() for key, value in own.items()}
+    (tmp_path / COMPLETE).write_text(json.dumps(metrics))
+    case = Case(("digits",), "ppo", 0, "train_ppo", ())
+    results = Results(learners.results_of(Outcome(case, tmp_path)))
+    assert [method for _, method in results.methods] == ["ppo", "ppo, untrained", "diffusion beside ppo"]
+    gain, to_diffusion = learners.pairs_of(results)
+    assert results.difference(gain, "return") == Estimate(pytest.approx(0.6))
+    assert results.difference(to_diffusion, "accuracy") == Estimate(pytest.approx(-0.05))
+    assert results.difference(to_diffusion, "return") is None

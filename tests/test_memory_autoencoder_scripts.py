@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -17,8 +15,6 @@ from conftest import ROOT, TINY, RunHere
 
 import train_ae
 import train_detector
-from benchmarks import one_class
-from benchmarks.one_class_report import report, verdict
 from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector
 from detectors.training.loop import score
@@ -190,72 +186,3 @@ def test_a_short_training_finds_mnist_digits_it_never_saw(tmp_path: Path) -> Non
     small = ["autoencoder=memvae", "autoencoder.width=8", "autoencoder.steps=120", "seed=0"]
     (tmp_path / "data").symlink_to(SHARED)
     assert trained_auroc(tmp_path, *keys, *small) > 0.9
-
-
-def test_the_benchmark_goes_on_where_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "out"
-    arguments = ["--datasets", "digits", "--forms", "ae", "memvae", "--quick", "--out", str(out)]
-    arguments += ["autoencoder.steps=10", "autoencoder.items=20", "threads=1", "device=cpu"]
-    one_class.main(arguments)
-    first = capsys.readouterr()
-    assert "| normal | ae | memvae |" in first.out
-    rows = json.loads((out / "one_class.json").read_text())["rows"]
-    assert [(row["form"], row["normal"]) for row in rows] == [
-        ("ae", 0),
-        ("memvae", 0),
-        ("ae", 1),
-        ("memvae", 1),
-    ]
-    for row in rows:
-        assert 0 <= row["mix"] <= 1
-    kept = {path: path.stat().st_mtime_ns for path in out.glob("runs/**/metrics.json")}
-    assert len(kept) == 4
-    one_class.main(arguments)
-    assert capsys.readouterr().out == first.out
-    assert kept == {path: path.stat().st_mtime_ns for path in out.glob("runs/**/metrics.json")}
-    # What the report knows is enough to go on with, and another command adds to it.
-    shutil.rmtree(out / "runs")
-    one_class.main([*arguments, "--classes", "0", "2", "--forms", "ae"])
-    rows = json.loads((out / "one_class.json").read_text())["rows"]
-    assert {(row["form"], row["normal"]) for row in rows} == {
-        *((form, normal) for form in ("ae", "memvae") for normal in (0, 1)),
-        ("ae", 2),
-    }
-    assert len(list(out.glob("runs/**/metrics.json"))) == 1
-
-
-def test_both_mixes_are_of_the_same_scores() -> None:
-    labels = np.repeat([0, 1], [70, 300])
-    found = one_class.both_mixes(np.concatenate([np.zeros(70), np.ones(300)]).astype(np.float32), labels)
-    assert found == {"one_against_rest": 1.0, "mix": 1.0}
-    rng = np.random.default_rng(0)
-    found = one_class.both_mixes((rng.normal(size=370) + labels).astype(np.float32), labels)
-    assert found["mix"] == pytest.approx(found["one_against_rest"], abs=0.03)
-
-
-def test_the_report_says_what_is_reached() -> None:
-    means = {"ae": 0.96, "memae": 0.985}
-    rows: list[dict[str, Any]] = [
-        {
-            "dataset": "mnist",
-            "normal": normal,
-            "form": form,
-            "seed": seed,
-            "mix": mean,
-            "one_against_rest": mean,
-            "keys": ["autoencoder.steps=3"],
-            "commit": "abc",
-        }
-        for seed in range(2)
-        for normal in range(10)
-        for form, mean in means.items()
-    ]
-    text = report(rows, {"command": "python -m …", "quick": False, "missing": 0})
-    assert "| mean | 0.9600 ± 0.0000 | 0.9850 ± 0.0000 |" in text
-    assert "| minus ae |  | +0.0250 |" in text  # two seeds give no interval
-    assert "memae, 0.9850; 0.98 is reached" in text
-    assert "+0.0250; the published +0.0132 is reached" in text
-    assert not verdict("mnist", rows[:10])  # five classes are no mean over ten
-    assert "Not finished: 80 trainings" in report(
-        rows, {"command": "python -m …", "quick": False, "missing": 80}
-    )

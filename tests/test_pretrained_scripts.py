@@ -18,7 +18,6 @@ from omegaconf import DictConfig
 import train_ae
 import train_detector
 import train_ppo
-from benchmarks import features
 
 DATA = ["dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=8", "dataset.test=8"]
 MACHINE = ["device=cpu", "threads=1"]
@@ -316,21 +315,3 @@ def test_a_detector_that_was_trained_before_a_stop_is_not_trained_again(here: Pa
     assert not [line for line in said.replace("\r", "\n").splitlines() if line.startswith("detector  ")]
     assert (run / "detector.safetensors").read_bytes() == before
     assert (run / "metrics.json").is_file()
-
-
-def test_the_benchmark_compares_all_of_them(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(here)
-    monkeypatch.setattr("sys.argv", ["features", *DETECTOR, "--seeds", "2", "--json", "found.json"])
-    features.main()
-    out = capsys.readouterr().out
-    assert "transformer minus it" in out
-    found = json.loads((here / "found.json").read_text())
-    assert set(found) == {features.TRAINED, *features.BASELINES}
-    assert all(len(seeds) == 2 and 0 <= seeds[1]["image_AUROC"] <= 1 for seeds in found.values())
-    for extra, message in [("detector.input=image", "leave detector"), ("runs=other", "no anomalies")]:
-        monkeypatch.setattr("sys.argv", ["features", *DETECTOR, extra, "track=one_class"])
-        with pytest.raises(SystemExit):
-            features.main()
-        assert message in capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""The study that says whether augmentation by an agent helps: `python -m benchmarks.augmentation`."""
+"""The study of augmentation: train_ppo.py over settings, tracks, data sets, variants, agents and seeds."""

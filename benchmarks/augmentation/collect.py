@@ -1,126 +1,77 @@
-"""From run folders to rows: everything that the report says comes from here."""
+"""From the runs' folders to results and columns: everything that the report says comes from here."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.augmentation.plan import Planned
-from benchmarks.augmentation.records import FAILED, MISSING, NEEDED, WHOLE, Outcome, Records
+from benchmarks.augmentation.choices import AGENTS, DEFAULT, FOCUS
+from benchmarks.cases import Outcome
+from benchmarks.differences import Pair, Result, Results
 from latent_common.artifacts import read_json
+from latent_env.training.evaluation import SCORES
 
-METRICS = ("image_AUROC", "image_AP", "image_F1Max", "pixel_AUROC", "pixel_AP", "pixel_AUPRO")
-NO_FACTS = {"metrics", "baselines", "verdict", "seed"}
-WITHOUT, WITH = "without", "with"
-
-Curves = Mapping[str, list[dict[str, Any]]]
+REPORT = "report.json"
+NOT_FACTS = ("metrics", "baselines", "seed")
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Raw test scores of the detectors before and after."""
-
-    labels: NDArray[np.int64]
-    """``(N,)``"""
-    before: NDArray[np.float64]
-    """``(N,)``"""
-    after: NDArray[np.float64]
-    """``(N,)``"""
+def report_of(outcome: Outcome) -> dict[str, Any]:
+    """What a finished run says of itself."""
+    assert outcome.folder is not None
+    found: dict[str, Any] = read_json(outcome.folder / REPORT)
+    return found
 
 
-@dataclass(frozen=True)
-class Row:
-    """A run and what it found."""
-
-    run: Planned
-    outcome: Outcome
-    report: Mapping[str, Any] = field(default_factory=dict)
-    kept: Path = Path()
-    """Where its scores and curves lie."""
-
-    @property
-    def whole(self) -> bool:
-        """Whether it has anything to say."""
-        return self.outcome.state == WHOLE
-
-    @property
-    def folder(self) -> Path:
-        """Where it was made; may be gone."""
-        assert self.outcome.folder is not None
-        return Path(self.outcome.folder)
-
-    def value(self, metric: str, which: str = WITH) -> float:
-        """A metric of the retrained detector, or of the first; NaN where there is none."""
-        found = self.report.get("metrics", {}).get(metric, {}).get(which)
-        return math.nan if found is None else float(found)
-
-    @property
-    def metrics(self) -> dict[str, dict[str, float]]:
-        """The metrics that it has, of both detectors."""
-        known = [metric for metric in METRICS if metric in self.report.get("metrics", {})]
-        return {metric: {which: self.value(metric, which) for which in (WITHOUT, WITH)} for metric in known}
-
-    @cached_property
-    def baselines(self) -> dict[str, dict[str, float]]:
-        """Metrics of other detectors on the same images, by their names."""
-        found: dict[str, dict[str, float]] = {}
-        for key, value in self.report.get("baselines", {}).items():
-            for metric in METRICS:
-                if key.endswith(f"_{metric}") and value is not None:
-                    found.setdefault(key.removesuffix(f"_{metric}"), {})[metric] = float(value)
-        return found
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Numbers that the run reports beside its metrics: nothing that names a folder."""
-        given = {key: value for key, value in self.report.items() if key not in NO_FACTS}
-        return {key: value for key, value in given.items() if only_numbers(value)}
-
-    @cached_property
-    def scores(self) -> Scores | None:
-        """The raw test scores, where the run kept them."""
-        path = self.kept / "scores.npz"
-        if not path.is_file():
-            return None
-        with np.load(path, allow_pickle=False) as held:
-            floats = (held[name].astype(np.float64) for name in (WITHOUT, WITH))
-            return Scores(held["labels"].astype(np.int64), *floats)
-
-    @cached_property
-    def curves(self) -> Curves:
-        """Metrics of both detectors over their steps, where the run kept them."""
-        path = self.kept / "curves.json"
-        found: Any = read_json(path) if path.is_file() else {}
-        return {WITH: found} if isinstance(found, list) else found
+def results_of(outcome: Outcome) -> list[Result]:
+    """The retrained detector of a run, and the detectors that stand beside it and that no agent changes."""
+    report, case = report_of(outcome), outcome.case
+    assert outcome.folder is not None
+    with np.load(outcome.folder / SCORES, allow_pickle=False) as held:
+        labels, scores = held["labels"], held["with"].astype(np.float64)
+    own = {name: values["with"] for name, values in report["metrics"].items() if values["with"] is not None}
+    return [
+        Result(case.place, case.method, case.seed, own, labels, scores),
+        *(
+            Result(case.place, name, case.seed, metrics)
+            for name, metrics in baselines_of(report, list(report["metrics"])).items()
+        ),
+    ]
 
 
-def only_numbers(value: Any) -> bool:
-    """Whether a fact is a number, or made of numbers by name."""
-    if isinstance(value, Mapping):
-        return all(only_numbers(part) for part in value.values())
-    return isinstance(value, int | float)
+def baselines_of(report: Mapping[str, Any], metrics: list[str]) -> dict[str, dict[str, float]]:
+    """Metrics of the other detectors on the same images, by their names."""
+    found: dict[str, dict[str, float]] = {}
+    for key, value in report["baselines"].items():
+        for metric in metrics:
+            if key.endswith(f"_{metric}") and value is not None:
+                found.setdefault(key.removesuffix(f"_{metric}"), {})[metric] = float(value)
+    return found
 
 
-def collect(runs: Iterable[Planned], records: Records) -> list[Row]:
-    """A row for every planned run, whole or not."""
-    rows = []
-    for run in runs:
-        outcome = records.outcome(run) or Outcome(MISSING)
-        report: Any = {}
-        kept = records.kept(run)
-        if outcome.state == WHOLE:
-            if not (kept / NEEDED[0]).is_file():
-                records.keep(run, outcome)
-            if (kept / NEEDED[0]).is_file():
-                report = read_json(kept / NEEDED[0])
-            else:
-                outcome = Outcome(FAILED, outcome.folder, error=f"its folder has no {NEEDED[0]}")
-        rows.append(Row(run, outcome, report, kept))
-    return rows
+def pairs_of(results: Results) -> list[Pair]:
+    """In every place one agent minus all other methods, and in a variant every agent minus its default.
+
+    The one is PPO, or where it wasn't run the last agent that was.
+    """
+    pairs: list[Pair] = []
+    for place in results.places():
+        methods = results.methods_of(place)
+        agents = [name for name in methods if name in AGENTS]
+        focus = FOCUS if FOCUS in agents else agents[-1]
+        pairs += [((place, focus), (place, name)) for name in methods if name != focus]
+        usual = (*place[:3], DEFAULT)
+        if place != usual:
+            pairs += [((place, name), (usual, name)) for name in agents if (usual, name) in results.methods]
+    return pairs
+
+
+def facts_of(outcome: Outcome) -> dict[str, Any]:
+    """Columns of ``runs.csv``: metrics without and with samples, other detectors, what the run counted."""
+    report = report_of(outcome)
+    before = {f"{name}_without": values["without"] for name, values in report["metrics"].items()}
+    after = {name: values["with"] for name, values in report["metrics"].items()}
+    counted = {name: value for name, value in report.items() if name not in NOT_FACTS}
+    numbers = {name: value for name, value in counted.items() if isinstance(value, int | float)}
+    return {**before, **after, **numbers, **report["baselines"]}

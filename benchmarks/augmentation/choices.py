@@ -1,0 +1,114 @@
+"""What the study can be made of: settings, tracks, data sets, agents and variants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.datasets import DATASETS, digit
+
+SCRATCH, PRETRAINED = "scratch", "pretrained"
+ONE_CLASS, FEW_LABELLED = "one_class", "few_labelled"
+
+BUDGET = ("samples=1024", "rounds=1")
+SETTINGS: dict[str, tuple[str, ...]] = {
+    SCRATCH: (
+        *("autoencoder=conv", "autoencoder.latent=spatial", "dataset.size=32"),
+        *("detector.width=32", "detector.steps=600", "dataset.recommended.agent_steps=24576", *BUDGET),
+    ),
+    # What trains there is the decoder alone, which detectors of latents have no use for.
+    PRETRAINED: (
+        *("autoencoder=pretrained", "autoencoder.steps=60", "dataset.size=224", *BUDGET),
+        "dataset.recommended.agent_steps=6144",
+    ),
+}
+"""The backbone, and a budget with which some hundred runs fit into hours on two cores: see ``--set``."""
+
+TRACKS = (ONE_CLASS, FEW_LABELLED)
+
+STUDY_DATASETS = {
+    **DATASETS,
+    # Of 10,000 test images, so many normal and so many others say enough.
+    **{f"mnist_{normal}": digit(normal, "dataset.limit=500") for normal in (0, 3, 8)},
+}
+TOO_SMALL = ("phantom", "mnist_0", "mnist_3", "mnist_8")
+"""Data sets whose images are too small to be worth a pretrained backbone."""
+
+AGENTS: dict[str, tuple[str, ...]] = {
+    "none": ("agent=none",),
+    "cutpaste": ("agent=none", "synthesis=cutpaste"),
+    "perlin": ("agent=none", "synthesis=perlin"),
+    **{
+        name: (f"agent={name}",)
+        for name in (
+            *("random", "gradient", "ppo", "random_useful", "untrained", "mixup", "glass", "feature_noise"),
+            *("reinforce", "actor_critic", "mpo", "decision_transformer"),
+        )
+    },
+}
+"""What makes the additional samples. ``cutpaste`` and ``perlin`` add none, and their detectors learn from one
+kind of image-space anomaly alone."""
+
+FOCUS, REFERENCE = "ppo", "none"
+COMPARED = (REFERENCE, "random", FOCUS)
+USUAL_AGENTS = (REFERENCE, "random", "gradient", FOCUS)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Further keys, and where they are run; None means everywhere."""
+
+    keys: tuple[str, ...]
+    agents: tuple[str, ...] | None = None
+    datasets: tuple[str, ...] | None = None
+    settings: tuple[str, ...] | None = None
+    tracks: tuple[str, ...] | None = None
+
+    def runs_in(self, setting: str, track: str, dataset: str, agent: str) -> bool:
+        """Whether it takes part in this combination."""
+        wanted = (self.settings, self.tracks, self.datasets, self.agents)
+        given = (setting, track, dataset, agent)
+        return all(allowed is None or value in allowed for value, allowed in zip(given, wanted, strict=True))
+
+
+def ablation(*keys: str, agents: tuple[str, ...] = COMPARED) -> Variant:
+    """The agent in question with other keys, and those it is compared with."""
+    return Variant(keys, agents, ("mnist_3", "busi"), (SCRATCH,), (FEW_LABELLED,))
+
+
+DEFAULT = "default"
+VARIANTS: dict[str, Variant] = {
+    DEFAULT: Variant(()),
+    "local_perturbations_only": ablation("agent.perturbation=brush"),
+    "usefulness_reward": ablation("reward=useful"),
+    "similarity_reward": ablation("reward.terms.matching=0", "+reward.terms.similarity=3.0", agents=(FOCUS,)),
+    "no_reward_ensemble": ablation("reward_ensemble.count=0"),
+    "long_training": ablation("detector.steps=2400", "reward_ensemble.effort=0.0625"),
+    "short_agent_training": ablation("dataset.recommended.agent_steps=6144", agents=(FOCUS,)),
+    "less_labelled_weight": ablation("labelled.weight=0.25"),
+    "all_samples_kept": ablation("agent.keep_fraction=1"),
+    "fixed_share": ablation("share=0.5"),
+    "two_rounds": ablation("rounds=2"),
+    "four_steps_an_episode": ablation("env.horizon=4"),
+    "one_learning_rate": ablation("agent.mean_bias_lr_scale=1", agents=(FOCUS,)),
+    "ensemble": Variant(("detector=ensemble",), (REFERENCE, FOCUS)),
+    "max_train_images=40": Variant(("max_train_images=40",), COMPARED, ("phantom",)),
+    "max_train_images=160": Variant(("max_train_images=160",), COMPARED, ("phantom",)),
+    "labelled=5": Variant(("labelled.train=5",), COMPARED, ("phantom", "busi"), (SCRATCH,), (FEW_LABELLED,)),
+    "labelled=20": Variant(("labelled.train=20",), COMPARED, ("phantom",), tracks=(FEW_LABELLED,)),
+}
+"""Ablations. Those called ``<name>=<number>`` are points of a curve, see :data:`CURVES`."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Variants over a number: what the axis says, and where the default stands on it."""
+
+    axis: str
+    default: str
+    default_first: bool
+
+
+CURVES: dict[str, Curve] = {
+    "max_train_images": Curve("normal training images", "all", default_first=False),
+    "labelled": Curve("labelled anomalies to learn from", "half of valid", default_first=False),
+}

@@ -1,0 +1,66 @@
+"""What train_detector.py and train_ppo.py do, in this process, for a run of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from benchmarks.cases import Case, Script
+from conf.schema.detectors import ReconstructionConfig, TrainedConfig
+from conf.schema.envs import DenoiseEnvConfig
+from conf.schema.runs import AgentRun, DetectorRun, register_schema
+from latent_common.errors import UserError
+from stages.augmentation.stage import agent_stage, import_plugins
+from stages.cli.choices import CONF
+from stages.cli.error_messages import explain
+from stages.context import start_job
+from stages.denoise.stage import denoise_stage
+from stages.detector.stage import detector_stage, rehearse_detector
+from stages.detector.untrained_stage import distance_stage, reconstruction_stage, rehearse_distances
+from stages.job_of import autoencoder_stage
+
+
+def composed(case: Case) -> DictConfig:
+    """The configuration that the script gets."""
+    register_schema()
+    with initialize_config_dir(config_dir=str(CONF), version_base=None):
+        return compose(case.script, list(case.arguments))
+
+
+def check_keys(cases: Iterable[Case]) -> None:
+    """Complain about keys that no run could have; the first run of every place stands for all of them."""
+    firsts: dict[tuple[str, ...], Case] = {}
+    for case in cases:
+        if case.script in SCRIPTS and firsts.setdefault(case.place, case) is case:
+            try:
+                composed(case)
+            except (HydraException, OmegaConfBaseException) as error:
+                raise UserError(explain(error, case.script, list(case.arguments))) from error
+
+
+def train_detector(case: Case) -> Path:
+    """The folder of a detector's run."""
+    job = start_job(composed(case), DetectorRun)
+    if isinstance(job.config.detector, TrainedConfig):
+        rehearse_detector(job)
+        return detector_stage(job)[1].path
+    rehearse_distances(job)
+    of_images = isinstance(job.config.detector, ReconstructionConfig)
+    return (reconstruction_stage(job) if of_images else distance_stage(job)).path
+
+
+def train_ppo(case: Case) -> Path:
+    """The folder of an agent's run."""
+    job = start_job(composed(case), AgentRun)
+    import_plugins(job)
+    if isinstance(job.config.env, DenoiseEnvConfig):
+        return denoise_stage(job, autoencoder_stage).path
+    return agent_stage(job).path
+
+
+SCRIPTS: dict[str, Script] = {"train_detector": train_detector, "train_ppo": train_ppo}
