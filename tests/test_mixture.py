@@ -170,7 +170,7 @@ class Made:
     def outcome(
         self, name: str, sets: Mapping[str, Augmented], **changes: Any
     ) -> tuple[Candidate, list[Candidate]]:
-        job, before = varied_job(self.job, **changes), Candidate({}, self.world, [])
+        job, before = varied_job(self.job, **changes), Candidate({}, self.world)
         run = self.run(name)
         return choose_mixture(job, self.features, learn_mixtures(job, run, run, before, self.features, sets))
 
@@ -219,11 +219,11 @@ def test_what_helps_is_taken(made: Made, helpful: Augmented, harmful: Augmented)
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_where_masks_are_known_both_figures_count(images: float, pixels: float) -> None:
     world: Any = None
-    assert Candidate({}, world, [], images).merit == images
-    both = Candidate({}, world, [], images, pixels)
+    assert Candidate({}, world, images).merit == images
+    both = Candidate({}, world, images, pixels)
     assert both.merit == pytest.approx((images + pixels) / 2)
     assert both.facts()["pixel_AUPRO"] == pixels
-    assert "pixel_AUPRO" not in Candidate({}, world, [], images).facts()
+    assert "pixel_AUPRO" not in Candidate({}, world, images).facts()
 
 
 def test_what_does_harm_is_left_out(made: Made, harmful: Augmented) -> None:
@@ -401,7 +401,6 @@ def test_nothing_chosen_leaves_the_detector_as_it_was(here: Path, run_here: RunH
     assert all(row["difference"] == 0 for row in report["metrics"].values())
     assert "Nothing was added" in (run / "report.md").read_text()
     assert not list(run.rglob("with_*/detector.*"))  # only the chosen one is kept
-    assert not (run / "curves.json").exists()
     assert not list(run.rglob("round_*/augmented.npz"))
 
 
@@ -421,31 +420,3 @@ def test_synthetic_anomalies_choose_only_where_they_can_stand_in_for_real_ones(
 
     run = finished(here, run_here, *unlabelled, "share=0.5")
     assert read(run / "report.json")["share_learned"] == 0.5
-
-
-def test_curves_change_nothing_else(here: Path, run_here: RunHere) -> None:
-    runs = [finished(here, run_here, *QUICK, "share=0.5", f"curves={on}") for on in ("false", "true")]
-    plain, curved = (scores(run) for run in runs)
-    assert plain.keys() == curved.keys() == {"labels", "without", "with"}
-    for name in plain:
-        assert np.array_equal(plain[name], curved[name])
-    assert not np.array_equal(plain["with"], plain["without"])
-    reports = [read(run / "report.json") for run in runs]
-    for report in reports:
-        assert report["share_learned"] == 0.5
-        assert report["mixtures_tried"] == []
-        report.pop("detector_before")
-    assert reports[0] == reports[1]
-    files = [
-        {path.relative_to(run).as_posix() for path in run.rglob("*") if "events" not in path.name}
-        for run in runs
-    ]
-    assert files[1] - files[0] == {"curves.json", "with_learned_0.5/curves.json"}
-    assert files[0] <= files[1]
-    curves = read(runs[1] / "curves.json")
-    assert curves.keys() == {"without", "with"}
-    for name, curve in curves.items():
-        assert [point["step"] for point in curve] == [4, 8, 12, 16, 20]
-        for metric, row in reports[1]["metrics"].items():
-            assert curve[-1]["metrics"][metric] == pytest.approx(row[name])
-    assert curves["with"] != curves["without"]

@@ -97,7 +97,6 @@ class DetectorRun(AutoencoderRun):
     detector: DetectorConfig = MISSING
     synthesis: SynthesisConfig = MISSING
     labelled: LabelledConfig = field(default_factory=LabelledConfig)
-    curves: bool = False
     texture_root: str | None = None
     export: str | None = None
 

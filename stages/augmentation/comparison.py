@@ -8,7 +8,6 @@ from agents.diversity import describe_set
 from agents.rollout import Augmented
 from conf.schema.detectors import TrainedConfig
 from conf.schema.runs import AgentRun
-from latent_common.artifacts import write_json
 from latent_env.shell import Shell
 from latent_env.training.evaluation import evaluate_test, log_curves, log_evaluation, save_scores
 from latent_env.training.feature_cache import FeatureCache
@@ -18,7 +17,6 @@ from stages.augmentation.figures import show_embedding
 from stages.augmentation.mixture import LEARNED, UNTOLD, Candidate, can_choose
 from stages.augmentation.report import AFTER, BEFORE, compare, write_report
 from stages.context import Job
-from stages.detector.test_curves import CURVES
 from stages.detector.validation_sets import training_steps
 
 
@@ -45,8 +43,6 @@ def conclude(
         evaluations[BEFORE].split.labels,
         **{"without": evaluations[BEFORE].scores, "with": evaluations[AFTER].scores},
     )
-    if config.curves:
-        write_json(run.path / CURVES, {"without": first.curve, "with": chosen.curve})
     rows = compare(evaluations[BEFORE], evaluations[AFTER])
     env = augment_env(job)
     around = (env.shell_quantile, env.shell_ratio, env.shell_band)

@@ -20,7 +20,6 @@ from latent_env.worlds.reward_ensemble import share_memory
 from latent_env.worlds.world import World
 from stages.augmentation.reward_ensemble import as_samples
 from stages.context import Job, say
-from stages.detector.test_curves import Curve, curve_of
 from stages.detector.training import train_one_detector
 from stages.detector.validation_sets import labelled_split, seen
 
@@ -120,8 +119,6 @@ class Candidate:
     shares: Shares
     world: World
     """The world with that detector."""
-    curve: Curve
-    """What was noted of it while it learned."""
     image_AUROC: float = math.nan
     """On the validation images that choices are made by."""
     pixel_AUPRO: float = math.nan
@@ -138,11 +135,11 @@ class Candidate:
         return self.image_AUROC if math.isnan(self.pixel_AUPRO) else (self.image_AUROC + self.pixel_AUPRO) / 2
 
     def facts(self) -> dict[str, Any]:
-        """What a report tells; where ``curves`` are asked for, how good it is on the test split too."""
+        """What a report tells of it; nothing of the test split, which chooses nothing."""
         found = {"shares": self.shares, "image_AUROC": self.image_AUROC, "margin": self.margin}
         if not math.isnan(self.pixel_AUPRO):
             found["pixel_AUPRO"] = self.pixel_AUPRO
-        return found | ({"test": self.curve[-1]["metrics"]} if self.curve else {})
+        return found
 
 
 def learn_mixtures(
@@ -190,7 +187,7 @@ def learn_mixture(
         save_detector(part.path, learned)
     detector = load_detector(part.path)
     share_memory(detector, before.detector)
-    return Candidate(shares, before.with_detector(detector), curve_of(part))
+    return Candidate(shares, before.with_detector(detector))
 
 
 def choose_mixture(

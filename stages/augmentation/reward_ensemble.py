@@ -99,7 +99,7 @@ def smaller(job: Job[AgentRun], number: int, each: int) -> Job[AgentRun]:
     assert isinstance(detector, TrainedConfig)
     small = detector.smaller(config.reward_ensemble)
     seed = derived_seed(config.seed, number, JUDGING, each) % LARGEST_SEED
-    return varied_job(job, detector=small, seed=seed, curves=False)
+    return varied_job(job, detector=small, seed=seed)
 
 
 def varied_job(job: Job[AgentRun], **changes: Any) -> Job[AgentRun]:

@@ -26,7 +26,6 @@ from stages.augmentation.reward_ensemble import check_reward_ensemble
 from stages.augmentation.rounds import agent_own_settings, play, random_baseline_run, sources, tidy
 from stages.context import Job, say
 from stages.detector.stage import detector_settings, detector_stage, rehearse_detector, save_world
-from stages.detector.test_curves import curve_of
 from stages.detector.validation_sets import check_reference_set
 
 
@@ -68,7 +67,7 @@ def agent_stage(job: Job[AgentRun]) -> Run:
     run.begin()
     pool, played = play(job, run, detector_run, before, features)
     save_augmented(run.path / "augmented.npz", pool)
-    first = Candidate({}, before, curve_of(detector_run))
+    first = Candidate({}, before)
     sets = sources(job, detector_run, before, pool) if can_choose(job) else {}
     mixtures = learn_mixtures(job, run, random_baseline_run(job, detector_run), first, features, sets)
     chosen, candidates = choose_mixture(job, features, mixtures)

@@ -25,7 +25,6 @@ from latent_env.training.loop import follow
 from latent_env.training.run_folder import Run
 from stages.context import Job
 from stages.detector.latent_pools import Change, make_pool
-from stages.detector.test_curves import add_point
 from stages.detector.validation_sets import seen, training_steps, validation_every
 
 Vary = Callable[[Tensor, torch.Generator], Tensor]
@@ -82,7 +81,6 @@ def train_on_latents(
         detector.eval()
         detector.calibrate(known_normal)
         metrics = evaluate_latents(detector, latents, split).metrics
-        add_point(job, run, features, detector, lambda batch: (batch,), state.step)
         detector.train()
         return {f"valid/{name}": value for name, value in metrics.items()}
 

@@ -21,7 +21,6 @@ from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.loop import follow
 from latent_env.training.run_folder import Run
 from stages.context import Job
-from stages.detector.test_curves import add_point
 from stages.detector.validation_sets import seen, training_steps, validation_every
 
 SHOWN = 3
@@ -76,7 +75,6 @@ def train_restoration(
     def validate() -> dict[str, float]:
         detector.eval()
         metrics = evaluate_source(detector, lambda batch: (batch,), images, split).metrics
-        add_point(job, run, features, detector, lambda batch: (batch,), state.step)
         run.picture("training/restorations", restorations(detector, shown), state.step)
         detector.train()
         return {f"valid/{name}": value for name, value in metrics.items()}

@@ -58,8 +58,6 @@ def detector_settings(job: Job[DetectorRun]) -> dict[str, Any]:
     own: dict[str, Any] = {"detector": asdict(config.detector), "synthesis": asdict(config.synthesis)}
     if job.dataset.valid.labels.any():
         own["labelled"] = asdict(config.labelled)
-    if config.curves:
-        own["curves"] = True
     if job.textures_digest is not None:
         own["textures"] = job.textures_digest
     return {**autoencoder_plan(job).settings(), **own}

@@ -30,7 +30,6 @@ from stages.context import Job
 from stages.detector.ensemble import build_ensemble
 from stages.detector.latent_training import make_synthesis, train_on_latents
 from stages.detector.rdna_training import new_rdna, train_restoration
-from stages.detector.test_curves import add_point
 from stages.detector.validation_sets import labelled_samples, seen, training_steps, validation_every
 
 CALIBRATION_IMAGES, CALIBRATION_BYTES = 2048, 2**28
@@ -142,7 +141,6 @@ def train_on_images(
     def validate() -> dict[str, float]:
         detector.eval()
         metrics = evaluate_source(detector, world.inputs_of, images, split).metrics
-        add_point(job, run, features, detector, world.inputs_of, state.step)
         detector.train()
         return {f"valid/{name}": value for name, value in metrics.items()}
 

@@ -105,12 +105,10 @@ def training_steps(job: Job[DetectorRun]) -> int:
     return max(round(config.steps * step_multiplier), 1)
 
 
-def validation_every(job: Job[DetectorRun], split: Split) -> int | None:
-    """Training steps between two looks at ``split``; None, the usual, where curves are to be compared."""
+def validation_every(job: Job[DetectorRun], split: Split) -> int:
+    """Training steps between two validations on ``split``."""
     config = job.config.detector
     assert isinstance(config, TrainedConfig)
-    if job.config.curves:
-        return None
     return validation_interval(training_steps(job), config.batch_size, len(split))
 
 
