@@ -1,4 +1,4 @@
-"""Two networks in a row: one turns an image back to normal, the other draws what that changed."""
+"""RDNA: a network that restores images to normal ones, and one that compares both."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from latent_common.errors import UserError
 
 HALVINGS = 4
 GRAIN = 2**HALVINGS
-"""Both networks halve an image so often: its side must be a multiple of this."""
+"""Both networks halve an image :data:`HALVINGS` times: its side must be a multiple of this."""
 
 
-class Examination(NamedTuple):
-    """What both networks make of a batch of images."""
+class RdnaOutput(NamedTuple):
+    """The outputs of both networks for a batch of images."""
 
     restored: Tensor
     """``(B, C, H, W)`` in [0, 1]: the images as they would be if they were normal."""
@@ -28,11 +28,11 @@ class Examination(NamedTuple):
 
 
 class RdnaDetector(nn.Module):
-    """A reconstruction network, and a discriminant network that compares what goes in with what comes out.
+    """A reconstruction network, and a discriminant network that compares an image with its restoration.
 
-    The first has to put everything through a narrow middle, so that it can draw only what it knows: normal
-    images. The second reads the image, the reconstruction and their difference at full resolution. It doesn't
-    look at the autoencoder's own reconstructions, which other detectors of images do.
+    The first passes everything through a bottleneck, so it can draw only what it was trained on: normal
+    images. The second reads the image, the restored image and their difference at full resolution. Neither
+    reads the autoencoder's reconstructions, which other detectors of images do.
 
     :param width: channels at half the resolution: 16 is small, 64 full.
     """
@@ -81,24 +81,24 @@ class RdnaDetector(nn.Module):
         """How many of a map's ``places`` make up a score."""
         return top_count(places)
 
-    def examine(self, images: Tensor) -> Examination:
-        """Restore images ``(B, C, H, W)`` in [0, 1] and judge them."""
+    def outputs(self, images: Tensor) -> RdnaOutput:
+        """Restore images ``(B, C, H, W)`` in [0, 1] and score them."""
         restored = self.restore(images)
         logits = self.segmenter.out(self._reading(images, restored).features)
-        return Examination(restored, Detection(top_mean(logits), logits))
+        return RdnaOutput(restored, Detection(top_mean(logits), logits))
 
     def forward(self, images: Tensor, reconstructions: Tensor | None = None) -> Detection:  # noqa: ARG002
-        """Judge images ``(B, C, H, W)`` in [0, 1]."""
-        return self.examine(images).detection
+        """Score images ``(B, C, H, W)`` in [0, 1]."""
+        return self.outputs(images).detection
 
     def _reading(self, images: Tensor, restored: Tensor) -> Reading:
-        # The difference twice as large as it would be: it is mostly small, and all that matters.
+        # The difference is mostly small, and all that matters: it is scaled by twice as much.
         seen = torch.cat([images * 2 - 1, restored * 2 - 1, 4 * (images - restored)], dim=1)
         return Reading(self.segmenter(seen), torch.zeros_like(images[:, :1]))
 
 
 class Restorer(nn.Module):
-    """Down to a sixteenth of the resolution and up again; nothing gets past the middle."""
+    """Down to a sixteenth of the resolution and up again, without skip connections."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Restorer(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """A U-Net: what it saw at each resolution is joined again on the way up, so that maps are exact."""
+    """A U-Net: skip connections at every resolution make its maps exact."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -132,9 +132,9 @@ class Segmenter(nn.Module):
         assert self.out.bias is not None
         nn.init.constant_(self.out.bias, -2.0)  # most pixels are normal
 
-    def forward(self, seen: Tensor) -> Tensor:
-        """What the last layer, :attr:`out`, reads: ``(B, C, H, W)`` to ``(B, D, H, W)``."""
-        skips, features = [seen], seen
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The features that the last layer, ``out``, reads: ``(B, C, H, W)`` to ``(B, D, H, W)``."""
+        skips, features = [inputs], inputs
         for down in self.down:
             features = down(features)
             skips.append(features)
@@ -188,5 +188,5 @@ class _Up(nn.Module):
 
 
 def _norm(wide: int) -> nn.GroupNorm:
-    """Each image by itself: what a detector says of one must not depend on the others of its batch."""
+    """Normalises each image by itself, as its score must not depend on the others of the batch."""
     return nn.GroupNorm(math.gcd(8, wide), wide)

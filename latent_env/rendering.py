@@ -94,7 +94,7 @@ def panel(transition: Transition, world: int = 0, tile: int = TILE) -> Picture:
 @torch.inference_mode()
 def restorations(detector: RdnaDetector, batch: Batch) -> Picture:
     """A row an image of a training batch: what a detector that restores images makes of it."""
-    restored, detection = detector.examine(batch.images)
+    restored, detection = detector.outputs(batch.images)
     rows = []
     captions = ("image", "reconstruction", "true mask", "map")
     parts = (batch.images, restored, batch.masks, detection.map.sigmoid())

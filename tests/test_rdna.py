@@ -21,9 +21,15 @@ from detectors.blocks.last_layer import is_headed
 from detectors.rdna import RdnaDetector
 from detectors.synthetic.image_synthesis import ImageSynthesis
 from detectors.training.batches import BatchSampler, Samples, SampleSource, blend
-from detectors.training.discriminators import FIRST, Critic, adversarial_loss
+from detectors.training.discriminators import INITIAL_NOISE, Discriminator, adversarial_loss
 from detectors.training.loop import score
-from detectors.training.rdna import AdversarialState, Critics, known_places, restoration_losses, train_rdna
+from detectors.training.rdna import (
+    AdversarialState,
+    Discriminators,
+    known_pixels,
+    restoration_losses,
+    train_rdna,
+)
 from latent_common.errors import UserError
 from latent_common.training_state import Progress, TrainingState
 from latent_env.data.augmentation import Augmentation
@@ -65,7 +71,7 @@ def stripes(count: int, size: int = 32, channels: int = 1) -> Tensor:
 @given(st.integers(1, 6).map(lambda n: 16 * n), st.sampled_from([1, 3]), st.sampled_from([8, 12, 16]))
 def test_any_multiple_of_16(size: int, channels: int, width: int) -> None:
     detector = RdnaDetector(channels, size, width)
-    found, drawn = detector.examine(torch.rand(2, channels, size, size)).detection
+    found, drawn = detector.outputs(torch.rand(2, channels, size, size)).detection
     assert found.shape == (2,)
     assert drawn.shape == (2, 1, size, size)
     restored = detector.restore(torch.rand(2, channels, size, size)).detach()
@@ -88,7 +94,7 @@ def test_small_and_full() -> None:
 def test_gradients_reach_every_weight_and_the_image(channels: int) -> None:
     detector = untrained(channels, 32).train()
     images = torch.rand(3, channels, 32, 32).requires_grad_()
-    restored, detection = detector.examine(images)
+    restored, detection = detector.outputs(images)
     (detection.score.sum() + restored.square().mean()).backward()
     assert images.grad is not None
     assert float(images.grad.abs().sum()) > 0
@@ -173,13 +179,13 @@ def test_an_agents_anomaly_goes_back_to_its_image_and_a_collected_one_is_not_kno
     assert torch.equal(batch.clean[4], images[3].float() / 255)
     assert torch.equal(batch.clean[0], batch.images[0])  # changed too little: normal as it is
     assert float(batch.images[0].min()) == 1
-    assert torch.all(known_places(batch) == 1)
+    assert torch.all(known_pixels(batch) == 1)
     for marked in (True, False):
         found = samples(white[:1], [1], [-1], marked)
         batch = BatchSampler(images, PERLIN, blend([SampleSource(found, 0.5)]), keep_clean=True).batch(
             8, seeded()
         )
-        known = known_places(batch)
+        known = known_pixels(batch)
         assert torch.equal(known[4, 0], 1 - batch.masks[4, 0] if marked else torch.zeros(16, 16))
         assert torch.all(known[6:] == 1)
         # Whatever stands where nothing is known has no part in the losses.
@@ -195,33 +201,33 @@ def test_an_agents_anomaly_goes_back_to_its_image_and_a_collected_one_is_not_kno
 def test_a_discriminator_learns_and_then_the_instance_noise_grows() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        critic = Critic(1, 4)
-    assert float(critic.heeded) == 0
-    assert float(critic.instance_noise) == pytest.approx(FIRST)
-    optimizer = torch.optim.AdamW(critic.parameters(), lr=1e-2)
+        discriminator = Discriminator(1, 4)
+    assert float(discriminator.weight) == 0
+    assert float(discriminator.instance_noise) == pytest.approx(INITIAL_NOISE)
+    optimizer = torch.optim.AdamW(discriminator.parameters(), lr=1e-2)
     real, made = torch.rand(8, 1, 16, 16), torch.rand(8, 1, 16, 16) * 0.2
     losses = []
     for _ in range(60):
-        loss = critic.loss(real, made)
+        loss = discriminator.loss(real, made)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
-    assert float(critic.accuracy) > 0.9
-    assert float(critic.heeded) == 1
-    assert float(critic.instance_noise) > FIRST
-    before = float(critic.instance_noise)
+    assert float(discriminator.accuracy) > 0.9
+    assert float(discriminator.weight) == 1
+    assert float(discriminator.instance_noise) > INITIAL_NOISE
+    before = float(discriminator.instance_noise)
     for _ in range(40):  # nothing is to be told apart
-        critic.loss(real, real)
-    assert float(critic.instance_noise) < before
-    assert float(critic.heeded) < 0.1
+        discriminator.loss(real, real)
+    assert float(discriminator.instance_noise) < before
+    assert float(discriminator.weight) < 0.1
 
 
 def test_instance_noise_has_its_std_and_follows_from_the_generator() -> None:
-    critic, images = Critic(1, 4), torch.rand(8, 1, 64, 64)
-    critic.instance_noise.fill_(0.5)
-    first, again, other = (critic.with_instance_noise(images, seeded(seed)) for seed in (0, 0, 1))
+    discriminator, images = Discriminator(1, 4), torch.rand(8, 1, 64, 64)
+    discriminator.instance_noise.fill_(0.5)
+    first, again, other = (discriminator.with_instance_noise(images, seeded(seed)) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert float((first - images).std()) == pytest.approx(0.5, rel=0.05)
@@ -234,7 +240,7 @@ def test_an_adversarial_gradient_has_the_asked_for_weight() -> None:
     added = adversarial_loss(output, loss, lambda x: 1000 * x * target, torch.tensor(0.3))
     (gradient,) = torch.autograd.grad(added, output)
     assert float(gradient.norm()) == pytest.approx(0.3 * float(wanted.norm()), rel=1e-4)
-    assert float((gradient * target).sum()) < 0  # down this is where the verdict rises
+    assert float((gradient * target).sum()) < 0  # down this is where the logits rise
     nothing = adversarial_loss(output, loss, lambda x: x * 0, torch.tensor(0.3))
     assert float(nothing.detach()) == 0
 
@@ -245,10 +251,10 @@ def test_an_adversarial_gradient_has_the_asked_for_weight() -> None:
 def state_of(adversarial: float, steps: int, seed: int = 0) -> tuple[RdnaDetector, TrainingState]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        detector, critics = RdnaDetector(1, 32, 8), Critics(1, 8)
+        detector, discriminators = RdnaDetector(1, 32, 8), Discriminators(1, 8)
     if not adversarial:
         return detector, TrainingState(detector, 3e-3, steps, seed)
-    return detector, AdversarialState(detector, critics, 3e-3, steps, seed)
+    return detector, AdversarialState(detector, discriminators, 3e-3, steps, seed)
 
 
 @functools.cache
@@ -291,9 +297,9 @@ def test_no_discriminator_collapses() -> None:
         late = torch.stack([each.measured[f"balance/accuracy_on_{name}"] for each in progress[-30:]])
         # Neither does it win for good, nor does it know nothing.
         assert 0.55 < float(late.min()) < float(late.max()) < 0.88
-        heeded = torch.stack([each.measured[f"balance/heeded_on_{name}"] for each in progress[-30:]])
-        assert float(heeded.mean()) > 0.5
-        assert all(torch.isfinite(each.losses[f"critic_of_{name}"]) for each in progress)
+        weights = torch.stack([each.measured[f"balance/weight_on_{name}"] for each in progress[-30:]])
+        assert float(weights.mean()) > 0.5
+        assert all(torch.isfinite(each.losses[f"discriminator_of_{name}"]) for each in progress)
 
 
 def test_without_discriminators_there_are_none() -> None:
@@ -373,8 +379,8 @@ def test_reward_detectors_are_smaller() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"adversarial": -0.1}, "detector.adversarial_weight=-0.1 must be at least 0"),
-        ({"adversarial": float("nan")}, "detector.adversarial_weight=nan must be at least 0"),
+        ({"adversarial_weight": -0.1}, "detector.adversarial_weight=-0.1 must be at least 0"),
+        ({"adversarial_weight": float("nan")}, "detector.adversarial_weight=nan must be at least 0"),
         ({"input": "latent"}, "detector.input=latent: detector=rdna reads images"),
     ],
 )

@@ -160,7 +160,7 @@ class World:
     def show(self, images: Tensor) -> tuple[Detection, Tensor]:
         """The detector's word on images ``(B, C, H, W)`` in [0, 1], and the reconstructions it goes by."""
         if isinstance(self.detector, RdnaDetector):
-            restored, detection = self.detector.examine(images)
+            restored, detection = self.detector.outputs(images)
             return detection, restored
         return self.detect(images), self.autoencoder(images)
 

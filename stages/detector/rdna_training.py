@@ -12,7 +12,7 @@ from conf.schema.runs import DetectorRun
 from detectors.base import IMAGE
 from detectors.rdna import RdnaDetector
 from detectors.training.batches import BatchSampler
-from detectors.training.rdna import AdversarialState, Critics, train_rdna
+from detectors.training.rdna import AdversarialState, Discriminators, train_rdna
 from latent_common.errors import UserError
 from latent_common.training_state import TrainingState
 from latent_env.rendering import restorations
@@ -53,8 +53,8 @@ def rdna_state(job: Job[DetectorRun], config: RdnaConfig, detector: RdnaDetector
     run = (config.learning_rate, training_steps(job), job.config.seed)
     if not config.adversarial_weight:
         return TrainingState(detector, *run)
-    critics = job.build(lambda: Critics(detector.channels, detector.width)).to(job.device)
-    return AdversarialState(detector, critics, *run)
+    discriminators = job.build(lambda: Discriminators(detector.channels, detector.width)).to(job.device)
+    return AdversarialState(detector, discriminators, *run)
 
 
 def train_restoration(
