@@ -41,9 +41,9 @@ class OverOptimizationMonitor:
         held_out_detector = transition.world.held_out_detector
         if held_out_detector is None or self._steps % INTERVAL:
             return
-        steps = {REWARD_ENSEMBLE: transition, HELD_OUT: transition.scored_by([held_out_detector])}
+        steps = {REWARD_ENSEMBLE: transition, HELD_OUT: transition.with_reward_ensemble([held_out_detector])}
         for name, step in steps.items():
-            paid = self._rewards[name].judged(step)
+            paid = self._rewards[name].detector_part(step)
             if paid is None:
                 return
             self._sums[name] = self._sums.get(name, torch.zeros_like(paid)) + paid

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detectors.blocks.distance import DistanceDetector
 from detectors.blocks.tokens import as_tokens, grid_of
-from latent_common.image_source import ImageSource, spread_over
+from latent_common.image_source import ImageSource, evenly_spaced
 
 MAX_IMAGES = 2048
 """Of more images, so many evenly spaced ones give the same statistics."""
@@ -42,7 +42,7 @@ class GaussianDetector(DistanceDetector):
     @torch.no_grad()
     def fit(self, latents: ImageSource, scales: Tensor, seed: int) -> None:  # noqa: ARG002
         """Take mean and covariance at every position of normal latents ``(N, *latent_shape)``."""
-        position_wise = as_tokens(spread_over(latents, MAX_IMAGES)).transpose(0, 1)  # (T, N, C)
+        position_wise = as_tokens(evenly_spaced(latents, MAX_IMAGES)).transpose(0, 1)  # (T, N, C)
         for position, tokens in enumerate(
             position_wise
         ):  # one by one: all covariances at once take much memory

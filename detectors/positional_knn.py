@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detectors.blocks.distance import DistanceDetector
 from detectors.blocks.memory_bank import PositionalMemory
-from latent_common.image_source import ImageSource, spread_over, spread_positions
+from latent_common.image_source import ImageSource, evenly_spaced, evenly_spaced_positions
 
 
 class PositionalKnnDetector(DistanceDetector):
@@ -31,9 +31,9 @@ class PositionalKnnDetector(DistanceDetector):
     @torch.no_grad()
     def fit(self, latents: ImageSource, scales: Tensor, seed: int) -> None:  # noqa: ARG002
         """Keep the tokens of normal latents ``(N, *latent_shape)``."""
-        positions = spread_positions(len(latents), self.memory_size)
+        positions = evenly_spaced_positions(len(latents), self.memory_size)
         self.memory = PositionalMemory(self.input_shape, len(positions)).to(self.location.device)
-        self.memory.fill(spread_over(latents, self.memory_size), positions)
+        self.memory.fill(evenly_spaced(latents, self.memory_size), positions)
 
     def distances(self, latents: Tensor) -> Tensor:
         """Distances ``(B, T)`` of the tokens of ``latents (B, *latent_shape)``."""

@@ -35,19 +35,19 @@ PIXELS_AT_ONCE = 2**20
 MOST_AT_ONCE = 256
 
 
-def at_once(size: int) -> int:
+def images_at_once(size: int) -> int:
     """How many images of ``size`` × ``size`` pixels to put through a network together."""
     return max(min(PIXELS_AT_ONCE // size**2, MOST_AT_ONCE), 1)
 
 
-def spread_over(images: ImageSource, most: int) -> Tensor:
+def evenly_spaced(images: ImageSource, most: int) -> Tensor:
     """All images if they are at most ``most``, else so many of them evenly spaced; uint8."""
     if len(images) <= most:
         return images[:]
-    return images[spread_positions(len(images), most).to(images.device)]
+    return images[evenly_spaced_positions(len(images), most).to(images.device)]
 
 
-def spread_positions(count: int, most: int) -> Tensor:
+def evenly_spaced_positions(count: int, most: int) -> Tensor:
     """All positions below ``count`` if these are at most ``most``, else so many evenly spaced; int64."""
     if count <= most:
         return torch.arange(count)

@@ -41,7 +41,7 @@ class TrainingState:
         # On the CPU whatever the device: the same seed then draws the same batches everywhere.
         self.generator = torch.Generator().manual_seed(seed)
 
-    def networks(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
         """A context for forward passes of the model; losses are better computed outside."""
         return computing_in(self.precision, next(self.model.parameters()).device)
 

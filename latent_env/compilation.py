@@ -55,7 +55,7 @@ def _try_out(world: World, num_worlds: int) -> None:
     """Let the networks see what a step shows them; now, so that the first step doesn't take a minute."""
     rows = torch.arange(num_worlds, device=world.device) % len(world.latents)
     latents = world.latents[rows]
-    with world.networks():
+    with world.autocast():
         images = world.autoencoder.decode(latents).float()
         again = world.autoencoder.encode(images)
         seen: tuple[Tensor, ...] = (latents,)

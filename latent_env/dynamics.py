@@ -18,7 +18,7 @@ from latent_env.random_streams import Streams
 from latent_env.rendering import Picture, panel
 from latent_env.rewards.reward import Reward
 from latent_env.shell import Shell
-from latent_env.transition import Transition, still
+from latent_env.transition import Transition, initial_transition
 from latent_env.worlds.world import World
 
 T = TypeVar("T")
@@ -174,7 +174,7 @@ class Dynamics(Episodes[Transition]):
         self.reward: Reward = reward
         self.perturbation, self.shell = perturbation, shell
         self.editor = perturbation if isinstance(perturbation, ImageEditor) else None
-        self.last = still(world, shell, torch.zeros_like(self.elapsed))
+        self.last = initial_transition(world, shell, torch.zeros_like(self.elapsed))
         """The last transition of every world, for pictures and rollouts."""
 
     @property
@@ -216,7 +216,7 @@ class Dynamics(Episodes[Transition]):
             self.reward.forget(worlds)
         self.reward.begin(worlds)
         drawn = self.streams.integers(len(self.world.images)) if sources is None else sources
-        fresh = still(self.world, self.shell, drawn)
+        fresh = initial_transition(self.world, self.shell, drawn)
         self.last = fresh if everywhere else fresh.merge(worlds, self.last)
         return self.observe()
 

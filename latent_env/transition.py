@@ -17,7 +17,7 @@ from detectors.blocks.tokens import anomalous_tokens, as_map, as_tokens, grid_of
 from latent_env.autoencoders.frozen import LEAST_VISIBLE
 from latent_env.chunks import join, split, worlds_at_once
 from latent_env.perturbations.image_edit import ImageEdit, merged
-from latent_env.rewards.anomaly_similarity import Descriptor, describe
+from latent_env.rewards.anomaly_similarity import AnomalyDescriptor, anomaly_descriptor
 from latent_env.shell import ANOMALY, NORMAL, UNDECIDED, Shell
 from latent_env.visibility import visible_support
 from latent_env.worlds.world import World
@@ -31,7 +31,7 @@ class Transition:
 
     The cheap facts are there at once. Decoded images and scores are computed when a reward term, a
     picture or a rollout first asks for them, so a step does no more than its reward needs. What reward
-    terms say they need is worked out for some worlds at a time, :meth:`work_out`.
+    terms say they need is worked out for some worlds at a time, :meth:`compute_facts`.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Transition:
     @cached_property
     def decoded(self) -> Tensor:
         """``(N, C, H, W)``: the decoded latent."""
-        with self.world.networks():
+        with self.world.autocast():
             return self.world.autoencoder.decode(self.latent).float()
 
     @cached_property
@@ -150,14 +150,14 @@ class Transition:
     @cached_property
     def detection(self) -> Detection:
         """What the detector says of the new latent, or of the augmented image."""
-        return self._scored_by(self.world.detector)
+        return self._detect(self.world.detector)
 
     @cached_property
     def detections(self) -> list[Detection]:
         """What each of the world's judges says of it; without judges, what the detector says."""
         if not self.world.reward_ensemble:
             return [self.detection]
-        return [self._scored_by(member) for member in self.world.reward_ensemble]
+        return [self._detect(member) for member in self.world.reward_ensemble]
 
     @property
     def score(self) -> Tensor:
@@ -167,21 +167,24 @@ class Transition:
     @cached_property
     def readings(self) -> list[Reading]:
         """What the last layer of each judge reads of it, or that of the detector."""
-        with self.world.networks():
-            readings = [member.reading(*portion_for(member.input, self._seen)) for member in self.world.heads]
+        with self.world.autocast():
+            readings = [
+                member.reading(*portion_for(member.input, self._inputs))
+                for member in self.world.headed_detectors
+            ]
         return [Reading(*(part.float() for part in reading)) for reading in readings]
 
-    def _scored_by(self, detector: Detector) -> Detection:
-        with self.world.networks():
-            judged = detector(*portion_for(detector.input, self._seen))
+    def _detect(self, detector: Detector) -> Detection:
+        with self.world.autocast():
+            judged = detector(*portion_for(detector.input, self._inputs))
         return Detection(*(part.float() for part in judged))
 
     @cached_property
-    def _seen(self) -> tuple[Tensor, ...]:
+    def _inputs(self) -> tuple[Tensor, ...]:
         """What detectors may read: the new latent, or the augmented image, its reconstruction and latent."""
         if self.world.reads_latents:
             return (self.latent,)
-        with self.world.networks():
+        with self.world.autocast():
             decoded = self.world.autoencoder.decode(self._encoded).float()
         return self.image, decoded, self._encoded.float()
 
@@ -190,18 +193,18 @@ class Transition:
         """``(N, *latent_shape)``: the latent of what detectors read."""
         if self.world.reads_latents:
             return self.latent
-        with self.world.networks():
+        with self.world.autocast():
             return self.world.autoencoder.encode(self.image)
 
     @cached_property
-    def describe(self) -> Descriptor:
+    def descriptor(self) -> AnomalyDescriptor:
         """What the anomaly looks like in latents, ``(N, …)``; a flat one is a single token."""
         latents = self._encoded.float()
         grid = grid_of(latents.shape[1:])
         shares = functional.adaptive_avg_pool2d(self.truth.float(), grid)
-        return describe(latents.view(*latents.shape[:2], *grid), anomalous_tokens(shares))
+        return anomaly_descriptor(latents.view(*latents.shape[:2], *grid), anomalous_tokens(shares))
 
-    def work_out(self, facts: Iterable[str]) -> None:
+    def compute_facts(self, facts: Iterable[str]) -> None:
         """Find these ``facts`` now, by name; most of what is found on the way is kept as well.
 
         Of many worlds some at a time: from decoding to judging they stay in the CPU's caches together. Where
@@ -227,7 +230,7 @@ class Transition:
         for name in (parts[0].keys() & FACTS) - known.keys() - FOUND_AGAIN:
             self.__dict__[name] = join([part[name] for part in parts])
 
-    def scored_by(self, reward_ensemble: Sequence[Detector]) -> Transition:
+    def with_reward_ensemble(self, reward_ensemble: Sequence[Detector]) -> Transition:
         """The same step before other judges; what doesn't depend on them isn't computed again."""
         other = copy(self)
         other.world = self.world.with_reward_ensemble(reward_ensemble)
@@ -238,7 +241,7 @@ class Transition:
     @cached_property
     def cycle_error(self) -> Tensor:
         """``(N,)``: ``‖E(D(z')) − z'‖``, root mean square a dimension."""
-        with self.world.networks():
+        with self.world.autocast():
             again = self.world.autoencoder.encode(self.decoded).float()
         return (again - self.latent).square().flatten(1).mean(1).add(1e-12).sqrt()
 
@@ -264,11 +267,11 @@ class Transition:
 FACTS = {name for name, value in vars(Transition).items() if isinstance(value, cached_property)}
 """What is found out about a step once, when it is first asked for."""
 
-FOUND_AGAIN = {"start_latent", "start_image", "start_decoded", "change", "_seen", "_encoded"}
+FOUND_AGAIN = {"start_latent", "start_image", "start_decoded", "change", "_inputs", "_encoded"}
 """Large, and rarely asked for twice: putting these together costs more than finding them again."""
 
 
-def still(world: World, shell: Shell, sources: Tensor) -> Transition:
+def initial_transition(world: World, shell: Shell, sources: Tensor) -> Transition:
     """The transition of worlds in which nothing has happened yet since they started from ``sources (N,)``."""
     latent = world.latents[sources]
     return Transition(world, shell, sources, latent, latent)

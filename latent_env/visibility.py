@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from latent_common.image_source import ImageSource, at_once, spread_over
+from latent_common.image_source import ImageSource, evenly_spaced, images_at_once
 from latent_env.autoencoders.frozen import LEAST_REACH, LEAST_VISIBLE, FrozenAutoencoder, as_float
 from latent_env.perturbations.brush import Brush
 from latent_env.random_streams import Streams
@@ -77,8 +77,8 @@ def measure_visibility(autoencoder: FrozenAutoencoder, images: ImageSource) -> F
     of normal pixels. The reach is how far, in radii within which normal tokens lie apart, strokes must go for
     half of uniformly random ones to be clearly visible somewhere.
     """
-    some = as_float(spread_over(images, MOST_IMAGES), autoencoder.mean)
-    parts = some.split(at_once(autoencoder.size))
+    some = as_float(evenly_spaced(images, MOST_IMAGES), autoencoder.mean)
+    parts = some.split(images_at_once(autoencoder.size))
     errors = torch.cat([strength_of(autoencoder(part) - part).flatten() for part in parts])
     usual = errors.kthvalue(round(NORMALLY * (len(errors) - 1)) + 1).values
     autoencoder.barely_visible.copy_(usual.clamp(LEAST_VISIBLE, MOST_VISIBLE))
@@ -89,15 +89,15 @@ def measure_visibility(autoencoder: FrozenAutoencoder, images: ImageSource) -> F
 
 def _reach(autoencoder: FrozenAutoencoder, images: Tensor) -> float:
     """The smallest reach, in steps of the square root of 2, that makes strokes visible."""
-    latents = autoencoder.in_batches(images)
+    latents = autoencoder.encode_all(images)
     inner = float(autoencoder.normal_distances[95])
     brush, streams = Brush(autoencoder, inner), Streams(len(latents), latents.device)
     streams.seeds += torch.arange(len(latents), device=latents.device)
     actions = torch.rand(len(latents), brush.action_size, generator=torch.Generator().manual_seed(0))
     strokes = brush.strokes((2 * actions - 1).to(latents), streams)
-    reach, decoded = LEAST_REACH, autoencoder.in_parts(latents)
+    reach, decoded = LEAST_REACH, autoencoder.decode_all(latents)
     while reach < MOST_REACH:
-        change = autoencoder.in_parts(latents + reach * strokes) - decoded
+        change = autoencoder.decode_all(latents + reach * strokes) - decoded
         peaks = strength_of(change).flatten(1).amax(1)
         if peaks.median() >= CLEARLY * autoencoder.barely_visible:
             break

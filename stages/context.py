@@ -25,7 +25,7 @@ from latent_common.threads import measured_threads
 from latent_env import __version__
 from latent_env.data import Dataset, Problems, check_track, prepare_textures
 from latent_env.data.augmentation import Augmentation
-from latent_env.data.placement import StreamedImages, settle
+from latent_env.data.placement import StreamedImages, place_images
 from latent_env.data.prepared.preparation import Prepared
 from latent_env.training.run_folder import Run
 from stages.cli.checks import check_values, unknown_keys
@@ -130,7 +130,7 @@ class Job(Generic[C]):
 
     def settle(self, images: NDArray[np.uint8]) -> ImageSource:
         """Images ``(N, C, H, W)`` on the device if they fit there, else read from disk as needed."""
-        return settle(images, self.device, self.config.memory)
+        return place_images(images, self.device, self.config.memory)
 
     def tensor(self, array: Any) -> Tensor:
         """A NumPy array on the device."""

@@ -10,7 +10,7 @@ from conf.schema.runs import AutoencoderRun, DetectorRun
 from latent_common.image_source import ImageSource
 from latent_env.data import Dataset, Problems, prepare_textures
 from latent_env.data.augmentation import Augmentation
-from latent_env.data.placement import StreamedImages, settle
+from latent_env.data.placement import StreamedImages, place_images
 from stages.context import Context, say
 from stages.datasets import dataset_settings, load_dataset, make_augmentation
 
@@ -40,7 +40,7 @@ def load_training_data(config: AutoencoderRun, context: Context) -> TrainingData
     say(dataset.summary())
     for remark in dataset.remarks:
         say(f"{dataset.name}: {remark}")
-    images = settle(dataset.train.images, context.device, context.memory)
+    images = place_images(dataset.train.images, context.device, context.memory)
     if isinstance(images, StreamedImages):
         say(f"{dataset.name}: the training images don't fit in memory (memory=): they are read as needed")
     settings = {**dataset_settings(config.dataset), "fingerprint": dataset.fingerprint()}
@@ -59,7 +59,7 @@ def _with_textures(data: TrainingData, config: DetectorRun, context: Context) ->
     say(f"textures: {len(found)} from {config.texture_root}")
     for remark in problems.remarks():
         say(f"textures: {remark}")
-    kept = settle(found.images, context.device, context.memory)
+    kept = place_images(found.images, context.device, context.memory)
     return TrainingData(
         dataset, data.images, data.augmentation, data.settings, kept, textures.facts["digest"]
     )

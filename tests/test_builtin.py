@@ -51,7 +51,7 @@ def test_builtin_critics_judge_what_they_never_saw(space: str) -> None:
     test = dataset("digits").test.normal()
     numbers = {name: number for number, name in enumerate(world.class_names)}
     labels = torch.from_numpy(class_labels(test, numbers))
-    measured = evaluate_critic(world.critic, world.space.in_batches(torch.from_numpy(test.images)), labels)
+    measured = evaluate_critic(world.critic, world.space.encode_all(torch.from_numpy(test.images)), labels)
     assert measured["critic_error"] < 0.15
     assert measured["critic_clean"] > 0.8
     assert measured["critic_noise"] < 0.2

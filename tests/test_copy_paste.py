@@ -23,7 +23,7 @@ from latent_env.perturbations.factory import make_perturbation
 from latent_env.random_streams import Streams
 from latent_env.settings import Settings
 from latent_env.shell import ANOMALY, NORMAL, Shell
-from latent_env.transition import Transition, still
+from latent_env.transition import Transition, initial_transition
 from latent_env.worlds.labelled_anomalies import (
     MIRRORINGS,
     MOST,
@@ -66,7 +66,7 @@ def pictured_world(whole: bool = False) -> World:
     images[:, :, :8, :8] = 255
     masks = torch.zeros(KNOWN, 1, 64, 64, dtype=torch.bool)
     masks[: KNOWN - whole, :, :8, :8] = True
-    latents = torch.stack([world.autoencoder.in_batches(turned) for turned in mirrored(images)])
+    latents = torch.stack([world.autoencoder.encode_all(turned) for turned in mirrored(images)])
     marks = torch.nn.functional.max_pool2d(mirrored(masks).flatten(0, 1).float(), 64 // latents.shape[-1]) > 0
     if whole:
         latents, marks = latents[:1], marks[:KNOWN]
@@ -337,7 +337,7 @@ def test_detectors_of_latents_need_no_pictures() -> None:
     blind = LatentTransformer(world.autoencoder.latent_shape, 4, 16, 1, 2)
     copy_paste = CopyPaste(world.with_detector(blind), None)
     assert copy_paste.pictures is None
-    before = still(world, Shell(1.0, 4.0), torch.zeros(1, dtype=torch.int64))
+    before = initial_transition(world, Shell(1.0, 4.0), torch.zeros(1, dtype=torch.int64))
     assert copy_paste.edit_image(copy_paste.null_action[None], before) is None
 
 

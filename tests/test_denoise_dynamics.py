@@ -104,8 +104,8 @@ def test_worlds_that_wait_dont_change() -> None:
     assert torch.equal(worlds.last.visited[~going], before.visited[~going])
     assert not torch.equal(worlds.last.state[going], before.state[going])
     assert worlds.elapsed.tolist() == going.long().tolist()
-    assert torch.equal(worlds.steps_of(0)[1], worlds.last.state[0])
-    assert len(worlds.steps_of(1)) == 1
+    assert torch.equal(worlds.states_of(0)[1], worlds.last.state[0])
+    assert len(worlds.states_of(1)) == 1
 
 
 def test_a_world_goes_its_own_way_in_any_company() -> None:

@@ -15,9 +15,13 @@ from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.autoencoders.sample_features import SampleClassifier
 from latent_env.denoise.critic import Critic
 from latent_env.denoise.process import ForwardProcess, mixed
-from latent_env.denoise.training.critic import Explainer, evaluate_critic, train_critic
+from latent_env.denoise.training.critic import NoiseEstimator, evaluate_critic, train_critic
 from latent_env.denoise.training.diffusion import Diffusion, train_diffusion
-from latent_env.denoise.training.sample_evaluation import evaluate_images, predicted, train_evaluator
+from latent_env.denoise.training.sample_evaluation import (
+    evaluate_images,
+    predicted,
+    train_labelled_classifier,
+)
 from latent_env.denoise.world import load_denoise_world, save_critic
 from latent_env.worlds.artifacts import save_autoencoder
 
@@ -32,7 +36,7 @@ def clusters(count: int = 60, dimensions: int = 8) -> tuple[torch.Tensor, torch.
 
 def test_explained_noise_is_what_was_added() -> None:
     states, labels = clusters()
-    explain = Explainer(states, labels)
+    explain = NoiseEstimator(states, labels)
     noise = torch.randn(states.shape, generator=torch.Generator().manual_seed(1))
     for amount in (0.5, 0.8):
         found = explain(mixed(states, noise, torch.full((60,), amount)), labels)
@@ -88,7 +92,7 @@ def test_quality_measures_classes_distance_and_diversity() -> None:
         torch.manual_seed(0)
         member = SampleClassifier(1, 3)
     state = TrainingState(member, 5e-3, 120, 0)
-    for _ in train_evaluator(state, member, images, labels, 32):
+    for _ in train_labelled_classifier(state, member, images, labels, 32):
         pass
     real = images.float() / 255
     assert float((predicted(member, real) == labels).float().mean()) > 0.95

@@ -282,7 +282,7 @@ def joined_world(second: str) -> World:
         beside.calibrate(world.latents[1::2])
     joined = EnsembleDetector({"transformer": world.detector, second: beside}, (0.5, 0.5))
     joined.requires_grad_(False).eval()
-    joined.calibrate(world.images, lambda batch: world.autoencoder.shown(batch, joined.input))
+    joined.calibrate(world.images, lambda batch: world.autoencoder.detector_inputs(batch, joined.input))
     return world.with_detector(joined)
 
 

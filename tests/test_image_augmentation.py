@@ -18,13 +18,13 @@ from detectors.training.batches import DECODED, BatchSampler, Samples, SampleSou
 from detectors.training.loop import score, train_detector
 from detectors.transformer import TransformerDetector
 from latent_common.errors import UserError
-from latent_common.image_source import ImageSource, spread_over
+from latent_common.image_source import ImageSource, evenly_spaced
 from latent_common.training_state import TrainingState
 from latent_env.autoencoders import ConvAutoencoder
 from latent_env.autoencoders.training import train_autoencoder
 from latent_env.data import placement as residence
 from latent_env.data.augmentation import Augmentation
-from latent_env.data.placement import StreamedImages, settle
+from latent_env.data.placement import StreamedImages, place_images
 
 CPU = torch.device("cpu")
 ALL = Augmentation(True, True, shift=0.1, rotation=20, brightness=0.3)
@@ -274,7 +274,7 @@ def test_streamed_batches_are_those_of_the_tensor(
 def test_streamed_images_are_spread_over_like_the_tensor(
     mapped: NDArray[np.uint8], resident: Tensor, most: int
 ) -> None:
-    check_equal(spread_over(StreamedImages(mapped, CPU), most), spread_over(resident, most))
+    check_equal(evenly_spaced(StreamedImages(mapped, CPU), most), evenly_spaced(resident, most))
 
 
 def test_streamed_images_can_be_written_to_without_harm(mapped: NDArray[np.uint8]) -> None:
@@ -288,11 +288,11 @@ def test_streamed_images_can_be_written_to_without_harm(mapped: NDArray[np.uint8
 def test_images_settle_in_memory_if_they_fit(mapped: NDArray[np.uint8], resident: Tensor) -> None:
     megabytes = mapped.nbytes / 2**20
     for memory in (megabytes, 1000.0, None):
-        settled = settle(mapped, CPU, memory)
+        settled = place_images(mapped, CPU, memory)
         assert isinstance(settled, Tensor)
         check_equal(settled, resident)
     for memory in (megabytes * 0.99, 1e-6):
-        settled = settle(mapped, CPU, memory)
+        settled = place_images(mapped, CPU, memory)
         assert isinstance(settled, StreamedImages)
         check_equal(settled[:], resident)
 
@@ -302,7 +302,7 @@ def test_by_itself_a_quarter_of_free_memory_is_used(
 ) -> None:
     for free, kind in ((4 * mapped.nbytes, Tensor), (4 * mapped.nbytes - 4, StreamedImages)):
         monkeypatch.setattr(residence, "free_bytes", {CPU: free}.__getitem__)
-        assert isinstance(settle(mapped, CPU), kind)
+        assert isinstance(place_images(mapped, CPU), kind)
 
 
 def test_free_memory_is_known() -> None:
@@ -312,7 +312,7 @@ def test_free_memory_is_known() -> None:
 @pytest.mark.parametrize("memory", [0, 0.0, -1.0, float("nan")])
 def test_no_memory_is_refused(mapped: NDArray[np.uint8], memory: float) -> None:
     with pytest.raises(UserError, match=f"memory={memory} must be above 0"):
-        settle(mapped, CPU, memory)
+        place_images(mapped, CPU, memory)
 
 
 # --- training does not depend on where images are ---
@@ -324,7 +324,7 @@ def weights(model: nn.Module) -> Tensor:
 
 def both_ways(mapped: NDArray[np.uint8], train: Callable[[ImageSource], nn.Module]) -> list[Tensor]:
     """The weights that training ends with, from memory and from the file."""
-    return [weights(train(settle(mapped, CPU, memory))) for memory in (100, 1e-6)]
+    return [weights(train(place_images(mapped, CPU, memory))) for memory in (100, 1e-6)]
 
 
 @pytest.mark.parametrize("augment", [None, ALL], ids=["plain", "augmented"])
@@ -343,7 +343,7 @@ def test_the_autoencoder_learns_the_same(mapped: NDArray[np.uint8], augment: Aug
 
 
 def test_the_detector_learns_the_same_and_scores_the_same(mapped: NDArray[np.uint8]) -> None:
-    inputs_of = make_world("spatial").inputs_of
+    inputs_of = make_world("spatial").detector_inputs
     scores = []
     made = (noise(6, size=32) * 255).byte()
     labels, marked = torch.tensor([0, 1] * 3), torch.tensor([True] * 5 + [False])

@@ -63,7 +63,7 @@ def latent_world() -> World:
         detector = LatentTransformer(encoder.latent_shape, COUNT, width=16, depth=1, heads=2)
     frozen = FrozenAutoencoder(model).calibrate(images, latents)
     detector.memory.fill(latents, torch.arange(COUNT))
-    held_out_detector = frozen.in_batches(torch.from_numpy(dataset.valid.normal().images))
+    held_out_detector = frozen.encode_all(torch.from_numpy(dataset.valid.normal().images))
     detector.eval().requires_grad_(False).calibrate(held_out_detector)
     return World.build(frozen, detector, images, CPU, latents)
 

@@ -188,7 +188,7 @@ def test_variants_learn_in_half_precision_and_address_memory_in_full(form: str) 
     state = TrainingState(model, 3e-3, 12, 0, "bfloat16")
     losses = [float(step.losses["total"]) for step in train_autoencoder(state, model, stripes(32), 8)]
     assert losses[-1] < losses[0]
-    with state.networks():
+    with state.autocast():
         encoding = model.encoding(stripes(4).float() / 255)
         decoded, weights = model.decode_with_weights(encoding.mean)
     assert {encoding.mean.dtype, decoded.dtype} == {torch.float32}

@@ -62,7 +62,7 @@ def test_frozen_latents_are_white_and_statistics_hold(latent: str) -> None:
     torch.manual_seed(0)
     images = torch.randint(0, 256, (40, 1, 16, 16), dtype=torch.uint8)
     frozen = FrozenAutoencoder(ConvAutoencoder(1, 16, latent, 5, width=8)).calibrate(images)
-    latents = frozen.in_batches(images)
+    latents = frozen.encode_all(images)
     torch.testing.assert_close(latents.mean(0), torch.zeros(frozen.latent_shape), atol=1e-4, rtol=0)
     # A flat latent is white in every dimension, a spatial one in every channel over all places.
     variance = latents.var(0, correction=0).view(5, -1).mean(1)

@@ -258,7 +258,7 @@ def test_known_latents_need_not_be_computed_again(
     fitted: tuple[PretrainedEncoder, Tensor], images: Tensor
 ) -> None:
     looked = frozen(fitted).calibrate(images)
-    exact = frozen(fitted).calibrate(images, looked.in_batches(images))
+    exact = frozen(fitted).calibrate(images, looked.encode_all(images))
     for (name, a), b in zip(looked.state_dict().items(), exact.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     rounded = frozen(fitted).calibrate(images, fitted[1])
@@ -277,7 +277,7 @@ def test_the_scale_is_that_of_tokens_of_other_images_anywhere(
     fitted: tuple[PretrainedEncoder, Tensor], images: Tensor
 ) -> None:
     features = frozen(fitted).calibrate(images)
-    latents = features.in_batches(images)
+    latents = features.encode_all(images)
     tokens, owner = tokens_of(latents).float(), torch.arange(len(images)).repeat_interleave(GRID**2)
     apart = torch.cdist(tokens, tokens).masked_fill(owner[:, None] == owner[None], torch.inf)
     nearest = apart.amin(1)

@@ -149,7 +149,7 @@ def test_with_a_pretrained_backbone_it_reads_the_images(tmp_path: Path, run_here
     assert code == 0, error
     world = load_world(str(only_run(tmp_path, "detector")), resolve_device("cpu"))
     assert not world.reads_latents
-    shown, restored = world.show(torch.rand(2, 1, 32, 32))
+    shown, restored = world.detect_and_reconstruct(torch.rand(2, 1, 32, 32))
     assert shown.map.shape == restored.shape == (2, 1, 32, 32)
 
 

@@ -48,7 +48,7 @@ def words(reward_ensemble: Sequence[Any], seen: tuple[Tensor, ...]) -> list[Tens
 
 
 def seen(of: World) -> tuple[Tensor, ...]:
-    return of.inputs_of(torch.rand(5, 1, 32, 32, generator=torch.Generator().manual_seed(0)))
+    return of.detector_inputs(torch.rand(5, 1, 32, 32, generator=torch.Generator().manual_seed(0)))
 
 
 def weights(detector: Detector) -> list[Tensor]:
@@ -126,7 +126,7 @@ def test_a_damaged_reward_ensemble_is_refused(tmp_path: Path) -> None:
     ):
         assert old in text
         (tmp_path / "reward_ensemble.json").write_text(text.replace(old, new))
-        with pytest.raises(UserError, match=r"judges\.json describes no judges"):
+        with pytest.raises(UserError, match=r"reward_ensemble\.json doesn't describe the detectors"):
             load_reward_ensemble(tmp_path, of.detector)
 
 
@@ -151,7 +151,7 @@ def test_a_stored_world_has_its_reward_ensemble_and_its_reference_set(kind: str,
     _, reward, _, _, info = env.step(np.ones(env.action_space.shape or (), np.float32))
     transition = env.unwrapped.dynamics.last  # type: ignore[attr-defined]
     said = torch.stack(
-        [4 * p * (1 - p) for p in (s.sigmoid() for s in words(of.reward_ensemble, transition._seen[:2]))]
+        [4 * p * (1 - p) for p in (s.sigmoid() for s in words(of.reward_ensemble, transition._inputs[:2]))]
     )
     assert float(reward) == pytest.approx(float(said.mean() - said.std(correction=0)), abs=1e-4)
     assert info["reward_terms"]["boundary"] == pytest.approx(float(reward))
@@ -164,7 +164,7 @@ def test_a_reference_set_of_another_world_is_refused(tmp_path: Path) -> None:
     coarse = of.reference_set._replace(marks=of.reference_set.marks[:, :, ::2])
     for reference_set in (other.reference_set, coarse):
         save_world(tmp_path, of.with_reference_set(reference_set))
-        with pytest.raises(UserError, match=r"trial\.safetensors is of another world"):
+        with pytest.raises(UserError, match=r"reference_set\.safetensors is of another world"):
             load_world(str(tmp_path), CPU)
 
 

@@ -13,7 +13,12 @@ from torch import Tensor
 
 from detectors.blocks.last_layer import Reading
 from detectors.transformer import TransformerDetector
-from latent_env.rewards.anomaly_similarity import AnomalySimilarity, Descriptor, closeness, describe
+from latent_env.rewards.anomaly_similarity import (
+    AnomalyDescriptor,
+    AnomalySimilarity,
+    anomaly_descriptor,
+    closeness,
+)
 
 SEEDS = st.integers(0, 2**31)
 COUNT = 8
@@ -42,31 +47,33 @@ def test_a_descriptor_is_that_of_the_marked_tokens(
     seed: int, top: int, left: int, high: int, wide: int
 ) -> None:
     latents, marks = noise(2, 3, 8, 8, seed=seed), marked(2, top, left, high, wide)
-    found = describe(latents, marks)
+    found = anomaly_descriptor(latents, marks)
     inside = latents[:, :, top : top + high, left : left + wide].flatten(2)
     assert torch.allclose(found.inside[:, :3], inside.mean(2))
     assert torch.allclose(found.inside[:, 3:], inside.std(2, correction=0).clamp_min(1e-3), atol=1e-6)
     rows, columns = torch.linspace(-1, 1, 8)[top : top + high], torch.linspace(-1, 1, 8)[left : left + wide]
     middle = torch.stack([rows.mean(), columns.mean(), torch.tensor(float(high * wide)).log()])
-    assert torch.allclose(found.place.float(), middle.expand(2, 3), atol=1e-5)
+    assert torch.allclose(found.position.float(), middle.expand(2, 3), atol=1e-5)
     far = (torch.arange(8) - (top + (high - 1) / 2)).abs() > 2 + high / 2  # rows beyond its surroundings
-    assert torch.equal(describe(torch.where(far[:, None], 9.0, latents), marks).contrast, found.contrast)
-    assert torch.allclose(describe(latents + 5, marks).contrast, found.contrast)
+    assert torch.equal(
+        anomaly_descriptor(torch.where(far[:, None], 9.0, latents), marks).contrast, found.contrast
+    )
+    assert torch.allclose(anomaly_descriptor(latents + 5, marks).contrast, found.contrast)
 
 
 def test_what_is_brighter_than_around_it_contrasts() -> None:
     marks = marked(1, 2, 3, 3, 3)
     assert torch.allclose(
-        describe(marks.double() * 2, marks).contrast, torch.tensor([[2.0]], dtype=torch.double)
+        anomaly_descriptor(marks.double() * 2, marks).contrast, torch.tensor([[2.0]], dtype=torch.double)
     )
-    assert float(describe(torch.ones(1, 1, 8, 8), marks).contrast.abs().max()) < 1e-6
+    assert float(anomaly_descriptor(torch.ones(1, 1, 8, 8), marks).contrast.abs().max()) < 1e-6
 
 
 @pytest.mark.parametrize("side", [1, 8])
 @pytest.mark.parametrize("all_marked", [False, True])
 def test_nothing_and_everything_have_finite_descriptors(all_marked: bool, side: int) -> None:
     latents = noise(2, 3, side, side, seed=0)
-    found = describe(latents, torch.full((2, 1, side, side), all_marked))
+    found = anomaly_descriptor(latents, torch.full((2, 1, side, side), all_marked))
     assert all(part.isfinite().all() for part in found)
     assert torch.allclose(found.inside[:, :3], latents.mean((2, 3)) * all_marked)
 
@@ -80,7 +87,7 @@ class Scene(NamedTuple):
     detector: Any
     reading: Reading
     anomalous: Tensor
-    descriptors: Descriptor
+    descriptors: AnomalyDescriptor
 
 
 @functools.cache
@@ -95,7 +102,7 @@ def scene() -> Scene:
     with torch.no_grad():
         reading = detector.reading(images, 0.8 * images)
     corners = torch.cat([marked(1, number, number + 1, 2, 1 + number % 3) for number in range(4)])
-    return Scene(detector, reading, anomalous, describe(noise(4, 4, 8, 8, seed=1), corners))
+    return Scene(detector, reading, anomalous, anomaly_descriptor(noise(4, 4, 8, 8, seed=1), corners))
 
 
 def of(reading: Reading, chosen: Tensor) -> Reading:
@@ -106,16 +113,16 @@ def of(reading: Reading, chosen: Tensor) -> Reading:
 def test_labelled_anomalies_are_similar_to_themselves(looked_at: bool) -> None:
     detector, reading, anomalous, descriptors = scene()
     known = AnomalySimilarity(detector, reading, anomalous, descriptors if looked_at else None)
-    own = known.place(of(reading, anomalous), descriptors)
+    own = known.embed(of(reading, anomalous), descriptors)
     assert torch.allclose(own, known.anomalies)
     assert torch.allclose(closeness(own, own).diagonal(), torch.ones(4, dtype=torch.double))
     density = known.density(own)
     assert ((density >= 1 / 4) & (density <= 1)).all()  # each lies where one of four does
     if not looked_at:
-        everywhere = known.density(known.place(reading))
+        everywhere = known.density(known.embed(reading))
         assert ((everywhere > 0) & (everywhere <= 1)).all()
     strange = Reading(1000 + reading.features, reading.offset)
-    assert float(known.density(known.place(of(strange, anomalous), descriptors)).max()) < 1e-6
+    assert float(known.density(known.embed(of(strange, anomalous), descriptors)).max()) < 1e-6
 
 
 def test_another_descriptor_is_far_whatever_the_detectors_features() -> None:
@@ -123,11 +130,11 @@ def test_another_descriptor_is_far_whatever_the_detectors_features() -> None:
     same = of(reading, anomalous)
     blind = AnomalySimilarity(detector, reading, anomalous)
     known = AnomalySimilarity(detector, reading, anomalous, descriptors)
-    for part in Descriptor._fields:
+    for part in AnomalyDescriptor._fields:
         other = descriptors._replace(**{part: getattr(descriptors, part) + 100})
-        assert float(known.density(known.place(same, other)).max()) < 1e-6
-        assert torch.equal(blind.place(same, other), blind.place(same))
-    assert blind.density(blind.place(same)).min() >= known.density(known.place(same, descriptors)).max() / 3
+        assert float(known.density(known.embed(same, other)).max()) < 1e-6
+        assert torch.equal(blind.embed(same, other), blind.embed(same))
+    assert blind.density(blind.embed(same)).min() >= known.density(known.embed(same, descriptors)).max() / 3
 
 
 def test_every_part_weighs_the_same() -> None:
@@ -144,14 +151,14 @@ def test_every_part_weighs_the_same() -> None:
 
 def test_what_all_labelled_anomalies_share_tells_nothing_apart() -> None:
     detector, reading, anomalous, descriptors = scene()
-    alike = Descriptor(*(part[:1].expand_as(part) for part in descriptors))
+    alike = AnomalyDescriptor(*(part[:1].expand_as(part) for part in descriptors))
     known = AnomalySimilarity(detector, reading, anomalous, alike)
     blind = AnomalySimilarity(detector, reading, anomalous)
     same = of(reading, anomalous)
-    found = known.density(known.place(same, descriptors))
-    assert torch.allclose(found, blind.density(blind.place(same)))
+    found = known.density(known.embed(same, descriptors))
+    assert torch.allclose(found, blind.density(blind.embed(same)))
     one = torch.arange(COUNT) == 3
-    alone = AnomalySimilarity(detector, reading, one, Descriptor(*(part[:1] for part in descriptors)))
+    alone = AnomalySimilarity(detector, reading, one, AnomalyDescriptor(*(part[:1] for part in descriptors)))
     assert not alone.descriptors  # one doesn't say how much others differ
     assert float(alone.density(alone.anomalies)) == pytest.approx(1.0)
-    assert int(alone.density(alone.place(reading)).argmax()) == 3
+    assert int(alone.density(alone.embed(reading)).argmax()) == 3

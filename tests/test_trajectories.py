@@ -323,7 +323,7 @@ def test_demonstrated_actions_lead_on_unless_they_are_cut_off() -> None:
     env = denoising(horizon=8)
     made = ReversedDiffusion(3).record(env, 800)
     states = states_of(made)
-    reached = states + dynamics_of(env).stride.max_delta * made.actions
+    reached = states + dynamics_of(env).perturbation.max_delta * made.actions
     inner = (made.times < 7)[:, None] & (made.actions.abs() < 1)
     following = states.roll(-1, 0)
     torch.testing.assert_close(reached[inner], following[inner], atol=1e-4, rtol=0)

@@ -28,8 +28,8 @@ from detectors.latent_transformer import LatentTransformer
 from detectors.transformer import TransformerDetector
 from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics
-from latent_env.rewards.anomaly_similarity import describe
-from latent_env.rewards.base import agreed, reward_terms
+from latent_env.rewards.anomaly_similarity import anomaly_descriptor
+from latent_env.rewards.base import mean_less_disagreement, reward_terms
 from latent_env.rewards.reward import Reward
 from latent_env.settings import Settings
 from latent_env.shell import ANOMALY, NORMAL, UNDECIDED
@@ -68,7 +68,7 @@ def world(kind: str, reward_ensemble: int = 2) -> World:
     for number in range(4):
         spoilt[number, :, 5 * number : 5 * number + 8, 4:12] = 255
     images = torch.cat([normal, spoilt])
-    inputs = images if kind == "image" else made.autoencoder.in_batches(images)
+    inputs = images if kind == "image" else made.autoencoder.encode_all(images)
     marks = torch.zeros(8, 1, *made.latents.shape[2:], dtype=torch.bool)
     marks[4:, :, 1:3, :2] = True
     reference_set = ReferenceSet(inputs, torch.tensor([0] * 4 + [1] * 4), marks)
@@ -289,7 +289,7 @@ def test_a_reward_ensemble_pays_its_mean_less_its_disagreement(name: str, kind: 
     of = world(kind, 3)
     batch = dynamics(of, 6)
     transition = batch.step_tensor(drawn(batch)).transition
-    alone = torch.stack([paid(name, transition.scored_by([each])) for each in of.reward_ensemble])
+    alone = torch.stack([paid(name, transition.with_reward_ensemble([each])) for each in of.reward_ensemble])
     expected = alone.mean(0) - alone.std(0, correction=0)
     torch.testing.assert_close(paid(name, transition), expected, atol=1e-5, rtol=1e-4)
     assert (alone.std(0) > 0).any()
@@ -298,7 +298,7 @@ def test_a_reward_ensemble_pays_its_mean_less_its_disagreement(name: str, kind: 
 @given(st.lists(st.lists(st.floats(-5, 5), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_disagreement_never_pays(values: list[list[float]]) -> None:
     each = torch.tensor(values, dtype=torch.double)
-    found = agreed(each)
+    found = mean_less_disagreement(each)
     assert (found <= each.mean(0) + 1e-9).all()
     if len(each) == 1:
         assert torch.equal(found, each[0])
@@ -309,7 +309,7 @@ def test_without_a_reward_ensemble_the_detector_pays() -> None:
     batch = dynamics(of, reward={**ALL, "boundary": 1.0})
     transition = batch.step_tensor(drawn(batch)).transition
     for name in ("boundary", *TRIED):
-        assert torch.equal(paid(name, transition), paid(name, transition.scored_by([of.detector])))
+        assert torch.equal(paid(name, transition), paid(name, transition.with_reward_ensemble([of.detector])))
     before = dynamics(world("image")).step_tensor(drawn(batch)).transition
     assert not torch.equal(paid("boundary", before), paid("boundary", transition))
 
@@ -365,10 +365,10 @@ def test_a_samples_descriptor_is_of_what_detectors_read(kind: str) -> None:
     seen = step.latent if kind == "latent" else step.world.autoencoder.encode(step.image)
     assert step.truth.any()
     shares = torch.nn.functional.adaptive_avg_pool2d(step.truth.float(), seen.shape[2:])
-    for one, other in zip(step.describe, describe(seen, anomalous_tokens(shares)), strict=True):
+    for one, other in zip(step.descriptor, anomaly_descriptor(seen, anomalous_tokens(shares)), strict=True):
         torch.testing.assert_close(one, other)
     normal = step.label != ANOMALY
-    assert not step.describe.inside[normal][:, : seen.shape[1]].any()  # there is nothing to be seen
+    assert not step.descriptor.inside[normal][:, : seen.shape[1]].any()  # there is nothing to be seen
 
 
 def test_descriptors_decide_where_masks_are_known() -> None:
@@ -475,7 +475,7 @@ def test_over_optimisation_compares_the_ensemble_with_a_held_out_detector(kind: 
         assert of.held_out_detector is not None
         for name, step in (
             ("reward_ensemble", transition),
-            ("held_out", transition.scored_by([of.held_out_detector])),
+            ("held_out", transition.with_reward_ensemble([of.held_out_detector])),
         ):
             mean = paid("usefulness", step).mean() + 0.5 * paid("boundary", step).mean()
             expected[name] += float(mean) / 2
@@ -501,4 +501,4 @@ NO_OVEROPTIMIZATION: list[tuple[Without, dict[str, float]]] = [
 @pytest.mark.parametrize(("change", "weights"), NO_OVEROPTIMIZATION, ids=["no judge", "no term"])
 def test_no_monitor_where_there_is_nothing_to_compare(change: Without, weights: dict[str, float]) -> None:
     assert watched(change(world("image")), weights, INTERVAL) == {}
-    assert Reward({"novelty": 1.0}).judged(dynamics(world("image")).last) is None
+    assert Reward({"novelty": 1.0}).detector_part(dynamics(world("image")).last) is None

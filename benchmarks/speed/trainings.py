@@ -62,7 +62,7 @@ def detector_ways(world: World) -> dict[str, Work]:
 
     def loss(detector: Detector, batch: Batch) -> Tensor:
         with torch.no_grad():
-            seen = world.inputs_of(batch.images)
+            seen = world.detector_inputs(batch.images)
         return torch.stack(list(detector_losses(detector(*seen), batch).values())).sum()
 
     def made(clean: Tensor) -> Batch:
@@ -80,7 +80,7 @@ def detector_ways(world: World) -> dict[str, Work]:
     return {
         BARE: bare_steps(bare, lambda: loss(bare, resident)),
         OURS: turned(
-            train_detector(state, ours, sampler, lambda batch: world.inputs_of(batch.images), BATCH)
+            train_detector(state, ours, sampler, lambda batch: world.detector_inputs(batch.images), BATCH)
         ),
         USUAL: usual_loop(usual, images, lambda batch: loss(usual, made(batch))),
     }

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from detectors.blocks.memory_bank import PositionalMemory
-from latent_common.image_source import ImageSource, spread_over, spread_positions
+from latent_common.image_source import ImageSource, evenly_spaced, evenly_spaced_positions
 
 UNKNOWN = -1
 """In place of a number: a neighbour that wasn't looked up yet."""
@@ -52,10 +52,10 @@ def fill_memory(
     Returns the cache of all of these; ``found`` is as for :class:`NeighbourCache`.
     """
     size = len(memory.owners)
-    positions = spread_positions(len(latents), size)
+    positions = evenly_spaced_positions(len(latents), size)
     cache = NeighbourCache(memory, count, found)
     rows = positions.to(cache.found.device)
     nearest = None if found is None else found[rows].long()
-    nearest = memory.fill(spread_over(latents, size), positions, nearest)
+    nearest = memory.fill(evenly_spaced(latents, size), positions, nearest)
     cache.found[rows] = nearest.to(cache.found.dtype)
     return cache

@@ -58,7 +58,7 @@ def train_detector(
         with torch.no_grad():
             seen = inputs_of(batch)
         watch.lap("env")
-        with state.networks():
+        with state.autocast():
             judged = detector(*seen)
         losses = losses_of(Detection(*(part.float() for part in judged)), batch)
         total = torch.stack(list(losses.values())).sum()

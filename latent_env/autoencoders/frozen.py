@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from detectors.base import IMAGE, LATENT
 from detectors.blocks.tokens import as_tokens
-from latent_common.image_source import ImageSource, at_once, spread_over
+from latent_common.image_source import ImageSource, evenly_spaced, images_at_once
 
 MOST_IMAGES, MOST_NUMBERS = 8192, 2**27
 """Statistics are taken from at most so many training images, evenly spread, and so many numbers in them."""
@@ -124,21 +124,21 @@ class FrozenAutoencoder(nn.Module):
         """The reconstruction of ``images``."""
         return self.decode(self.encode(images))
 
-    def shown(self, images: Tensor, reads: str) -> tuple[Tensor, ...]:
+    def detector_inputs(self, images: Tensor, reads: str) -> tuple[Tensor, ...]:
         """What is shown to a detector that ``reads`` ``images (B, C, H, W)``, their latents, or both."""
         if reads == IMAGE:
             return images, self(images)
         latents = self.encode(images)
         return (latents,) if reads == LATENT else (images, self.decode(latents), latents)
 
-    def in_parts(self, latents: Tensor) -> Tensor:
+    def decode_all(self, latents: Tensor) -> Tensor:
         """Whitened latents ``(N, *latent_shape)`` decoded, some at a time."""
-        return torch.cat([self.decode(part) for part in latents.split(at_once(self.size))])
+        return torch.cat([self.decode(part) for part in latents.split(images_at_once(self.size))])
 
-    def in_batches(self, images: ImageSource) -> Tensor:
+    def encode_all(self, images: ImageSource) -> Tensor:
         """Whitened latents of ``images`` ``(N, C, H, W)``, uint8 or float, on the model's device."""
         with torch.no_grad():
-            parts = images.split(at_once(self.size))
+            parts = images.split(images_at_once(self.size))
             return torch.cat([self.encode(as_float(part, self.mean)) for part in parts])
 
     @property
@@ -165,9 +165,9 @@ class FrozenAutoencoder(nn.Module):
         self.scale.fill_(1)
         most = max(min(MOST_IMAGES, MOST_NUMBERS // self.latent_dimensions), 2)
         if latents is not None and self.whitens_itself:
-            white = spread_over(latents, most).to(self.mean)
+            white = evenly_spaced(latents, most).to(self.mean)
         else:
-            white = self.in_batches(spread_over(images, most)).clone()
+            white = self.encode_all(evenly_spaced(images, most)).clone()
         if not self.whitens_itself:
             self._whiten(white)
             white = (white - self.mean) / self.scale
@@ -181,7 +181,7 @@ class FrozenAutoencoder(nn.Module):
         self.normal_distances.copy_(measure(tokens))
         errors = [
             (self.encode(self.decode(part)) - part).square().flatten(1).mean(1).sqrt()
-            for part in spread_over(white, MOST_CYCLES).split(at_once(self.size))
+            for part in evenly_spaced(white, MOST_CYCLES).split(images_at_once(self.size))
         ]
         self.cycle_error.copy_(torch.cat(errors).mean())
         return self

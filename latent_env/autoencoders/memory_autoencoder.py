@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from detectors.blocks.tokens import as_tokens
 from latent_common.errors import UserError
-from latent_common.image_source import at_once
+from latent_common.image_source import images_at_once
 from latent_common.precision import full_precision
 from latent_env.autoencoders.conv import ConvAutoencoder
 from latent_env.autoencoders.prototype_memory import PrototypeMemory, addressing_entropy
@@ -147,7 +147,7 @@ class MemoryAutoencoder(ConvAutoencoder):
     def remember(self, images: Tensor, generator: torch.Generator) -> None:
         """Fill the memory with what the encoder makes of ``images (N, C, H, W)`` uint8 now."""
         assert self.memory is not None
-        parts = images.split(at_once(self.size))
+        parts = images.split(images_at_once(self.size))
         tokens = torch.cat([self._queries(self.encode(part.float() / 255)) for part in parts])
         self.memory.start_from(tokens, generator)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latent_common.errors import UserError
-from latent_common.image_source import ImageSource, at_once, spread_over
+from latent_common.image_source import ImageSource, evenly_spaced, images_at_once
 from latent_common.progress import progress_bar
 from latent_env.autoencoders.backbone import Backbone, empty_backbone
 from latent_env.autoencoders.conv import Residual
@@ -84,7 +84,7 @@ def fit_encoder(
     :param components: how many, from 1; or the share of the features' variance to keep, below 1.
     """
     check_components(backbone, components)
-    chosen = spread_over(images, MOST_FITTED)
+    chosen = evenly_spaced(images, MOST_FITTED)
     size = 2 * backbone.features * backbone.grid**2 * len(chosen)
     keep = len(chosen) == len(images) and size <= MOST_KEPT_BYTES
     kept: list[Tensor] = []
@@ -92,7 +92,7 @@ def fit_encoder(
     products = torch.zeros(backbone.features, backbone.features, dtype=torch.float64, device=images.device)
     count = 0
     with progress_bar("features", len(chosen)) as bar:
-        for part in chosen.split(min(at_once(backbone.size), FITTED_AT_ONCE)):
+        for part in chosen.split(min(images_at_once(backbone.size), FITTED_AT_ONCE)):
             features = backbone(part.float() / 255)
             if keep:
                 kept.append(features.half())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latent_common.image_source import ImageSource, at_once, spread_over
+from latent_common.image_source import ImageSource, evenly_spaced, images_at_once
 from latent_common.progress import progress_bar
 from latent_common.training_state import TrainingState
 
@@ -66,7 +66,7 @@ def changed(images: Tensor, kinds: Tensor) -> Tensor:
 
 def train_classifier(images: ImageSource, seed: int, steps: int = STEPS) -> SampleClassifier:
     """A classifier that has learned from normal images ``(N, C, H, W)`` uint8; the same for the same seed."""
-    known = spread_over(images, MOST_IMAGES)
+    known = evenly_spaced(images, MOST_IMAGES)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SampleClassifier(known.shape[1]).to(known.device)
@@ -84,5 +84,5 @@ def train_classifier(images: ImageSource, seed: int, steps: int = STEPS) -> Samp
 @torch.inference_mode()
 def features_of(model: SampleClassifier, images: Tensor) -> Tensor:
     """Features ``(N, FEATURES)`` of images ``(N, C, H, W)`` in [0, 1], double precision, on the CPU."""
-    parts = images.split(at_once(images.shape[-1]))
+    parts = images.split(images_at_once(images.shape[-1]))
     return torch.cat([model.features(part).cpu().double() for part in parts])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from latent_common.image_source import ImageSource, spread_over
+from latent_common.image_source import ImageSource, evenly_spaced
 from latent_env.autoencoders.sample_features import SampleClassifier, features_of
 
 NEIGHBOURS = 3
@@ -67,7 +67,7 @@ def evaluate_samples(
     truth = held_out.float() / 255
     real, seen, new = (
         features_of(classifier, images)
-        for images in (truth, spread_over(train, min(len(made), MOST_COMPARED)).float() / 255, made)
+        for images in (truth, evenly_spaced(train, min(len(made), MOST_COMPARED)).float() / 255, made)
     )
     precision, recall = precision_and_recall(real, new)
     usual, own = nearest_distances(truth, known), nearest_distances(made, known)

@@ -30,7 +30,7 @@ def generate(autoencoder: FrozenAutoencoder, count: int, generator: torch.Genera
     """New images ``(count, C, H, W)`` in [0, 1]: draws from the prior, decoded through the memory if there
     is one.
     """
-    return autoencoder.in_parts(draw_latents(autoencoder, count, generator))
+    return autoencoder.decode_all(draw_latents(autoencoder, count, generator))
 
 
 @torch.inference_mode()
@@ -42,4 +42,4 @@ def interpolate(autoencoder: FrozenAutoencoder, first: Tensor, second: Tensor, s
     start, end = autoencoder.encode(first), autoencoder.encode(second)
     shares = torch.linspace(0, 1, steps).to(start).view(1, steps, *[1] * (start.ndim - 1))
     between = start[:, None] + shares * (end - start)[:, None]
-    return autoencoder.in_parts(between.flatten(0, 1)).unflatten(0, (len(first), steps))
+    return autoencoder.decode_all(between.flatten(0, 1)).unflatten(0, (len(first), steps))

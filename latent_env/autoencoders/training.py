@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from latent_common.image_source import ImageSource, spread_over
+from latent_common.image_source import ImageSource, evenly_spaced
 from latent_common.training_state import Progress, Stopwatch, TrainingState
 from latent_env.autoencoders.conv import ConvAutoencoder
 from latent_env.autoencoders.memory_autoencoder import MemoryAutoencoder
@@ -47,19 +47,19 @@ def train_autoencoder(
         of images: before the encoder has learned something there are none worth keeping.
     """
     if state.step == 0:
-        model.start_from(spread_over(images, START_IMAGES).float() / 255)
+        model.start_from(evenly_spaced(images, START_IMAGES).float() / 255)
     model.train()
     form = model if isinstance(model, MemoryAutoencoder) else None
     while state.step < state.total:
         watch = Stopwatch()
         if form is not None and form.awaits_memory and state.step >= warmup:
-            form.remember(spread_over(images, max(START_IMAGES, form.items)), state.generator)
+            form.remember(evenly_spaced(images, max(START_IMAGES, form.items)), state.generator)
         index = torch.randint(len(images), (batch_size,), generator=state.generator)
         batch = images[index.to(images.device)].float() / 255
         if augment is not None:
             batch = augment(batch, state.generator)
         watch.lap("env")
-        with state.networks():
+        with state.autocast():
             decoded, added = _sampled_reconstruction(model, batch, state.generator)
         yield _learn(state, batch, decoded, watch, added, weights or {})
     model.eval()

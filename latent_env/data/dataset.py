@@ -200,11 +200,11 @@ def digest_into(digest: Any, arrays: Iterable[NDArray[Any]]) -> None:
     """Feed arrays into a hashlib digest, with their shapes and types."""
     for array in arrays:
         digest.update(repr((array.shape, array.dtype.str)).encode())
-        for part in in_parts(array):
+        for part in in_chunks(array):
             digest.update(part.data)
 
 
-def in_parts(array: NDArray[Any], rows: int = 64) -> Iterator[NDArray[Any]]:
+def in_chunks(array: NDArray[Any], rows: int = 64) -> Iterator[NDArray[Any]]:
     """An array some rows at a time, so that a mapped one never is in memory whole."""
     for first in range(0, len(array), rows):
         yield np.ascontiguousarray(array[first : first + rows])

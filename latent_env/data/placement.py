@@ -59,7 +59,7 @@ class StreamedImages:
         return tensor
 
 
-def settle(pixels: NDArray[Any], device: torch.device, megabytes: float | None = None) -> ImageSource:
+def place_images(pixels: NDArray[Any], device: torch.device, megabytes: float | None = None) -> ImageSource:
     """Images ``(N, C, H, W)`` uint8, or latents, as a tensor on the device if they fit there, else streamed.
 
     :param megabytes: the most that they may take up; None is a quarter of what is free.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latent_env.denoise.process import ForwardProcess, mixed
 from latent_env.denoise.quality import Quality
-from latent_env.denoise.spaces import Stride, dimensions
+from latent_env.denoise.spaces import DenseStep, dimensions
 from latent_env.denoise.world import DenoiseWorld
 from latent_env.dynamics import Episodes, StepResult
 from latent_env.rendering import Picture, side_by_side, to_rgb
@@ -23,7 +23,7 @@ LARGEST_NOISE = 6.0
 
 
 @dataclass(frozen=True)
-class Canvas:
+class EpisodeBatch:
     """Every world's picture in progress, and what it is about. All tensors lead with the worlds."""
 
     sources: Tensor
@@ -41,13 +41,13 @@ class Canvas:
     qualities: dict[str, Tensor]
     """How good the state is, ``(N,)`` each."""
 
-    def merge(self, worlds: Tensor, other: Canvas) -> Canvas:
+    def merge(self, worlds: Tensor, other: EpisodeBatch) -> EpisodeBatch:
         """The canvas itself in ``worlds (N,)`` bool, the ``other`` one elsewhere."""
 
         def either(ours: Tensor, theirs: Tensor) -> Tensor:
             return torch.where(worlds.view(-1, *[1] * (ours.ndim - 1)), ours, theirs)
 
-        return Canvas(
+        return EpisodeBatch(
             either(self.sources, other.sources),
             either(self.clean, other.clean),
             either(self.noise, other.noise),
@@ -58,7 +58,7 @@ class Canvas:
         )
 
 
-class DenoiseDynamics(Episodes[Canvas]):
+class DenoiseDynamics(Episodes[EpisodeBatch]):
     """N artists who turn noise into images, each paid for how much better a step made its state.
 
     :param threshold: the critic's quality from which on an image is done; None: only the horizon ends.
@@ -84,8 +84,7 @@ class DenoiseDynamics(Episodes[Canvas]):
         self.reward: Quality = reward
         self.process, self.threshold = process, threshold
         self.drawn, self.conditional = drawn, conditional
-        self.stride = Stride(tuple(world.space.latent_shape), max_delta, world.device)
-        self.perturbation = self.stride
+        self.perturbation: DenseStep = DenseStep(tuple(world.space.latent_shape), max_delta, world.device)
         self.bound = float(world.states.abs().max()) + LARGEST_NOISE
         with torch.inference_mode():
             self.last = self._begin(torch.zeros_like(self.elapsed))
@@ -140,13 +139,13 @@ class DenoiseDynamics(Episodes[Canvas]):
         self.last = fresh if everywhere else fresh.merge(worlds, self.last)
         return self.observe()
 
-    def _begin(self, sources: Tensor) -> Canvas:
+    def _begin(self, sources: Tensor) -> EpisodeBatch:
         noise = self.streams.normal(*self.world.space.latent_shape)
         times = self.streams.uniform() if self.drawn else torch.ones_like(noise.flatten(1)[:, 0])
         # Pure noise is pure: the linear schedule leaves a trace of the image at its end.
-        return self.canvas(sources, noise, self.process.amount(times) if self.drawn else times)
+        return self.begin_at(sources, noise, self.process.amount(times) if self.drawn else times)
 
-    def canvas(self, sources: Tensor, noise: Tensor, amounts: Tensor) -> Canvas:
+    def begin_at(self, sources: Tensor, noise: Tensor, amounts: Tensor) -> EpisodeBatch:
         """Where episodes begin: images ``sources (B,)`` on their way to ``noise``, ``amounts (B,)`` of it."""
         world = self.world
         clean = world.states[sources]
@@ -154,12 +153,12 @@ class DenoiseDynamics(Episodes[Canvas]):
         wanted = world.one_hot(world.labels[sources]) * float(self.conditional)
         visited = state.new_zeros(len(state), self.horizon + 1, *state.shape[1:])
         visited[:, 0] = state
-        canvas = Canvas(sources, clean, noise, wanted, state, visited, {})
+        canvas = EpisodeBatch(sources, clean, noise, wanted, state, visited, {})
         canvas.qualities.update(self.reward.terms(state, canvas))
         return canvas
 
     @torch.inference_mode()
-    def step_tensor(self, actions: Tensor, worlds: Tensor | None = None) -> StepResult[Canvas]:
+    def step_tensor(self, actions: Tensor, worlds: Tensor | None = None) -> StepResult[EpisodeBatch]:
         """Take ``actions (N, action_size)`` in [-1, 1] in all worlds, or only in ``worlds (N,)`` bool.
 
         What is returned of the other worlds means nothing, and their state doesn't change.
@@ -175,12 +174,14 @@ class DenoiseDynamics(Episodes[Canvas]):
         self._advance(stepped)
         visited = before.visited.clone()
         visited[torch.arange(len(moved), device=moved.device), self.elapsed.clamp_max(self.horizon)] = moved
-        after = Canvas(before.sources, before.clean, before.noise, before.wanted, moved, visited, qualities)
+        after = EpisodeBatch(
+            before.sources, before.clean, before.noise, before.wanted, moved, visited, qualities
+        )
         self.last = after if worlds is None else after.merge(worlds, before)
         ended = (self.elapsed >= self.horizon) | self.done(qualities)
         return StepResult(self.observe(), rewards, ended, gained, after)
 
-    def worth(self, qualities: Mapping[str, Tensor]) -> Tensor:
+    def weighted_quality(self, qualities: Mapping[str, Tensor]) -> Tensor:
         """``(B,)``: what rewards are differences of, for states of such ``qualities``."""
         weighted = [weight * qualities[name] for name, weight in self.reward.weights.items()]
         return torch.stack(weighted).sum(0)
@@ -209,8 +210,8 @@ class DenoiseDynamics(Episodes[Canvas]):
         that the forward trajectory starts from, under the name of its class.
         """
         parts, source = self.world, self.sources[world]
-        states = self.steps_of(world)
-        images = parts.space.in_parts(states)
+        states = self.states_of(world)
+        images = parts.space.decode_all(states)
         wanted = self.last.wanted[world : world + 1].expand(len(states), -1)
         qualities = [f"{float(quality):.2f}" for quality in self.reward.critic(states, wanted)]
         missing = self.horizon + 1 - len(images)
@@ -219,6 +220,6 @@ class DenoiseDynamics(Episodes[Canvas]):
         captions = [*qualities, *[""] * missing, name[:12]]
         return side_by_side([to_rgb(image) for image in tiles], captions, tile)
 
-    def steps_of(self, world: int) -> Tensor:
+    def states_of(self, world: int) -> Tensor:
         """The states that one world's episode went through so far, ``(steps + 1, *shape)``."""
         return self.last.visited[world, : int(self.elapsed[world]) + 1]

@@ -73,7 +73,7 @@ class DenoiseSettings:
             world,
             process,
             Quality(weights, world, process, self.corridor),
-            usual_stride(world, self.horizon) if self.max_delta is None else self.max_delta,
+            default_max_delta(world, self.horizon) if self.max_delta is None else self.max_delta,
             self.horizon,
             num_worlds,
             threshold=self.threshold,
@@ -87,7 +87,7 @@ class DenoiseSettings:
         return self.dynamics(load_denoise_world(artifacts, self.space, resolve_device(device)), num_worlds)
 
 
-def usual_stride(world: DenoiseWorld, horizon: int) -> float:
+def default_max_delta(world: DenoiseWorld, horizon: int) -> float:
     """``max_delta`` with which ``horizon`` steps suffice from anywhere in the noise to any image."""
     flat = world.states.flatten().abs()
     most = flat.kthvalue(max(int(MOST * flat.numel()), 1)).values

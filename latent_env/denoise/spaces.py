@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from latent_common.image_source import ImageSource, at_once
+from latent_common.image_source import ImageSource, images_at_once
 from latent_env.autoencoders.frozen import as_float
 
 SPACES = ("latent", "pixel")
@@ -27,10 +27,10 @@ class Space(Protocol):
     def decode(self, latents: Tensor) -> Tensor:
         """States ``(B, *latent_shape)`` to images in [0, 1]."""
 
-    def in_parts(self, latents: Tensor) -> Tensor:
+    def decode_all(self, latents: Tensor) -> Tensor:
         """The same for many, some at a time."""
 
-    def in_batches(self, images: ImageSource) -> Tensor:
+    def encode_all(self, images: ImageSource) -> Tensor:
         """States of ``images (N, C, H, W)``, uint8 or float, on the space's device."""
 
 
@@ -50,13 +50,13 @@ class PixelSpace:
         """``(B, C, H, W)`` back to [0, 1]; what lies beyond is cut off."""
         return ((latents + 1) / 2).clamp(0, 1)
 
-    def in_parts(self, latents: Tensor) -> Tensor:
+    def decode_all(self, latents: Tensor) -> Tensor:
         """Nothing is computed, so nothing needs parts."""
         return self.decode(latents)
 
-    def in_batches(self, images: ImageSource) -> Tensor:
+    def encode_all(self, images: ImageSource) -> Tensor:
         """``(N, C, H, W)`` from -1 to 1."""
-        parts = images.split(at_once(self.size))
+        parts = images.split(images_at_once(self.size))
         return torch.cat([self.encode(as_float(part.to(self._like.device), self._like)) for part in parts])
 
 
@@ -65,7 +65,7 @@ def dimensions(space: Space) -> int:
     return math.prod(space.latent_shape)
 
 
-class Stride:
+class DenseStep:
     """``Δz = max_delta · a``: one number a dimension of the state."""
 
     def __init__(self, shape: tuple[int, ...], max_delta: float, device: torch.device) -> None:

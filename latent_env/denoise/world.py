@@ -45,7 +45,7 @@ class DenoiseWorld:
         critic.requires_grad_(False).eval()
         images = images.to(device)
         with torch.no_grad():
-            states = space.in_batches(images).float()
+            states = space.encode_all(images).float()
         return cls(space, critic, images, labels.to(device), tuple(names), states)
 
     @property

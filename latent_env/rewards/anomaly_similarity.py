@@ -1,4 +1,4 @@
-"""How much samples are like labelled anomalies: as a detector sees them, and as they look."""
+"""How similar samples are to labelled anomalies: in a detector's features, and by their descriptors."""
 
 from __future__ import annotations
 
@@ -11,113 +11,117 @@ from torch.nn import functional
 
 from detectors.blocks.last_layer import Headed, Reading, at_places, patches
 
-LEAST_SPREAD = 0.1
-"""Of the features' mean deviation: what hardly varies among known images counts no more than that."""
+MIN_SCALE = 0.1
+"""No feature is scaled as if it varied less than this share of the features' mean standard deviation."""
 
-AROUND = 2
-"""Tokens around an anomaly that its surroundings reach."""
+SURROUNDINGS = 2
+"""So many tokens around an anomaly count as its surroundings."""
 
-LEAST_DESCRIPTORS = 4
-"""Fewer anomalies don't say how much anomalies differ in how they look."""
+MIN_DESCRIPTORS = 4
+"""Fewer anomalies don't show how much anomalies differ in their descriptors."""
 
 
-class Descriptor(NamedTuple):
-    """What anomalies look like in latents, ``(B, …)`` each."""
+class AnomalyDescriptor(NamedTuple):
+    """What anomalies look like in the latent, ``(B, …)`` each."""
 
     inside: Tensor
-    """``(B, 2 C)``: the mean of their tokens, and the deviation."""
+    """``(B, 2 C)``: mean and standard deviation of the anomalous tokens."""
     contrast: Tensor
-    """``(B, C)``: how the mean differs from that of the tokens around."""
-    place: Tensor
-    """``(B, 3)``: the middle's row and column in [-1, 1], and the logarithm of the number of tokens."""
+    """``(B, C)``: their mean less that of the tokens around them."""
+    position: Tensor
+    """``(B, 3)``: row and column of their centre in [-1, 1], and the logarithm of their number."""
 
 
-def describe(latents: Tensor, marks: Tensor) -> Descriptor:
-    """What the tokens marked in ``marks (B, 1, h, w)`` look like in ``latents (B, C, h, w)``.
+def anomaly_descriptor(latents: Tensor, marks: Tensor) -> AnomalyDescriptor:
+    """The descriptors of the tokens marked in ``marks (B, 1, h, w)``, in ``latents (B, C, h, w)``.
 
-    Where none is, all numbers are about 0.
+    Where no token is marked, all numbers are about 0.
     """
     inside = marks.to(latents)
-    around = functional.max_pool2d(inside, 2 * AROUND + 1, stride=1, padding=AROUND) - inside
+    width = 2 * SURROUNDINGS + 1
+    around = functional.max_pool2d(inside, width, stride=1, padding=SURROUNDINGS) - inside
     mean, outside = _mean(latents, inside), _mean(latents, around)
     variance = _mean((latents - mean[:, :, None, None]).square(), inside)
     rows, columns = (
         torch.linspace(-1, 1, size, device=latents.device, dtype=latents.dtype) for size in latents.shape[2:]
     )
-    middle = [_mean(rows[:, None].expand_as(inside), inside), _mean(columns.expand_as(inside), inside)]
+    centre = [_mean(rows[:, None].expand_as(inside), inside), _mean(columns.expand_as(inside), inside)]
     size = inside.flatten(1).sum(1, keepdim=True).clamp_min(1).log()
-    return Descriptor(
-        torch.cat([mean, variance.clamp_min(1e-6).sqrt()], 1), mean - outside, torch.cat([*middle, size], 1)
+    return AnomalyDescriptor(
+        torch.cat([mean, variance.clamp_min(1e-6).sqrt()], 1), mean - outside, torch.cat([*centre, size], 1)
     )
 
 
 def _mean(values: Tensor, weights: Tensor) -> Tensor:
-    """The mean of ``values (B, C, h, w)``, ``(B, C)``, under ``weights (B, 1, h, w)``."""
+    """The mean of ``values (B, C, h, w)`` under ``weights (B, 1, h, w)``, ``(B, C)``."""
     return (values * weights).sum((2, 3)) / weights.sum((2, 3)).clamp_min(1e-6)
 
 
 class AnomalySimilarity:
-    """Known anomalies as points, and samples beside them.
+    """Labelled anomalies as points, and how densely they lie around samples.
 
-    An image is what a detector's last layer reads where it is most suspicious and, where masks are known,
-    what the anomaly looks like in latents, and where it is. A detector's features say how suspicious
-    something is, and little of what it is: noise and a lesion can be the same to them. All parts weigh the
-    same: each is in units of its features' deviations, and of the usual distance between known images.
+    A point joins what a detector's last layer reads where it is most suspicious with, where masks are known,
+    the anomaly's descriptor. Detector features alone say how suspicious something is but little of what
+    it is: noise and a lesion can have the same. All parts weigh the same: each feature is divided by its
+    standard deviation, and each part by the median distance between labelled images.
+
+    :param detector: a detector whose last layer is linear.
+    :param reading: what its last layer reads of R labelled images.
+    :param anomalous: ``(R,)`` bool, which of them are anomalies; A are.
+    :param descriptors: those of the A anomalies, where their masks are known.
     """
 
     def __init__(
-        self, detector: Headed, reading: Reading, anomalous: Tensor, descriptors: Descriptor | None = None
+        self,
+        detector: Headed,
+        reading: Reading,
+        anomalous: Tensor,
+        descriptors: AnomalyDescriptor | None = None,
     ) -> None:
-        """What ``detector`` reads of R known images, which A of them are anomalies, ``(R,)`` bool, and how
-        these look, if that is known.
-        """
-        if descriptors is not None and len(descriptors.place) < LEAST_DESCRIPTORS:
+        if descriptors is not None and len(descriptors.position) < MIN_DESCRIPTORS:
             descriptors = None
         weight, bias = detector.head()
         self.side, self.head = weight.shape[-1], torch.cat([weight.flatten(), bias.reshape(1)])
         self._top = detector.top
-        found = self._suspicious(reading)
-        self.units = [_unit(part) for part in (found, *(descriptors or ()))]
-        """``(d,)`` of each part."""
-        self.anomalies = self._joined([found[anomalous], *(descriptors or ())])
+        features = self._suspicious(reading)
+        self.units = [_unit(part) for part in (features, *(descriptors or ()))]
+        """``(d,)`` of each part: what it is divided by."""
+        self.anomalies = self._joined([features[anomalous], *(descriptors or ())])
         """``(A, d)``"""
 
     @property
     def descriptors(self) -> bool:
-        """Whether it is known what anomalies look like."""
+        """Whether points hold descriptors."""
         return len(self.units) > 1
 
-    def place(self, reading: Reading, descriptors: Descriptor | None = None) -> Tensor:
-        """Where each of N samples lies, ``(N, d)``; ``descriptors`` are needed where they are known."""
+    def embed(self, reading: Reading, descriptors: AnomalyDescriptor | None = None) -> Tensor:
+        """N samples as points, ``(N, d)``; ``descriptors`` are needed if points hold them."""
         return self._joined([self._suspicious(reading), *((descriptors or ()) if self.descriptors else ())])
 
-    def density(self, places: Tensor) -> Tensor:
-        """How densely known anomalies lie around ``places (N, d)``, ``(N,)``: 1 is where all of them lie."""
-        return closeness(places, self.anomalies).mean(1)
+    def density(self, points: Tensor) -> Tensor:
+        """How densely the anomalies lie around ``points (N, d)``, ``(N,)``: 1 where all of them coincide."""
+        return closeness(points, self.anomalies).mean(1)
 
     def _joined(self, parts: Sequence[Tensor]) -> Tensor:
         return torch.cat([part / unit for part, unit in zip(parts, self.units, strict=True)], 1)
 
     def _suspicious(self, reading: Reading) -> Tensor:
-        """The mean of what the last layer reads at the places whose logits are highest, ``(B, d)``."""
+        """The mean of what the last layer reads at the places of the highest logits, ``(B, d)``."""
         rows = patches(reading.features, self.side)
         logits = rows @ self.head + at_places(reading.offset)
         top = logits.topk(self._top(rows.shape[1]), dim=1, sorted=False).indices
         return rows.gather(1, top.unsqueeze(2).expand(-1, -1, rows.shape[2])).mean(1)[:, :-1]
 
 
-def closeness(places: Tensor, others: Tensor) -> Tensor:
-    """How close each of ``places (N, d)`` lies to each of ``others (M, d)``, ``(N, M)``.
-
-    1 is where it lies, 0 is far off.
-    """
-    return torch.exp(-torch.cdist(places, others).square() / 2)
+def closeness(points: Tensor, others: Tensor) -> Tensor:
+    """How close each of ``points (N, d)`` is to each of ``others (M, d)``, ``(N, M)``: 1 equal, 0 far off."""
+    return torch.exp(-torch.cdist(points, others).square() / 2)
 
 
-def _unit(found: Tensor) -> Tensor:
-    """What counts as 1 in each feature of ``found (R, d)``, ``(d,)``: nothing, where all are the same."""
-    spread = found.std(0, correction=0)
-    if float(spread.max()) < 1e-6:
-        return torch.full_like(spread, torch.inf)
-    spread = spread.clamp_min(float(spread.mean()) * LEAST_SPREAD)
-    return spread * torch.pdist(found / spread).median().clamp_min(1e-6)
+def _unit(features: Tensor) -> Tensor:
+    """What each of ``features (R, d)`` is divided by, ``(d,)``; infinite where all images are the same."""
+    scale = features.std(0, correction=0)
+    if float(scale.max()) < 1e-6:
+        return torch.full_like(scale, torch.inf)
+    scale = scale.clamp_min(float(scale.mean()) * MIN_SCALE)
+    return scale * torch.pdist(features / scale).median().clamp_min(1e-6)

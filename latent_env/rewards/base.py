@@ -1,7 +1,8 @@
-"""What a change Δz is worth: named terms and their weighted sum.
+"""Reward terms: what each of them is, and how to add one.
 
-A term looks at a :class:`~latent_env.transition.Transition` and returns one number a world, larger
-for better and of order 1. To add one, register a class and name it in ``reward``::
+A term turns a :class:`~latent_env.transition.Transition` of N worlds into one number a world, larger for
+better and of order 1. The reward is a weighted sum of terms. To add one, register a class and name it in
+``reward``::
 
     from latent_env import RewardTerm, register_reward
 
@@ -25,14 +26,17 @@ from latent_env.transition import Transition
 
 
 class RewardTerm(ABC):
-    """One reason to pay. Only ``value`` must be written; the rest is for terms with a memory."""
+    """One term of the reward. Only ``value`` must be written; other methods are for terms with a memory."""
 
     needs: tuple[str, ...] = ()
-    """Facts of a transition, by name, that take networks to find: of many worlds they are found some at a
-    time, which is faster. A term may ask for others as well."""
+    """Names of the transition's properties that take networks to compute and that ``value`` reads.
 
-    judged = False
-    """Whether it depends on what detectors say: then one that the agent never sees is asked as well."""
+    They are computed before ``value`` is called, a part of the worlds at a time, which is faster. A term may
+    read other properties as well.
+    """
+
+    uses_detectors = False
+    """Whether the value depends on detectors; such terms are also computed with the held-out detector."""
 
     @abstractmethod
     def value(self, transition: Transition) -> Tensor:
@@ -44,18 +48,18 @@ class RewardTerm(ABC):
     def remember(  # noqa: B027 - most terms have no memory
         self, transition: Transition, worlds: Tensor
     ) -> None:
-        """Take note of a step that was really made in ``worlds (N,)`` bool."""
+        """Keep what later values depend on, of the step just taken in ``worlds (N,)`` bool."""
 
     def forget(self, worlds: Tensor) -> None:  # noqa: B027
-        """Worlds ``(N,)`` bool start anew with a fresh seed: drop what is remembered of them."""
+        """Drop what is remembered of ``worlds (N,)`` bool: they begin anew with a fresh seed."""
 
 
 reward_terms: Registry[Callable[[], RewardTerm]] = Registry("reward")
 
 
-def agreed(values: Tensor) -> Tensor:
-    """The mean of what K judges pay, ``(K, N)``, less their disagreement: ``(N,)``.
+def mean_less_disagreement(values: Tensor) -> Tensor:
+    """The mean of K detectors' values ``(K, N)`` less their standard deviation, ``(N,)``.
 
-    An agent that fools one judge gains little by it if the others aren't fooled as well.
+    An agent that fools one detector of the ensemble gains little by it unless the others are fooled too.
     """
     return values.mean(0) - values.std(0, correction=0)

@@ -8,42 +8,44 @@ import torch
 from torch import Tensor
 
 from latent_env.rewards.base import RewardTerm, reward_terms
-from latent_env.rewards.memory import Latest, Sketch
+from latent_env.rewards.memory import ChangeProjection, RecentVectors
 from latent_env.transition import Transition
 
 
 @reward_terms.register("coverage")
 class Coverage(RewardTerm):
-    """How far the change is from the last 512 that any world made, and from what others make in this step.
+    """``1 − exp(−d / inner)``, with d the distance of the change from the nearest of the batch.
 
-    A reward for the set, where novelty is one for a world: 0 for a repetition, towards 1 for what nobody
-    has made. It depends on the worlds beside it, so a batch isn't paid as single worlds would be.
+    Compared are the last 512 changes of all worlds and those that the other worlds make in this step;
+    ``inner`` is the shell's inner radius. It depends on the worlds beside it, so a batch is not paid as
+    single worlds would be.
     """
 
     MEMORY = 512
 
     def __init__(self) -> None:
-        self._describe = Sketch()
-        self._made = Latest(self.MEMORY)
+        self._project = ChangeProjection()
+        self._recent = RecentVectors(self.MEMORY)
 
     def value(self, transition: Transition) -> Tensor:
         """The term, ``(N,)`` in [0, 1]."""
-        change = self._describe(transition)
-        known = [_apart(change, change).fill_diagonal_(math.inf)]
-        if self._made.values is not None and self._made.held is not None:
-            known.append(_apart(change, self._made.values).masked_fill(~self._made.held[None], math.inf))
-        nearest = torch.cat(known, 1).amin(1)
+        change = self._project(transition)
+        distances = [_distances(change, change).fill_diagonal_(math.inf)]
+        if self._recent.values is not None and self._recent.filled is not None:
+            earlier = _distances(change, self._recent.values)
+            distances.append(earlier.masked_fill(~self._recent.filled[None], math.inf))
+        nearest = torch.cat(distances, 1).amin(1)
         return 1 - torch.exp(-nearest / transition.shell.inner)
 
     def remember(self, transition: Transition, worlds: Tensor) -> None:
         """Keep the changes of ``worlds (N,)`` bool, in place of the oldest."""
-        self._made.add(self._describe(transition), worlds)
+        self._recent.add(self._project(transition), worlds)
 
     def forget(self, worlds: Tensor) -> None:
-        """Drop what ``worlds (N,)`` bool made."""
-        self._made.drop(worlds)
+        """Drop the changes that ``worlds (N,)`` bool made."""
+        self._recent.drop(worlds)
 
 
-def _apart(a: Tensor, b: Tensor) -> Tensor:
-    """The distances of vectors ``(N, d)`` and ``(M, d)``, ``(N, M)``: exactly 0 for what is the same."""
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """The distances of vectors ``(N, d)`` and ``(M, d)``, ``(N, M)``: exactly 0 for equal ones."""
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")

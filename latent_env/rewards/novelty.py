@@ -8,27 +8,30 @@ import torch
 from torch import Tensor
 
 from latent_env.rewards.base import RewardTerm, reward_terms
-from latent_env.rewards.memory import Sketch
+from latent_env.rewards.memory import ChangeProjection
 from latent_env.transition import Transition
 
 
 @reward_terms.register("novelty")
 class Novelty(RewardTerm):
-    """How far the change is from the world's last 32: 0 for a repetition, towards 1 for the new."""
+    """``1 − exp(−d / inner)``, with d the distance of the change from the nearest of the world's last 32.
+
+    ``inner`` is the shell's inner radius. A repetition is worth 0, a change far from all of them nearly 1.
+    """
 
     MEMORY = 32
 
     def __init__(self) -> None:
-        self._describe = Sketch()
+        self._project = ChangeProjection()
         self._memory: Tensor | None = None  # (N, MEMORY, d), infinity where nothing is yet
         self._next: Tensor | None = None  # (N,) where the next change goes
 
     def value(self, transition: Transition) -> Tensor:
         """The term, ``(N,)`` in [0, 1]."""
-        change = self._describe(transition)
+        change = self._project(transition)
         if self._memory is None:
             return torch.ones_like(change[:, 0])
-        empty = self._memory[:, :, 0].isinf()  # set aside before they meet a gradient, which infinity spoils
+        empty = self._memory[:, :, 0].isinf()  # set aside first: infinity would spoil a gradient
         known = self._memory.masked_fill(empty[:, :, None], 0)
         distances = (known - change[:, None]).square().sum(2).masked_fill(empty, math.inf)
         nearest = distances.amin(1).add(1e-12).sqrt()
@@ -36,7 +39,7 @@ class Novelty(RewardTerm):
 
     def remember(self, transition: Transition, worlds: Tensor) -> None:
         """Keep the change of ``worlds (N,)`` bool, in place of the oldest."""
-        change = self._describe(transition)
+        change = self._project(transition)
         if self._memory is None or self._next is None:
             shape = (len(change), self.MEMORY, change.shape[1])
             self._memory = change.new_full(shape, math.inf)

@@ -1,7 +1,7 @@
-"""What reward terms share that compare samples with labelled images that no detector was trained on.
+"""What reward terms share that are measured on a reference set: labelled images no detector was trained on.
 
-They need a *trial*, such images that lie beside the world (``train_detector.py`` puts them there): labelled
-anomalies where there are some, synthetic ones of kinds that no detector trains on where not.
+``train_detector.py`` stores such a set in the world's folder: labelled anomalies where there are some, else
+synthetic ones of kinds that no detector trains on.
 """
 
 from __future__ import annotations
@@ -22,46 +22,47 @@ K = TypeVar("K")
 
 
 class ReferenceTerm(RewardTerm, Generic[K]):
-    """A term that keeps something of every judge and the world's trial."""
+    """A term that prepares something of each detector of the reward ensemble and the reference set."""
 
-    judged = True
+    uses_detectors = True
 
     def __init__(self) -> None:
-        self._of: World | None = None
-        self._kept: list[K] = []
+        self._prepared_for: World | None = None
+        self._prepared: list[K] = []
 
     @abstractmethod
-    def prepare(self, member: Headed, reading: Reading, reference_set: ReferenceSet, world: World, /) -> K:
-        """What to keep of one judge, which reads so much of the trial."""
+    def prepare(self, detector: Headed, reading: Reading, reference_set: ReferenceSet, world: World, /) -> K:
+        """What to keep of one detector, whose last layer reads ``reading`` of the reference set."""
 
     def prepared(self, world: World) -> list[K]:
-        """One a judge; made when they are first asked for."""
-        known = self._of
+        """What was prepared, one for each detector; made when it is first asked for."""
+        known = self._prepared_for
         if (
             known is None
             or known.reference_set is not world.reference_set
             or (known.reward_ensemble, known.detector) != (world.reward_ensemble, world.detector)
         ):
             reference_set = reference_set_of(world)
-            pairs = zip(world.heads, reference_readings(world), strict=True)
-            self._kept = [self.prepare(member, reading, reference_set, world) for member, reading in pairs]
-            self._of = world
-        return self._kept
+            pairs = zip(world.headed_detectors, reference_readings(world), strict=True)
+            self._prepared = [self.prepare(*pair, reference_set, world) for pair in pairs]
+            self._prepared_for = world
+        return self._prepared
 
 
 def reference_set_of(world: World) -> ReferenceSet:
-    """The world's trial, or a complaint that there is none."""
+    """The world's reference set; a world without one is an error."""
     if world.reference_set is None:
         raise UserError(
-            "the reward terms usefulness, similarity and matching need labelled images beside "
-            "the world: `python train_detector.py` puts them there, this folder has none (reference_set.json)"
+            "the reward terms usefulness, similarity and matching need a reference set of labelled images, "
+            "and this world has none: `python train_detector.py` stores one in the world's folder "
+            "(reference_set.json); or choose other terms"
         )
     return world.reference_set
 
 
 @torch.no_grad()
 def reference_readings(world: World) -> list[Reading]:
-    """What the last layer of every judge reads of the world's trial."""
+    """What the last layer of each detector of the reward ensemble reads of the reference set."""
     inputs = as_numbers(reference_set_of(world).inputs)
-    seen = (inputs,) if world.reads_latents else (inputs, world.autoencoder(inputs))
-    return [member.reading(*seen) for member in world.heads]
+    complete = (inputs,) if world.reads_latents else (inputs, world.autoencoder(inputs))
+    return [detector.reading(*complete) for detector in world.headed_detectors]

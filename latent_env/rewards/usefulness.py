@@ -1,6 +1,6 @@
-"""Reward terms that ask what a detector learns from a sample, on labelled images it was not trained on.
+"""The reward term ``usefulness``: what a detector learns from a sample, measured on the reference set.
 
-What is measured happens in the detector's last layer, :mod:`detectors.blocks.last_layer`.
+The detector's last layer alone learns, :mod:`detectors.blocks.last_layer`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from detectors.blocks.last_layer import Headed, LastLayerLearner, Reading
-from latent_env.rewards.base import agreed, reward_terms
+from latent_env.rewards.base import mean_less_disagreement, reward_terms
 from latent_env.rewards.reference_term import ReferenceTerm
 from latent_env.shell import UNDECIDED
 from latent_env.transition import Transition
@@ -17,27 +17,17 @@ from latent_env.worlds.reference_set import ReferenceSet
 from latent_env.worlds.world import World
 
 
-class LearningTerm(ReferenceTerm[LastLayerLearner]):
-    """A term that trains copies of the judges' last layers."""
+@reward_terms.register("usefulness")
+class Usefulness(ReferenceTerm[LastLayerLearner]):
+    """How much better a copy of the detector's last layer does on the reference set once it learned a sample.
+
+    Every world has its own copies, one for each detector of the reward ensemble. At the start of an episode
+    they equal the detectors; then they learn each of its samples in turn. So an episode is paid for what its
+    samples teach together, and what a copy has learned already is worth less. 1 is the most that one step of
+    learning could gain; below 0 the sample does harm. Undecided samples teach nothing and are worth 0.
+    """
 
     needs = ("readings", "label", "truth")
-
-    def prepare(
-        self, member: Headed, reading: Reading, reference_set: ReferenceSet, _: World, /
-    ) -> LastLayerLearner:
-        """The judge's last layer before the trial."""
-        return LastLayerLearner(member, reading, reference_set.labels)
-
-
-@reward_terms.register("usefulness")
-class Usefulness(LearningTerm):
-    """How much better a copy of the detector's last layer does on the trial after learning the sample.
-
-    Every world has copies of its own, one a judge. They begin an episode as the judges are and learn each of
-    its samples in turn: so an episode is paid for what all its samples teach together, and what a copy has
-    learned already is worth less in the end. 1 is as much as one step of learning could gain at best, and
-    negative means that the sample does harm. Undecided samples teach nothing.
-    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,13 +35,19 @@ class Usefulness(LearningTerm):
         self._fresh: Tensor | None = None
         self._last: tuple[Transition, list[Tensor], list[Tensor]] | None = None
 
+    def prepare(
+        self, detector: Headed, reading: Reading, reference_set: ReferenceSet, _: World, /
+    ) -> LastLayerLearner:
+        """The detector's last layer, ready to learn and to be measured on the reference set."""
+        return LastLayerLearner(detector, reading, reference_set.labels)
+
     def value(self, transition: Transition) -> Tensor:
         """The term, ``(N,)``."""
         _, gains, _ = self._learn(transition)
-        return agreed(torch.stack(gains))
+        return mean_less_disagreement(torch.stack(gains))
 
     def begin(self, worlds: Tensor) -> None:
-        """The copies of ``worlds (N,)`` bool are the judges' again."""
+        """Let the copies of ``worlds (N,)`` bool equal the detectors again."""
         self._fresh = worlds if self._fresh is None else self._fresh | worlds
 
     def remember(self, transition: Transition, worlds: Tensor) -> None:
@@ -61,9 +57,10 @@ class Usefulness(LearningTerm):
         self._copies = [torch.where(worlds[:, None], a, b) for a, b in zip(after, before, strict=True)]
         self._fresh, self._last = None, None
 
-    def _before(self, prepared: list[LastLayerLearner], worlds: int) -> list[Tensor]:
-        starts = [reference_set.start.expand(worlds, -1) for reference_set in prepared]
-        if len(self._copies) != len(prepared) or len(self._copies[0]) != worlds:
+    def _before(self, learners: list[LastLayerLearner], worlds: int) -> list[Tensor]:
+        """The copies before this step, ``(N, d)`` for each detector."""
+        starts = [learner.start.expand(worlds, -1) for learner in learners]
+        if len(self._copies) != len(learners) or len(self._copies[0]) != worlds:
             return starts
         if self._fresh is None:
             return self._copies
@@ -72,18 +69,16 @@ class Usefulness(LearningTerm):
 
     @torch.no_grad()
     def _learn(self, transition: Transition) -> tuple[Transition, list[Tensor], list[Tensor]]:
-        """What each judge's copies gain, and what becomes of them; computed once a transition."""
+        """What the copies of each detector gain, and what becomes of them; computed once a transition."""
         if self._last is not None and self._last[0] is transition:
             return self._last
-        prepared, decided = self.prepared(transition.world), transition.label != UNDECIDED
+        learners, decided = self.prepared(transition.world), transition.label != UNDECIDED
         gains, after = [], []
-        copies = self._before(prepared, len(decided))
-        for reference_set, reading, own in zip(prepared, transition.readings, copies, strict=True):
-            moved = (
-                own
-                + reference_set.step(reference_set.lessons(reading, transition.truth, own)) * decided[:, None]
-            )
-            gains.append((reference_set.loss(own) - reference_set.loss(moved)) / reference_set.best)
+        copies = self._before(learners, len(decided))
+        for learner, reading, own in zip(learners, transition.readings, copies, strict=True):
+            lessons = learner.lessons(reading, transition.truth, own)
+            moved = own + learner.step(lessons) * decided[:, None]
+            gains.append((learner.loss(own) - learner.loss(moved)) / learner.best)
             after.append(moved)
         self._last = transition, gains, after
         return self._last

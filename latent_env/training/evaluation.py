@@ -61,7 +61,7 @@ def evaluate(
     if world.reads_latents and latents is not None:
         return evaluate_latents(world.detector, latents, split, label)
     images = StreamedImages(split.images, world.device)
-    return evaluate_source(world.detector, world.inputs_of, images, split, label)
+    return evaluate_source(world.detector, world.detector_inputs, images, split, label)
 
 
 def evaluate_latents(

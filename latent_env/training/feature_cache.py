@@ -16,10 +16,10 @@ from torch.nn.functional import normalize
 from detectors.blocks.distance import DistanceDetector
 from latent_common.artifacts import write_atomically
 from latent_common.errors import UserError
-from latent_common.image_source import ImageSource, at_once, spread_over, spread_positions
+from latent_common.image_source import ImageSource, evenly_spaced, evenly_spaced_positions, images_at_once
 from latent_common.progress import progress_bar
 from latent_env.data import Dataset, Split
-from latent_env.data.placement import StreamedImages, settle
+from latent_env.data.placement import StreamedImages, place_images
 
 ENCODED_AT_ONCE = 32
 """Images that go through a backbone together: more would gain nothing on a CPU, and lose more on Ctrl-C."""
@@ -75,18 +75,18 @@ class FeatureCache:
         if split not in self._latents:
             images = StreamedImages(getattr(self.dataset, split).images, self.device)
             kept = encoded(self.encoder, images, self._path(split), split)
-            self._latents[split] = settle(kept, self.device, self.memory)
+            self._latents[split] = place_images(kept, self.device, self.memory)
         return self._latents[split]
 
     def normal_validation(self) -> Tensor:
         """Latents of normal validation images, ``(N, *latent_shape)``: of very many, some evenly spaced."""
         latents = self.latents("valid")
-        return latents[some_normal(self.dataset.valid).to(latents.device)]
+        return latents[normal_positions(self.dataset.valid).to(latents.device)]
 
     def normal_validation_images(self) -> Tensor:
         """The same images themselves, ``(N, C, H, W)`` uint8, on the device."""
         valid = self.dataset.valid
-        return StreamedImages(valid.images, self.device)[some_normal(valid)]
+        return StreamedImages(valid.images, self.device)[normal_positions(valid)]
 
     @torch.no_grad()
     def near_copies(self) -> float:
@@ -99,7 +99,7 @@ class FeatureCache:
             return 0.0
         scales = self.encoder.natural_scales.to(self.device)
         most = max(min(MOST_COMPARED, NUMBERS_COMPARED // math.prod(self.encoder.latent_shape)), 2)
-        parts = [spread_over(self.latents("train"), most), spread_over(self.normal_validation(), most)]
+        parts = [evenly_spaced(self.latents("train"), most), evenly_spaced(self.normal_validation(), most)]
         train, valid = (part.float() * scales.view(-1, *[1] * (part.ndim - 2)) for part in parts)
         common = train.mean(0)
         train, valid = (normalize((part - common).flatten(1), dim=1) for part in (train, valid))
@@ -114,10 +114,10 @@ class FeatureCache:
         return self.folder / f"latents-{split}.f16"
 
 
-def some_normal(split: Split) -> Tensor:
+def normal_positions(split: Split) -> Tensor:
     """Positions ``(K,)`` of the normal images of ``split``: of very many, some evenly spaced."""
     rows = torch.from_numpy(np.flatnonzero(split.labels == 0))
-    return rows[spread_positions(len(rows), MOST_CALIBRATED)]
+    return rows[evenly_spaced_positions(len(rows), MOST_CALIBRATED)]
 
 
 def encoded(encoder: Encoder, images: ImageSource, path: Path, label: str) -> NDArray[np.float16]:
@@ -151,7 +151,7 @@ def mapped(path: Path, count: int, latent_shape: Sequence[int]) -> NDArray[np.fl
 
 
 def _append(encoder: Encoder, images: ImageSource, path: Path, label: str, done: int) -> None:
-    together = min(at_once(encoder.size), ENCODED_AT_ONCE)
+    together = min(images_at_once(encoder.size), ENCODED_AT_ONCE)
     with (
         path.open("r+b") as file,
         progress_bar(f"features, {label}", len(images), done) as bar,

@@ -11,7 +11,7 @@ from torch import Tensor
 from detectors.blocks.memory_bank import PositionalMemory
 from latent_common.artifacts import load_artifact, save_artifact
 from latent_common.errors import UserError
-from latent_common.image_source import spread_positions
+from latent_common.image_source import evenly_spaced_positions
 from latent_env.autoencoders.frozen import FrozenAutoencoder, as_float
 
 LABELLED_ANOMALIES = "labelled_anomalies"
@@ -64,7 +64,7 @@ class LabelledAnomalies(NamedTuple):
             images = torch.zeros(0, 1, 1, 1, dtype=torch.uint8, device=latents.device)
             masks = torch.zeros(0, 1, 1, 1, dtype=torch.bool, device=latents.device)
         most = min(MOST, max(MOST_NUMBERS // images[0].numel(), 1)) if len(images) else MOST
-        picks = spread_positions(latents.shape[1], most).to(latents.device)
+        picks = evenly_spaced_positions(latents.shape[1], most).to(latents.device)
         latents, marks = latents[:, picks].float(), _all_if_none(marks[:, picks])
         memory = PositionalMemory(normals.shape[1:], len(normals)).to(normals.device)
         memory.fill(normals, torch.arange(len(normals), device=normals.device))
@@ -83,7 +83,7 @@ class LabelledAnomalies(NamedTuple):
         """What decoding loses of every picture, ``(M, K, C, H, W)`` in half precision."""
         pictures = mirrored(self.images)[: len(self.latents)]
         found = [
-            as_float(shown, latents) - autoencoder.in_parts(latents).float()
+            as_float(shown, latents) - autoencoder.decode_all(latents).float()
             for shown, latents in zip(pictures, self.latents, strict=True)
         ]
         return torch.stack(found).half()
@@ -127,7 +127,7 @@ def load_labelled_anomalies(folder: Path) -> LabelledAnomalies | None:
     tensors, _ = load_artifact(folder, LABELLED_ANOMALIES, LABELLED_ANOMALIES)
     if not _fit(tensors):
         raise UserError(
-            f"{folder / LABELLED_ANOMALIES}.safetensors holds no labelled anomalies that this version can read: "
+            f"{folder / LABELLED_ANOMALIES}.safetensors holds no labelled anomalies that this version reads: "
             "delete the folder, and `python train_detector.py` makes it again"
         )
     found = LabelledAnomalies(**tensors)

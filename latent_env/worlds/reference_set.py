@@ -12,7 +12,7 @@ from torch import Tensor
 from detectors.blocks.tokens import grid_of
 from latent_common.artifacts import load_artifact, save_artifact
 from latent_common.errors import UserError
-from latent_common.image_source import spread_positions
+from latent_common.image_source import evenly_spaced_positions
 
 REFERENCE_SET = "reference_set"
 MOST = 32
@@ -35,7 +35,7 @@ class ReferenceSet(NamedTuple):
         kinds = [(labels == label).nonzero().flatten() for label in (0, 1)]
         if not all(len(kind) for kind in kinds):
             return None
-        picks = torch.cat([kind[spread_positions(len(kind), MOST)] for kind in kinds])
+        picks = torch.cat([kind[evenly_spaced_positions(len(kind), MOST)] for kind in kinds])
         return cls(inputs[picks.to(inputs.device)], labels[picks], None if marks is None else marks[picks])
 
     def fits(self, input_shape: Sequence[int], latent_shape: Sequence[int]) -> bool:

@@ -19,19 +19,19 @@ SHARED = "memory."
 """What judges of latents have in common with the detector, and is not stored again: it is large."""
 
 
-def transformer_of(detector: Detector) -> Detector:
+def trained_part(detector: Detector) -> Detector:
     """The trained part of a detector."""
     return detector.named_members()["transformer"] if isinstance(detector, EnsembleDetector) else detector
 
 
-def parts_of(detector: Detector) -> list[Detector]:
+def ensemble_parts(detector: Detector) -> list[Detector]:
     """The detectors that an ensemble is made of; of another one, none."""
     return [*detector.named_members().values()] if isinstance(detector, EnsembleDetector) else []
 
 
 def share_memory(member: Detector, detector: Detector) -> None:
     """Let a judge of latents use the memory of the detector, which has seen the same normal images."""
-    trained = transformer_of(detector)
+    trained = trained_part(detector)
     if isinstance(member, LatentTransformer) and isinstance(trained, LatentTransformer):
         member.memory = trained.memory
 
@@ -70,8 +70,10 @@ def load_reward_ensemble(folder: Path, detector: Detector) -> tuple[list[Detecto
                 raise RuntimeError(f"{[*missing, *unexpected][:3]} don't fit")
             share_memory(member.requires_grad_(False).eval(), detector)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "")
         raise UserError(
-            f"{folder / 'reward_ensemble.json'} describes no judges ({error}): make it again"
+            f"{folder / 'reward_ensemble.json'} doesn't describe the detectors stored beside it ({reason}): "
+            "delete the folder and make it again"
         ) from error
     held_out_detector = members.pop() if facts.get("held_out") else None
     return members, held_out_detector

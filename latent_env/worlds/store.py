@@ -14,7 +14,7 @@ from latent_common.errors import UserError
 from latent_env.worlds.artifacts import load_autoencoder, load_detector
 from latent_env.worlds.labelled_anomalies import LABELLED_ANOMALIES, load_labelled_anomalies
 from latent_env.worlds.reference_set import REFERENCE_SET, load_reference_set
-from latent_env.worlds.reward_ensemble import REWARD_ENSEMBLE, load_reward_ensemble, parts_of
+from latent_env.worlds.reward_ensemble import REWARD_ENSEMBLE, ensemble_parts, load_reward_ensemble
 from latent_env.worlds.world import World
 
 BUILTIN = Path(__file__).parents[1] / "builtin"
@@ -99,7 +99,7 @@ def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World: 
     autoencoder, detector = load_autoencoder(folder), load_detector(folder)
     images, latents = tensors.get("images"), tensors.get("latents")
     shape = (autoencoder.channels, autoencoder.size, autoencoder.size)
-    for part in (detector, *parts_of(detector)):
+    for part in (detector, *ensemble_parts(detector)):
         reads = LATENT if part.input == LATENT else IMAGE
         expected = tuple(autoencoder.latent_shape) if reads == LATENT else shape
         if tuple(part.input_shape) != expected:

@@ -19,7 +19,7 @@ from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.autoencoders.frozen import as_float
 from latent_env.worlds.labelled_anomalies import LabelledAnomalies
 from latent_env.worlds.reference_set import ReferenceSet
-from latent_env.worlds.reward_ensemble import transformer_of
+from latent_env.worlds.reward_ensemble import trained_part
 
 # Starting images as floats, and decoded, are kept when each fits here; otherwise a step makes its own.
 KEPT_BYTES = 512 * 2**20
@@ -62,7 +62,7 @@ class World:
         autoencoder = autoencoder.to(device)
         images = images.to(device)
         if latents is None:
-            latents = autoencoder.in_batches(images)
+            latents = autoencoder.encode_all(images)
         assert isinstance(detector, torch.nn.Module)
         return cls(autoencoder, detector.to(device), images, latents.to(device).float())
 
@@ -102,14 +102,14 @@ class World:
             labelled_anomalies=None if labelled_anomalies is None else labelled_anomalies.to(self.device),
         )
 
-    def networks(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
         """A context in which networks compute in the world's precision."""
         return computing_in(self.precision, self.device)
 
     @property
-    def heads(self) -> list[Headed]:
+    def headed_detectors(self) -> list[Headed]:
         """The judges, or the detector, as detectors whose last layer can be copied."""
-        parts: list[Any] = [transformer_of(member) for member in self.reward_ensemble or (self.detector,)]
+        parts: list[Any] = [trained_part(member) for member in self.reward_ensemble or (self.detector,)]
         for member in parts:
             if not is_headed(member):
                 raise UserError(
@@ -128,7 +128,7 @@ class World:
         """What the decoder makes of the starting latents ``index (K,)``, ``(K, C, H, W)``."""
         if self._decoded is not None:
             return self._decoded[index]
-        with self.networks():
+        with self.autocast():
             return self.autoencoder.decode(self.latents[index]).float()
 
     @cached_property
@@ -146,24 +146,24 @@ class World:
         """All starting latents decoded, where that is worth it."""
         if not self._keeps_floats:
             return None
-        with torch.no_grad(), self.networks():
-            return self.autoencoder.in_parts(self.latents).float()
+        with torch.no_grad(), self.autocast():
+            return self.autoencoder.decode_all(self.latents).float()
 
-    def read(self, inputs: Tensor) -> tuple[Tensor, ...]:
+    def inputs_from_stored(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The same of images, or of latents that are known where the detector reads those."""
-        return (inputs,) if self.reads_latents else self.inputs_of(inputs)
+        return (inputs,) if self.reads_latents else self.detector_inputs(inputs)
 
     def detect(self, images: Tensor) -> Detection:
         """The detector's word on images ``(B, C, H, W)`` in [0, 1]."""
-        return self.detector(*self.inputs_of(images))
+        return self.detector(*self.detector_inputs(images))
 
-    def show(self, images: Tensor) -> tuple[Detection, Tensor]:
+    def detect_and_reconstruct(self, images: Tensor) -> tuple[Detection, Tensor]:
         """The detector's word on images ``(B, C, H, W)`` in [0, 1], and the reconstructions it goes by."""
         if isinstance(self.detector, RdnaDetector):
             restored, detection = self.detector.outputs(images)
             return detection, restored
         return self.detect(images), self.autoencoder(images)
 
-    def inputs_of(self, images: Tensor) -> tuple[Tensor, ...]:
+    def detector_inputs(self, images: Tensor) -> tuple[Tensor, ...]:
         """What the detector reads of images ``(B, C, H, W)`` in [0, 1]."""
-        return self.autoencoder.shown(images, self.detector.input)
+        return self.autoencoder.detector_inputs(images, self.detector.input)

@@ -35,7 +35,7 @@ def conclude(
     assert isinstance(config.detector, TrainedConfig)
     steps = training_steps(job)
     evaluations = {BEFORE: evaluate_test(before, features), AFTER: evaluate_test(after, features)}
-    log_evaluation(run, evaluations[AFTER], after.show, job.device, steps)
+    log_evaluation(run, evaluations[AFTER], after.detect_and_reconstruct, job.device, steps)
     log_curves(run, evaluations, steps)
     show_embedding(run, after, features, job.dataset, pool)
     save_scores(

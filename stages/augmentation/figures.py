@@ -70,7 +70,7 @@ def show_embedding(
         known = [train[torch.from_numpy(normal)].cpu(), changed, test[torch.from_numpy(anomalous)].cpu()]
         latents = torch.cat([part.float() for part in known])
     else:
-        latents = world.autoencoder.in_batches(pictures).cpu()
+        latents = world.autoencoder.encode_all(pictures).cpu()
     if latents.flatten(1).shape[1] > MOST_DIMENSIONS:
         latents = latents.mean((2, 3))
     names = ["normal"] * len(normal) + ["augmented"] * len(made) + ["anomalous"] * len(anomalous)

@@ -208,7 +208,7 @@ def choose_mixture(
     without = None
     for each in candidates:
         detector, size = each.world.detector, split.images.shape[-1]
-        found = score(detector, each.world.read, inputs, size, keep_maps=masks is not None)
+        found = score(detector, each.world.inputs_from_stored, inputs, size, keep_maps=masks is not None)
         scores = found.score.numpy()
         without = scores if without is None else without
         _, low, high = paired_bootstrap(image_AUROC, split.labels, without, scores)

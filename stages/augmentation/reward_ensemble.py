@@ -14,7 +14,7 @@ from detectors.base import Detector
 from detectors.training.batches import Samples, SampleSource
 from latent_common.digest import digest_of
 from latent_common.errors import UserError
-from latent_common.image_source import spread_positions
+from latent_common.image_source import evenly_spaced_positions
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
 from latent_env.worlds.reward_ensemble import load_reward_ensemble, save_reward_ensemble, share_memory
@@ -111,5 +111,5 @@ def varied_job(job: Job[AgentRun], **changes: Any) -> Job[AgentRun]:
 
 def as_samples(job: Job[AgentRun], world: World, pool: Augmented) -> Samples:
     """What agents made, as detectors train on it."""
-    sources = spread_positions(len(job.train_images), job.config.detector.num_start_images)
+    sources = evenly_spaced_positions(len(job.train_images), job.config.detector.num_start_images)
     return pool.latent_samples(world, sources) if world.reads_latents else pool.samples(job.device, sources)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from conf.schema.autoencoders import AutoencoderConfig
 from detectors.metrics.ssim import structural_similarity
-from latent_common.image_source import ImageSource, at_once
+from latent_common.image_source import ImageSource, images_at_once
 from latent_common.training_state import Progress, TrainingState
 from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder, PretrainedAutoencoder
 from latent_env.autoencoders.pretrained import PretrainedEncoder
@@ -118,7 +118,8 @@ class AutoencoderPlan(ABC, Generic[C]):
         @torch.inference_mode()
         def validate() -> dict[str, float]:
             pairs = [
-                (part.float() / 255, model(part.float() / 255)) for part in valid.split(at_once(model.size))
+                (part.float() / 255, model(part.float() / 255))
+                for part in valid.split(images_at_once(model.size))
             ]
             psnr = torch.cat([peak_signal_to_noise(*pair) for pair in pairs])
             ssim = torch.cat([structural_similarity(*pair) for pair in pairs])

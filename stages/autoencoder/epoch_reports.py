@@ -14,7 +14,7 @@ from detectors.metrics import image_AUROC
 from detectors.metrics.ssim import structural_similarity
 from detectors.reconstruction import ReconstructionDetector
 from latent_common.artifacts import read_json, write_json
-from latent_common.image_source import at_once, spread_positions
+from latent_common.image_source import evenly_spaced_positions, images_at_once
 from latent_env.autoencoders.memory_autoencoder import MemoryAutoencoder
 from latent_env.autoencoders.training import (
     peak_signal_to_noise,
@@ -118,7 +118,7 @@ class EpochReports:
         """
         sums: dict[str, float] = {}
         scores = []
-        for part in images.split(at_once(self.model.size)):
+        for part in images.split(images_at_once(self.model.size)):
             floats = part.float() / 255
             encoding = self.model.encoding(floats)
             decoded, addresses = self.model.decode_with_weights(encoding.mean)
@@ -143,7 +143,7 @@ class EpochReports:
         """Images of each kind above what the model makes of them."""
         rows = []
         for name, images in self.watched.parts().items():
-            chosen = images[spread_positions(len(images), SHOWN).to(images.device)].float() / 255
+            chosen = images[evenly_spaced_positions(len(images), SHOWN).to(images.device)].float() / 255
             decoded = self.model(chosen)
             blank = [torch.zeros_like(chosen[0])] * (SHOWN - len(chosen))
             rows.append(_row([*chosen, *blank], name))

@@ -13,7 +13,7 @@ from conf.schema.autoencoders import MemoryAutoencoderConfig
 from detectors.reconstruction import POOLINGS, ReconstructionDetector
 from detectors.training.loop import score
 from latent_common.errors import UserError
-from latent_common.image_source import ImageSource, at_once, spread_over
+from latent_common.image_source import ImageSource, evenly_spaced, images_at_once
 from latent_common.training_state import Progress, TrainingState
 from latent_env.autoencoders import FrozenAutoencoder, MemoryAutoencoder
 from latent_env.autoencoders.memory_autoencoder import as_memory_autoencoder
@@ -117,7 +117,7 @@ class MemoryPlan(AutoencoderPlan[MemoryAutoencoderConfig]):
         if not dataset.valid.labels.any():
             say(f"{dataset.name}: the valid split has no anomalies, so there is no AUROC over epochs")
         normal, abnormal = (self._validation(label, MOST_IMAGES) for label in (0, 1))
-        watched = Watched(spread_over(images, MOST_IMAGES), normal, abnormal if len(abnormal) else None)
+        watched = Watched(evenly_spaced(images, MOST_IMAGES), normal, abnormal if len(abnormal) else None)
         steps_per_epoch = -(-len(images) // self.config.batch_size)
         return EpochReports(run, model, watched, self._loss_weights(), steps_per_epoch, self.config.pooled)
 
@@ -173,7 +173,7 @@ class MemoryPlan(AutoencoderPlan[MemoryAutoencoderConfig]):
 def compared_images(images: ImageSource) -> Tensor:
     """Training images ``(N, C, H, W)`` uint8: of very many, or very large ones, some evenly spaced."""
     fitting = MOST_NUMBERS_COMPARED // math.prod(images.shape[1:])
-    return spread_over(images, max(min(MOST_IMAGES_COMPARED, fitting), 2))
+    return evenly_spaced(images, max(min(MOST_IMAGES_COMPARED, fitting), 2))
 
 
 def show_errors(run: Run, frozen: FrozenAutoencoder, valid: Split, pooled: str, step: int) -> None:
@@ -196,7 +196,7 @@ def show_memory(run: Run, frozen: FrozenAutoencoder, images: ImageSource, step: 
     total = torch.zeros(model.memory.places * model.items, dtype=torch.float64)
     most = torch.zeros(model.memory.places * model.items)
     tokens = 0
-    for part in compared.split(at_once(model.size)):
+    for part in compared.split(images_at_once(model.size)):
         weights = model.memory_weights(part.float() / 255).cpu()  # (B, T, items)
         rows = weights if model.memory.places > 1 else weights.flatten(0, 1)[:, None]
         total += rows.double().sum(0).flatten()

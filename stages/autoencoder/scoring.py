@@ -11,7 +11,7 @@ from torch import Tensor
 from detectors.base import Detection
 from detectors.reconstruction import ReconstructionDetector
 from latent_common.errors import UserError
-from latent_common.image_source import at_once
+from latent_common.image_source import images_at_once
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.worlds.artifacts import load_autoencoder, load_detector
 
@@ -40,6 +40,6 @@ class ReconstructionScorer:
     @torch.inference_mode()
     def score(self, images: Tensor) -> Detection:
         """Image scores ``(B,)`` and error maps ``(B, 1, H, W)`` of images ``(B, C, H, W)`` in [0, 1]."""
-        parts = images.split(at_once(self.autoencoder.size))
+        parts = images.split(images_at_once(self.autoencoder.size))
         found = [self.detector(part, self.autoencoder(part)) for part in parts]
         return Detection(torch.cat([part.score for part in found]), torch.cat([part.map for part in found]))

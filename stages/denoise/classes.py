@@ -14,7 +14,7 @@ from torch import Tensor
 from conf.schema.envs import DenoiseEnvConfig
 from conf.schema.runs import AgentRun
 from latent_common.errors import UserError
-from latent_common.image_source import ImageSource, spread_positions
+from latent_common.image_source import ImageSource, evenly_spaced_positions
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.data import Split
 from latent_env.denoise.critic import Critic
@@ -94,17 +94,17 @@ class Classes:
         """The training images as states ``(N, *shape)``, encoded once, and their labels ``(N,)``."""
         if id(place) not in self._states:
             with torch.no_grad():
-                self._states[id(place)] = place.space.in_batches(self.train[0]).float()
+                self._states[id(place)] = place.space.encode_all(self.train[0]).float()
         return self._states[id(place)], self.train[1]
 
     def validation(self, place: SpaceAt) -> tuple[Tensor, Tensor]:
         """The same of the validation images."""
         with torch.no_grad():
-            return place.space.in_batches(self.valid[0]).float(), self.valid[1]
+            return place.space.encode_all(self.valid[0]).float(), self.valid[1]
 
     def held_out(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Test images ``(K, C, H, W)`` in [0, 1] and their labels: asked for once, at the end."""
-        rows = spread_positions(len(self.test), MOST_EXAMPLES).numpy()
+        rows = evenly_spaced_positions(len(self.test), MOST_EXAMPLES).numpy()
         images = torch.from_numpy(np.ascontiguousarray(self.test.images[rows])).to(device).float() / 255
         labels = class_labels(self.test, {name: number for number, name in enumerate(self.names)})[rows]
         return images, torch.from_numpy(labels).to(device)
@@ -127,7 +127,7 @@ def find_classes(job: Job[AgentRun]) -> Classes:
     names = tuple(sorted({class_of(name) for name in dataset.train.names}))
     numbers = {name: number for number, name in enumerate(names)}
     labels = job.tensor(class_labels(dataset.train, numbers))
-    rows = spread_positions(len(dataset.train), MOST_EXAMPLES).to(labels.device)
+    rows = evenly_spaced_positions(len(dataset.train), MOST_EXAMPLES).to(labels.device)
 
     def known(split: Split) -> Split:
         normal = split.normal()

@@ -27,7 +27,11 @@ from latent_env.autoencoders.sample_features import SampleClassifier
 from latent_env.autoencoders.sampling import draw_latents
 from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.training.diffusion import Diffusion, train_diffusion
-from latent_env.denoise.training.sample_evaluation import evaluate_images, predicted, train_evaluator
+from latent_env.denoise.training.sample_evaluation import (
+    evaluate_images,
+    predicted,
+    train_labelled_classifier,
+)
 from latent_env.rendering import class_grid, stack
 from latent_env.training.loop import follow
 from latent_env.training.run_folder import Run
@@ -108,7 +112,7 @@ def train_references(
     wanted = dynamics.world.one_hot(labels) * float(dynamics.conditional)
     learned(
         run, "judge", member, JUDGE_STEPS, JUDGE_RATE, seed,
-        lambda state: train_evaluator(state, member, images, labels, JUDGE_BATCH),
+        lambda state: train_labelled_classifier(state, member, images, labels, JUDGE_BATCH),
     )  # fmt: skip
     learned(
         run, "diffusion", model, steps, DIFFUSION_RATE, seed,
@@ -159,7 +163,7 @@ def conclude_denoising(
     made |= {name: (states, asked) for name, states in referred(job, place, dynamics, model, asked).items()}
     made[REAL] = dynamics.world.states, dynamics.world.labels
     for name, (states, wanted) in made.items():
-        images = dynamics.world.images.float() / 255 if name == REAL else place.space.in_parts(states)
+        images = dynamics.world.images.float() / 255 if name == REAL else place.space.decode_all(states)
         given = dynamics.world.one_hot(wanted) * float(dynamics.conditional)
         with torch.inference_mode():
             quality = {"quality": float(dynamics.reward.critic(states, given).mean())}

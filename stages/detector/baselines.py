@@ -9,7 +9,7 @@ from detectors.knn import KnnDetector
 from detectors.reconstruction import ReconstructionDetector
 from detectors.registry import DISTANCES, RECONSTRUCTION
 from latent_common.errors import UserError
-from latent_common.image_source import spread_over
+from latent_common.image_source import evenly_spaced
 from latent_common.progress import progress_bar
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.data.placement import StreamedImages
@@ -62,7 +62,7 @@ def fit_reconstruction(
     detector = detector.to(features.device)
     if detector.position_wise:
         train = StreamedImages(features.dataset.train.images, features.device)
-        detector.fit(spread_over(train, MOST_FITTED), autoencoder)
+        detector.fit(evenly_spaced(train, MOST_FITTED), autoencoder)
     detector.calibrate(features.normal_validation_images(), autoencoder)
     return detector.requires_grad_(False).eval()
 

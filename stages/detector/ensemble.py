@@ -22,7 +22,7 @@ from latent_common.image_source import ImageSource
 from latent_common.progress import progress_bar
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.data import Split
-from latent_env.training.feature_cache import FeatureCache, some_normal
+from latent_env.training.feature_cache import FeatureCache, normal_positions
 from latent_env.training.run_folder import Run
 from latent_env.worlds.artifacts import load_detector, save_detector
 from stages.context import Job, say
@@ -95,7 +95,7 @@ def build_ensemble(
         name: search.member(detector, keep_maps=False).score.numpy()
         for name, detector in {TRAINED: trained, **others}.items()
     }
-    choice = select_member(found.pop(TRAINED), found, split.labels, some_normal(split).numpy())
+    choice = select_member(found.pop(TRAINED), found, split.labels, normal_positions(split).numpy())
     parts = {TRAINED: trained, choice.member: others[choice.member]}
     ensemble = search.join(parts, choice.weight, choice.weight)
     told = {"second": choice.member, "weight": choice.weight, SCORES_TRIED: choice.candidates}
@@ -128,7 +128,7 @@ class WeightSearch:
         """How inputs are turned into what a detector reads."""
         if self.reads == LATENT:
             return lambda batch: (batch,)
-        return lambda batch: self.autoencoder.shown(batch, detector.input)
+        return lambda batch: self.autoencoder.detector_inputs(batch, detector.input)
 
     def member(self, detector: Detector, keep_maps: bool) -> Detection:
         """What a detector says of all images."""
@@ -139,7 +139,7 @@ class WeightSearch:
         """An ensemble in which the first of two parts has these weights, calibrated on the normal images."""
         ensemble = EnsembleDetector(parts, shares(weight), shares(map_weight))
         ensemble.to(self.inputs.device).requires_grad_(False).eval()
-        normal = some_normal(self.split).to(self.inputs.device)
+        normal = normal_positions(self.split).to(self.inputs.device)
         ensemble.calibrate(self.inputs[normal], self.look_for(ensemble))
         return ensemble
 

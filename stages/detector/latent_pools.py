@@ -19,8 +19,8 @@ from detectors.blocks.tokens import grid_of
 from detectors.training.latent_batches import Pool
 from latent_common.artifacts import write_atomically
 from latent_common.digest import digest_of
-from latent_common.image_source import ImageSource, spread_positions
-from latent_env.data.placement import settle
+from latent_common.image_source import ImageSource, evenly_spaced_positions
+from latent_env.data.placement import place_images
 from latent_env.training.feature_cache import FeatureCache, encoded, latent_count, mapped
 
 MADE_AT_ONCE = 50
@@ -53,13 +53,15 @@ def make_pool(
     kept = mapped(latents_path, count, features.encoder.latent_shape)
     with np.load(facts_path) as facts:
         tokens, sources = torch.from_numpy(facts["tokens"]), torch.from_numpy(facts["sources"])
-    return Pool(settle(kept, features.device, features.memory), tokens.to(features.device), sources, key)
+    return Pool(
+        place_images(kept, features.device, features.memory), tokens.to(features.device), sources, key
+    )
 
 
 def _make(images: ImageSource, count: int, change: Change) -> tuple[Tensor, Tensor, Tensor]:
     """Changed images ``(count, C, H, W)`` uint8, masks ``(count, 1, H, W)``, and what they were made of."""
     generator = torch.Generator().manual_seed(0)
-    sources = spread_positions(len(images), count)
+    sources = evenly_spaced_positions(len(images), count)
     sources = sources[torch.arange(count) % len(sources)]
     made, masks = [], []
     for part in sources.split(MADE_AT_ONCE):

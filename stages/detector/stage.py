@@ -157,7 +157,7 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, FeatureCache]:
         baselines = []
     others |= evaluate_baselines(baselines, world, features, job.config.seed)
     steps = training_steps(job)
-    log_evaluation(run, evaluation, world.show, job.device, steps)
+    log_evaluation(run, evaluation, world.detect_and_reconstruct, job.device, steps)
     save_scores(run.path, evaluation.split.labels, scores=evaluation.scores)
     log_curves(run, {config.name: evaluation, **others}, steps)
     opinions = {f"{name}_{key}": value for name, e in others.items() for key, value in e.metrics.items()}

@@ -18,7 +18,7 @@ from detectors.rdna import RdnaDetector
 from detectors.training.batches import BatchSampler, SampleSource, blend
 from detectors.training.loop import train_detector
 from detectors.transformer import TransformerDetector
-from latent_common.image_source import at_once, spread_over
+from latent_common.image_source import evenly_spaced, images_at_once
 from latent_common.training_state import TrainingState
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.training.evaluation import evaluate_source
@@ -140,12 +140,12 @@ def train_on_images(
 
     def validate() -> dict[str, float]:
         detector.eval()
-        metrics = evaluate_source(detector, world.inputs_of, images, split).metrics
+        metrics = evaluate_source(detector, world.detector_inputs, images, split).metrics
         detector.train()
         return {f"valid/{name}": value for name, value in metrics.items()}
 
     training = train_detector(
-        state, detector, sampler, lambda batch: world.inputs_of(batch.images), config.batch_size
+        state, detector, sampler, lambda batch: world.detector_inputs(batch.images), config.batch_size
     )
     follow(run, label, training, state, validate, validation_every(job, split))
     return detector.requires_grad_(False).eval()
@@ -155,9 +155,9 @@ def calibrate(job: Job[DetectorRun], detector: TransformerDetector, autoencoder:
     """Show the detector what is usual in normal images and in their reconstructions."""
     channels, size = job.dataset.channels, job.dataset.size
     fitting = CALIBRATION_BYTES // (channels * size**2 * 4)
-    known = spread_over(job.train_images, min(CALIBRATION_IMAGES, fitting)).float() / 255
+    known = evenly_spaced(job.train_images, min(CALIBRATION_IMAGES, fitting)).float() / 255
     with torch.inference_mode():
-        parts = known.split(at_once(size))
+        parts = known.split(images_at_once(size))
         detector.calibrate(known, torch.cat([autoencoder(part) for part in parts]))
 
 
@@ -166,5 +166,5 @@ def starting_points(
 ) -> tuple[Tensor, Tensor | None]:
     """Normal images that episodes start from, and their latents where these are known already."""
     most = job.config.detector.num_start_images
-    known = spread_over(features.latents("train"), most) if autoencoder.whitens_itself else None
-    return spread_over(job.train_images, most), known
+    known = evenly_spaced(features.latents("train"), most) if autoencoder.whitens_itself else None
+    return evenly_spaced(job.train_images, most), known

@@ -122,7 +122,7 @@ def reconstruction_stage(job: Job[DetectorRun]) -> Run:
     save_detector(run.path, detector)
     world = World.build(autoencoder, detector, job.train_images[:1], job.device)
     evaluation = evaluate_test(world, features)
-    log_evaluation(run, evaluation, world.show, job.device, 0)
+    log_evaluation(run, evaluation, world.detect_and_reconstruct, job.device, 0)
     save_scores(run.path, evaluation.split.labels, scores=evaluation.scores)
     log_curves(run, {config.name: evaluation}, 0)
     run.finish(evaluation.metrics)

@@ -17,7 +17,7 @@ from detectors.blocks.tokens import anomalous_tokens, grid_of
 from detectors.synthetic.held_out import HeldOutSynthesis
 from detectors.training.batches import Samples
 from latent_common.errors import UserError
-from latent_common.image_source import ImageSource, spread_positions
+from latent_common.image_source import ImageSource, evenly_spaced_positions
 from latent_env.data import Split
 from latent_env.data.placement import StreamedImages
 from latent_env.rewards.reference_term import ReferenceTerm
@@ -68,7 +68,9 @@ def part(job: Job[DetectorRun], role: Role) -> Split:
     normal = np.flatnonzero(valid.labels == 0)
     if len(anomalies) or not len(normal):
         return valid.subset(np.sort(np.concatenate([normal, anomalies])))
-    return with_synthetic(valid.subset(normal[spread_positions(len(normal), MOST_SYNTHETIC).numpy()]), role)
+    return with_synthetic(
+        valid.subset(normal[evenly_spaced_positions(len(normal), MOST_SYNTHETIC).numpy()]), role
+    )
 
 
 def with_synthetic(normal: Split, role: Role) -> Split:

@@ -57,16 +57,16 @@ class ReversedDiffusion:
         sources = torch.randint(len(world.images), (count,), generator=self.generator).to(world.device)
         noise = torch.randn(count, *world.states.shape[1:], generator=self.generator).to(world.states)
         path = self.path(world.states[sources], noise, horizon)
-        episode = dynamics.canvas(sources, noise, torch.ones_like(noise.flatten(1)[:, 0]))
+        episode = dynamics.begin_at(sources, noise, torch.ones_like(noise.flatten(1)[:, 0]))
         qualities = [dynamics.reward.terms(states, episode) for states in path.unbind(1)]
-        worth = torch.stack([dynamics.worth(quality) for quality in qualities], dim=1)
+        worth = torch.stack([dynamics.weighted_quality(quality) for quality in qualities], dim=1)
         # A step counts if no step before it led to a state that is done.
         done = torch.stack([dynamics.done(quality) for quality in qualities[:-1]], dim=1)
         done[:, 0] = False
         counts = done.cumsum(1) == 0
         times = torch.arange(horizon, device=world.device).expand(count, -1)
         observed = [dynamics.observation(path[:, t], episode.wanted, times[:, t]) for t in range(horizon)]
-        actions = (path.diff(dim=1) / dynamics.stride.max_delta).clamp(-1, 1)
+        actions = (path.diff(dim=1) / dynamics.perturbation.max_delta).clamp(-1, 1)
         parts = (torch.stack(observed, dim=1), actions.flatten(2), worth.diff(dim=1), times)
         return Trajectories(*(part[counts].cpu() for part in parts))
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from latent_common.image_source import spread_positions
+from latent_common.image_source import evenly_spaced_positions
 from latent_common.training_state import Progress, Stopwatch, TrainingState
 from latent_env.denoise.critic import Critic
 from latent_env.denoise.process import mixed
@@ -33,7 +33,7 @@ UNNAMED = 0.2
 LARGEST_STRETCH = 1.5
 
 
-class Explainer:
+class NoiseEstimator:
     """What amount of noise explains any state best: the posterior mean of σ, all images equally likely.
 
     The images stand for their surroundings: each is a Gaussian as wide as images are natural variations of
@@ -44,7 +44,7 @@ class Explainer:
     """
 
     def __init__(self, states: Tensor, labels: Tensor) -> None:
-        rows = spread_positions(len(states), MOST_IMAGES).to(states.device)
+        rows = evenly_spaced_positions(len(states), MOST_IMAGES).to(states.device)
         self.images, self.labels = states[rows].flatten(1), labels[rows]
         self.amounts = torch.linspace(0, 1, LEVELS + 1, device=states.device)
         self.natural = NATURAL * _typical_gap(self.images)
@@ -88,7 +88,7 @@ def train_critic(
     :param artists: states ``(M, *shape)`` that artists made, and the classes ``(M,)`` that they were asked
         for, -1 for any.
     """
-    explain = Explainer(states, labels)
+    explain = NoiseEstimator(states, labels)
     critic.requires_grad_(True).train()
     while state.step < state.total:
         watch = Stopwatch()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from latent_common.image_source import ImageSource, at_once, spread_over
+from latent_common.image_source import ImageSource, evenly_spaced, images_at_once
 from latent_common.training_state import Progress, Stopwatch, TrainingState
 from latent_env.autoencoders.sample_features import SampleClassifier, features_of
 from latent_env.autoencoders.sample_quality import frechet_distance
@@ -18,7 +18,7 @@ SHIFT = 1
 """Pixels by which training images are moved about: a classifier shouldn't go by single ones."""
 
 
-def train_evaluator(
+def train_labelled_classifier(
     state: TrainingState, model: SampleClassifier, images: ImageSource, labels: Tensor, batch_size: int
 ) -> Iterator[Progress]:
     """Train ``state.model``, which is ``model``, to tell the classes ``labels (N,)`` of ``images`` uint8."""
@@ -40,7 +40,7 @@ def train_evaluator(
 @torch.inference_mode()
 def predicted(model: SampleClassifier, images: Tensor) -> Tensor:
     """The classes ``(N,)`` that ``model`` sees in ``images (N, C, H, W)`` in [0, 1]."""
-    return torch.cat([model(part).argmax(1) for part in images.split(at_once(images.shape[-1]))])
+    return torch.cat([model(part).argmax(1) for part in images.split(images_at_once(images.shape[-1]))])
 
 
 def evaluate_images(
@@ -58,7 +58,7 @@ def evaluate_images(
     shares = [s / u for s, u in zip(spread, usual, strict=True) if u > 0]
     return {
         "accuracy": float((predicted(model, images) == classes).double().mean()),
-        "frechet": frechet_distance(truth, spread_over(made, MOST_JUDGED)),
+        "frechet": frechet_distance(truth, evenly_spaced(made, MOST_JUDGED)),
         "diversity": sum(shares) / max(len(shares), 1),
     }
 
