@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +12,84 @@ import torch
 
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed.imports import MARKS
+from benchmarks.speed.scale import DEFAULT, as_text, measured
 from benchmarks.speed.timing import Ratio, in_turns, ratio
 
+FEW = [
+    "--quick",
+    "--world",
+    "digits",
+    "--worlds",
+    "2",
+    "--ppo-worlds",
+    "2",
+    "--repeats",
+    "1",
+    "--device",
+    "cpu",
+]
 
-def test_the_benchmark_of_speed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "new" / "speed.json"
-    few = ["--worlds", "2", "--ppo-worlds", "2", "--repeats", "1"]
-    arguments = ["--quick", "--world", "digits", *few, "--device", "cpu", "--json"]
-    monkeypatch.setattr(sys, "argv", ["speed", *arguments, str(path)])
+
+def figures_of(part: str, folder: Path) -> dict[str, Any]:
+    """What one part writes to its file."""
+    path = folder / "new" / "speed.json"
     try:
-        speed.main()
+        speed.main([*FEW, "--parts", part, "--json", str(path)])
     finally:
         torch.set_num_threads(1)
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    for key in ("step_tensor_over_raw", "vector_env_over_raw"):
-        assert found[key].keys() == {"2"}
-        assert found[key]["2"] > 0
-    ratios = [
-        "ppo_over_raw_env",
-        "ppo_over_stock_singles",
-        "ppo_over_stock_batch",
-        "ae_over_bare_step",
-        "detector_over_bare_step",
-        "import_ms_over_gymnasium",
-    ]
-    assert all(math.isfinite(found[key]) and found[key] > 0 for key in ratios)
-    assert found["start_ms"].keys() == MARKS.keys()
-    assert sum(found["ppo_time"].values()) == pytest.approx(1)
+    return found
+
+
+def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = figures_of("steps", tmp_path)
+    for name in ("step_tensor_over_networks", "vector_env_over_networks", "sb3_vec_env_over_networks"):
+        assert found[name].keys() == found["quartiles"][name].keys() == {"2"}
+        assert found[name]["2"] > 0
+    assert "step_tensor_over_networks, 2 worlds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("part", "names"),
+    [
+        pytest.param(
+            "ppo",
+            [
+                "ppo_over_worlds_alone",
+                "ppo_over_stock_on_single_worlds",
+                "ppo_over_stock_on_the_batch",
+                "ppo_over_stock_with_our_settings",
+            ],
+            marks=pytest.mark.slow,
+        ),
+        (
+            "trainings",
+            [
+                f"{model}_over_{other}"
+                for model in ("autoencoder", "detector")
+                for other in ("bare_step", "data_loader")
+            ],
+        ),
+        ("imports", []),
+    ],
+)
+def test_parts(part: str, names: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = figures_of(part, tmp_path)
+    assert all(math.isfinite(found[name]) and found[name] > 0 for name in names)
+    assert list(found["quartiles"]) == names
     printed = capsys.readouterr().out
-    assert "step_tensor_over_raw, 2 worlds" in printed
-    assert "BatchPPO's time: env" in printed
+    if part == "ppo":
+        assert sum(found["ppo_time"].values()) == pytest.approx(1)
+        assert "PPO's time: env" in printed
+    if part == "imports":
+        assert found["start_ms"].keys() == MARKS.keys()
+
+
+def test_a_point_of_the_scale() -> None:
+    found = measured(DEFAULT)
+    assert found.keys() == {"ms_a_world", "ready_s", "megabytes"}
+    assert found["ms_a_world"] > 0
+    assert "16" in as_text({"worlds": {"16": found}})
 
 
 def test_ways_take_turns() -> None:

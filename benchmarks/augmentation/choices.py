@@ -99,16 +99,8 @@ VARIANTS: dict[str, Variant] = {
 """Ablations. Those called ``<name>=<number>`` are points of a curve, see :data:`CURVES`."""
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Variants over a number: what the axis says, and where the default stands on it."""
-
-    axis: str
-    default: str
-    default_first: bool
-
-
-CURVES: dict[str, Curve] = {
-    "max_train_images": Curve("normal training images", "all", default_first=False),
-    "labelled": Curve("labelled anomalies to learn from", "half of valid", default_first=False),
+CURVES = {
+    "max_train_images": ("normal training images", "all"),
+    "labelled": ("labelled anomalies to learn from", "half of valid"),
 }
+"""Variants over a number: what the axis says, and what the default is called at its end."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.augmentation.choices import AGENTS, CURVES, DEFAULT, REFERENCE, Curve
+from benchmarks.augmentation.choices import AGENTS, CURVES, DEFAULT, REFERENCE
 from benchmarks.augmentation.samples import draw_samples
 from benchmarks.cases import Outcome
 from benchmarks.differences import Method, Pair, Results
@@ -102,7 +102,6 @@ def draw_differences(path: Path, results: Results, pairs: Sequence[Pair]) -> Pat
 
 def draw_curve(path: Path, results: Results, name: str) -> Path | None:
     """Metrics over the number that a curve's variants name: a row of panels a place, a line an agent."""
-    curve = CURVES[name]
     found = {place[:3] for place in results.places() if place[3].startswith(f"{name}=")}
     places = [place for place in dict.fromkeys(place[:3] for place in results.places()) if place in found]
     if not places:
@@ -111,22 +110,19 @@ def draw_curve(path: Path, results: Results, name: str) -> Path | None:
     rows = figure.subplots(len(places), len(CURVE_METRICS), squeeze=False)
     for place, panels in zip(places, rows, strict=True):
         for metric, axes in zip(CURVE_METRICS, panels, strict=True):
-            draw_points(axes, results, place, name, curve, metric)
-            axes.set(title=", ".join(place), xlabel=curve.axis, ylabel=f"{metric}, test")
+            draw_points(axes, results, place, name, metric)
+            axes.set(title=", ".join(place), xlabel=CURVES[name][0], ylabel=f"{metric}, test")
     return save_figure(path, figure)
 
 
-def draw_points(
-    axes: Axes, results: Results, place: tuple[str, ...], name: str, curve: Curve, metric: str
-) -> None:
+def draw_points(axes: Axes, results: Results, place: tuple[str, ...], name: str, metric: str) -> None:
     """Mean and range over seeds at every point of a curve."""
     numbers = sorted(
         int(other[3].partition("=")[2])
         for other in results.places()
         if other[:3] == place and other[3].startswith(f"{name}=")
     )
-    points = [f"{name}={number}" for number in numbers]
-    points = [DEFAULT, *points] if curve.default_first else [*points, DEFAULT]
+    points = [*(f"{name}={number}" for number in numbers), DEFAULT]
     agents = [agent for agent in results.methods_of((*place, f"{name}={numbers[0]}")) if agent in AGENTS]
     for agent in agents:
         methods: list[Method] = [((*place, point), agent) for point in points]
@@ -136,8 +132,6 @@ def draw_points(
         lowest, highest = ([float(pick(values[number])) for number in known] for pick in (np.min, np.max))
         axes.plot(known, middle, "o-", color=colour(agent), label=agent)
         axes.fill_between(known, lowest, highest, color=colour(agent), alpha=0.15, linewidth=0)
-    axes.set_xticks(
-        range(len(points)), [curve.default if p == DEFAULT else p.partition("=")[2] for p in points]
-    )
+    axes.set_xticks(range(len(points)), [*map(str, numbers), CURVES[name][1]])
     axes.grid(alpha=0.3)
     axes.legend(title="line: mean of seeds,\nband: lowest to highest", fontsize=8, title_fontsize=8)

@@ -1,1 +1,1 @@
-"""What is left of the models' own speed in the step, PPO, training and imports."""
+"""How fast steps, PPO and trainings are next to the least that they could cost."""

@@ -1,7 +1,17 @@
-"""How fast the step, PPO and the trainings are next to the least they could cost.
+"""How fast steps, PPO and trainings are next to the least that they could cost.
 
-Both sides of every ratio take turns in one process, so that a busy machine slows both down alike; what is
-printed is the median of the repeats, with quartiles.
+Both sides of every ratio take turns in one process, so that a busy machine slows both down alike. Printed are
+medians over the repeats, with quartiles.
+
+  steps      a step of N worlds by each interface, over the frozen networks alone
+  ppo        PPO from end to end, over the worlds alone and over stock PPO
+  trainings  training of autoencoder and detector, over the bare step and over a DataLoader
+  imports    imports, the first environment and its first step, in milliseconds
+  scale      how the cost of a step and its memory grow with worlds, pixels, latents and images
+
+Examples:
+  python -m benchmarks.speed --quick
+  python -m benchmarks.speed --parts steps --worlds 64 1024 --json speed.json
 """
 
 from __future__ import annotations
@@ -9,7 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,132 +27,147 @@ import torch
 
 from agents.learners.batch_ppo import BatchPPO, scaled_to
 from benchmarks.speed import imports, policies, scale, steps, trainings
-from benchmarks.speed.timing import Rates, Ratio, ratio
+from benchmarks.speed.timing import Ratio, ratio
 from latent_common.machine import cores, resolve_device
 
-WORLDS = [1, 16, 64, 256, 1024]
-QUICK_WORLDS = [16, 64]
+WORLDS, QUICK_WORLDS = [1, 16, 64, 256, 1024], [16, 64]
 ON_GPU = 4096
+PPO_WORLDS, PPO_WORLDS_ON_GPU = 64, 1024
 SHORT_TURNS, LONG_STEPS = 4, 1024
 
 
-def parsed() -> argparse.Namespace:
+class Figures:
+    """What was found, by name; quartiles stand apart, under ``quartiles``."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {"quartiles": {}}
+
+    def add(self, name: str, found: Ratio, worlds: int | None = None) -> None:
+        """Note and print a ratio, for so many worlds if it depends on them."""
+        print(f"{name + (f', {worlds} worlds' if worlds else ''):<42}{found}")
+        ends = [found.low, found.high]
+        if worlds is None:
+            self.values[name], self.values["quartiles"][name] = found.middle, ends
+        else:
+            self.values.setdefault(name, {})[str(worlds)] = found.middle
+            self.values["quartiles"].setdefault(name, {})[str(worlds)] = ends
+
+
+def measure_steps(options: argparse.Namespace, figures: Figures) -> None:
+    """A step by each interface, for all numbers of worlds."""
+    for count in options.worlds:
+        # Many short turns: what slows the machine down for a while then meets all sides alike.
+        turns = SHORT_TURNS * options.repeats if count < LONG_STEPS else options.repeats
+        rates = steps.measure(options.world, count, options.device, turns, options.seconds / SHORT_TURNS)
+        print_rates(f"world steps a second, {count} worlds", rates, steps.RAW)
+        for way, name in (
+            (steps.TENSOR, "step_tensor"),
+            (steps.VECTOR, "vector_env"),
+            (steps.VEC, "sb3_vec_env"),
+        ):
+            figures.add(f"{name}_over_networks", ratio(rates, way, steps.RAW), count)
+
+
+def measure_ppo(options: argparse.Namespace, figures: Figures) -> None:
+    """PPO, and what its time is spent on."""
+    count = options.ppo_worlds
+    rates = policies.measure(options.world, count, options.device, options.repeats, options.seconds)
+    print_rates(f"world steps a second of PPO, {count} worlds", rates, policies.ENV)
+    figures.add("ppo_over_worlds_alone", ratio(rates, policies.OURS, policies.ENV))
+    figures.add("ppo_over_stock_on_single_worlds", ratio(rates, policies.OURS, policies.SINGLES))
+    figures.add("ppo_over_stock_on_the_batch", ratio(rates, policies.OURS, policies.STOCK))
+    figures.add("ppo_over_stock_with_our_settings", ratio(rates, policies.OURS, policies.STOCK_ALIKE))
+    shares = policies.split_time(BatchPPO, options.world, count, options.device, dict(scaled_to(count)))
+    figures.values["ppo_time"] = shares
+    print("PPO's time: " + ", ".join(f"{what} {share:.1%}" for what, share in shares.items()))
+
+
+def measure_trainings(options: argparse.Namespace, figures: Figures) -> None:
+    """Training of autoencoder and detector."""
+    found = trainings.measure(options.world, options.device, options.repeats, options.seconds)
+    for model, rates in found.items():
+        print_rates(f"images a second, training an {model}", rates, trainings.BARE)
+        figures.add(f"{model}_over_bare_step", ratio(rates, trainings.OURS, trainings.BARE))
+        figures.add(f"{model}_over_data_loader", ratio(rates, trainings.OURS, trainings.LOADER))
+
+
+def measure_imports(options: argparse.Namespace, figures: Figures) -> None:
+    """Imports and a first environment."""
+    found = imports.measure(options.repeats)
+    figures.values["start_ms"] = found
+    print("milliseconds: " + ", ".join(f"{what} {ms:.0f}" for what, ms in found.items()))
+
+
+def measure_scale(options: argparse.Namespace, figures: Figures) -> None:
+    """How cost grows, always in processes of their own with one thread on the CPU."""
+    del options
+    figures.values["scale"] = scale.measure()
+    print(scale.as_text(figures.values["scale"]))
+
+
+PARTS: dict[str, Callable[[argparse.Namespace, Figures], None]] = {
+    "steps": measure_steps,
+    "ppo": measure_ppo,
+    "trainings": measure_trainings,
+    "imports": measure_imports,
+    "scale": measure_scale,
+}
+
+
+def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    made = argparse.ArgumentParser(
         prog="python -m benchmarks.speed",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="fewer worlds and repeats: some five minutes")
-    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
-    parser.add_argument("--world", default="phantom", help="a built-in world or a folder of artifacts")
-    parser.add_argument("--worlds", type=int, nargs="+", help=f"numbers of worlds (default {WORLDS})")
-    parser.add_argument("--ppo-worlds", type=int, help="worlds for PPO (default 64, on a GPU 1024)")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default 1)")
-    parser.add_argument("--repeats", type=int, help="turns of each side (default 5, quick 3)")
-    parser.add_argument("--scale", action="store_true", help="also how cost and memory grow with the work")
-    parser.add_argument("--json", type=Path, help="write the figures there as well")
-    return parser.parse_args()
+    usual = [name for name in PARTS if name != "scale"]
+    text = f"what is measured (default {' '.join(usual)})"
+    made.add_argument("--parts", nargs="+", choices=PARTS, default=usual, help=text)
+    made.add_argument("--quick", action="store_true", help="fewer worlds and repeats: some five minutes")
+    made.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
+    made.add_argument("--world", default="phantom", help="a built-in world or a folder of artifacts")
+    text = f"numbers of worlds (default {' '.join(map(str, WORLDS))}, and {ON_GPU} on a GPU)"
+    made.add_argument("--worlds", type=int, nargs="+", metavar="N", help=text)
+    text = f"worlds of PPO (default {PPO_WORLDS}, on a GPU {PPO_WORLDS_ON_GPU})"
+    made.add_argument("--ppo-worlds", type=int, metavar="N", help=text)
+    made.add_argument("--threads", type=int, default=1, metavar="N", help="of PyTorch (default 1)")
+    made.add_argument("--repeats", type=int, metavar="N", help="turns of each side (default 5, quick 3)")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    return made
 
 
-def main() -> None:
-    """Measure, print tables, and write the figures."""
-    options = parsed()
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print, and write the figures."""
+    options = parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     device = resolve_device(options.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "CPU"
-    print(
-        f"{name}, {options.threads} of {cores()} threads, torch {torch.__version__}, world {options.world}\n"
-    )
+    on_gpu = device.type == "cuda"
+    options.device = device.type
+    usual = [*(QUICK_WORLDS if options.quick else WORLDS), *([ON_GPU] if on_gpu else [])]
+    options.worlds = options.worlds or usual
+    options.ppo_worlds = options.ppo_worlds or (PPO_WORLDS_ON_GPU if on_gpu else PPO_WORLDS)
+    options.repeats = options.repeats or (3 if options.quick else 5)
+    options.seconds = 0.5 if options.quick else 2.0
+    name = torch.cuda.get_device_name(device) if on_gpu else platform.processor() or "CPU"
+    threads = f"{options.threads} of {cores()} threads"
+    print(f"{name}, {threads}, torch {torch.__version__}, world {options.world}")
     figures = Figures()
-    counts = options.worlds or [*(QUICK_WORLDS if options.quick else WORLDS)]
-    if device.type == "cuda" and not options.worlds:
-        counts.append(ON_GPU)
-    repeats = options.repeats or (3 if options.quick else 5)
-    seconds = 0.5 if options.quick else 2.0
-    kind = device.type
-
-    stepping = {
-        # Many short turns: what slows the machine down for a while then meets all sides alike.
-        count: steps.measure(
-            options.world,
-            count,
-            kind,
-            SHORT_TURNS * repeats if count < LONG_STEPS else repeats,
-            seconds / SHORT_TURNS,
-            not options.quick or count == 16,
-        )
-        for count in counts
-    }
-    table("world steps a second", {f"{count} worlds": rates for count, rates in stepping.items()}, steps.RAW)
-    for count, rates in stepping.items():
-        figures.add("step_tensor_over_raw", ratio(rates, steps.TENSOR, steps.RAW), count)
-        figures.add("vector_env_over_raw", ratio(rates, steps.VECTOR, steps.RAW), count)
-
-    count = options.ppo_worlds or (1024 if kind == "cuda" else 64)
-    rates = policies.measure(options.world, count, kind, repeats, seconds, singles=True)
-    table("world steps a second of PPO", {f"{count} worlds": rates}, policies.ENV)
-    figures.add("ppo_over_raw_env", ratio(rates, policies.OURS, policies.ENV))
-    figures.add("ppo_over_stock_singles", ratio(rates, policies.OURS, policies.SINGLES))
-    figures.add("ppo_over_stock_batch", ratio(rates, policies.OURS, policies.STOCK))
-    figures.add("ppo_over_stock_batch_alike", ratio(rates, policies.OURS, policies.STOCK_ALIKE))
-    shares = policies.split(BatchPPO, options.world, count, kind, dict(scaled_to(count)))
-    figures.values["ppo_time"] = shares
-    print("BatchPPO's time: " + ", ".join(f"{what} {share:.1%}" for what, share in shares.items()) + "\n")
-
-    learning = trainings.measure(options.world, kind, repeats, seconds)
-    table("images a second of training", learning, trainings.BARE)
-    for model, short in (("autoencoder", "ae"), ("detector", "detector")):
-        figures.add(f"{short}_over_bare_step", ratio(learning[model], trainings.OURS, trainings.BARE))
-        figures.add(f"{short}_over_usual_loop", ratio(learning[model], trainings.OURS, trainings.USUAL))
-
-    started = imports.measure(repeats)
-    print("milliseconds: " + ", ".join(f"{what} {ms:.0f}" for what, ms in started.items()) + "\n")
-    figures.values["import_ms_over_gymnasium"] = started["import latent_env"]
-    figures.values["start_ms"] = started
-
-    if options.scale:
-        figures.values["scale"] = scale.measure()
-        print(scale.table(figures.values["scale"]) + "\n")
-    print(figures)
+    for part in options.parts:
+        print()
+        PARTS[part](options, figures)
     if options.json is not None:
-        about = {"device": name, "threads": options.threads, "torch": torch.__version__, "repeats": repeats}
+        about = {"device": name, "threads": options.threads, "torch": torch.__version__}
+        content = {**figures.values, "about": {**about, "repeats": options.repeats}}
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(
-            json.dumps(figures.values | {"about": about}, indent=2) + "\n", encoding="utf-8"
-        )
+        options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-class Figures:
-    """What was found, by key; quartiles stand apart, under ``spread``."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {"spread": {}}
-        self._lines: list[str] = []
-
-    def add(self, key: str, found: Ratio, worlds: int | None = None) -> None:
-        """Note a ratio, for so many worlds if it depends on them."""
-        spread = [found.low, found.high]
-        self._lines.append(f"{key + (f', {worlds} worlds' if worlds else ''):<42}{found}")
-        if worlds is None:
-            self.values[key], self.values["spread"][key] = found.middle, spread
-        else:
-            self.values.setdefault(key, {})[str(worlds)] = found.middle
-            self.values["spread"].setdefault(key, {})[str(worlds)] = spread
-
-    def __str__(self) -> str:
-        return "\n".join(self._lines)
-
-
-def table(title: str, groups: Mapping[str, Rates], yardstick: str) -> None:
-    """Print rates, and how they compare with one of the ways."""
+def print_rates(title: str, rates: Mapping[str, list[float]], against: str) -> None:
+    """Print the rates of all ways, and their ratios to one of them."""
     print(title)
-    for group, rates in groups.items():
-        for way, values in rates.items():
-            print(
-                f"  {group:<14}{way:<36}{Ratio.of(values).middle:>10.1f}{ratio(rates, way, yardstick)!s:>30}"
-            )
-    print()
+    for way, values in rates.items():
+        print(f"  {way:<36}{Ratio.of(values).middle:>10.1f}{ratio(rates, way, against)!s:>30}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What it takes to get started, each in a fresh process."""
+"""How long imports and a first environment take, each in a fresh process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MARKS = {
     "gym.make": "env = gym.make('LatentAug-v0')",
     "first reset and step": "env.reset(seed=0); env.step(env.action_space.sample())",
 }
-"""What happens one after the other, and is timed."""
+"""What is timed, one after the other."""
 
 PROGRAM = "\n".join(
     [
@@ -27,7 +27,7 @@ PROGRAM = "\n".join(
 
 
 def measure(repeats: int) -> dict[str, float]:
-    """Milliseconds that each takes on top of those before it: the median over fresh processes."""
+    """Milliseconds that each of :data:`MARKS` takes after those before it: medians over fresh processes."""
     found: dict[str, list[float]] = {name: [] for name in MARKS}
     with progress_bar("imports", repeats) as bar:
         for _ in range(repeats):

@@ -14,25 +14,25 @@ from torch.utils.hooks import RemovableHandle
 
 from agents.learners.batch_ppo import BatchPPO, scaled_to
 from agents.sb3_vec_env import LatentVecEnv
-from benchmarks.speed.steps import made, single
+from benchmarks.speed.steps import make_dynamics, make_single
 from benchmarks.speed.timing import Rates, Work, in_turns, wait
 
 ENV, OURS, STOCK, STOCK_ALIKE, SINGLES = (
-    "env alone",
+    "worlds alone",
     "BatchPPO",
     "PPO over the batch",
-    "PPO over the batch, same settings",
+    "PPO over the batch, our settings",
     "PPO over single worlds",
 )
 SINGLE_WORLDS = 16
 STOCK_EPOCHS, STOCK_BATCH = 10, 64
 
 
-class Split(BaseCallback):
-    """What a learner's seconds are spent on; it waits for the device between parts, which costs a little.
+class TimeShares(BaseCallback):
+    """Seconds that a learner spends on its parts; waiting for the device between them costs a little.
 
-    ``policy`` are its passes while collecting, ``env`` what happens from its answer to that of the worlds,
-    ``copy`` whatever else collecting takes, and ``update`` the learning.
+    ``policy`` are its passes while it collects, ``env`` the time from an action to the worlds' answer,
+    ``copy`` the rest of collecting, and ``update`` the learning.
     """
 
     def __init__(self) -> None:
@@ -71,15 +71,15 @@ class Split(BaseCallback):
         self.seconds[part] += self._since - before
 
 
-def split(
+def split_time(
     kind: type[PPO], world: str, num_worlds: int, device: str, settings: dict[str, Any]
 ) -> dict[str, float]:
     """Shares of a learner's time over two rollouts, after one that warms up."""
-    env = LatentVecEnv(made(world, num_worlds, device), seed=0)
+    env = LatentVecEnv(make_dynamics(world, num_worlds, device), seed=0)
     model = kind("MlpPolicy", env, device=device_of(env), seed=0, **settings)
     rollout = settings["n_steps"] * num_worlds
     model.learn(rollout)
-    parts = Split()
+    parts = TimeShares()
     model.learn(2 * rollout, callback=parts, reset_num_timesteps=False)
     return {name: seconds / sum(parts.seconds.values()) for name, seconds in parts.seconds.items()}
 
@@ -97,20 +97,20 @@ def learner(kind: type[PPO], env: Any, steps: int, **settings: Any) -> Work:
 
 
 def device_of(env: Any) -> Any:
-    """Where the worlds live; single ones hand out arrays, and their policy belongs on the CPU."""
+    """Where a policy belongs: on the device of a batch of worlds; single ones give arrays, so on the CPU."""
     return env.dynamics.world.device if isinstance(env, LatentVecEnv) else "cpu"
 
 
-def measure(world: str, num_worlds: int, device: str, repeats: int, seconds: float, singles: bool) -> Rates:
-    """World steps a second while learning, and of the worlds alone."""
+def measure(world: str, num_worlds: int, device: str, repeats: int, seconds: float) -> Rates:
+    """World steps a second of every learner, and of the worlds alone."""
 
     def batch() -> LatentVecEnv:
-        return LatentVecEnv(made(world, num_worlds, device), seed=0)
+        return LatentVecEnv(make_dynamics(world, num_worlds, device), seed=0)
 
     scaled: dict[str, Any] = dict(scaled_to(num_worlds))
     steps = scaled.pop("n_steps")
     stock: dict[str, Any] = {"batch_size": STOCK_BATCH, "n_epochs": STOCK_EPOCHS}
-    dynamics = made(world, num_worlds, device)
+    dynamics = make_dynamics(world, num_worlds, device)
     generator = torch.Generator(dynamics.world.device).manual_seed(0)
     size = (num_worlds, dynamics.perturbation.action_size)
 
@@ -126,7 +126,6 @@ def measure(world: str, num_worlds: int, device: str, repeats: int, seconds: flo
         STOCK: learner(PPO, batch(), steps, **stock),
         STOCK_ALIKE: learner(PPO, batch(), steps, **scaled),
     }
-    if singles:
-        makers: list[Any] = [partial(single, world, device, torch.get_num_threads())] * SINGLE_WORLDS
-        ways[SINGLES] = learner(PPO, DummyVecEnv(makers), 16, **stock)
+    singles: list[Any] = [partial(make_single, world, device, torch.get_num_threads())] * SINGLE_WORLDS
+    ways[SINGLES] = learner(PPO, DummyVecEnv(singles), 16, **stock)
     return in_turns(ways, repeats, seconds, f"PPO, {world}, {num_worlds} worlds")

@@ -1,7 +1,7 @@
 """How the cost of a step grows with the work: worlds, pixels, latents, and images to start from.
 
 Each point is measured in a fresh process, so that its memory is its own. Networks are untrained ones of the
-usual architecture: what they say doesn't matter for what they cost.
+default architecture: their weights don't matter for what they cost.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Point:
     images: int = 128
 
 
-USUAL = Point()
+DEFAULT = Point()
 SWEEPS: dict[str, list[Any]] = {
     "worlds": [1, 4, 16, 64, 256],
     "size": [32, 64, 128, 256, 512],
@@ -54,7 +54,7 @@ def world_of(point: Point) -> World:
 
 
 def measured(point: Point) -> dict[str, float]:
-    """Milliseconds that a world's step takes, those to set the world up, and the megabytes of the process."""
+    """Milliseconds a world and step, seconds to the end of the first, megabytes on top of the imports."""
     torch.set_num_threads(1)
     empty = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = perf_counter()
@@ -76,8 +76,8 @@ def measured(point: Point) -> dict[str, float]:
     }
 
 
-def apart(point: Point) -> dict[str, float]:
-    """The same in a process of its own."""
+def measured_apart(point: Point) -> dict[str, float]:
+    """Measure a point in a process of its own."""
     code = f"from benchmarks.speed.scale import *; print(json.dumps(measured({point!r})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout)
@@ -85,20 +85,20 @@ def apart(point: Point) -> dict[str, float]:
 
 
 def measure() -> dict[str, dict[str, dict[str, float]]]:
-    """By what grows, by how much there is of it."""
+    """All measurements, by what grows and how much of it there is."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     with progress_bar("scale", sum(map(len, SWEEPS.values()))) as bar:
         for what, amounts in SWEEPS.items():
             found[what] = {}
             for amount in amounts:
-                found[what][str(amount)] = apart(replace(USUAL, **{what: amount}))
+                found[what][str(amount)] = measured_apart(replace(DEFAULT, **{what: amount}))
                 bar.update()
     return found
 
 
-def table(found: dict[str, dict[str, dict[str, float]]]) -> str:
-    """The same to read."""
-    lines = [f"scale (otherwise {USUAL.worlds} worlds of {USUAL.size} pixels)"]
+def as_text(found: dict[str, dict[str, dict[str, float]]]) -> str:
+    """All measurements as lines to read."""
+    lines = [f"scale (otherwise {DEFAULT.worlds} worlds of {DEFAULT.size} pixels)"]
     for what, amounts in found.items():
         for amount, values in amounts.items():
             cost = f"{values['ms_a_world']:>10.2f} ms a world and step"

@@ -1,4 +1,4 @@
-"""Rates of several ways to do the same work, measured in turns: on a shared machine only ratios mean much."""
+"""Rates of several ways to do the same work, measured in turns: on a shared machine only ratios say much."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from latent_common.progress import progress_bar
 
 Work = Callable[[], int]
-"""Does a piece of work and says how many items (steps, images) it was."""
+"""Does a piece of work and returns how many items (steps, images) it was."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,14 @@ class Ratio:
 
 
 Rates = Mapping[str, list[float]]
-"""Items a second, by way, one for each repeat."""
+"""Items a second of every way, one for each repeat."""
 
 
 def in_turns(ways: Mapping[str, Work], repeats: int, seconds: float, label: str) -> Rates:
-    """Each way works for ``seconds`` or one piece, whichever is longer; then the next one, ``repeats`` times.
+    """The rates of all ways, each of which works for ``seconds`` (or one piece of work) in every repeat.
 
-    The order turns around every time, so that no way always follows the same one. All are done once before.
+    The order is reversed in every other repeat, so that no way always follows the same one. A first round
+    warms up and isn't counted.
     """
     rates: dict[str, list[float]] = {name: [] for name in ways}
     with progress_bar(label, len(ways) * (repeats + 1)) as bar:
@@ -57,7 +58,7 @@ def in_turns(ways: Mapping[str, Work], repeats: int, seconds: float, label: str)
 
 
 def ratio(rates: Rates, way: str, against: str) -> Ratio:
-    """``way`` over ``against``, repeat by repeat."""
+    """The rate of ``way`` over that of ``against``, repeat by repeat."""
     return Ratio.of([a / b for a, b in zip(rates[way], rates[against], strict=True)])
 
 
@@ -71,6 +72,6 @@ def _rate(work: Work, seconds: float) -> float:
 
 
 def wait() -> None:
-    """Until a GPU has done what it was told."""
+    """Wait until a GPU has finished what it was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()

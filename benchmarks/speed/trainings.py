@@ -1,4 +1,4 @@
-"""Training of autoencoder and detector: the project's loops, the usual loop, and the models' bare step."""
+"""Training of autoencoder and detector: our loops, a loop over a ``DataLoader``, and the bare step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from latent_env.worlds.world import World
 
 M = TypeVar("M", bound=nn.Module)
 
-BARE, OURS, USUAL = "bare step", "ours", "DataLoader"
+BARE, OURS, LOADER = "bare step", "ours", "DataLoader"
 BATCH, IMAGES, WORKERS = 32, 512, 2
 SYNTHESIS = {"cutpaste": 1.0, "perlin": 1.0}
 ENDLESS = 10**9
@@ -42,13 +42,13 @@ def autoencoder_ways(world: World) -> dict[str, Work]:
         decoded = model.decode(model.encode(batch))
         return torch.stack(list(reconstruction_losses(batch, decoded).values())).sum()
 
-    bare, ours, usual = (learning(model) for _ in range(3))
+    bare, ours, other = (trainable(model) for _ in range(3))
     resident = images[:BATCH].float() / 255
     state = TrainingState(ours, 1e-3, ENDLESS, 0)
     return {
         BARE: bare_steps(bare, lambda: loss(bare, resident)),
-        OURS: turned(train_autoencoder(state, ours, images, BATCH)),
-        USUAL: usual_loop(usual, images, lambda batch: loss(usual, batch)),
+        OURS: one_step(train_autoencoder(state, ours, images, BATCH)),
+        LOADER: loader_loop(other, images, lambda batch: loss(other, batch)),
     }
 
 
@@ -57,7 +57,7 @@ def detector_ways(world: World) -> dict[str, Work]:
     images = many(world.images)
     synthesis = ImageSynthesis(SYNTHESIS)
     assert isinstance(world.detector, TransformerDetector)
-    bare, ours, usual = (learning(world.detector) for _ in range(3))
+    bare, ours, other = (trainable(world.detector) for _ in range(3))
     resident = BatchSampler(images, synthesis).batch(BATCH, torch.Generator().manual_seed(0))
 
     def loss(detector: Detector, batch: Batch) -> Tensor:
@@ -65,8 +65,8 @@ def detector_ways(world: World) -> dict[str, Work]:
             seen = world.detector_inputs(batch.images)
         return torch.stack(list(detector_losses(detector(*seen), batch).values())).sum()
 
-    def made(clean: Tensor) -> Batch:
-        """The same kind of batch from images that a loader has brought."""
+    def with_anomalies(clean: Tensor) -> Batch:
+        """The images of a loader, half of them with synthetic anomalies, as our sampler makes them."""
         half = len(clean) // 2
         changed = synthesis(clean[half:], torch.default_generator)
         labels = torch.arange(len(clean), device=clean.device) >= half
@@ -79,25 +79,25 @@ def detector_ways(world: World) -> dict[str, Work]:
     sampler = BatchSampler(images, synthesis)
     return {
         BARE: bare_steps(bare, lambda: loss(bare, resident)),
-        OURS: turned(
+        OURS: one_step(
             train_detector(state, ours, sampler, lambda batch: world.detector_inputs(batch.images), BATCH)
         ),
-        USUAL: usual_loop(usual, images, lambda batch: loss(usual, made(batch))),
+        LOADER: loader_loop(other, images, lambda batch: loss(other, with_anomalies(batch))),
     }
 
 
 def many(images: Tensor) -> Tensor:
-    """``images (N, C, H, W)`` again and again, until they are as many as a small data set has."""
+    """``images (N, C, H, W)`` repeated until they are as many as a small data set has."""
     return images.repeat(-(-IMAGES // len(images)), 1, 1, 1)[:IMAGES]
 
 
-def learning(model: M) -> M:
-    """A copy that learns."""
+def trainable(model: M) -> M:
+    """A copy that can be trained."""
     return copy.deepcopy(model).requires_grad_(True).train()
 
 
 def bare_steps(model: nn.Module, loss: Callable[[], Tensor]) -> Work:
-    """Forward, backward and the optimiser on a batch that lies ready."""
+    """Forward, backward and optimiser on a batch that is in memory already."""
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
 
     def work() -> int:
@@ -109,8 +109,8 @@ def bare_steps(model: nn.Module, loss: Callable[[], Tensor]) -> Work:
     return work
 
 
-def turned(training: Iterator[object]) -> Work:
-    """A training loop of the project, one step a call."""
+def one_step(training: Iterator[object]) -> Work:
+    """A training loop of ours, one step a call."""
 
     def work() -> int:
         next(training)
@@ -119,8 +119,8 @@ def turned(training: Iterator[object]) -> Work:
     return work
 
 
-def usual_loop(model: nn.Module, images: Tensor, loss: Callable[[Tensor], Tensor]) -> Work:
-    """What most scripts do, one epoch a call: a ``DataLoader`` with workers, batches sent to the device."""
+def loader_loop(model: nn.Module, images: Tensor, loss: Callable[[Tensor], Tensor]) -> Work:
+    """A ``DataLoader`` with workers whose batches are sent to the device, one epoch a call."""
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
     device = images.device
     loader = DataLoader(
@@ -145,12 +145,12 @@ def usual_loop(model: nn.Module, images: Tensor, loss: Callable[[Tensor], Tensor
 
 
 def as_floats(rows: list[tuple[Tensor]]) -> Tensor:
-    """A batch ``(B, C, H, W)`` in [0, 1], put together in a worker."""
+    """A batch ``(B, C, H, W)`` in [0, 1], collated in a worker."""
     return torch.stack([row[0] for row in rows]).float() / 255
 
 
 def measure(world: str, device: str, repeats: int, seconds: float) -> dict[str, Rates]:
-    """Images a second by model and way."""
+    """Images a second of every way, by model."""
     loaded = load_world(world, resolve_device(device))
     ways = {"autoencoder": partial(autoencoder_ways, loaded), "detector": partial(detector_ways, loaded)}
     return {model: in_turns(make(), repeats, seconds, f"{model}, {world}") for model, make in ways.items()}
