@@ -95,16 +95,12 @@ ONE_CLASS = Study(
     "the same AUROC on average: published figures are on mixes with 30 % anomalies (Gong et al. 2019; MNIST: "
     "AE .9619, MemAE .9751; CIFAR-10: AE .5706, MemAE .6088).",
     {
-        **{f"mnist_{normal}": digit(normal, "autoencoder.latent_size=32") for normal in range(10)},
+        **{f"mnist_{n}": digit(n, "autoencoder.latent_size=32") for n in range(10)},
         **{
-            f"cifar10_{normal}": Data(
-                ("dataset=cifar10", f"dataset.normal={normal}", *CIFAR10), "cifar10", "."
-            )
-            for normal in range(10)
+            f"cifar10_{n}": Data(("dataset=cifar10", f"dataset.normal={n}", *CIFAR10), "cifar10", ".")
+            for n in range(10)
         },
-        **{
-            f"digits_{normal}": Data(("dataset=digits", f"dataset.normal=[{normal}]")) for normal in range(10)
-        },
+        **{f"digits_{n}": Data(("dataset=digits", f"dataset.normal=[{n}]")) for n in range(10)},
     },
     ("mnist",),
     ("detector=reconstruction", "autoencoder.width=16", "autoencoder.steps=1200"),

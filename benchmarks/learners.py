@@ -170,17 +170,17 @@ def play(model: BaseAlgorithm) -> float:
 
 
 def cases_of(options: argparse.Namespace) -> list[Case]:
-    """All runs; whom others learn from comes first."""
+    """All runs; those that others learn from come first."""
     agents = sorted(options.agents, key=lambda name: name == "decision_transformer")
     return [
-        case(task, agent, seed, options)
+        new_case(task, agent, seed, options)
         for task in options.tasks
         for seed in range(options.seeds)
         for agent in agents
     ]
 
 
-def case(task: str, agent: str, seed: int, options: argparse.Namespace) -> Case:
+def new_case(task: str, agent: str, seed: int, options: argparse.Namespace) -> Case:
     """One run."""
     if task == PENDULUM:
         return Case((task,), agent, seed, PENDULUM, (f"steps={options.pendulum_steps}",))

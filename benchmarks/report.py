@@ -12,7 +12,7 @@ from benchmarks.differences import Pair, Results
 from benchmarks.tables import csv_table, difference, markdown_table, mean_and_deviation
 from latent_common.artifacts import write_atomically
 
-GENERATED = "<!-- Generated. Delete this line to keep your own text: tables then go to RESULTS.new.md. -->"
+GENERATED = "<!-- Generated. Delete this line to keep the text: later reports then go to RESULTS.new.md. -->"
 INTERVALS = """\
 Values are means ± standard deviations over seeds, on the test split. Differences are paired by seed, with
 95 % intervals that are not corrected for their number; **bold**: the interval excludes zero. Where runs
@@ -44,16 +44,16 @@ def write_report(
     facts: Sequence[Mapping[str, Any]],
     figures: Sequence[Path] = (),
 ) -> Path:
-    """Write both files; returns where the text is.
+    """Write both files, beside those that a person has edited; returns where the text is.
 
     :param facts: what is known of each outcome's run, as further columns of ``runs.csv``.
     :param figures: pictures below ``out``.
     """
     rows = [{**identity(about, outcome), **fact} for outcome, fact in zip(outcomes, facts, strict=True)]
-    write_atomically(out / "runs.csv", csv_table(rows).encode())
     path = out / "RESULTS.md"
-    if path.is_file() and not path.read_text(encoding="utf-8").startswith(GENERATED):
-        path = out / "RESULTS.new.md"
+    edited = path.is_file() and not path.read_text(encoding="utf-8").startswith(GENERATED)
+    path = out / ("RESULTS.new.md" if edited else "RESULTS.md")
+    write_atomically(out / ("runs.new.csv" if edited else "runs.csv"), csv_table(rows).encode())
     parts = [GENERATED, f"# {about.question}", "TODO: the answer in a sentence or two."]
     parts += [results_table(about, results, pairs)]
     parts += [f"![{figure.stem}]({figure.relative_to(out).as_posix()})" for figure in figures]
@@ -80,13 +80,13 @@ def results_table(about: About, results: Results, pairs: Sequence[Pair]) -> str:
     ]
     lines = []
     for place in results.places():
-        shown = (*place, *blocks(results, place, pairs, metrics))
-        names, block = shown[: len(place)], shown[len(place) :]
-        lines += [[*(names if not number else [""] * len(place)), *row] for number, row in enumerate(block)]
+        blank = [""] * len(place)
+        for number, row in enumerate(rows_of(results, place, pairs, metrics)):
+            lines.append([*(blank if number else place), *row])
     return markdown_table([*about.columns, "", "seeds", *metrics], lines)
 
 
-def blocks(
+def rows_of(
     results: Results, place: tuple[str, ...], pairs: Sequence[Pair], metrics: Sequence[str]
 ) -> Iterator[list[str]]:
     """The rows of one place."""

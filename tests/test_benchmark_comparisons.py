@@ -263,6 +263,8 @@ def test_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert compare(out, script) == 0
     assert (out / "RESULTS.md").read_text() == "By hand: *it depends*.\n"
     assert "| gaussian " in (out / "RESULTS.new.md").read_text()
+    assert "failed" in (out / "runs.csv").read_text()  # as it was when the text was written
+    assert "failed" not in (out / "runs.new.csv").read_text()
 
 
 def test_list_prints_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
             names.remove(name)
             remarks.append(f"data set {name} is left out: {options.data / needs} isn't there")
     cases = [
-        case(options, datasets, (setting, track, name, variant), agent, seed)
+        new_case(options, datasets, (setting, track, name, variant), agent, seed)
         for setting in settings
         for track in tracks
         for name in names
@@ -78,7 +78,7 @@ def user_data(text: str) -> tuple[str, Data]:
     return name, Data(keys, root=None if has_root else ".")
 
 
-def case(
+def new_case(
     options: argparse.Namespace,
     datasets: Mapping[str, Data],
     place: tuple[str, str, str, str],
