@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from agents.base import Agent
-from detectors.training.batches import Samples
+from detectors.training.samples import Samples
 from latent_common.artifacts import write_atomically
 from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics

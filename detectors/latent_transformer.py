@@ -1,4 +1,4 @@
-"""A transformer over the tokens of a latent, beside a memory of normal ones."""
+"""A transformer over the tokens of a latent, compared with a memory bank of normal ones."""
 
 from __future__ import annotations
 
@@ -17,30 +17,35 @@ from detectors.training.batches import Batch
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
 
-DROPPED, NOISE, BLINDED = 0.3, 0.3, 0.3
-"""While it learns, inputs are dropped and disturbed, and of some images it sees lengths alone: with features
-this strong and images this few, it would otherwise learn what synthetic anomalies look like."""
+DROPOUT, NOISE, LENGTHS_ONLY = 0.3, 0.3, 0.3
+"""In training, the share of inputs that is dropped, the standard deviation of noise on them, and the share of
+images of which it reads lengths alone. With features this strong and images this few, it would otherwise
+learn what synthetic anomalies look like."""
 
 LENGTH_WEIGHT = 0.3
-"""A token's logit begins with this share of the length of its difference: what remains to be learned is
-where that is misled."""
+"""This share of the length of a token's difference is added to its logit: what remains to be learned is where
+the length is wrong."""
 
 CALIBRATED_AT_ONCE = 64
+"""Latents."""
 
 
 class LatentTransformer(nn.Module):
     """Whitened latents ``(B, *latent_shape)`` to an anomaly logit for every token.
 
     It doesn't read the tokens themselves, but how each differs from the nearest one that normal images have
-    at its place, and by how much. What it makes of that is added to the length of the difference, each in
-    deviations from what normal images get: where the one is misled, the other often isn't.
+    at its position, and the length of that difference. The transformer's output and the length are both
+    standardised over normal images and added: where one is wrong, the other often isn't.
 
-    :param remembered: how many normal images the memory holds.
+    :param memory_size: how many normal images the memory bank holds.
+    :param width: of a token inside the transformer.
+    :param depth: how many layers the transformer has.
+    :param heads: attention heads; they must divide ``width``.
     """
 
     input = LATENT
-    offsets: Tensor
-    scales: Tensor
+    means: Tensor
+    stds: Tensor
     location: Tensor
     scale: Tensor
 
@@ -61,9 +66,9 @@ class LatentTransformer(nn.Module):
         )
         self.transformer = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
-        # Mean and deviation of what normal images get, of the transformer and of the memory alone.
-        self.register_buffer("offsets", torch.zeros(2))
-        self.register_buffer("scales", torch.ones(2))
+        # Over normal images, of the transformer's output and of the length.
+        self.register_buffer("means", torch.zeros(2))
+        self.register_buffer("stds", torch.ones(2))
         # Of their sum: 0 means further out than 95 % of normal images.
         self.register_buffer("location", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
@@ -80,17 +85,17 @@ class LatentTransformer(nn.Module):
         generator: torch.Generator | None = None,
         nearest: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The transformer's word on every token and the memory's, both ``(B, T)``."""
+        """The transformer's output for every token and the length of its difference, both ``(B, T)``."""
         difference, length = self.memory(latents, owners, nearest)
         if generator is not None:
-            sighted = torch.rand(len(difference), 1, 1, generator=generator).to(difference) >= BLINDED
-            difference = difference * sighted
-        seen = torch.cat([difference, length.unsqueeze(2)], dim=2)
+            whole = torch.rand(len(difference), 1, 1, generator=generator).to(difference) >= LENGTHS_ONLY
+            difference = difference * whole
+        inputs = torch.cat([difference, length.unsqueeze(2)], dim=2)
         if generator is not None:
-            kept = torch.rand(seen.shape, generator=generator).to(seen) >= DROPPED
-            seen = seen * kept / (1 - DROPPED)
-            seen = seen + NOISE * torch.randn(seen.shape, generator=generator).to(seen)
-        tokens = self.transformer(self.into(seen) + self.places)
+            kept = torch.rand(inputs.shape, generator=generator).to(inputs) >= DROPOUT
+            inputs = inputs * kept / (1 - DROPOUT)
+            inputs = inputs + NOISE * torch.randn(inputs.shape, generator=generator).to(inputs)
+        tokens = self.transformer(self.into(inputs) + self.places)
         return self.out(tokens)[:, :, 0] + LENGTH_WEIGHT * length, length
 
     def forward(
@@ -100,27 +105,29 @@ class LatentTransformer(nn.Module):
         generator: torch.Generator | None = None,
         nearest: Tensor | None = None,
     ) -> Detection:
-        """Judge latents ``(B, *latent_shape)``.
+        """Score latents ``(B, *latent_shape)``.
 
-        While it learns, ``owners (B,)`` are the training images they show, and the CPU ``generator`` draws
-        what is dropped and disturbed; the logits are then the transformer's alone. ``nearest (B, T)`` is
-        what the memory would find, where that is known.
+        In training mode the map is the transformer's output alone, without the length.
+
+        :param owners: ``(B,)``: which training images the latents were made of, -1 for none.
+        :param generator: on the CPU; if given, inputs are dropped and noise is added.
+        :param nearest: ``(B, T)``: the nearest images of the memory bank, if they are known already.
         """
         learned, length = self.logits(latents, owners, generator, nearest)
         if not self.training:
-            learned = (self._joined(learned, length) - self.location) / self.scale
+            learned = (self._standardised_sum(learned, length) - self.location) / self.scale
         maps = as_map(learned, self.input_shape)
         return Detection(top_tokens(maps), maps)
 
-    def _joined(self, learned: Tensor, length: Tensor) -> Tensor:
-        parts = ((learned, length)[i].sub(self.offsets[i]).div(self.scales[i]) for i in (0, 1))
+    def _standardised_sum(self, learned: Tensor, length: Tensor) -> Tensor:
+        parts = ((learned, length)[i].sub(self.means[i]).div(self.stds[i]) for i in (0, 1))
         return torch.stack(list(parts)).sum(0)
 
     def reading(self, latents: Tensor) -> Reading:
         """What the last layer reads of latents ``(B, *latent_shape)``."""
         difference, length = self.memory(latents)
-        seen = torch.cat([difference, length.unsqueeze(2)], dim=2)
-        features = self.out[0](self.transformer(self.into(seen) + self.places))  # (B, T, D)
+        inputs = torch.cat([difference, length.unsqueeze(2)], dim=2)
+        features = self.out[0](self.transformer(self.into(inputs) + self.places))  # (B, T, D)
         offset = as_map(LENGTH_WEIGHT * length, self.input_shape)
         return Reading(features.transpose(1, 2).unflatten(2, offset.shape[2:]), offset)
 
@@ -136,22 +143,27 @@ class LatentTransformer(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, latents: ImageSource) -> None:
-        """Learn what normal images get, from latents ``(N, *latent_shape)`` that it didn't train on."""
+        """Standardise on latents ``(N, *latent_shape)`` of normal images that it didn't train on."""
         training = self.training
         self.eval()
         found = [self.logits(part.float()) for part in latents.split(CALIBRATED_AT_ONCE)]
         for number in (0, 1):
             values = torch.cat([pair[number] for pair in found])
-            self.offsets[number] = values.mean()
-            self.scales[number] = values.std(correction=0).clamp_min(1e-6)
-        scores = torch.cat([top_tokens(as_map(self._joined(*pair), self.input_shape)) for pair in found])
+            self.means[number] = values.mean()
+            self.stds[number] = values.std(correction=0).clamp_min(1e-6)
+        scores = torch.cat(
+            [top_tokens(as_map(self._standardised_sum(*pair), self.input_shape)) for pair in found]
+        )
         self.location.copy_(scores.quantile(0.95))
         self.scale.copy_(scores.std(correction=0).clamp_min(1e-6))
         self.train(training)
 
 
 def token_losses(detection: Detection, batch: Batch) -> dict[str, Tensor]:
-    """Cross entropies of tokens and of images; where an anomaly lies isn't known of all."""
+    """The losses of tokens and of images, cross entropies.
+
+    Images whose mask is not known are left out of that of tokens.
+    """
     maps, masks = detection.map[batch.marked], batch.masks[batch.marked]
     rare = ((masks == 0).sum() / masks.sum().clamp_min(1)).clamp(1, 5)
     return {

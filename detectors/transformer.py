@@ -15,7 +15,7 @@ from latent_common.errors import UserError
 
 
 def default_patch(size: int) -> int:
-    """A patch that gives about 8 to 16 tokens a side: the largest power of two that fits."""
+    """The side of a patch in pixels: the largest power of two that gives at least about 8 tokens a side."""
     patch = 2
     while patch < 16 and patch * 2 <= size // 8 and size % (patch * 2) == 0:
         patch *= 2
@@ -25,11 +25,16 @@ def default_patch(size: int) -> int:
 class TransformerDetector(nn.Module):
     """Convolutions make tokens, a transformer relates them, convolutions draw the map.
 
-    It sees the image, how unusual its intensities are, and how unusual the autoencoder's error is:
-    both against what :meth:`calibrate` found in normal images at the same place. (Where normals vary
-    or the autoencoder always errs, as at edges, a large value says little.) The convolutional stem
-    halves the image ``log2(patch)`` times; what it saw at each size is joined again on the way up, so
-    that the map is pixel-exact although the tokens are coarse.
+    It reads the image, its intensities standardised over normal images, and the autoencoder's error in units
+    of the mean error: both at the same position, see :meth:`calibrate`, as normal images vary and
+    autoencoders err more in some places than in others. The convolutional stem halves the image
+    ``log2(patch)`` times; skip connections at each resolution make the map pixel-exact although the tokens
+    are coarse.
+
+    :param patch: pixels a side of a token, a power of two; by default :func:`default_patch`.
+    :param width: of a token inside the transformer.
+    :param depth: how many layers the transformer has.
+    :param heads: attention heads; they must divide ``width``.
     """
 
     input = IMAGE
@@ -107,17 +112,17 @@ class TransformerDetector(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, images: Tensor, reconstructions: Tensor) -> None:
-        """Learn what is usual from normal images ``(N, C, H, W)`` in [0, 1] and what becomes of them."""
+        """Take statistics of normal images ``(N, C, H, W)`` in [0, 1] and their reconstructions."""
         self.location.copy_(images.mean(0))
         self.deviation.copy_(images.std(0, correction=0))
         self.mean_error.copy_((images - reconstructions).abs().mean(0))
 
     def reading(self, images: Tensor, reconstructions: Tensor) -> Reading:
         """What the last layer reads of images ``(B, C, H, W)`` in [0, 1] and their reconstructions."""
-        unusual = (images - self.location) / (self.deviation + FLOOR)
+        standardised = (images - self.location) / (self.deviation + FLOOR)
         error = (images - reconstructions) / (self.mean_error + FLOOR)
-        seen = torch.cat([images * 2 - 1, unusual.clamp(-10, 10), error.clamp(-10, 10)], dim=1)
-        features, skips = seen, []
+        inputs = torch.cat([images * 2 - 1, standardised.clamp(-10, 10), error.clamp(-10, 10)], dim=1)
+        features, skips = inputs, []
         for down in self.down:
             features = functional.gelu(down(features))
             skips.append(features)
@@ -128,7 +133,7 @@ class TransformerDetector(nn.Module):
         for up in self.up:
             features = torch.cat([features, skips.pop()], dim=1)
             features = functional.gelu(functional.pixel_shuffle(up(features), 2))
-        return Reading(torch.cat([features, seen], dim=1), torch.zeros_like(images[:, :1]))
+        return Reading(torch.cat([features, inputs], dim=1), torch.zeros_like(images[:, :1]))
 
     def head(self) -> tuple[Tensor, Tensor]:
         """The last layer's weights ``(D, 3, 3)`` and bias ``()``."""
@@ -140,6 +145,6 @@ class TransformerDetector(nn.Module):
         return top_count(places)
 
     def forward(self, images: Tensor, reconstructions: Tensor) -> Detection:
-        """Judge images ``(B, C, H, W)`` in [0, 1], given their reconstructions of the same shape."""
+        """Score images ``(B, C, H, W)`` in [0, 1], given their reconstructions of the same shape."""
         logits = self.out(self.reading(images, reconstructions).features)
         return Detection(top_mean(logits), logits)

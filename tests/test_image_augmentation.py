@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from detectors.synthetic.image_synthesis import ImageSynthesis
-from detectors.training.batches import DECODED, BatchSampler, Samples, SampleSource, blend
+from detectors.training.batches import DECODED, BatchSampler
 from detectors.training.loop import score, train_detector
+from detectors.training.samples import Samples, SampleSource, make_mixture
 from detectors.transformer import TransformerDetector
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource, evenly_spaced
@@ -347,7 +348,9 @@ def test_the_detector_learns_the_same_and_scores_the_same(mapped: NDArray[np.uin
     scores = []
     made = (noise(6, size=32) * 255).byte()
     labels, marked = torch.tensor([0, 1] * 3), torch.tensor([True] * 5 + [False])
-    samples = blend([SampleSource(Samples(made, made > 128, labels, torch.zeros(6).long(), marked), 0.5)])
+    samples = make_mixture(
+        [SampleSource(Samples(made, made > 128, labels, torch.zeros(6).long(), marked), 0.5)]
+    )
 
     def train(images: ImageSource) -> nn.Module:
         torch.manual_seed(0)

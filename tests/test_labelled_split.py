@@ -27,8 +27,9 @@ from detectors.base import IMAGE, LATENT, Detection
 from detectors.latent_transformer import token_losses
 from detectors.synthetic.held_out import HeldOutSynthesis, families
 from detectors.synthetic.image_synthesis import ImageSynthesis
-from detectors.training.batches import Batch, BatchSampler, Samples, SampleSource, blend
+from detectors.training.batches import Batch, BatchSampler
 from detectors.training.loop import detector_losses
+from detectors.training.samples import Samples, SampleSource, make_mixture
 from latent_common.errors import UserError
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.worlds.reference_set import MOST, ReferenceSet
@@ -79,7 +80,7 @@ def test_impossible_numbers_are_refused(wrong: float) -> None:
     labels = np.ones(10, np.int64)
     with pytest.raises(UserError, match=r"labelled\.train=.* must be a share"):
         divide(labels, wrong, 0)
-    with pytest.raises(UserError, match=r"labelled\.trial=.* must be a share"):
+    with pytest.raises(UserError, match=r"labelled\.reference_set=.* must be a share"):
         divide(labels, 0, wrong)
 
 
@@ -309,7 +310,9 @@ def test_a_batch_tells_which_of_its_anomalies_have_masks() -> None:
     white = torch.full((4, 1, 16, 16), 255, dtype=torch.uint8)
     nobody, label = torch.full((4,), -1), torch.ones(4, dtype=torch.int64)
     unmarked = Samples(white, torch.zeros(4, 1, 16, 16).bool(), label, nobody, torch.zeros(4).bool())
-    sampler = BatchSampler(images, ImageSynthesis({"perlin": 1.0}), blend([SampleSource(unmarked, 0.5)]))
+    sampler = BatchSampler(
+        images, ImageSynthesis({"perlin": 1.0}), make_mixture([SampleSource(unmarked, 0.5)])
+    )
     batch = sampler.batch(16, torch.Generator().manual_seed(0))
     is_white = batch.images.flatten(1).amin(1) == 1
     assert is_white.tolist() == [False] * 8 + [True] * 4 + [False] * 4

@@ -10,8 +10,9 @@ from random_latents import FLAT, SEEDS, SPATIAL, noise, seeded
 from torch import Tensor
 
 from detectors.blocks.tokens import MIN_SHARE, anomalous_tokens, grid_of
-from detectors.training.batches import Batch, Samples, SampleSource, blend
+from detectors.training.batches import Batch
 from detectors.training.latent_batches import LatentBatchSampler, Pool
+from detectors.training.samples import Samples, SampleSource, make_mixture
 from latent_common.image_source import ImageSource
 from latent_env.data.placement import StreamedImages
 
@@ -86,7 +87,7 @@ def test_half_of_a_batch_is_normal(half: int, seed: int, flat: bool) -> None:
 )
 def test_a_batch_names_the_training_image_of_every_latent(half: int, share: float, seed: int) -> None:
     samples = agents([0, 1, 1, 0, 1, 0])
-    sampler = LatentBatchSampler(KNOWN, *POOLS, blend([SampleSource(samples, share)]))
+    sampler = LatentBatchSampler(KNOWN, *POOLS, make_mixture([SampleSource(samples, share)]))
     batch = sampler.batch(2 * half, seeded(seed))
     kinds, shown = said(batch.images)
     assert torch.equal(batch.sources, shown)
@@ -107,7 +108,7 @@ def test_a_batch_names_the_training_image_of_every_latent(half: int, share: floa
 
 
 def test_samples_replace_pooled_anomalies_anywhere() -> None:
-    sampler = LatentBatchSampler(KNOWN, *POOLS, blend([SampleSource(agents([0, 1]), 0.5)]))
+    sampler = LatentBatchSampler(KNOWN, *POOLS, make_mixture([SampleSource(agents([0, 1]), 0.5)]))
     batches = [sampler.batch(40, seeded(seed)) for seed in range(20)]
     kinds = torch.stack([said(batch.images)[0][20:] for batch in batches])
     assert ((kinds == AGENT_ANOMALY).sum(1) == 10).all()
@@ -125,7 +126,7 @@ def test_every_training_image_is_shown() -> None:
     batch = LatentBatchSampler(KNOWN, *POOLS).batch(400, seeded())
     assert torch.equal(batch.sources.unique(), torch.arange(COUNT))
     shared = Samples(*(torch.cat([part, part]) for part in agents([1, 1, 1])))
-    batch = LatentBatchSampler(KNOWN, *POOLS, blend([SampleSource(shared, 1.0)])).batch(80, seeded())
+    batch = LatentBatchSampler(KNOWN, *POOLS, make_mixture([SampleSource(shared, 1.0)])).batch(80, seeded())
     assert torch.equal(batch.sources[40:].unique(), torch.arange(3))
 
 
@@ -133,7 +134,7 @@ def test_every_training_image_is_shown() -> None:
     ("labels", "kind", "missing"), [([1, 1], AGENT_ANOMALY, AGENT_NORMAL), ([0], AGENT_NORMAL, AGENT_ANOMALY)]
 )
 def test_an_agent_may_have_made_one_kind_only(labels: list[int], kind: int, missing: int) -> None:
-    samples = blend([SampleSource(agents(labels), 0.5)])
+    samples = make_mixture([SampleSource(agents(labels), 0.5)])
     batch = LatentBatchSampler(KNOWN, *POOLS, samples).batch(16, seeded())
     kinds = said(batch.images)[0].tolist()
     assert kinds.count(kind) == (4 if kind == AGENT_ANOMALY else 2)
@@ -142,7 +143,7 @@ def test_an_agent_may_have_made_one_kind_only(labels: list[int], kind: int, miss
 
 
 def test_an_agent_that_made_nothing_changes_nothing() -> None:
-    nothing = blend([SampleSource(agents([0, 1]).of(2), 1.0)])
+    nothing = make_mixture([SampleSource(agents([0, 1]).of(2), 1.0)])
     with_nothing = LatentBatchSampler(KNOWN, *POOLS, nothing).batch(12, seeded())
     check_same(LatentBatchSampler(KNOWN, *POOLS).batch(12, seeded()), with_nothing)
 
@@ -171,7 +172,7 @@ def test_batches_of_streamed_latents_are_the_same(seed: int) -> None:
             return StreamedImages(latents.numpy(), CPU) if streamed else latents
 
         pools = [Pool(kept(latents), tokens, sources) for latents in (varied, spoilt)]
-        return LatentBatchSampler(kept(known), *pools, blend([SampleSource(agents([0, 1]), 0.25)]))
+        return LatentBatchSampler(kept(known), *pools, make_mixture([SampleSource(agents([0, 1]), 0.25)]))
 
     first, second = (sampler(streamed).batch(16, seeded(seed)) for streamed in (False, True))
     assert first.images.dtype == torch.float32

@@ -20,7 +20,7 @@ import stages.augmentation.mixture as mixture
 import train_ppo
 from agents.rollout import Augmented
 from conf.schema.runs import AgentRun, MixtureConfig
-from detectors.training.batches import Samples, SampleSource, blend
+from detectors.training.samples import Samples, SampleSource, make_mixture
 from latent_common.errors import UserError
 from latent_env.data import Split
 from latent_env.training.run_folder import Run
@@ -73,14 +73,14 @@ def test_sources_are_drawn_as_often_as_their_shares_say(
         SampleSource(samples(normal, anomalous, value), share)
         for value, (normal, anomalous, share) in enumerate(counts)
     ]
-    made = blend(given)
+    made = make_mixture(given)
     found: dict[int, Any] = {0: np.zeros(len(given)), 1: np.zeros(len(given))}
     for first, label, rows, drawn in made.draw(half, seeded(seed)) if made else ():
         assert first == (half if label else 0)
         assert len(rows) == len(drawn.labels) <= half
         assert (drawn.labels == label).all()
         assert made is not None
-        assert torch.equal(made.kinds[label].at(rows).sources, drawn.sources)
+        assert torch.equal(made.by_label[label].at(rows).sources, drawn.sources)
         found[label] = np.bincount(drawn.images.flatten(1)[:, 0].numpy(), minlength=len(given))
     for label in (0, 1):
         there = np.array([each[label] > 0 for each in counts])
@@ -96,7 +96,7 @@ def test_sources_are_drawn_as_often_as_their_shares_say(
 
 @given(st.integers(1, 9), st.integers(1, 9))
 def test_samples_of_a_source_are_equally_likely(normal: int, anomalous: int) -> None:
-    made = blend([SampleSource(samples(normal, anomalous), 0.4), SampleSource(samples(0, 3, 1), 0.2)])
+    made = make_mixture([SampleSource(samples(normal, anomalous), 0.4), SampleSource(samples(0, 3, 1), 0.2)])
     assert made is not None
     share = min(0.2, 0.4 * normal / anomalous)
     torch.testing.assert_close(made.weights[0], torch.full((normal,), share / normal))
@@ -106,21 +106,21 @@ def test_samples_of_a_source_are_equally_likely(normal: int, anomalous: int) -> 
 
 
 def test_mixtures_keep_which_samples_have_masks() -> None:
-    made = blend([SampleSource(samples(2, 3), 0.3), SampleSource(samples(0, 4, 1, marked=False), 0.3)])
+    made = make_mixture([SampleSource(samples(2, 3), 0.3), SampleSource(samples(0, 4, 1, marked=False), 0.3)])
     assert made is not None
     for _, _, _, drawn in made.draw(200, seeded()):
         assert torch.equal(drawn.marked, drawn.images.flatten(1)[:, 0] == 0)
 
 
 def test_no_samples_make_no_mixture() -> None:
-    assert blend([]) is None
-    assert blend([SampleSource(samples(3, 3), 0.0)]) is None
-    empty = blend([SampleSource(samples(0, 0), 0.5)])
+    assert make_mixture([]) is None
+    assert make_mixture([SampleSource(samples(3, 3), 0.0)]) is None
+    empty = make_mixture([SampleSource(samples(0, 0), 0.5)])
     assert empty is None or not list(empty.draw(100, seeded()))
-    beside = blend([SampleSource(samples(0, 0), 0.5), SampleSource(samples(2, 2, 1), 0.1)])
+    beside = make_mixture([SampleSource(samples(0, 0), 0.5), SampleSource(samples(2, 2, 1), 0.1)])
     assert beside is not None
     assert beside.shares == pytest.approx((0.05, 0.1))  # an empty portion takes nobody's place
-    crowded = blend([SampleSource(samples(2, 2), 0.8), SampleSource(samples(2, 2, 1), 0.8)])
+    crowded = make_mixture([SampleSource(samples(2, 2), 0.8), SampleSource(samples(2, 2, 1), 0.8)])
     assert crowded is not None
     assert crowded.shares == pytest.approx((0.8, 1.0))
 
@@ -239,7 +239,7 @@ def test_the_margin_decides(
 ) -> None:
     sets = {LEARNED: helpful, RANDOM: harmful}
     first, candidates = made.choose("helpful", sets)
-    monkeypatch.setattr(mixture, "learn_to_detect", forbidden)  # what was tried is known
+    monkeypatch.setattr(mixture, "train_one_detector", forbidden)  # what was tried is known
     again, found = made.choose("helpful", sets)
     assert again == first
     assert [each.facts() for each in found] == [each.facts() for each in candidates]
@@ -256,7 +256,7 @@ def test_a_fixed_share_is_not_questioned(
 ) -> None:
     taught: list[Any] = []
     monkeypatch.setattr(
-        mixture, "learn_to_detect", lambda *given: taught.append(given[-1]) or made.world.detector
+        mixture, "train_one_detector", lambda *given: taught.append(given[-1]) or made.world.detector
     )
     for share in (0.0, 0.3, 1.0):
         found = made.choose("fixed", {LEARNED: harmful}, share=share)
@@ -265,7 +265,7 @@ def test_a_fixed_share_is_not_questioned(
         0.3,
         1.0,
     ]
-    monkeypatch.setattr(mixture, "learn_to_detect", forbidden)
+    monkeypatch.setattr(mixture, "train_one_detector", forbidden)
     nothing = as_augmented(made.job.dataset.test, 0, 0, made.world.autoencoder.latent_shape)
     for either in (0.3, None):  # without an anomaly there is nothing to learn from
         assert made.choose("fixed", {LEARNED: nothing}, share=either) == ({}, [])

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.synthetic.image_synthesis import ImageSynthesis
-from detectors.training.batches import BatchSampler, Samples, SampleSource, blend
+from detectors.training.batches import BatchSampler
 from detectors.training.loop import score, train_detector
+from detectors.training.samples import Samples, SampleSource, make_mixture
 from detectors.transformer import TransformerDetector, default_patch
 from latent_common.errors import UserError
 from latent_common.training_state import TrainingState
@@ -176,7 +177,9 @@ def test_batches_mix_in_the_agents_samples() -> None:
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
     masks = (labels == 1)[:, None, None, None].expand(6, 1, 16, 16)
     samples = Samples(made, masks, labels, labels + 7, labels == 0)
-    sampler = BatchSampler(images, ImageSynthesis({"perlin": 1.0}), blend([SampleSource(samples, 0.5)]))
+    sampler = BatchSampler(
+        images, ImageSynthesis({"perlin": 1.0}), make_mixture([SampleSource(samples, 0.5)])
+    )
     batch = sampler.batch(16, torch.Generator().manual_seed(0))
     white = batch.images.flatten(1).mean(1) == 1
     assert white.tolist() == [True] * 2 + [False] * 6 + [True] * 4 + [False] * 4
@@ -186,5 +189,7 @@ def test_batches_mix_in_the_agents_samples() -> None:
     # What is known of a sample comes with it: whose it is, and that nobody says where the anomaly lies.
     assert batch.marked.tolist() == [True] * 8 + [False] * 4 + [True] * 4
     assert batch.sources[white].tolist() == [7, 7, 8, 8, 8, 8]
-    empty = BatchSampler(images, ImageSynthesis({"perlin": 1.0}), blend([SampleSource(samples.of(2), 1.0)]))
+    empty = BatchSampler(
+        images, ImageSynthesis({"perlin": 1.0}), make_mixture([SampleSource(samples.of(2), 1.0)])
+    )
     assert float(empty.batch(8, torch.Generator().manual_seed(0)).images[:4].sum()) == 0

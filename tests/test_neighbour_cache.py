@@ -17,9 +17,10 @@ from detectors.blocks.memory_bank import NO_OWNER, PositionalMemory
 from detectors.blocks.neighbour_cache import UNKNOWN, NeighbourCache, fill_memory
 from detectors.blocks.tokens import grid_of
 from detectors.latent_transformer import LatentTransformer, token_losses
-from detectors.training.batches import Batch, Samples, SampleSource, blend
+from detectors.training.batches import Batch
 from detectors.training.latent_batches import ANOMALOUS, SAMPLES, VARIED, LatentBatchSampler, Pool
 from detectors.training.loop import train_detector
+from detectors.training.samples import Samples, SampleSource, make_mixture
 from latent_common.training_state import TrainingState
 from latent_env.worlds.artifacts import load_detector, save_detector
 
@@ -50,13 +51,13 @@ def full_sampler(shape: tuple[int, ...] = SPATIAL, share: float = 0.5) -> Latent
     labels = torch.arange(20) % 2
     masks = (labels == 1).view(-1, 1, 1, 1).expand(20, 1, *grid_of(shape))
     samples = Samples(noise(20, shape, 5), masks, labels, torch.arange(20), labels == 1)
-    blended = blend([SampleSource(samples, share)])
+    blended = make_mixture([SampleSource(samples, share)])
     return LatentBatchSampler(noise(COUNT, shape, 1).half(), varied, anomalous, blended)
 
 
 def all_known(sampler: LatentBatchSampler) -> tuple[Tensor, Tensor]:
     """The known latents of a sampler in their order, and which images they were made of."""
-    agents = () if sampler.samples is None else sampler.samples.kinds
+    agents = () if sampler.samples is None else sampler.samples.by_label
     parts = [sampler.latents[:], sampler.varied.latents[:], sampler.anomalous.latents[:]]
     own = [torch.arange(len(sampler.latents)), sampler.varied.sources, sampler.anomalous.sources]
     latents = torch.cat([part.float() for part in (*parts, *(made.images for made in agents))])
@@ -139,7 +140,7 @@ def test_a_batch_tells_which_latents_it_holds(
     sampler = full_sampler(shape, share)
     batch = sampler.batch(2 * half, seeded(seed))
     latents, sources = all_known(sampler)
-    assert len(latents) == sampler.first_known[-1]
+    assert len(latents) == sampler.known_offsets[-1]
     assert batch.known is not None
     assert torch.equal(latents[batch.known], batch.images)
     assert torch.equal(sources[batch.known], batch.sources)
@@ -149,7 +150,7 @@ def test_all_kinds_are_drawn() -> None:
     sampler = full_sampler()
     batch = sampler.batch(400, seeded())
     assert batch.known is not None
-    first = sampler.first_known
+    first = sampler.known_offsets
     assert first == [0, COUNT, COUNT + 40, COUNT + 80, COUNT + 90, COUNT + 100]
     for start, end in pairwise(first):
         assert ((batch.known >= start) & (batch.known < end)).any()
@@ -164,7 +165,7 @@ def test_nothing_is_looked_up_twice(shape: tuple[int, ...], monkeypatch: pytest.
     memory, sampler = filled(shape), full_sampler(shape)
     latents, owners = all_known(sampler)
     expected = memory.nearest(latents, owners)
-    nearest = NeighbourCache(memory, sampler.first_known[-1])
+    nearest = NeighbourCache(memory, sampler.known_offsets[-1])
     assert nearest.found.dtype == torch.int16
     looked_up, inputs_of = [0], PositionalMemory.nearest
 
@@ -191,7 +192,7 @@ def trained(
 ) -> tuple[LatentTransformer, list[float], NeighbourCache]:
     torch.manual_seed(0)
     detector = LatentTransformer(SPATIAL, memory_size, width=16, depth=1, heads=2)
-    nearest = fill_memory(detector.memory, sampler.latents, sampler.first_known[-1], found)
+    nearest = fill_memory(detector.memory, sampler.latents, sampler.known_offsets[-1], found)
     state = TrainingState(detector, 3e-3, 40, seed=0)
 
     def inputs_of(batch: Batch) -> tuple[Any, ...]:
@@ -207,7 +208,7 @@ def test_training_learns_the_same_with_and_without() -> None:
     sampler = full_sampler()
     usual, losses, _ = trained(sampler, once=False)
     same, same_losses, nearest = trained(sampler, once=True)
-    again, again_losses, _ = trained(sampler, True, nearest.found[: sampler.first_known[SAMPLES]].clone())
+    again, again_losses, _ = trained(sampler, True, nearest.found[: sampler.known_offsets[SAMPLES]].clone())
     assert losses[0] != losses[-1]
     for other, other_losses in ((same, same_losses), (again, again_losses)):
         assert other_losses == pytest.approx(losses, rel=1e-4)
@@ -221,14 +222,14 @@ def test_a_later_training_begins_with_what_is_known(
 ) -> None:
     sampler = full_sampler()
     memory = PositionalMemory(SPATIAL, memory_size)
-    nearest = fill_memory(memory, sampler.latents, sampler.first_known[-1])
+    nearest = fill_memory(memory, sampler.latents, sampler.known_offsets[-1])
     assert int((nearest.found != UNKNOWN).all(1).sum()) == memory_size
     kept = memory.owners
     assert torch.equal(nearest.found[kept].long(), memory.nearest(sampler.latents[kept].float(), kept))
     other = PositionalMemory(SPATIAL, memory_size)
     monkeypatch.setattr(PositionalMemory, "nearest", None)
     later = fill_memory(
-        other, sampler.latents, sampler.first_known[-1], nearest.found[: sampler.first_known[SAMPLES]]
+        other, sampler.latents, sampler.known_offsets[-1], nearest.found[: sampler.known_offsets[SAMPLES]]
     )
     assert torch.equal(later.found, nearest.found)
     for one, two in zip(memory.buffers(), other.buffers(), strict=True):

@@ -20,7 +20,7 @@ from conf.schema.detectors import RdnaConfig, RewardEnsembleConfig, TrainedConfi
 from detectors.blocks.last_layer import is_headed
 from detectors.rdna import RdnaDetector
 from detectors.synthetic.image_synthesis import ImageSynthesis
-from detectors.training.batches import BatchSampler, Samples, SampleSource, blend
+from detectors.training.batches import BatchSampler
 from detectors.training.discriminators import INITIAL_NOISE, Discriminator, adversarial_loss
 from detectors.training.loop import score
 from detectors.training.rdna import (
@@ -30,6 +30,7 @@ from detectors.training.rdna import (
     restoration_losses,
     train_rdna,
 )
+from detectors.training.samples import Samples, SampleSource, make_mixture
 from latent_common.errors import UserError
 from latent_common.training_state import Progress, TrainingState
 from latent_env.data.augmentation import Augmentation
@@ -174,7 +175,9 @@ def test_images_and_their_clean_versions_are_moved_together() -> None:
 def test_an_agents_anomaly_goes_back_to_its_image_and_a_collected_one_is_not_known() -> None:
     images, white = stripes(10, 16), torch.full((4, 1, 16, 16), 255, dtype=torch.uint8)
     made = samples(white, [1, 1, 0, 0], [3, 3, 5, -1])
-    batch = BatchSampler(images, PERLIN, blend([SampleSource(made, 0.5)]), keep_clean=True).batch(8, seeded())
+    batch = BatchSampler(images, PERLIN, make_mixture([SampleSource(made, 0.5)]), keep_clean=True).batch(
+        8, seeded()
+    )
     assert batch.clean is not None
     assert torch.equal(batch.clean[4], images[3].float() / 255)
     assert torch.equal(batch.clean[0], batch.images[0])  # changed too little: normal as it is
@@ -182,7 +185,7 @@ def test_an_agents_anomaly_goes_back_to_its_image_and_a_collected_one_is_not_kno
     assert torch.all(known_pixels(batch) == 1)
     for marked in (True, False):
         found = samples(white[:1], [1], [-1], marked)
-        batch = BatchSampler(images, PERLIN, blend([SampleSource(found, 0.5)]), keep_clean=True).batch(
+        batch = BatchSampler(images, PERLIN, make_mixture([SampleSource(found, 0.5)]), keep_clean=True).batch(
             8, seeded()
         )
         known = known_pixels(batch)

@@ -1,8 +1,8 @@
 """Pseudo-anomalies that no detector trains on: they show whether it finds anomalies of another kind.
 
-They share the rules of `detectors.synthetic.image_synthesis`, and none of its ways to make an anomaly: nothing is
-pasted here, and no texture is blended in. All of it is batched, works on the images' own device, and
-depends on nothing but the images and an explicit CPU generator.
+They share the rules of `detectors.synthetic.image_synthesis`, and none of its ways to make an anomaly:
+nothing is pasted here, and no texture is blended in. All of it is batched, works on the images' own device,
+and depends on nothing but the images and an explicit CPU generator.
 """
 
 import math

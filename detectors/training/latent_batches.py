@@ -1,4 +1,4 @@
-"""What a detector of latents learns from."""
+"""Batches of latents that a detector learns from: half normal, half anomalous."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from detectors.blocks.tokens import anomalous_tokens
-from detectors.training.batches import Batch, Mixture
+from detectors.training.batches import Batch
+from detectors.training.samples import Mixture
 from latent_common.image_source import ImageSource
 
 VARIED, ANOMALOUS, SAMPLES = 1, 2, 3
-"""Places in what :attr:`LatentBatchSampler.first_known` lists."""
+"""Positions in :attr:`LatentBatchSampler.known_offsets`."""
 
 
 class Pool(NamedTuple):
-    """Latents of changed training images, made beforehand."""
+    """Latents of changed training images, encoded beforehand."""
 
     latents: ImageSource
     """``(M, *latent_shape)``"""
@@ -28,15 +29,15 @@ class Pool(NamedTuple):
     sources: Tensor
     """``(M,)`` int64: which training image each was made of."""
     name: str = ""
-    """Of pools made of the same training images, those with the same name are the same."""
+    """Pools of the same training images with the same name are equal."""
 
 
 @dataclass(frozen=True)
 class LatentBatchSampler:
     """Batches of latents: half normal, half anomalous.
 
-    Half of the normal latents are of varied versions of training images. Of both labels, ``samples`` take the
-    place of some latents.
+    Half of the normal latents are of varied training images, the anomalous ones of synthetic anomalies. In
+    both halves ``samples`` take the place of some latents.
     """
 
     latents: ImageSource
@@ -46,13 +47,13 @@ class LatentBatchSampler:
     samples: Mixture | None = None
 
     @cached_property
-    def first_known(self) -> list[int]:
-        """Latents made beforehand are numbered: training images, varied, anomalous, samples of both labels.
+    def known_offsets(self) -> list[int]:
+        """The number at which each kind of known latents begins, and how many known latents there are.
 
-        These are the numbers that each kind begins with, and how many latents there are.
+        They are numbered in this order: training images, varied, anomalous, samples of either label.
         """
         pools = (len(pool.sources) for pool in (self.varied, self.anomalous))
-        samples = [len(kind.labels) for kind in self.samples.kinds] if self.samples else [0, 0]
+        samples = [len(each.labels) for each in self.samples.by_label] if self.samples else [0, 0]
         return list(accumulate((len(self.latents), *pools, *samples), initial=0))
 
     def batch(self, size: int, generator: torch.Generator) -> Batch:
@@ -61,14 +62,14 @@ class LatentBatchSampler:
         latents, owners, known = self._normal(2 * half, generator)
         drawn = draw(self.anomalous, half, generator)
         latents[half:], owners[half:] = drawn.latents, drawn.sources
-        known[half:] = self.first_known[ANOMALOUS] + drawn.members
+        known[half:] = self.known_offsets[ANOMALOUS] + drawn.members
         tokens = anomalous_tokens(drawn.tokens).to(latents)
         masks = torch.cat([torch.zeros_like(tokens), tokens])
         marked = torch.ones(2 * half, dtype=torch.bool, device=latents.device)
         for first, label, chosen, sample in self.samples.draw(half, generator) if self.samples else ():
             rows = first + torch.randperm(half, generator=generator)[: len(chosen)]
             owners[rows] = sample.sources.cpu()
-            known[rows] = self.first_known[SAMPLES + label] + chosen
+            known[rows] = self.known_offsets[SAMPLES + label] + chosen
             rows = rows.to(latents.device)
             latents[rows], masks[rows] = sample.images.float(), sample.masks.to(masks)
             marked[rows] = sample.marked
@@ -77,9 +78,10 @@ class LatentBatchSampler:
         return Batch(latents, masks, labels, owners.to(latents.device), marked, known.to(latents.device))
 
     def _normal(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents ``(count, *latent_shape)`` of normal images, and which training images they show.
+        """Latents ``(count, *latent_shape)`` of normal images, their training images, and their known
+        numbers.
 
-        And which of the known latents each of them is, ``(count,)``.
+        Both of the latter are ``(count,)`` int64.
         """
         owners = torch.randint(len(self.latents), (count,), generator=generator)
         latents, known = self.latents[owners.to(self.latents.device)].float(), owners.clone()
@@ -87,22 +89,22 @@ class LatentBatchSampler:
         if len(varied):
             drawn = draw(self.varied, len(varied), generator)
             latents[varied.to(latents.device)], owners[varied] = drawn.latents, drawn.sources
-            known[varied] = self.first_known[VARIED] + drawn.members
+            known[varied] = self.known_offsets[VARIED] + drawn.members
         return latents, owners, known
 
 
 class Drawn(NamedTuple):
-    """Members of a pool; all lead with the member."""
+    """Members of a pool that were drawn; all fields lead with the member."""
 
     latents: Tensor
     tokens: Tensor
     sources: Tensor
     members: Tensor
-    """``(B,)`` int64: which they are."""
+    """``(B,)`` int64: their positions in the pool."""
 
 
 def draw(pool: Pool, count: int, generator: torch.Generator) -> Drawn:
-    """``count`` members of a pool, with replacement."""
+    """``count`` members of a pool, drawn with replacement."""
     index = torch.randint(len(pool.sources), (count,), generator=generator)
     there = index.to(pool.latents.device)
     return Drawn(pool.latents[there].float(), pool.tokens[there], pool.sources[index], index)

@@ -1,4 +1,4 @@
-"""How a detector learns from normal images and what is made of them."""
+"""Training of a detector on batches, and its scores and maps for all images of a split."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from latent_common.image_source import ImageSource
 from latent_common.training_state import Progress, Stopwatch, TrainingState
 
 InputsOf = Callable[[Tensor], tuple[Tensor, ...]]
-"""From images or latents to what the detector reads: images and their reconstructions, or latents."""
+"""A batch of images or latents to what a detector reads: images and reconstructions, latents, or both."""
 
-LookAtBatch = Callable[["Batch"], tuple[Any, ...]]
-"""The same for a training batch; a detector may want to know which training images it shows."""
+InputsOfBatch = Callable[[Batch], tuple[Any, ...]]
+"""A training batch to what a detector is called with, such as the training images that it was made of."""
 
 
 def detector_losses(detection: Detection, batch: Batch) -> dict[str, Tensor]:
-    """The losses of the map (focal and Dice) and of the image score (cross entropy).
+    """The losses of the map, focal and Dice, and of the image score, cross entropy.
 
-    Images with an anomaly at an unknown place have no part in those of the map.
+    Images whose mask is not known are left out of those of the map.
     """
     logits, masks = detection.map[batch.marked], batch.masks[batch.marked]
     entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none")
@@ -35,7 +35,7 @@ def detector_losses(detection: Detection, batch: Batch) -> dict[str, Tensor]:
     either = (probability + masks).flatten(1).sum(1)
     dice = 1 - (2 * overlap + 1) / (either + 1)
     return {
-        # Anomalous pixels are few and most are easy: the focal factor turns to the hard ones.
+        # Most pixels are easy: the focal factor gives weight to the hard ones.
         "focal": 20 * (missed.square() * entropy).mean(),
         "dice": dice[batch.labels[batch.marked] > 0].sum() / batch.labels[batch.marked].sum().clamp_min(1),
         "score": functional.binary_cross_entropy_with_logits(detection.score, batch.labels),
@@ -46,7 +46,7 @@ def train_detector(
     state: TrainingState,
     detector: Detector,
     sampler: BatchSource,
-    inputs_of: LookAtBatch,
+    inputs_of: InputsOfBatch,
     batch_size: int,
     losses_of: Callable[[Detection, Batch], dict[str, Tensor]] = detector_losses,
 ) -> Iterator[Progress]:
@@ -56,11 +56,11 @@ def train_detector(
         watch = Stopwatch()
         batch = sampler.batch(batch_size, state.generator)
         with torch.no_grad():
-            seen = inputs_of(batch)
+            inputs = inputs_of(batch)
         watch.lap("env")
         with state.autocast():
-            judged = detector(*seen)
-        losses = losses_of(Detection(*(part.float() for part in judged)), batch)
+            predicted = detector(*inputs)
+        losses = losses_of(Detection(*(part.float() for part in predicted)), batch)
         total = torch.stack(list(losses.values())).sum()
         watch.lap("policy")
         rate = state.minimise(total)

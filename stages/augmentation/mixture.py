@@ -10,8 +10,8 @@ from typing import Any
 from agents.rollout import Augmented
 from conf.schema.runs import AgentRun
 from detectors.metrics import image_AUROC, paired_bootstrap, pixel_AUPRO
-from detectors.training.batches import SampleSource
 from detectors.training.loop import score
+from detectors.training.samples import SampleSource
 from latent_common.errors import UserError
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run

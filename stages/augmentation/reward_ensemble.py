@@ -11,7 +11,7 @@ from agents.rollout import Augmented
 from conf.schema.detectors import TrainedConfig
 from conf.schema.runs import AgentRun
 from detectors.base import Detector
-from detectors.training.batches import Samples, SampleSource
+from detectors.training.samples import Samples, SampleSource
 from latent_common.digest import digest_of
 from latent_common.errors import UserError
 from latent_common.image_source import evenly_spaced_positions

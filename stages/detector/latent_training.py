@@ -14,9 +14,10 @@ from conf.schema.runs import DetectorRun
 from detectors.blocks.neighbour_cache import fill_memory
 from detectors.latent_transformer import LatentTransformer, token_losses
 from detectors.synthetic.image_synthesis import ImageSynthesis
-from detectors.training.batches import Batch, Mixture
+from detectors.training.batches import Batch
 from detectors.training.latent_batches import SAMPLES, LatentBatchSampler, Pool
 from detectors.training.loop import train_detector
+from detectors.training.samples import Mixture
 from latent_common.errors import UserError
 from latent_common.training_state import TrainingState
 from latent_env.training.evaluation import evaluate_latents
@@ -68,7 +69,7 @@ def train_on_latents(
     sampler = latent_sampler(job, features, samples)
     memory_and_pools = (detector.memory_size, sampler.varied.name, sampler.anomalous.name)
     found = features.nearest.get(memory_and_pools)
-    nearest = fill_memory(detector.memory, features.latents("train"), sampler.first_known[-1], found)
+    nearest = fill_memory(detector.memory, features.latents("train"), sampler.known_offsets[-1], found)
     state = TrainingState(detector, config.learning_rate, training_steps(job), job.config.seed)
     split, latents = seen(job, features, "choice", config.input)
 
@@ -86,7 +87,7 @@ def train_on_latents(
 
     training = train_detector(state, detector, sampler, inputs_of, config.batch_size, token_losses)
     follow(run, label, training, state, validate, validation_every(job, split))
-    features.nearest[memory_and_pools] = nearest.found[: sampler.first_known[SAMPLES]].clone()
+    features.nearest[memory_and_pools] = nearest.found[: sampler.known_offsets[SAMPLES]].clone()
     detector.eval().requires_grad_(False)
     detector.calibrate(known_normal)
     return detector

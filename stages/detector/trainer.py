@@ -9,7 +9,7 @@ from functools import cached_property
 from conf.schema.detectors import RewardEnsembleConfig, SynthesisConfig, TrainedConfig
 from conf.schema.runs import DetectorRun, LabelledConfig
 from detectors.base import Detector
-from detectors.training.batches import SampleSource
+from detectors.training.samples import SampleSource
 from latent_common.image_source import ImageSource
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.data import Split

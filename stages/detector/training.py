@@ -15,8 +15,9 @@ from detectors.base import LATENT, Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.latent_transformer import LatentTransformer
 from detectors.rdna import RdnaDetector
-from detectors.training.batches import BatchSampler, SampleSource, blend
+from detectors.training.batches import BatchSampler
 from detectors.training.loop import train_detector
+from detectors.training.samples import SampleSource, make_mixture
 from detectors.transformer import TransformerDetector
 from latent_common.image_source import evenly_spaced, images_at_once
 from latent_common.training_state import TrainingState
@@ -107,7 +108,7 @@ def train_single_detector(
     assert isinstance(config, TrainedConfig)
     known = labelled_samples(job, features, config.input)
     labelled = [] if known is None else [SampleSource(known, job.config.labelled.weight)]
-    samples = blend([*sample_sources, *labelled])
+    samples = make_mixture([*sample_sources, *labelled])
     detector = new_detector(job, autoencoder)
     if isinstance(detector, LatentTransformer):
         return train_on_latents(job, run, detector, features, label, samples)

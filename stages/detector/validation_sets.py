@@ -15,7 +15,7 @@ from conf.schema.runs import DetectorRun
 from detectors.base import LATENT
 from detectors.blocks.tokens import anomalous_tokens, grid_of
 from detectors.synthetic.held_out import HeldOutSynthesis
-from detectors.training.batches import Samples
+from detectors.training.samples import Samples
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource, evenly_spaced_positions
 from latent_env.data import Split
