@@ -10,13 +10,18 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from hydra.errors import HydraException
+from numpy.typing import NDArray
 from omegaconf.errors import OmegaConfBaseException
 
+from detectors.metrics.intervals import Floats
 from latent_common.artifacts import read_json, write_json
 from latent_common.errors import UserError
 from latent_common.progress import progress_bar
+from latent_env.training.evaluation import SCORES
 from latent_env.worlds.store import COMPLETE
 from stages.cli.error_messages import explain
 
@@ -66,6 +71,18 @@ class Outcome:
     def state(self) -> str:
         """In a word: ``complete``, ``failed`` or ``missing``."""
         return "complete" if self.folder else "failed" if self.error else "missing"
+
+    def read(self, name: str) -> dict[str, Any]:
+        """The JSON file ``name`` of a finished run."""
+        assert self.folder is not None
+        found: dict[str, Any] = read_json(self.folder / name)
+        return found
+
+    def scores(self, name: str) -> tuple[NDArray[np.int64], Floats]:
+        """Labels ``(N,)`` of the test images, and the scores ``(N,)`` that a finished run keeps as ``name``."""
+        assert self.folder is not None
+        with np.load(self.folder / SCORES, allow_pickle=False) as held:
+            return held["labels"], held[name].astype(np.float64)
 
 
 Script = Callable[[Case], Path]

@@ -21,16 +21,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.cases import Case, Outcome, Script
 from benchmarks.command import Comparison, choose, new_parser, parse, run_command
 from benchmarks.datasets import DATASETS, Data, check_found, digit
 from benchmarks.differences import Pair, Result, Results
 from benchmarks.report import About
 from benchmarks.scripts import SCRIPTS
-from latent_common.artifacts import read_json
-from latent_env.training.evaluation import SCORES
 from latent_env.worlds.store import COMPLETE
 
 NAME = "detectors"
@@ -166,18 +162,13 @@ def cases_of(study: Study, options: argparse.Namespace) -> list[Case]:
 
 def metrics_of(outcome: Outcome) -> dict[str, float]:
     """The detector's own test metrics; those of others that stand beside it have longer names."""
-    assert outcome.folder is not None
-    found: dict[str, float] = read_json(outcome.folder / COMPLETE)
-    return {name: value for name, value in found.items() if name.startswith(("image_", "pixel_"))}
+    return {k: value for k, value in outcome.read(COMPLETE).items() if k.startswith(("image_", "pixel_"))}
 
 
 def results_of(outcome: Outcome) -> list[Result]:
     """What a run reached."""
     case = outcome.case
-    assert outcome.folder is not None
-    with np.load(outcome.folder / SCORES, allow_pickle=False) as held:
-        labels, scores = held["labels"], held["scores"].astype(np.float64)
-    return [Result(case.place, case.method, case.seed, metrics_of(outcome), labels, scores)]
+    return [Result(case.place, case.method, case.seed, metrics_of(outcome), *outcome.scores("scores"))]
 
 
 def main(arguments: Sequence[str] | None = None, scripts: Mapping[str, Script] = SCRIPTS) -> int:

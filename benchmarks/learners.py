@@ -42,7 +42,7 @@ from benchmarks.datasets import Data, check_found
 from benchmarks.differences import Pair, Result, Results
 from benchmarks.report import About
 from benchmarks.scripts import SCRIPTS
-from latent_common.artifacts import read_json, write_json
+from latent_common.artifacts import write_json
 from latent_common.errors import UserError
 from latent_env.worlds.store import COMPLETE
 from stages.denoise.report import ARTIST, DIFFUSION, UNTRAINED
@@ -189,16 +189,9 @@ def new_case(task: str, agent: str, seed: int, options: argparse.Namespace) -> C
     return Case((task,), agent, seed, "train_ppo", arguments)
 
 
-def metrics_of(outcome: Outcome) -> dict[str, float]:
-    """All figures of a run."""
-    assert outcome.folder is not None
-    found: dict[str, float] = read_json(outcome.folder / COMPLETE)
-    return found
-
-
 def results_of(outcome: Outcome) -> list[Result]:
     """The learner, the same policy untrained, and the diffusion model beside it."""
-    found, run = metrics_of(outcome), outcome.case
+    found, run = outcome.read(COMPLETE), outcome.case
     names = {
         ARTIST: run.method,
         UNTRAINED: f"{run.method}, untrained",
@@ -236,7 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_found([task for task in options.tasks if task in IMAGES], IMAGES, options.data)
     torch.set_num_threads(1)  # the networks are small
     about = About(QUESTION, ("task",), METRICS, METHOD, options.command)
-    comparison = Comparison(about, cases_of(options), results_of, pairs_of, metrics_of)
+    comparison = Comparison(
+        about, cases_of(options), results_of, pairs_of, lambda outcome: outcome.read(COMPLETE)
+    )
     return comparison.conduct(options, {**SCRIPTS, PENDULUM: lambda run: pendulum(run, options)})
 
 

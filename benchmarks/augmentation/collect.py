@@ -5,34 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from benchmarks.augmentation.choices import AGENTS, DEFAULT, FOCUS
 from benchmarks.cases import Outcome
 from benchmarks.differences import Pair, Result, Results
-from latent_common.artifacts import read_json
-from latent_env.training.evaluation import SCORES
 
 REPORT = "report.json"
 NOT_FACTS = ("metrics", "baselines", "seed")
 
 
-def report_of(outcome: Outcome) -> dict[str, Any]:
-    """What a finished run says of itself."""
-    assert outcome.folder is not None
-    found: dict[str, Any] = read_json(outcome.folder / REPORT)
-    return found
-
-
 def results_of(outcome: Outcome) -> list[Result]:
     """The retrained detector of a run, and the detectors that stand beside it and that no agent changes."""
-    report, case = report_of(outcome), outcome.case
-    assert outcome.folder is not None
-    with np.load(outcome.folder / SCORES, allow_pickle=False) as held:
-        labels, scores = held["labels"], held["with"].astype(np.float64)
+    report, case = outcome.read(REPORT), outcome.case
     own = {name: values["with"] for name, values in report["metrics"].items() if values["with"] is not None}
     return [
-        Result(case.place, case.method, case.seed, own, labels, scores),
+        Result(case.place, case.method, case.seed, own, *outcome.scores("with")),
         *(
             Result(case.place, name, case.seed, metrics)
             for name, metrics in baselines_of(report, list(report["metrics"])).items()
@@ -69,7 +55,7 @@ def pairs_of(results: Results) -> list[Pair]:
 
 def facts_of(outcome: Outcome) -> dict[str, Any]:
     """Columns of ``runs.csv``: metrics without and with samples, other detectors, what the run counted."""
-    report = report_of(outcome)
+    report = outcome.read(REPORT)
     before = {f"{name}_without": values["without"] for name, values in report["metrics"].items()}
     after = {name: values["with"] for name, values in report["metrics"].items()}
     counted = {name: value for name, value in report.items() if name not in NOT_FACTS}
