@@ -79,7 +79,7 @@ class Outcome:
         return found
 
     def scores(self, name: str) -> tuple[NDArray[np.int64], Floats]:
-        """Labels ``(N,)`` of the test images, and the scores ``(N,)`` that a finished run keeps as ``name``."""
+        """Labels ``(N,)`` of the test images, and the scores ``(N,)`` that a finished run names ``name``."""
         assert self.folder is not None
         with np.load(self.folder / SCORES, allow_pickle=False) as held:
             return held["labels"], held[name].astype(np.float64)
