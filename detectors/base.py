@@ -38,7 +38,7 @@ class Detector(Protocol):
         """The arguments that build the architecture again."""
 
 
-def portion_for(reads: str, seen: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def inputs_for(reads: str, seen: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """What a detector with the input ``reads`` needs of images, reconstructions and latents.
 
     Of fewer than these three, all are returned.

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detectors.base import BOTH, LATENT, Detection, Detector, portion_for
+from detectors.base import BOTH, LATENT, Detection, Detector, inputs_for
 from detectors.blocks.distance import BATCH_SIZE, location_and_scale
 from detectors.blocks.tokens import at_size
 from detectors.registry import build, describe
-from detectors.training.batches import as_numbers
+from detectors.training.batches import as_floats
 from detectors.training.loop import InputsOf
 from latent_common.image_source import ImageSource
 
@@ -100,7 +100,7 @@ class EnsembleDetector(nn.Module):
             scores, count = [], 0
             values = squares = torch.zeros((), dtype=torch.float64, device=self.means.device)
             for batch in normal.split(BATCH_SIZE):
-                score, maps = self._predict(member, inputs_of(as_numbers(batch)))
+                score, maps = self._predict(member, inputs_of(as_floats(batch)))
                 scores.append(score)
                 # All maps together may be more than fits in memory, unlike their sums.
                 values, squares = values + maps.double().sum(), squares + maps.double().square().sum()
@@ -113,7 +113,7 @@ class EnsembleDetector(nn.Module):
             self.stds[number, MAP] = _one_if_zero(variance.sqrt())
         scores, highest = [], []
         for batch in normal.split(BATCH_SIZE):
-            score, maps = self._weighted_sum(inputs_of(as_numbers(batch)))
+            score, maps = self._weighted_sum(inputs_of(as_floats(batch)))
             scores.append(score)
             highest.append(maps.flatten(1).amax(1))
         self.location[SCORE], scale = location_and_scale(torch.cat(scores))
@@ -135,7 +135,7 @@ class EnsembleDetector(nn.Module):
 
     def _predict(self, member: Detector, inputs: tuple[Tensor, ...]) -> Detection:
         """A member's prediction, with a map as large as those of the others."""
-        score, maps = member(*portion_for(member.input, inputs))
+        score, maps = member(*inputs_for(member.input, inputs))
         return Detection(score, at_size(maps, self.input_shape[-1]) if self.input == BOTH else maps)
 
     def _weighted_sum(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detectors.base import LATENT, Detection
-from detectors.blocks.last_layer import Reading
+from detectors.blocks.last_layer import LastLayerInput
 from detectors.blocks.memory_bank import PositionalMemory
 from detectors.blocks.tokens import TOP_TOKENS, as_map, grid_of, top_tokens
 from detectors.training.batches import Batch
@@ -123,23 +123,23 @@ class LatentTransformer(nn.Module):
         parts = ((learned, length)[i].sub(self.means[i]).div(self.stds[i]) for i in (0, 1))
         return torch.stack(list(parts)).sum(0)
 
-    def reading(self, latents: Tensor) -> Reading:
+    def last_layer_input(self, latents: Tensor) -> LastLayerInput:
         """What the last layer reads of latents ``(B, *latent_shape)``."""
         difference, length = self.memory(latents)
         inputs = torch.cat([difference, length.unsqueeze(2)], dim=2)
         features = self.out[0](self.transformer(self.into(inputs) + self.places))  # (B, T, D)
         offset = as_map(LENGTH_WEIGHT * length, self.input_shape)
-        return Reading(features.transpose(1, 2).unflatten(2, offset.shape[2:]), offset)
+        return LastLayerInput(features.transpose(1, 2).unflatten(2, offset.shape[2:]), offset)
 
-    def head(self) -> tuple[Tensor, Tensor]:
+    def last_layer(self) -> tuple[Tensor, Tensor]:
         """The last layer's weights ``(D, 1, 1)`` and bias ``()``."""
         last = self.out[1]
         assert isinstance(last, nn.Linear)
         return last.weight[0, :, None, None], last.bias[0]
 
-    def top(self, places: int) -> int:
-        """How many of a map's ``places`` make up a score."""
-        return min(TOP_TOKENS, places)
+    def score_count(self, positions: int) -> int:
+        """How many of a map's ``positions`` are averaged to a score."""
+        return min(TOP_TOKENS, positions)
 
     @torch.no_grad()
     def calibrate(self, latents: ImageSource) -> None:

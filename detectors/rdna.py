@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detectors.base import IMAGE, Detection
-from detectors.blocks.last_layer import Reading
+from detectors.blocks.last_layer import LastLayerInput
 from detectors.blocks.pixels import top_count, top_mean
 from latent_common.errors import UserError
 
@@ -68,18 +68,18 @@ class RdnaDetector(nn.Module):
         restored: Tensor = self.restorer(images)
         return restored
 
-    def reading(self, images: Tensor, reconstructions: Tensor | None = None) -> Reading:  # noqa: ARG002
+    def last_layer_input(self, images: Tensor, reconstructions: Tensor | None = None) -> LastLayerInput:  # noqa: ARG002
         """What the last layer reads of images ``(B, C, H, W)`` in [0, 1]."""
         return self._reading(images, self.restore(images))
 
-    def head(self) -> tuple[Tensor, Tensor]:
+    def last_layer(self) -> tuple[Tensor, Tensor]:
         """The last layer's weights ``(D, 3, 3)`` and bias ``()``."""
         assert self.segmenter.out.bias is not None
         return self.segmenter.out.weight[0], self.segmenter.out.bias[0]
 
-    def top(self, places: int) -> int:
-        """How many of a map's ``places`` make up a score."""
-        return top_count(places)
+    def score_count(self, positions: int) -> int:
+        """How many of a map's ``positions`` are averaged to a score."""
+        return top_count(positions)
 
     def outputs(self, images: Tensor) -> RdnaOutput:
         """Restore images ``(B, C, H, W)`` in [0, 1] and score them."""
@@ -91,10 +91,10 @@ class RdnaDetector(nn.Module):
         """Score images ``(B, C, H, W)`` in [0, 1]."""
         return self.outputs(images).detection
 
-    def _reading(self, images: Tensor, restored: Tensor) -> Reading:
+    def _reading(self, images: Tensor, restored: Tensor) -> LastLayerInput:
         # The difference is mostly small, and all that matters: it is scaled by twice as much.
         seen = torch.cat([images * 2 - 1, restored * 2 - 1, 4 * (images - restored)], dim=1)
-        return Reading(self.segmenter(seen), torch.zeros_like(images[:, :1]))
+        return LastLayerInput(self.segmenter(seen), torch.zeros_like(images[:, :1]))
 
 
 class Restorer(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detectors.base import IMAGE, Detection
-from detectors.blocks.last_layer import Reading
+from detectors.blocks.last_layer import LastLayerInput
 from detectors.blocks.pixels import FLOOR, top_count, top_mean
 from latent_common.errors import UserError
 
@@ -117,7 +117,7 @@ class TransformerDetector(nn.Module):
         self.deviation.copy_(images.std(0, correction=0))
         self.mean_error.copy_((images - reconstructions).abs().mean(0))
 
-    def reading(self, images: Tensor, reconstructions: Tensor) -> Reading:
+    def last_layer_input(self, images: Tensor, reconstructions: Tensor) -> LastLayerInput:
         """What the last layer reads of images ``(B, C, H, W)`` in [0, 1] and their reconstructions."""
         standardised = (images - self.location) / (self.deviation + FLOOR)
         error = (images - reconstructions) / (self.mean_error + FLOOR)
@@ -133,18 +133,18 @@ class TransformerDetector(nn.Module):
         for up in self.up:
             features = torch.cat([features, skips.pop()], dim=1)
             features = functional.gelu(functional.pixel_shuffle(up(features), 2))
-        return Reading(torch.cat([features, inputs], dim=1), torch.zeros_like(images[:, :1]))
+        return LastLayerInput(torch.cat([features, inputs], dim=1), torch.zeros_like(images[:, :1]))
 
-    def head(self) -> tuple[Tensor, Tensor]:
+    def last_layer(self) -> tuple[Tensor, Tensor]:
         """The last layer's weights ``(D, 3, 3)`` and bias ``()``."""
         assert self.out.bias is not None
         return self.out.weight[0], self.out.bias[0]
 
-    def top(self, places: int) -> int:
-        """How many of a map's ``places`` make up a score."""
-        return top_count(places)
+    def score_count(self, positions: int) -> int:
+        """How many of a map's ``positions`` are averaged to a score."""
+        return top_count(positions)
 
     def forward(self, images: Tensor, reconstructions: Tensor) -> Detection:
         """Score images ``(B, C, H, W)`` in [0, 1], given their reconstructions of the same shape."""
-        logits = self.out(self.reading(images, reconstructions).features)
+        logits = self.out(self.last_layer_input(images, reconstructions).features)
         return Detection(top_mean(logits), logits)

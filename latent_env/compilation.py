@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detectors.base import portion_for
+from detectors.base import inputs_for
 from latent_env.chunks import worlds_at_once
 from latent_env.worlds.world import World
 
@@ -26,9 +26,9 @@ def compiled(world: World, num_worlds: int) -> World:
         faster = replace(
             world,
             autoencoder=_with_compiled(world.autoencoder, "encode", "decode"),
-            detector=_with_compiled(world.detector, "forward", "reading"),
+            detector=_with_compiled(world.detector, "forward", "last_layer_input"),
             reward_ensemble=tuple(
-                _with_compiled(member, "forward", "reading") for member in world.reward_ensemble
+                _with_compiled(member, "forward", "last_layer_input") for member in world.reward_ensemble
             ),
         )
         _try_out(faster, min(num_worlds, worlds_at_once(world.autoencoder.size, world.device)))
@@ -62,4 +62,4 @@ def _try_out(world: World, num_worlds: int) -> None:
         if not world.reads_latents:
             seen = (images, world.autoencoder.decode(again).float(), again.float())
         for detector in (world.detector, *world.reward_ensemble):
-            detector(*portion_for(detector.input, seen))
+            detector(*inputs_for(detector.input, seen))

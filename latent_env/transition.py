@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.base import Detection, Detector, portion_for
-from detectors.blocks.last_layer import Reading
+from detectors.base import Detection, Detector, inputs_for
+from detectors.blocks.last_layer import LastLayerInput
 from detectors.blocks.tokens import anomalous_tokens, as_map, as_tokens, grid_of
 from latent_env.autoencoders.frozen import LEAST_VISIBLE
 from latent_env.chunks import join, split, worlds_at_once
@@ -165,18 +165,18 @@ class Transition:
         return torch.stack([detection.score for detection in self.detections]).mean(0)
 
     @cached_property
-    def readings(self) -> list[Reading]:
+    def last_layer_inputs(self) -> list[LastLayerInput]:
         """What the last layer of each judge reads of it, or that of the detector."""
         with self.world.autocast():
-            readings = [
-                member.reading(*portion_for(member.input, self._inputs))
-                for member in self.world.headed_detectors
+            layer_inputs = [
+                member.last_layer_input(*inputs_for(member.input, self._inputs))
+                for member in self.world.last_layer_detectors
             ]
-        return [Reading(*(part.float() for part in reading)) for reading in readings]
+        return [LastLayerInput(*(part.float() for part in layer_input)) for layer_input in layer_inputs]
 
     def _detect(self, detector: Detector) -> Detection:
         with self.world.autocast():
-            judged = detector(*portion_for(detector.input, self._inputs))
+            judged = detector(*inputs_for(detector.input, self._inputs))
         return Detection(*(part.float() for part in judged))
 
     @cached_property
@@ -234,7 +234,7 @@ class Transition:
         """The same step before other judges; what doesn't depend on them isn't computed again."""
         other = copy(self)
         other.world = self.world.with_reward_ensemble(reward_ensemble)
-        for name in ("detections", "readings"):
+        for name in ("detections", "last_layer_inputs"):
             other.__dict__.pop(name, None)
         return other
 

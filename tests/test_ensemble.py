@@ -16,7 +16,7 @@ from torch import Tensor
 from agents.baselines.gradient import GradientAgent
 from agents.baselines.none_and_random import NoneAgent
 from agents.rollout import collect
-from detectors.base import BOTH, Detection, Detector, portion_for
+from detectors.base import BOTH, Detection, Detector, inputs_for
 from detectors.blocks.tokens import at_size
 from detectors.ensemble import EnsembleDetector
 from detectors.gaussian import GaussianDetector
@@ -126,7 +126,7 @@ def coarse(images: Tensor) -> Tensor:
 
 def standardised_prediction(part: Detector, new: tuple[Tensor, ...], joined: EnsembleDetector) -> Detection:
     """What a part says by itself of what an ensemble is shown, its map as large as the ensemble's."""
-    found = part(*portion_for(part.input, new))
+    found = part(*inputs_for(part.input, new))
     return Detection(found.score, at_size(found.map, 32)) if joined.input == BOTH else found
 
 

@@ -1,4 +1,4 @@
-"""Copies of a detector's last layer: what they learn of a sample, and what the trial says of it."""
+"""Copies of a detector's last layer: what they learn of a sample, and what that is worth."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch.nn import functional
 
 from detectors.blocks.last_layer import (
     DAMPING,
-    FINEST,
+    MAX_SIDE,
     STEP,
+    LastLayerInput,
     LastLayerLearner,
-    Reading,
-    at_places,
-    is_headed,
+    at_positions,
+    has_last_layer,
     patches,
     stride,
 )
@@ -82,23 +82,23 @@ def forward(detector: Any, seen: tuple[Tensor, ...]) -> Tensor:
 
 @dataclass
 class Scene:
-    """A detector, its head before a trial, and the images of it."""
+    """A detector, the learner of its last layer, and the reference images."""
 
     detector: Any
-    reference_set: LastLayerLearner
+    learner: LastLayerLearner
     seen: tuple[Tensor, ...]
     labels: Tensor
 
     def copies(self, count: int, seed: int, far: float = 0.1) -> Tensor:
-        noise = torch.randn(count, len(self.reference_set.start), generator=seeded(seed), dtype=torch.double)
-        return self.reference_set.start + far * noise
+        noise = torch.randn(count, len(self.learner.start), generator=seeded(seed), dtype=torch.double)
+        return self.learner.start + far * noise
 
-    def samples(self, kind: str, count: int, seed: int) -> tuple[Reading, Tensor]:
+    def samples(self, kind: str, count: int, seed: int) -> tuple[LastLayerInput, Tensor]:
         """Readings of other images, and masks: of none, of some and of all places."""
-        reading = self.detector.reading(*drawn(kind, count, seed))
-        shape = (count, 1, *reading.features.shape[2:])
+        layer_input = self.detector.last_layer_input(*drawn(kind, count, seed))
+        shape = (count, 1, *layer_input.features.shape[2:])
         share = torch.tensor([0.0, 0.2, 1.0]).repeat(count)[:count].view(-1, 1, 1, 1)
-        return reading, torch.rand(shape, generator=seeded(seed)) < share
+        return layer_input, torch.rand(shape, generator=seeded(seed)) < share
 
 
 @functools.cache
@@ -106,7 +106,7 @@ def scene(kind: str) -> Scene:
     detector: Any = of_images() if kind == "image" else of_latents()
     seen, labels = drawn(kind, IMAGES, 5), torch.tensor([0, 1] * (IMAGES // 2))
     seen[0][labels == 1] += 0.5
-    return Scene(detector, LastLayerLearner(detector, detector.reading(*seen), labels), seen, labels)
+    return Scene(detector, LastLayerLearner(detector, detector.last_layer_input(*seen), labels), seen, labels)
 
 
 # --- what the last layer reads, and what it says ---
@@ -116,12 +116,12 @@ def scene(kind: str) -> Scene:
 def test_the_last_layer_gives_the_detectors_map(kind: str, side: int) -> None:
     detector: Any = of_images(side) if kind == "image" else of_latents(side)
     seen = drawn(kind, 3, 0, side)
-    reading, (weight, bias) = detector.reading(*seen), detector.head()
-    rows = patches(reading.features, weight.shape[-1])
-    found = rows @ torch.cat([weight.flatten(), bias.reshape(1)]) + at_places(reading.offset)
+    layer_input, (weight, bias) = detector.last_layer_input(*seen), detector.last_layer()
+    rows = patches(layer_input.features, weight.shape[-1])
+    found = rows @ torch.cat([weight.flatten(), bias.reshape(1)]) + at_positions(layer_input.offset)
     torch.testing.assert_close(found.view(3, 1, side, side), forward(detector, seen))
     if kind == "image":
-        score = found.topk(detector.top(found.shape[1]), dim=1).values.mean(1)
+        score = found.topk(detector.score_count(found.shape[1]), dim=1).values.mean(1)
         torch.testing.assert_close(score, detector(*seen).score)
 
 
@@ -129,18 +129,19 @@ def test_the_last_layer_gives_the_detectors_map(kind: str, side: int) -> None:
 def test_of_fine_maps_evenly_spaced_positions_are_read(kind: str, side: int) -> None:
     detector: Any = of_images(side) if kind == "image" else of_latents(side)
     seen = drawn(kind, 2, 0, side)
-    reading, (weight, bias) = detector.reading(*seen), detector.head()
-    apart = stride(reading.features)
-    assert apart == -(-side // FINEST) > 1
-    rows = patches(reading.features, weight.shape[-1])
-    assert rows.shape[1] == (-(-side // apart)) ** 2 <= FINEST**2
-    found = rows @ torch.cat([weight.flatten(), bias.reshape(1)]) + at_places(reading.offset)
+    layer_input, (weight, bias) = detector.last_layer_input(*seen), detector.last_layer()
+    apart = stride(layer_input.features)
+    assert apart == -(-side // MAX_SIDE) > 1
+    rows = patches(layer_input.features, weight.shape[-1])
+    assert rows.shape[1] == (-(-side // apart)) ** 2 <= MAX_SIDE**2
+    found = rows @ torch.cat([weight.flatten(), bias.reshape(1)]) + at_positions(layer_input.offset)
     expected = forward(detector, seen)[:, 0, ::apart, ::apart].flatten(1)
     torch.testing.assert_close(found, expected)
-    reference_set = LastLayerLearner(detector, reading, torch.tensor([0, 1]))
-    assert reference_set.top == detector.top(rows.shape[1])
+    learner = LastLayerLearner(detector, layer_input, torch.tensor([0, 1]))
+    assert learner.score_count == detector.score_count(rows.shape[1])
     torch.testing.assert_close(
-        reference_set.scores(reference_set.start[None])[0], found.topk(reference_set.top).values.mean(1)
+        learner.scores(learner.start[None])[0],
+        found.topk(learner.score_count).values.mean(1),
     )
 
 
@@ -148,14 +149,14 @@ def test_of_fine_maps_evenly_spaced_positions_are_read(kind: str, side: int) -> 
 def test_the_learner_scores_the_reference_set_as_the_detector_does(kind: str) -> None:
     here = scene(kind)
     maps = forward(here.detector, here.seen).flatten(1)
-    expected = maps.topk(here.detector.top(maps.shape[1]), dim=1).values.mean(1)
-    torch.testing.assert_close(here.reference_set.scores(here.reference_set.start[None])[0], expected)
+    expected = maps.topk(here.detector.score_count(maps.shape[1]), dim=1).values.mean(1)
+    torch.testing.assert_close(here.learner.scores(here.learner.start[None])[0], expected)
 
 
 def test_which_detectors_have_a_head() -> None:
-    assert is_headed(of_images())
-    assert is_headed(of_latents())
-    assert not is_headed(KnnDetector((4, 2, 2)))
+    assert has_last_layer(of_images())
+    assert has_last_layer(of_latents())
+    assert not has_last_layer(KnnDetector((4, 2, 2)))
 
 
 # --- gradients ---
@@ -166,8 +167,8 @@ def test_which_detectors_have_a_head() -> None:
 def test_the_slope_is_the_gradient_of_the_loss(kind: str, seed: int, far: float) -> None:
     here = scene(kind)
     copies = here.copies(3, seed, far).requires_grad_()
-    (expected,) = torch.autograd.grad(here.reference_set.loss(copies).sum(), copies)
-    torch.testing.assert_close(here.reference_set.slope(copies.detach()), expected)
+    (expected,) = torch.autograd.grad(here.learner.loss(copies).sum(), copies)
+    torch.testing.assert_close(here.learner.loss_gradient(copies.detach()), expected)
 
 
 def balanced_entropy(logits: Tensor, masks: Tensor) -> Tensor:
@@ -185,14 +186,14 @@ def balanced_entropy(logits: Tensor, masks: Tensor) -> Tensor:
 def test_a_sample_gradient_is_that_of_its_cross_entropy(kind: str, seed: int, far: float) -> None:
     here = scene(kind)
     copies = here.copies(4, seed, far).requires_grad_()
-    reading, masks = here.samples(kind, 4, seed)
-    side = here.reference_set.side
+    layer_input, masks = here.samples(kind, 4, seed)
+    side = here.learner.side
     maps = []
-    for own, features, offset in zip(copies, reading.features, reading.offset, strict=True):
+    for own, features, offset in zip(copies, layer_input.features, layer_input.offset, strict=True):
         weight = own[:-1].view(1, -1, side, side)
         maps.append(functional.conv2d(features, weight, own[-1:], padding=side // 2) + offset)
     (expected,) = torch.autograd.grad(balanced_entropy(torch.stack(maps), masks), copies)
-    torch.testing.assert_close(here.reference_set.lessons(reading, masks, copies.detach()), expected)
+    torch.testing.assert_close(here.learner.sample_gradients(layer_input, masks, copies.detach()), expected)
 
 
 # --- steps ---
@@ -202,11 +203,11 @@ def test_a_sample_gradient_is_that_of_its_cross_entropy(kind: str, seed: int, fa
 @given(kind=kinds, seed=SEEDS, scale=st.floats(1e-3, 1e3))
 def test_every_step_is_equally_long(kind: str, seed: int, scale: float) -> None:
     here = scene(kind)
-    reading, masks = here.samples(kind, 3, seed)
-    lessons = here.reference_set.lessons(reading, masks, here.copies(3, seed))
-    steps = here.reference_set.step(lessons)
-    torch.testing.assert_close(here.reference_set.step(scale * lessons), steps)
-    rows = patches(here.detector.reading(*here.seen).features, here.reference_set.side).flatten(0, 1)
+    layer_input, masks = here.samples(kind, 3, seed)
+    sample_gradients = here.learner.sample_gradients(layer_input, masks, here.copies(3, seed))
+    steps = here.learner.step(sample_gradients)
+    torch.testing.assert_close(here.learner.step(scale * sample_gradients), steps)
+    rows = patches(here.detector.last_layer_input(*here.seen).features, here.learner.side).flatten(0, 1)
     change = (steps @ rows.T).square().mean(1)
     damping = DAMPING * rows.square().mean() * steps.square().sum(1)
     torch.testing.assert_close((change + damping).sqrt(), torch.full_like(change, STEP))
@@ -215,8 +216,8 @@ def test_every_step_is_equally_long(kind: str, seed: int, scale: float) -> None:
 
 @KINDS
 def test_where_nothing_is_to_be_learned_there_is_no_step(kind: str) -> None:
-    reference_set = scene(kind).reference_set
-    assert not reference_set.step(torch.zeros(2, len(reference_set.start), dtype=torch.double)).any()
+    learner = scene(kind).learner
+    assert not learner.step(torch.zeros(2, len(learner.start), dtype=torch.double)).any()
 
 
 @settings(max_examples=20)
@@ -224,29 +225,29 @@ def test_where_nothing_is_to_be_learned_there_is_no_step(kind: str) -> None:
 def test_the_loss_falls_against_the_slope(kind: str, seed: int) -> None:
     here = scene(kind)
     copies = here.copies(3, seed, 0.05)
-    slope = here.reference_set.slope(copies)
+    loss_gradient = here.learner.loss_gradient(copies)
     before, after = (
-        here.reference_set.loss(copies),
-        here.reference_set.loss(copies + here.reference_set.step(slope)),
+        here.learner.loss(copies),
+        here.learner.loss(copies + here.learner.step(loss_gradient)),
     )
     assert (after < before).all()
-    assert (here.reference_set.loss(copies - here.reference_set.step(slope)) > before).all()
+    assert (here.learner.loss(copies - here.learner.step(loss_gradient)) > before).all()
 
 
 @settings(max_examples=20)
 @given(kind=kinds, seed=SEEDS)
 def test_no_step_gains_more_than_the_best(kind: str, seed: int) -> None:
     here = scene(kind)
-    reference_set = here.reference_set
-    slope = reference_set.slope(reference_set.start[None])[0]
-    lessons = torch.randn(20, len(slope), generator=seeded(seed), dtype=torch.double)
-    gains = -reference_set.step(lessons) @ slope  # to first order
-    assert gains.abs().max() <= reference_set.best * (1 + 1e-9)
+    learner = here.learner
+    loss_gradient = learner.loss_gradient(learner.start[None])[0]
+    sample_gradients = torch.randn(20, len(loss_gradient), generator=seeded(seed), dtype=torch.double)
+    gains = -learner.step(sample_gradients) @ loss_gradient  # to first order
+    assert gains.abs().max() <= learner.max_gain * (1 + 1e-9)
     # And what is called first order here is what a very short step gains.
     little = 1e-4
-    moved = reference_set.start + little * reference_set.step(lessons)
-    found = (reference_set.loss(reference_set.start[None]) - reference_set.loss(moved)) / little
-    torch.testing.assert_close(found, gains, rtol=1e-2, atol=1e-4 * float(reference_set.best))
+    moved = learner.start + little * learner.step(sample_gradients)
+    found = (learner.loss(learner.start[None]) - learner.loss(moved)) / little
+    torch.testing.assert_close(found, gains, rtol=1e-2, atol=1e-4 * float(learner.max_gain))
 
 
 # --- what learning is worth ---
@@ -282,19 +283,17 @@ def test_what_equals_an_anomaly_of_the_reference_set_is_worth_learning_but_not_f
     spoilt, masks = broken(images[:8])
     inputs = torch.cat([images[16:24], spoilt])
     labels = torch.tensor([0] * 8 + [1] * 8)
-    reference_set = LastLayerLearner(detector, detector.reading(inputs, inputs), labels)
-    reading = detector.reading(spoilt, spoilt)
-    copies, gains = reference_set.start.expand(8, -1), []
+    learner = LastLayerLearner(detector, detector.last_layer_input(inputs, inputs), labels)
+    layer_input = detector.last_layer_input(spoilt, spoilt)
+    copies, gains = learner.start.expand(8, -1), []
     for _ in range(12):
-        moved = copies + reference_set.step(reference_set.lessons(reading, masks, copies))
-        gains.append((reference_set.loss(copies) - reference_set.loss(moved)) / reference_set.best)
+        moved = copies + learner.step(learner.sample_gradients(layer_input, masks, copies))
+        gains.append((learner.loss(copies) - learner.loss(moved)) / learner.max_gain)
         copies = moved
     assert 0 < gains[0].min() < gains[0].max() < 1
     assert gains[-1].mean() < gains[0].mean() / 2
     # What calls the anomaly normal does harm.
-    wrong = reference_set.step(
-        reference_set.lessons(reading, torch.zeros_like(masks), reference_set.start.expand(8, -1))
+    wrong = learner.step(
+        learner.sample_gradients(layer_input, torch.zeros_like(masks), learner.start.expand(8, -1))
     )
-    assert (
-        reference_set.loss(reference_set.start + wrong) > reference_set.loss(reference_set.start[None])
-    ).all()
+    assert (learner.loss(learner.start + wrong) > learner.loss(learner.start[None])).all()

@@ -173,9 +173,11 @@ def test_gradients_lead_away_from_the_nearest() -> None:
     difference, length = memory(new)
     (gradient,) = torch.autograd.grad(length.sum(), new)
     away = difference / difference.norm(dim=2, keepdim=True)
-    slope = as_tokens(gradient)
-    torch.testing.assert_close(torch.cosine_similarity(slope, away, dim=2), torch.ones(6, 25))
-    torch.testing.assert_close(slope.norm(dim=2) / slope.norm(dim=2).mean(), torch.ones(6, 25))
+    loss_gradient = as_tokens(gradient)
+    torch.testing.assert_close(torch.cosine_similarity(loss_gradient, away, dim=2), torch.ones(6, 25))
+    torch.testing.assert_close(
+        loss_gradient.norm(dim=2) / loss_gradient.norm(dim=2).mean(), torch.ones(6, 25)
+    )
     same = known[:3].clone().requires_grad_()
     (at_rest,) = torch.autograd.grad(memory(same)[1].sum(), same)
     assert at_rest.isfinite().all()  # where the distance is 0, too

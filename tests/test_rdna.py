@@ -17,7 +17,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from torch import Tensor
 
 from conf.schema.detectors import RdnaConfig, RewardEnsembleConfig, TrainedConfig, TransformerConfig
-from detectors.blocks.last_layer import is_headed
+from detectors.blocks.last_layer import has_last_layer
 from detectors.rdna import RdnaDetector
 from detectors.synthetic.image_synthesis import ImageSynthesis
 from detectors.training.batches import BatchSampler
@@ -123,10 +123,10 @@ def test_an_autoencoders_reconstruction_makes_no_difference() -> None:
 
 def test_its_last_layer_gives_its_map() -> None:
     detector, images = untrained(), torch.rand(2, 1, 16, 16)
-    assert is_headed(detector)
-    reading, (weight, bias) = detector.reading(images), detector.head()
-    logits = torch.nn.functional.conv2d(reading.features, weight[None], bias[None], padding=1)
-    torch.testing.assert_close(logits + reading.offset, detector(images).map)
+    assert has_last_layer(detector)
+    layer_input, (weight, bias) = detector.last_layer_input(images), detector.last_layer()
+    logits = torch.nn.functional.conv2d(layer_input.features, weight[None], bias[None], padding=1)
+    torch.testing.assert_close(logits + layer_input.offset, detector(images).map)
 
 
 def test_a_saved_one_scores_the_same(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detectors.blocks.last_layer import Reading
+from detectors.blocks.last_layer import LastLayerInput
 from detectors.transformer import TransformerDetector
 from latent_env.rewards.anomaly_similarity import (
     AnomalyDescriptor,
@@ -85,7 +85,7 @@ class Scene(NamedTuple):
     """A detector, what it reads of images, which of these are anomalies, and how these look."""
 
     detector: Any
-    reading: Reading
+    layer_input: LastLayerInput
     anomalous: Tensor
     descriptors: AnomalyDescriptor
 
@@ -100,36 +100,36 @@ def scene() -> Scene:
     anomalous = torch.arange(COUNT) % 2 == 1
     images[anomalous] += 0.5
     with torch.no_grad():
-        reading = detector.reading(images, 0.8 * images)
+        layer_input = detector.last_layer_input(images, 0.8 * images)
     corners = torch.cat([marked(1, number, number + 1, 2, 1 + number % 3) for number in range(4)])
-    return Scene(detector, reading, anomalous, anomaly_descriptor(noise(4, 4, 8, 8, seed=1), corners))
+    return Scene(detector, layer_input, anomalous, anomaly_descriptor(noise(4, 4, 8, 8, seed=1), corners))
 
 
-def of(reading: Reading, chosen: Tensor) -> Reading:
-    return Reading(*(part[chosen] for part in reading))
+def of(layer_input: LastLayerInput, chosen: Tensor) -> LastLayerInput:
+    return LastLayerInput(*(part[chosen] for part in layer_input))
 
 
 @pytest.mark.parametrize("looked_at", [False, True])
 def test_labelled_anomalies_are_similar_to_themselves(looked_at: bool) -> None:
-    detector, reading, anomalous, descriptors = scene()
-    known = AnomalySimilarity(detector, reading, anomalous, descriptors if looked_at else None)
-    own = known.embed(of(reading, anomalous), descriptors)
+    detector, layer_input, anomalous, descriptors = scene()
+    known = AnomalySimilarity(detector, layer_input, anomalous, descriptors if looked_at else None)
+    own = known.embed(of(layer_input, anomalous), descriptors)
     assert torch.allclose(own, known.anomalies)
     assert torch.allclose(closeness(own, own).diagonal(), torch.ones(4, dtype=torch.double))
     density = known.density(own)
     assert ((density >= 1 / 4) & (density <= 1)).all()  # each lies where one of four does
     if not looked_at:
-        everywhere = known.density(known.embed(reading))
+        everywhere = known.density(known.embed(layer_input))
         assert ((everywhere > 0) & (everywhere <= 1)).all()
-    strange = Reading(1000 + reading.features, reading.offset)
+    strange = LastLayerInput(1000 + layer_input.features, layer_input.offset)
     assert float(known.density(known.embed(of(strange, anomalous), descriptors)).max()) < 1e-6
 
 
 def test_another_descriptor_is_far_whatever_the_detectors_features() -> None:
-    detector, reading, anomalous, descriptors = scene()
-    same = of(reading, anomalous)
-    blind = AnomalySimilarity(detector, reading, anomalous)
-    known = AnomalySimilarity(detector, reading, anomalous, descriptors)
+    detector, layer_input, anomalous, descriptors = scene()
+    same = of(layer_input, anomalous)
+    blind = AnomalySimilarity(detector, layer_input, anomalous)
+    known = AnomalySimilarity(detector, layer_input, anomalous, descriptors)
     for part in AnomalyDescriptor._fields:
         other = descriptors._replace(**{part: getattr(descriptors, part) + 100})
         assert float(known.density(known.embed(same, other)).max()) < 1e-6
@@ -138,27 +138,29 @@ def test_another_descriptor_is_far_whatever_the_detectors_features() -> None:
 
 
 def test_every_part_weighs_the_same() -> None:
-    detector, reading, anomalous, descriptors = scene()
-    known = AnomalySimilarity(detector, reading, anomalous, descriptors)
+    detector, layer_input, anomalous, descriptors = scene()
+    known = AnomalySimilarity(detector, layer_input, anomalous, descriptors)
     sizes = [len(unit) for unit in known.units]
     assert sizes[1:] == [8, 4, 3]
     for part in known.anomalies.split(sizes, 1)[1:]:
         assert float(torch.pdist(part).median()) == pytest.approx(1.0)
     larger = descriptors._replace(contrast=1000 * descriptors.contrast)  # in other units all is as it was
-    again = AnomalySimilarity(detector, reading, anomalous, larger)
+    again = AnomalySimilarity(detector, layer_input, anomalous, larger)
     assert torch.allclose(again.anomalies, known.anomalies)
 
 
 def test_what_all_labelled_anomalies_share_tells_nothing_apart() -> None:
-    detector, reading, anomalous, descriptors = scene()
+    detector, layer_input, anomalous, descriptors = scene()
     alike = AnomalyDescriptor(*(part[:1].expand_as(part) for part in descriptors))
-    known = AnomalySimilarity(detector, reading, anomalous, alike)
-    blind = AnomalySimilarity(detector, reading, anomalous)
-    same = of(reading, anomalous)
+    known = AnomalySimilarity(detector, layer_input, anomalous, alike)
+    blind = AnomalySimilarity(detector, layer_input, anomalous)
+    same = of(layer_input, anomalous)
     found = known.density(known.embed(same, descriptors))
     assert torch.allclose(found, blind.density(blind.embed(same)))
     one = torch.arange(COUNT) == 3
-    alone = AnomalySimilarity(detector, reading, one, AnomalyDescriptor(*(part[:1] for part in descriptors)))
+    alone = AnomalySimilarity(
+        detector, layer_input, one, AnomalyDescriptor(*(part[:1] for part in descriptors))
+    )
     assert not alone.descriptors  # one doesn't say how much others differ
     assert float(alone.density(alone.anomalies)) == pytest.approx(1.0)
-    assert int(alone.density(alone.embed(reading)).argmax()) == 3
+    assert int(alone.density(alone.embed(layer_input)).argmax()) == 3

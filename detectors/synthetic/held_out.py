@@ -221,12 +221,12 @@ def _line_weight(images: Tensor, generator: torch.Generator) -> Tensor:
     along, across = (cos * right + sin * down) / half, cos * down - sin * right
     # Few are bent much, and half of them do not waver.
     bend, waver = half * (2 * bend - 1) ** 3, 0.12 * half * (2 * waver - 1).clamp(min=0)
-    course, slope = bend * along.square(), 2 * bend * along
+    course, loss_gradient = bend * along.square(), 2 * bend * along
     for wave, phase in enumerate(uniform((6, batch, 1, 1, 1), generator, images), start=2):
         turn = wave * along * math.pi / 2 + 2 * math.pi * phase
         course = course + waver / wave * 2 * turn.sin()
-        slope = slope + waver * math.pi * turn.cos()
-    away = (across - course).abs() / (1 + (slope / half).square()).sqrt()
+        loss_gradient = loss_gradient + waver * math.pi * turn.cos()
+    away = (across - course).abs() / (1 + (loss_gradient / half).square()).sqrt()
     # Thinner towards the ends.
     thickness = _between(0.8, max(1.6, 0.03 * side), thick) * (1 - 0.6 * along.square())
     weight = (thickness / 2 + 0.5 - away).clamp(0, 1).minimum(thickness.clamp(0, 1))

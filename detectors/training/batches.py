@@ -103,7 +103,7 @@ class BatchSampler:
         return images
 
 
-def as_numbers(batch: Tensor) -> Tensor:
+def as_floats(batch: Tensor) -> Tensor:
     """A batch as floats: uint8 images in [0, 1], latents unchanged."""
     return batch.float() / 255 if batch.dtype == torch.uint8 else batch.float()
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from detectors.base import Detection, Detector
 from detectors.blocks.tokens import at_size
-from detectors.training.batches import Batch, BatchSource, as_numbers
+from detectors.training.batches import Batch, BatchSource, as_floats
 from latent_common.image_source import ImageSource
 from latent_common.training_state import Progress, Stopwatch, TrainingState
 
@@ -78,20 +78,22 @@ def score(
     size: int,
     batch_size: int = 64,
     keep_maps: bool = True,
-    moved: Callable[[int], object] = lambda _: None,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> Detection:
     """Scores ``(N,)`` and maps ``(N, 1, size, size)`` on the CPU.
 
-    ``source`` holds images ``(N, C, H, W)`` uint8, or latents ``(N, *latent_shape)``. Maps are as large as
-    floats of all images: without ``keep_maps`` there are none, ``(0, 1, size, size)``. ``moved`` hears how
-    many were scored.
+    :param source: images ``(N, C, H, W)`` uint8, or latents ``(N, *latent_shape)``.
+    :param size: of the maps, in pixels a side.
+    :param keep_maps: if not, the map is ``(0, 1, size, size)``: all maps take four times as much memory as
+        the images.
+    :param advance: called with the number of images in every batch.
     """
     scores: list[Tensor] = []
     maps = [torch.zeros(0, 1, size, size)]
     for part in source.split(batch_size):
-        detection = detector(*inputs_of(as_numbers(part)))
+        detection = detector(*inputs_of(as_floats(part)))
         scores.append(detection.score.cpu())
         if keep_maps:
             maps.append(at_size(detection.map, size).cpu())
-        moved(len(part))
+        advance(len(part))
     return Detection(torch.cat(scores), torch.cat(maps))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.blocks.last_layer import Headed, Reading, at_places, patches
+from detectors.blocks.last_layer import LastLayerDetector, LastLayerInput, at_positions, patches
 
 MIN_SCALE = 0.1
 """No feature is scaled as if it varied less than this share of the features' mean standard deviation."""
@@ -73,17 +73,17 @@ class AnomalySimilarity:
 
     def __init__(
         self,
-        detector: Headed,
-        reading: Reading,
+        detector: LastLayerDetector,
+        layer_input: LastLayerInput,
         anomalous: Tensor,
         descriptors: AnomalyDescriptor | None = None,
     ) -> None:
         if descriptors is not None and len(descriptors.position) < MIN_DESCRIPTORS:
             descriptors = None
-        weight, bias = detector.head()
+        weight, bias = detector.last_layer()
         self.side, self.head = weight.shape[-1], torch.cat([weight.flatten(), bias.reshape(1)])
-        self._top = detector.top
-        features = self._suspicious(reading)
+        self._score_count = detector.score_count
+        features = self._suspicious(layer_input)
         self.units = [_unit(part) for part in (features, *(descriptors or ()))]
         """``(d,)`` of each part: what it is divided by."""
         self.anomalies = self._joined([features[anomalous], *(descriptors or ())])
@@ -94,9 +94,11 @@ class AnomalySimilarity:
         """Whether points hold descriptors."""
         return len(self.units) > 1
 
-    def embed(self, reading: Reading, descriptors: AnomalyDescriptor | None = None) -> Tensor:
+    def embed(self, layer_input: LastLayerInput, descriptors: AnomalyDescriptor | None = None) -> Tensor:
         """N samples as points, ``(N, d)``; ``descriptors`` are needed if points hold them."""
-        return self._joined([self._suspicious(reading), *((descriptors or ()) if self.descriptors else ())])
+        return self._joined(
+            [self._suspicious(layer_input), *((descriptors or ()) if self.descriptors else ())]
+        )
 
     def density(self, points: Tensor) -> Tensor:
         """How densely the anomalies lie around ``points (N, d)``, ``(N,)``: 1 where all of them coincide."""
@@ -105,11 +107,11 @@ class AnomalySimilarity:
     def _joined(self, parts: Sequence[Tensor]) -> Tensor:
         return torch.cat([part / unit for part, unit in zip(parts, self.units, strict=True)], 1)
 
-    def _suspicious(self, reading: Reading) -> Tensor:
+    def _suspicious(self, layer_input: LastLayerInput) -> Tensor:
         """The mean of what the last layer reads at the places of the highest logits, ``(B, d)``."""
-        rows = patches(reading.features, self.side)
-        logits = rows @ self.head + at_places(reading.offset)
-        top = logits.topk(self._top(rows.shape[1]), dim=1, sorted=False).indices
+        rows = patches(layer_input.features, self.side)
+        logits = rows @ self.head + at_positions(layer_input.offset)
+        top = logits.topk(self._score_count(rows.shape[1]), dim=1, sorted=False).indices
         return rows.gather(1, top.unsqueeze(2).expand(-1, -1, rows.shape[2])).mean(1)[:, :-1]
 
 

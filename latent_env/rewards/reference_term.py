@@ -11,8 +11,8 @@ from typing import Generic, TypeVar
 
 import torch
 
-from detectors.blocks.last_layer import Headed, Reading
-from detectors.training.batches import as_numbers
+from detectors.blocks.last_layer import LastLayerDetector, LastLayerInput
+from detectors.training.batches import as_floats
 from latent_common.errors import UserError
 from latent_env.rewards.base import RewardTerm
 from latent_env.worlds.reference_set import ReferenceSet
@@ -31,8 +31,15 @@ class ReferenceTerm(RewardTerm, Generic[K]):
         self._prepared: list[K] = []
 
     @abstractmethod
-    def prepare(self, detector: Headed, reading: Reading, reference_set: ReferenceSet, world: World, /) -> K:
-        """What to keep of one detector, whose last layer reads ``reading`` of the reference set."""
+    def prepare(
+        self,
+        detector: LastLayerDetector,
+        layer_input: LastLayerInput,
+        reference_set: ReferenceSet,
+        world: World,
+        /,
+    ) -> K:
+        """What to keep of one detector, whose last layer reads ``layer_input`` of the reference set."""
 
     def prepared(self, world: World) -> list[K]:
         """What was prepared, one for each detector; made when it is first asked for."""
@@ -43,7 +50,7 @@ class ReferenceTerm(RewardTerm, Generic[K]):
             or (known.reward_ensemble, known.detector) != (world.reward_ensemble, world.detector)
         ):
             reference_set = reference_set_of(world)
-            pairs = zip(world.headed_detectors, reference_readings(world), strict=True)
+            pairs = zip(world.last_layer_detectors, reference_inputs(world), strict=True)
             self._prepared = [self.prepare(*pair, reference_set, world) for pair in pairs]
             self._prepared_for = world
         return self._prepared
@@ -61,8 +68,8 @@ def reference_set_of(world: World) -> ReferenceSet:
 
 
 @torch.no_grad()
-def reference_readings(world: World) -> list[Reading]:
+def reference_inputs(world: World) -> list[LastLayerInput]:
     """What the last layer of each detector of the reward ensemble reads of the reference set."""
-    inputs = as_numbers(reference_set_of(world).inputs)
+    inputs = as_floats(reference_set_of(world).inputs)
     complete = (inputs,) if world.reads_latents else (inputs, world.autoencoder(inputs))
-    return [detector.reading(*complete) for detector in world.headed_detectors]
+    return [detector.last_layer_input(*complete) for detector in world.last_layer_detectors]

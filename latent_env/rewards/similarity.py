@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detectors.blocks.last_layer import Headed, Reading
-from detectors.training.batches import as_numbers
+from detectors.blocks.last_layer import LastLayerDetector, LastLayerInput
+from detectors.training.batches import as_floats
 from latent_env.rewards.anomaly_similarity import AnomalySimilarity, anomaly_descriptor, closeness
 from latent_env.rewards.base import mean_less_disagreement, reward_terms
 from latent_env.rewards.memory import RecentVectors
@@ -20,7 +20,7 @@ from latent_env.worlds.world import World
 class SimilarityTerm(ReferenceTerm[AnomalySimilarity]):
     """A term that compares samples with the reference set's anomalies, in the features of each detector."""
 
-    needs = ("readings", "label", "descriptor")
+    needs = ("last_layer_inputs", "label", "descriptor")
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,23 +28,28 @@ class SimilarityTerm(ReferenceTerm[AnomalySimilarity]):
 
     @torch.no_grad()
     def prepare(
-        self, detector: Headed, reading: Reading, reference_set: ReferenceSet, world: World, /
+        self,
+        detector: LastLayerDetector,
+        layer_input: LastLayerInput,
+        reference_set: ReferenceSet,
+        world: World,
+        /,
     ) -> AnomalySimilarity:
         """The reference set's anomalies in this detector's features, and their descriptors."""
         anomalous = reference_set.labels == 1
         if reference_set.marks is None or not world.autoencoder.is_spatial:
-            return AnomalySimilarity(detector, reading, anomalous)
+            return AnomalySimilarity(detector, layer_input, anomalous)
         marked = anomalous & reference_set.marks.flatten(1).any(1)
-        inputs = as_numbers(reference_set.inputs[marked])
+        inputs = as_floats(reference_set.inputs[marked])
         latents = inputs if world.reads_latents else world.autoencoder.encode(inputs)
         descriptors = anomaly_descriptor(latents.float(), reference_set.marks[marked])
-        return AnomalySimilarity(detector, reading, marked, descriptors)
+        return AnomalySimilarity(detector, layer_input, marked, descriptors)
 
     @torch.no_grad()
     def points(self, transition: Transition) -> list[tuple[AnomalySimilarity, Tensor]]:
         """The comparison of each detector, and the samples as its points; computed once a transition."""
         if self._last is None or self._last[0] is not transition:
-            pairs = zip(self.prepared(transition.world), transition.readings, strict=True)
+            pairs = zip(self.prepared(transition.world), transition.last_layer_inputs, strict=True)
             self._last = transition, [(each, each.embed(r, transition.descriptor)) for each, r in pairs]
         return self._last[1]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detectors.blocks.last_layer import Headed, LastLayerLearner, Reading
+from detectors.blocks.last_layer import LastLayerDetector, LastLayerInput, LastLayerLearner
 from latent_env.rewards.base import mean_less_disagreement, reward_terms
 from latent_env.rewards.reference_term import ReferenceTerm
 from latent_env.shell import UNDECIDED
@@ -27,7 +27,7 @@ class Usefulness(ReferenceTerm[LastLayerLearner]):
     learning could gain; below 0 the sample does harm. Undecided samples teach nothing and are worth 0.
     """
 
-    needs = ("readings", "label", "truth")
+    needs = ("last_layer_inputs", "label", "truth")
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,10 +36,15 @@ class Usefulness(ReferenceTerm[LastLayerLearner]):
         self._last: tuple[Transition, list[Tensor], list[Tensor]] | None = None
 
     def prepare(
-        self, detector: Headed, reading: Reading, reference_set: ReferenceSet, _: World, /
+        self,
+        detector: LastLayerDetector,
+        layer_input: LastLayerInput,
+        reference_set: ReferenceSet,
+        _: World,
+        /,
     ) -> LastLayerLearner:
         """The detector's last layer, ready to learn and to be measured on the reference set."""
-        return LastLayerLearner(detector, reading, reference_set.labels)
+        return LastLayerLearner(detector, layer_input, reference_set.labels)
 
     def value(self, transition: Transition) -> Tensor:
         """The term, ``(N,)``."""
@@ -75,10 +80,10 @@ class Usefulness(ReferenceTerm[LastLayerLearner]):
         learners, decided = self.prepared(transition.world), transition.label != UNDECIDED
         gains, after = [], []
         copies = self._before(learners, len(decided))
-        for learner, reading, own in zip(learners, transition.readings, copies, strict=True):
-            lessons = learner.lessons(reading, transition.truth, own)
-            moved = own + learner.step(lessons) * decided[:, None]
-            gains.append((learner.loss(own) - learner.loss(moved)) / learner.best)
+        for learner, layer_input, own in zip(learners, transition.last_layer_inputs, copies, strict=True):
+            sample_gradients = learner.sample_gradients(layer_input, transition.truth, own)
+            moved = own + learner.step(sample_gradients) * decided[:, None]
+            gains.append((learner.loss(own) - learner.loss(moved)) / learner.max_gain)
             after.append(moved)
         self._last = transition, gains, after
         return self._last

@@ -83,7 +83,7 @@ def evaluate_source(
     """Score every image of ``split``, of which ``source`` holds images uint8 or latents."""
     masked, size = split.masks is not None, split.images.shape[-1]
     with progress_bar(label or "", len(source), hidden=label is None) as bar:
-        found = score(detector, inputs_of, source, size, keep_maps=masked, moved=bar.update)
+        found = score(detector, inputs_of, source, size, keep_maps=masked, advance=bar.update)
     return Evaluation(split, found.score.numpy(), found.map[:, 0].numpy() if masked else None)
 
 

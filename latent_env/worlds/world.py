@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from detectors.base import LATENT, Detection, Detector
-from detectors.blocks.last_layer import Headed, is_headed
+from detectors.blocks.last_layer import LastLayerDetector, has_last_layer
 from detectors.rdna import RdnaDetector
 from latent_common.errors import UserError
 from latent_common.precision import FULL, computing_in
@@ -107,11 +107,11 @@ class World:
         return computing_in(self.precision, self.device)
 
     @property
-    def headed_detectors(self) -> list[Headed]:
+    def last_layer_detectors(self) -> list[LastLayerDetector]:
         """The judges, or the detector, as detectors whose last layer can be copied."""
         parts: list[Any] = [trained_part(member) for member in self.reward_ensemble or (self.detector,)]
         for member in parts:
-            if not is_headed(member):
+            if not has_last_layer(member):
                 raise UserError(
                     f"a reward that trains copies of a detector's last layer needs one that is trained, "
                     f"not a {type(member).__name__}: choose detector=transformer, or other reward terms"
