@@ -1,1 +1,1 @@
-"""What tells normal from abnormal: detectors, the pseudo-anomalies they learn from, and metrics."""
+"""What tells normal from abnormal, one file each; what they are built from, learn from and are measured by."""

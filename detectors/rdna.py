@@ -179,12 +179,12 @@ class _Up(nn.Module):
 
     def __init__(self, before: int, wide: int) -> None:
         super().__init__()
-        self.spread = nn.Conv2d(before, 4 * wide, 3, padding=1)
+        self.expand = nn.Conv2d(before, 4 * wide, 3, padding=1)
         self.norm = _norm(wide)
 
     def forward(self, features: Tensor) -> Tensor:
         """``(B, before, h, w)`` to ``(B, wide, 2 h, 2 w)``."""
-        return functional.gelu(self.norm(functional.pixel_shuffle(self.spread(features), 2)))
+        return functional.gelu(self.norm(functional.pixel_shuffle(self.expand(features), 2)))
 
 
 def _norm(wide: int) -> nn.GroupNorm:

@@ -1,4 +1,4 @@
-"""The detectors there are, by the names that configurations and artifacts know them by."""
+"""All detectors by the names that artifacts store, and how one is built again from what an artifact holds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DISTANCES: dict[str, type[DistanceDetector]] = {
     "positional_knn": PositionalKnnDetector,
     "gaussian": GaussianDetector,
 }
-"""Those that measure distances between latents; they are built from a latent's shape."""
+"""Detectors that measure distances between latents; they are built from a latent's shape."""
 
 RECONSTRUCTION, RDNA = "reconstruction", "rdna"
 
@@ -32,15 +32,15 @@ SINGLE: dict[str, type[nn.Module]] = {
     RECONSTRUCTION: ReconstructionDetector,
     **DISTANCES,
 }
-"""All that are not made of others; they are built from their ``hyperparameters()``."""
+"""All but ensembles, which hold some of these; they are built from their ``hyperparameters()``."""
 
 
 def describe(detector: Detector) -> dict[str, Any]:
-    """What :func:`build` needs to make a detector again."""
+    """The arguments with which :func:`build` makes an untrained detector like this one."""
     name = next(name for name, kind in SINGLE.items() if isinstance(detector, kind))
     return {"architecture": name, **detector.hyperparameters()}
 
 
 def build(architecture: str, **hyperparameters: Any) -> Any:
-    """The detector that was described, before it has learned anything."""
+    """An untrained detector, from the arguments that :func:`describe` returned."""
     return SINGLE[architecture](**hyperparameters)

@@ -1,4 +1,4 @@
-"""How alike two images are, place by place."""
+"""Structural similarity of images (SSIM), pixel by pixel and as a mean."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch.nn import functional
 def similarity_map(images: Tensor, others: Tensor) -> Tensor:
     """SSIM in every window of ``s`` = 11 pixels or fewer, for images ``(B, C, H, W)`` in [0, 1].
 
-    As ``(B, C, H - s + 1, W - s + 1)``, at most 1: a window lies inside the image. (Wang et al.
-    2004: Gaussian windows of deviation 1.5, constants .01² and .03².)
+    As ``(B, C, H - s + 1, W - s + 1)``, at most 1: all windows lie inside the image. Windows are Gaussians
+    with a standard deviation of 1.5 pixels, the constants .01² and .03² (Wang et al. 2004).
     """
     reach = min(5, (images.shape[-1] - 1) // 2)
     offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
@@ -27,11 +27,11 @@ def similarity_map(images: Tensor, others: Tensor) -> Tensor:
     variance = smooth(images * images) - mean**2
     other_variance = smooth(others * others) - other**2
     shared = smooth(images * others) - mean * other
-    likeness = (2 * mean * other + 0.01**2) * (2 * shared + 0.03**2)
-    found: Tensor = likeness / ((mean**2 + other**2 + 0.01**2) * (variance + other_variance + 0.03**2))
+    similarity = (2 * mean * other + 0.01**2) * (2 * shared + 0.03**2)
+    found: Tensor = similarity / ((mean**2 + other**2 + 0.01**2) * (variance + other_variance + 0.03**2))
     return found
 
 
 def structural_similarity(images: Tensor, others: Tensor) -> Tensor:
-    """The mean of it, ``(B,)``."""
+    """The mean SSIM of each pair of images ``(B, C, H, W)`` in [0, 1], ``(B,)``."""
     return similarity_map(images, others).flatten(1).mean(1)

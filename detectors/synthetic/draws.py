@@ -1,11 +1,11 @@
-"""Random numbers for a batch: drawn on the CPU, so a seed means the same on every device, and then moved."""
+"""Random numbers for a batch: drawn on the CPU and then moved, so that a seed gives equal ones everywhere."""
 
 import torch
 from torch import Tensor
 
 
 def uniform(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
-    """U(0, 1) drawn on the CPU, then moved to the device and kind of number of `like`."""
+    """U(0, 1) drawn on the CPU, then moved to the device and dtype of `like`."""
     return torch.rand(shape, generator=generator).to(like)
 
 

@@ -1,7 +1,7 @@
-"""Pseudo-anomalies that no detector trains on: they show whether it finds anomalies of another kind.
+"""Synthetic anomalies that no detector trains on: they show whether it finds anomalies of another kind.
 
 They share the rules of `detectors.synthetic.image_synthesis`, and none of its ways to make an anomaly:
-nothing is pasted here, and no texture is blended in. All of it is batched, works on the images' own device,
+nothing is pasted here, and no texture is blended in. Batches are made on the images' own device,
 and depends on nothing but the images and an explicit CPU generator.
 """
 
@@ -20,10 +20,10 @@ from detectors.synthetic.perlin import perlin_noise
 from latent_common.errors import UserError
 
 _REDRAWS = 12
-"""Places to look for something to bend, blur or fill, before an image is shaded instead."""
+"""Draws of a region to bend, blur or fill, before an image is shaded instead."""
 
 _AREA = (0.002, 0.08)
-"""Share of the image that a region covers, about: the small ones are as likely as the large."""
+"""Share of the image that a region covers, about; each doubling is as likely."""
 
 _FAINTEST = 0.05
 """The least shift of intensity: half of it, at the rim of a soft region, can still be seen."""
@@ -137,9 +137,9 @@ def _fill(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     total, share = torch.zeros_like(images), torch.full_like(known, 1e-12)
     # Near neighbours decide where there are some, far ones where there are none.
     for reach, trust in ((0.25, 1.0), (0.5, 1e-2), (1.0, 1e-4)):
-        spread = reach * blobs.radius
-        total += trust * _blurred(images * known, spread)
-        share += trust * _blurred(known, spread)
+        sigma = reach * blobs.radius
+        total += trust * _blurred(images * known, sigma)
+        share += trust * _blurred(known, sigma)
     weight = blobs.weight(0.1 + 0.2 * edge)
     filled = torch.lerp(images, total / share, weight * _between(0.4, 1.0, amount))
     return filled.clamp(0, 1), weight > 0.5
@@ -173,7 +173,7 @@ class _Blobs:
 
     @classmethod
     def draw(cls, images: Tensor, generator: torch.Generator, larger: float = 1.0) -> Self:
-        """A blob of random place, size and shape for each of the images (B, C, H, W).
+        """A blob of random position, size and shape for each of the images (B, C, H, W).
 
         Its area is `larger` times one of `_AREA`.
         """
@@ -202,13 +202,13 @@ class _Blobs:
 
 
 def _offsets(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """From a random place in each image (B, C, H, W) to every pixel, down and right: twice (B, 1, H, W)."""
+    """From a random point in each image (B, C, H, W) to every pixel, down and right: twice (B, 1, H, W)."""
     height, width = images.shape[2:]
-    place_y, place_x = 0.05 + 0.9 * uniform((2, len(images), 1, 1, 1), generator, images)
+    centre_y, centre_x = 0.05 + 0.9 * uniform((2, len(images), 1, 1, 1), generator, images)
     y = torch.arange(height, device=images.device)[:, None] + 0.5
     x = torch.arange(width, device=images.device) + 0.5
     shape = (len(images), 1, height, width)
-    return (y - height * place_y).expand(shape), (x - width * place_x).expand(shape)
+    return (y - height * centre_y).expand(shape), (x - width * centre_x).expand(shape)
 
 
 def _line_weight(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -258,19 +258,19 @@ def _resampled(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
     return moved.clamp(0, 1)
 
 
-def _blurred(images: Tensor, spread: Tensor) -> Tensor:
-    """Images (B, C, H, W) under Gaussians of `spread` (B, 1, 1, 1) pixels.
+def _blurred(images: Tensor, sigma: Tensor) -> Tensor:
+    """Images (B, C, H, W) blurred by Gaussians of `sigma` (B, 1, 1, 1) pixels.
 
-    As products with two matrices an image: every image may have its own spread.
+    Each is a product of the image with two matrices, so every image may have its own `sigma`.
     """
-    down, across = (_gaussians(size, spread) for size in images.shape[2:])
+    down, across = (_gaussians(size, sigma) for size in images.shape[2:])
     return down @ images @ across.mT
 
 
-def _gaussians(size: int, spread: Tensor) -> Tensor:
-    """What each pixel of an axis takes from every pixel (B, 1, size, size): rows that sum to 1."""
-    place = torch.arange(size, device=spread.device)
-    return (-0.5 * ((place[:, None] - place) / spread).square()).softmax(-1)
+def _gaussians(size: int, sigma: Tensor) -> Tensor:
+    """Weights of all pixels of an axis for each of its pixels (B, 1, size, size): rows that sum to 1."""
+    pixels = torch.arange(size, device=sigma.device)
+    return (-0.5 * ((pixels[:, None] - pixels) / sigma).square()).softmax(-1)
 
 
 def _between(low: float, high: float, draw: Tensor) -> Tensor:

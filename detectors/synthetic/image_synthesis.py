@@ -1,9 +1,9 @@
-"""Pseudo-anomalies made in image space: CutPaste, and Perlin-shaped texture as in DRAEM.
+"""Synthetic anomalies made in image space: CutPaste, and Perlin-shaped texture as in DRAEM.
 
-All of it is batched, works on the images' own device, and depends on nothing but the images and an
-explicit CPU generator: random numbers are drawn on the CPU and then moved, so a seed means the same
-anomalies on every device. A mask marks what can be *seen*: pixels that changed by more than
-`VISIBLE`. Outside the mask an image is exactly what it was, and no mask is empty.
+Batches are made on the images' own device and depend on nothing but the images and an explicit CPU generator:
+random numbers are drawn on the CPU and then moved, so a seed gives the same anomalies on every device. A mask
+marks what can be *seen*: pixels that changed by more than `VISIBLE`. Outside the mask an image is exactly
+what it was, and no mask is empty.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ _LEAST_VISIBLE = 0.25
 """Share of the drawn region that must show; below it the label would be a guess."""
 
 _REDRAWS = 3
-"""Tries to find a patch that shows, before one is tinted until it does."""
+"""Draws of a patch that shows, before one is tinted until it does."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ def perlin(
         )
     region = perlin_shapes(batch, (height, width), generator, images.device)
     share = 0.8 * uniform((batch, 1, 1, 1), generator, images)
-    blend = (1 - share) * recoloured(texture, generator) + share * images
-    return labelled(images, torch.where(region, blend, images), region)
+    blended = (1 - share) * recoloured(texture, generator) + share * images
+    return labelled(images, torch.where(region, blended, images), region)
 
 
 class ImageSynthesis:
-    """A mix of pseudo-anomalies: each sample gets one kind, as often as its weight says.
+    """A mix of synthetic anomalies: each sample gets one kind, drawn by the weights.
 
     `weights` names the kinds, e.g. `{"cutpaste": 1.0, "perlin": 1.0}`; `textures` (K, C, H, W)
     uint8 are for `perlin`, which makes its own without them.

@@ -1,4 +1,4 @@
-"""Choosing among named kinds of pseudo-anomalies, as often as their weights say."""
+"""Random choice among named kinds of synthetic anomalies, by their weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ K = TypeVar("K")
 
 
 class Mix(Generic[K]):
-    """Kinds with weights; ``what`` names them in messages."""
+    """Named kinds with weights, from which samples draw theirs.
+
+    :param what: what messages call these kinds, such as ``synthesis``.
+    """
 
     def __init__(self, weights: Mapping[str, float], kinds: Mapping[str, K], what: str) -> None:
         unknown = sorted(set(weights) - set(kinds))
@@ -30,7 +33,7 @@ class Mix(Generic[K]):
         self._upper = (values / values.sum()).cumsum(0)
 
     def draw(self, count: int, generator: torch.Generator) -> Iterator[tuple[K, Tensor]]:
-        """Every kind that was drawn for some of ``count`` samples, and which, as indices on the CPU."""
+        """For ``count`` samples, every kind that some of them drew, and the indices of these, on the CPU."""
         draws = torch.rand(count, generator=generator, dtype=torch.float64)
         # The sum of the weights may round to just below 1, and a kind of weight 0 must stay out.
         drawn = torch.searchsorted(self._upper[:-1].contiguous(), draws, right=True)

@@ -49,7 +49,7 @@ def read(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def _shuffled(batch: int, pool: Tensor, generator: torch.Generator) -> Tensor:
-    """Images of the pool whose bands of rows, and of columns, changed places."""
+    """Images of the pool whose bands of rows, and of columns, are shuffled."""
     chosen = pool[choices(batch, len(pool), generator, pool)]
     rows, columns = (_shuffled_bands(batch, n, generator, pool) for n in pool.shape[2:])
     return read(chosen, rows, columns)
