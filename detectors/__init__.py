@@ -1,1 +1,1 @@
-"""What tells normal from abnormal, one file each; what they are built from, learn from and are measured by."""
+"""What tells normal from abnormal, one file each; what they are built from, trained by and measured with."""
