@@ -109,7 +109,7 @@ def collect(
         values = (
             (step.image * 255).round().to(torch.uint8),
             step.mask & anomalous,
-            step.tokens & anomalous,
+            step.changed_tokens & anomalous,
             step.label,
             dynamics.sources,
             step.latent - step.start_latent,

@@ -1,6 +1,6 @@
-"""The batched world in PyTorch: reset and step for N worlds at once.
+"""Episodes in N worlds at once, in PyTorch: reset and step.
 
-Nothing here knows of Gymnasium, NumPy or files, and nothing in a step waits for the device.
+Nothing here knows of Gymnasium or files, and nothing in a step waits for the device.
 """
 
 from __future__ import annotations
@@ -25,50 +25,51 @@ T = TypeVar("T")
 
 
 class StepResult(NamedTuple, Generic[T]):
-    """What a step of N worlds leads to; no world is reset yet."""
+    """The outcome of a step in N worlds, before any world is reset."""
 
     observations: Tensor
     """``(N, observation_size)``"""
     rewards: Tensor
     """``(N,)``"""
     terminated: Tensor
-    """``(N,)`` bool: the horizon is reached, or the task is done earlier."""
+    """``(N,)`` bool: whether the horizon is reached, or the task was done earlier."""
     reward_terms: dict[str, Tensor]
     """Every term before weighting, ``(N,)``."""
     transition: T
+    """What led there."""
 
 
 class Parts(Protocol):
-    """The frozen parts of a world, as far as every kind of episode has them."""
+    """What every kind of episode needs of its world."""
 
     @property
     def device(self) -> torch.device:
-        """Where everything lives."""
+        """The device of all its tensors."""
 
     @property
     def images(self) -> Tensor:
-        """``(N, C, H, W)`` uint8: the images that episodes are about."""
+        """``(N, C, H, W)`` uint8: the images that episodes start from."""
 
 
 class Weighted(Protocol):
-    """A reward that is a sum of named terms."""
+    """A reward that is a weighted sum of named terms."""
 
     @property
     def weights(self) -> Mapping[str, float]:
-        """What every term counts."""
+        """The weight of each term, by name."""
 
 
 class Episodes(ABC, Generic[T]):
-    """N episodes side by side: their clocks, their random streams, and what adapters ask of any kind.
+    """N episodes of one kind side by side: their clocks, their random streams, and what adapters need.
 
-    What one of them goes through doesn't depend on the company it is in.
+    An episode doesn't depend on the other episodes of the batch, except through reward terms that say so.
     """
 
     world: Parts
     perturbation: Perturbation
     reward: Weighted
     last: T
-    """What the last step, or the reset, led to in every world."""
+    """The last transition (or state) of every world, for pictures and rollouts."""
 
     def __init__(self, horizon: int, num_worlds: int, time_aware: bool, device: torch.device) -> None:
         self.horizon, self.num_worlds, self.time_aware = horizon, num_worlds, time_aware
@@ -87,21 +88,21 @@ class Episodes(ABC, Generic[T]):
 
     @property
     def observation_shares(self) -> int:
-        """So many numbers at an observation's end lie from 0 to 1."""
+        """How many numbers at the end of an observation lie from 0 to 1."""
         return int(self.time_aware)
 
     @property
     @abstractmethod
     def sources(self) -> Tensor:
-        """``(N,)``: which of the world's images the episode is about."""
+        """``(N,)``: the index of the image that each episode started from."""
 
     @abstractmethod
     def start_facts(self) -> dict[str, Tensor]:
-        """What ``info`` says of every world that was just reset, ``(N,)`` each."""
+        """The ``info`` of worlds that were just reset, ``(N,)`` each."""
 
     @abstractmethod
     def facts(self) -> dict[str, Tensor]:
-        """What it says of every world that was just stepped: the same names, and perhaps more."""
+        """The ``info`` of worlds that were just stepped, ``(N,)`` each: those of a reset and more."""
 
     @abstractmethod
     def reset_tensor(
@@ -112,8 +113,9 @@ class Episodes(ABC, Generic[T]):
     ) -> Tensor:
         """Start new episodes and return all observations ``(N, observation_size)``.
 
-        ``worlds (N,)`` bool says where (default: everywhere); ``seeds (N,)`` int64 begins the worlds'
-        random streams anew, without it they go on; ``sources (N,)`` names images instead of drawing them.
+        :param worlds: ``(N,)`` bool, where; None is everywhere.
+        :param seeds: ``(N,)`` int64, which start the worlds' random streams anew; without, the streams go on.
+        :param sources: ``(N,)`` indices of images to start from, instead of drawing them.
         """
 
     @abstractmethod
@@ -129,7 +131,7 @@ class Episodes(ABC, Generic[T]):
         """What happened so far in one world, in labelled tiles: ``(H, W, 3)`` uint8."""
 
     def _rewind(self, worlds: Tensor, seeds: Tensor | None) -> None:
-        """Set clocks and streams of ``worlds (N,)`` bool to the beginning of an episode."""
+        """Set clocks and random streams of ``worlds (N,)`` bool to the beginning of an episode."""
         streams = self.streams
         if seeds is None:
             streams.episodes = streams.episodes + worlds
@@ -145,7 +147,7 @@ class Episodes(ABC, Generic[T]):
         self.streams.steps = self.streams.steps + stepped
 
     def _with_time(self, observations: Tensor, elapsed: Tensor) -> Tensor:
-        """The observations, and the share of the episode that is left where the agent may see it."""
+        """``observations (N, d)``, with the share of the episode that is left appended if ``time_aware``."""
         if not self.time_aware:
             return observations
         left = 1 - elapsed[:, None].to(observations) / self.horizon
@@ -153,10 +155,9 @@ class Episodes(ABC, Generic[T]):
 
 
 class Dynamics(Episodes[Transition]):
-    """N worlds that share frozen parts: an agent changes latents and is paid for it.
+    """N episodes of ``LatentAug-v0``: an agent changes latents, and every step is paid.
 
-    Episodes last ``horizon`` steps, always, and every step pays. That end is the task's own, so it is
-    ``terminated``.
+    Episodes always last ``horizon`` steps. That is the task's own end, so it is ``terminated``.
     """
 
     def __init__(
@@ -175,29 +176,28 @@ class Dynamics(Episodes[Transition]):
         self.perturbation, self.shell = perturbation, shell
         self.editor = perturbation if isinstance(perturbation, ImageEditor) else None
         self.last = initial_transition(world, shell, torch.zeros_like(self.elapsed))
-        """The last transition of every world, for pictures and rollouts."""
 
     @property
     def sources(self) -> Tensor:
-        """``(N,)``: which of the world's images the episode started from."""
+        """``(N,)``: the index of the image that each episode started from."""
         return self.last.sources
 
     @property
     def observation_size(self) -> int:
-        """The flattened latent, and the time left where the agent may see it."""
+        """How many numbers an observation has: those of the latent, and the time left if ``time_aware``."""
         return self.world.autoencoder.latent_dimensions + int(self.time_aware)
 
     @property
     def observation_bound(self) -> float:
-        """No number of an observation is larger than this: the start's largest plus the shell."""
+        """No number of an observation is larger: the starting latents' largest plus the outer radius."""
         return float(self.world.latents.abs().max()) + self.shell.outer + 1e-3
 
     def start_facts(self) -> dict[str, Tensor]:
-        """Where the episode started from."""
+        """``source (N,)``: the index of the image that each episode started from."""
         return {"source": self.sources}
 
     def facts(self) -> dict[str, Tensor]:
-        """The same, and how far the latent has come."""
+        """``source (N,)``, and ``distance (N,)`` of the latent from its start."""
         return {"source": self.sources, "distance": self.last.distance}
 
     @torch.inference_mode()
@@ -207,7 +207,7 @@ class Dynamics(Episodes[Transition]):
         seeds: Tensor | None = None,
         sources: Tensor | None = None,
     ) -> Tensor:
-        """Start new episodes, each from an image, and return all observations ``(N, observation_size)``."""
+        """Start new episodes, and return all observations ``(N, observation_size)``; see the base class."""
         everywhere = worlds is None
         if worlds is None:
             worlds = torch.ones_like(self.elapsed, dtype=torch.bool)
@@ -221,7 +221,7 @@ class Dynamics(Episodes[Transition]):
         return self.observe()
 
     def imagine(self, actions: Tensor) -> Transition:
-        """Where ``actions (N, action_size)`` would lead; changes nothing, differentiable if asked to."""
+        """The transition that ``actions (N, action_size)`` would cause; changes nothing."""
         last = self.last
         sources, latent = last.sources, last.latent
         if torch.is_grad_enabled():  # tensors born in inference mode can't take part in a graph

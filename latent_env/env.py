@@ -33,18 +33,18 @@ def make_spaces(dynamics: Episodes[Any]) -> tuple[spaces.Box, spaces.Box]:
 
 
 def check_render_mode(render_mode: str | None) -> None:
-    """Complain about a render mode that there isn't."""
+    """Raise a ``UserError`` for an unknown render mode."""
     if render_mode is not None and render_mode not in RENDER_MODES:
         raise UserError(f"render_mode={render_mode!r} must be None or one of {RENDER_MODES}")
 
 
 def first_of(values: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """The first world's number of each of ``values (N,)``, as Python has it."""
+    """The first world's number of each of ``values (N,)``, as a Python number."""
     return {name: value[0].item() for name, value in values.items()}
 
 
 def checked_source(options: Mapping[str, Any] | None, count: int) -> int | None:
-    """The starting image that ``reset(options={"source": i})`` asks for, if it does."""
+    """The index of the starting image in ``reset(options={"source": i})``; None if there is none."""
     source = (options or {}).get("source")
     if source is None:
         return None
@@ -54,7 +54,7 @@ def checked_source(options: Mapping[str, Any] | None, count: int) -> int | None:
 
 
 class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
-    """One world of any kind: Gymnasium's habits over a batch of one; its subclasses are the manuals."""
+    """One world of any kind of episode, as Gymnasium expects it; its subclasses have the manuals."""
 
     metadata = dict(render_modes=RENDER_MODES, render_fps=RENDER_FPS)  # noqa: C408, RUF012
 
@@ -69,7 +69,10 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-        """Start an episode; ``options={"source": i}`` makes it one of image ``i``."""
+        """Start an episode, from image ``i`` with ``options={"source": i}``.
+
+        :returns: the observation ``(d,)`` float32, and ``info``.
+        """
         super().reset(seed=seed)
         dynamics = self.dynamics
         source = checked_source(options, len(dynamics.world.images))
@@ -88,7 +91,10 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
     def step(
         self, action: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Take ``action (k,)``."""
+        """Take ``action (k,)``, numbers from -1 to 1.
+
+        :returns: observation ``(d,)`` float32, reward, ``terminated``, ``truncated`` (never), ``info``.
+        """
         dynamics = self.dynamics
         if not self._seeded:
             raise gym.error.ResetNeeded("call env.reset() before env.step()")
@@ -100,7 +106,7 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
         return observation, float(result.rewards[0]), bool(result.terminated[0]), False, info
 
     def render(self) -> npt.NDArray[np.uint8] | None:
-        """What happened so far in labelled tiles, ``(H, W, 3)``."""
+        """What happened so far in labelled tiles: ``(H, W, 3)`` uint8, or None where a window shows it."""
         if self.render_mode is None:
             gym.logger.warn("render() needs a render mode: gym.make(…, render_mode='rgb_array')")
             return None
@@ -120,102 +126,110 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
 
 
 class LatentAugEnv(LatentEnv):
-    """An agent changes the latent of a normal image and is paid for what a detector can learn from it.
+    """An agent changes the latent of a normal image, and is paid for what the new image teaches a detector.
 
     ## Description
-    A frozen autoencoder holds the latents ``z`` of normal training images. An episode starts from one
-    of them. Each action becomes a change Δz; the new latent is pulled back into a shell around the
-    start, decoded, and the *difference* to the decoded start is blended into the real image. A
-    detector judges the outcome, and the reward says how much the image is worth as training material.
-    A detector may also judge the latent itself (a world of pretrained features has such a one): then
-    nothing is decoded unless a reward term or a picture asks for it.
+    A frozen autoencoder turns normal training images into latents ``z``. An episode starts from the latent of
+    one image. Each action becomes a change Δz. The new latent is pulled back into a shell around the start
+    and decoded; its difference from the decoded start is added to the real image where it can be seen. A
+    detector scores the new image, and the reward says how much the image is worth as training data.
+
+    Some detectors read the latent itself, such as those of worlds with pretrained features. Then nothing is
+    decoded unless a reward term or a picture needs it.
 
     ## Action Space
     ``Box(-1, 1, (k,))``. The perturbation turns it into Δz:
 
-    - ``dense``: one number a latent dimension, times ``max_delta`` (by default so much that full
-      strength in all of them reaches as far as the brush does).
-    - ``principal``: coefficients of the leading (up to 32) principal directions of normal latents,
-      times ``max_delta`` (default 1) standard deviations along each.
-    - ``brush`` (spatial latents): ``[row, column, radius, strength, roughness, direction…]`` of a soft
-      local stroke; up to 16 direction coefficients. ``max_delta`` is how far the token at the centre
-      moves at full strength (by default as far as changes must go to be seen: for half of uniformly
-      random strokes to be twice as strong as what decoding gets wrong in normal images).
-    - ``copy_paste`` (spatial latents, worlds that bring labelled anomalies): the brush's numbers, and then
-      ``[share, example, surroundings, mirrored]``: how much of the change is a graft instead of a stroke
-      (nothing up to -0.5, all from 0.5 on), of which anomaly (neighbours are alike), whether only what
-      differs from normal images is added (-1) or its tokens replace what was there (1), and how it is
-      mirrored (a quarter of the range each: not, left and right, top and bottom, both). Row and column
-      say where it comes to lie, the strength how much of it there is. ``max_delta`` is that of the
-      strokes. Where the detector reads images, what decoding loses of the anomaly's picture comes along,
-      and of the image only its labelled pixels change.
-    - ``auto``: ``dense`` where the latent is flat; else ``copy_paste`` where there are labelled anomalies, or
-      ``brush``.
+    - ``dense``: one number a latent dimension, times ``max_delta``. By default full strength in all
+      dimensions goes as far as a change must go to be seen.
+    - ``principal``: coefficients of the leading principal directions (at most 32) of normal latents, times
+      ``max_delta`` (default 1) standard deviations along each.
+    - ``brush`` (spatial latents): a soft local stroke, ``[row, column, radius, strength, roughness,
+      direction…]`` with up to 16 direction coefficients. ``max_delta`` is how far the token at the centre
+      moves at full strength. By default that is as far as changes must go to be seen: half of uniformly
+      random strokes are then twice as strong as the error of decoding normal images.
+    - ``copy_paste`` (spatial latents, worlds with labelled anomalies): the brush's numbers, then ``[share,
+      anomaly, replace, mirroring]``. ``share`` is how much of the change is a copied anomaly instead of a
+      stroke (none up to -0.5, all from 0.5 on), ``anomaly`` which one (neighbours are similar), ``replace``
+      whether only its difference from normal images is added (-1) or its tokens replace what was there (1),
+      and ``mirroring`` how it is mirrored (a quarter of the range each: not, left and right, top and bottom,
+      both). Row and column say where it is copied to, the strength scales it; ``max_delta`` is that of the
+      strokes. Where the detector reads images, the detail that decoding loses is copied too, and only the
+      labelled pixels change.
+    - ``auto``: ``dense`` for flat latents; for spatial ones ``copy_paste`` where the world has labelled
+      anomalies, else ``brush``.
 
     ## Observation Space
-    ``Box(-b, b, (d,))``, float32: the latent ``z``, flattened and whitened (a unit is one standard
-    deviation of the normal images); ``env.unwrapped.dynamics.world.autoencoder.latent_shape`` is its
-    shape before flattening. With ``time_aware=True`` the share of the episode left is appended.
+    ``Box(-b, b, (d,))``, float32: the latent ``z``, flattened and whitened, so that a unit is one standard
+    deviation of the normal images. ``env.unwrapped.dynamics.world.autoencoder.latent_shape`` is its shape
+    before flattening. With ``time_aware=True`` the share of the episode that is left is appended, from 0 to
+    1.
 
     ## Rewards
-    A weighted sum of named terms, each reported before weighting in ``info["reward_terms"]``:
+    A weighted sum of named terms, of which the first three are on by default:
 
-    - ``boundary`` (weight 1): ``4p(1-p)`` of the detector's anomaly probability ``p``: 1 where it is
-      undecided.
-    - ``novelty`` (0.5): ``1 - exp(-d / inner)``, with ``d`` the distance from the world's last 32
-      changes and ``inner`` the shell's inner radius.
-    - ``realism`` (0.5): near 1 where ``E(D(z))`` gives ``z`` back as well as on normal images.
-    - ``usefulness`` (0): how much better a copy of the detector's last layer tells the world's *trial*
-      apart (labelled images that lie beside it) after it has learned the sample; 1 is the most that one
-      step of learning could gain, negative is harm.
-    - ``resemblance`` (0): how densely the trial's anomalies lie around the sample, by what the detector's
-      last layer reads where each is most suspicious and, where masks are known, by how they look; 1 is where
-      all of them lie.
-    - ``matching`` (0): the same, less how densely the last 512 samples of all worlds lie around it: what
-      there is enough of pays nothing.
-    - ``coverage`` (0): as ``novelty``, from the last 512 changes of all worlds.
+    - ``boundary`` (weight 1): ``4p(1 − p)`` of the detector's anomaly probability ``p``, which is 1 where the
+      detector is undecided.
+    - ``novelty`` (0.5): ``1 − exp(−d / inner)``, with ``d`` the distance of the change from the nearest of
+      the world's last 32 changes and ``inner`` the shell's inner radius.
+    - ``realism`` (0.5): 1 where decoding and encoding gives ``z`` back as well as on normal images, less
+      where it doesn't.
+    - ``coverage``: as ``novelty``, with the last 512 changes of all worlds of the batch.
+    - ``usefulness``: how much better a copy of the detector's last layer separates the world's reference set
+      once it has learned the sample. 1 is the most that one step of learning could gain, below 0 is harm.
+    - ``similarity``: how densely the anomalies of the reference set lie around the sample, in the features of
+      the detector's last layer and, where masks are known, by their descriptors in the latent. 1 is where all
+      of them coincide with it.
+    - ``matching``: ``similarity``, less how densely the last 512 samples of all worlds lie around it, so that
+      kinds of anomalies that are there already pay less.
 
-    Where the world brings several *judges*, what depends on the detector is their mean less their
-    disagreement.
+    The reference set are labelled images in the world's folder that no detector was trained on; the last
+    three terms need one, and the built-in worlds have one. Where the world has a reward ensemble, terms that
+    depend on the detector are the mean of its detectors less their disagreement.
 
-    Choose with ``reward={"boundary": 1.0, "realism": 0.2}``. A term of your own is a class registered
-    with ``latent_env.register_reward``; a name ``"my_module:my_term"`` imports ``my_module`` first.
-    The same holds for perturbations and ``latent_env.register_perturbation``.
+    Choose terms with ``reward={"boundary": 1.0, "realism": 0.2}``. A term of your own is a class registered
+    with ``latent_env.register_reward``; a name ``"my_module:my_term"`` imports ``my_module`` first. The same
+    holds for perturbations and ``latent_env.register_perturbation``.
 
     ## Starting State
-    The latent of a normal image drawn uniformly; ``reset(options={"source": 3})`` names one. It is
-    reported as ``info["source"]``.
+    The latent of a normal image drawn uniformly; ``reset(options={"source": 3})`` names one.
 
     ## Episode End
-    ``terminated`` after ``horizon`` steps (default 4), always: the horizon is the task's own end.
-    Never truncated, unless ``max_episode_steps`` is set lower.
+    ``terminated`` after ``horizon`` steps (default 4), always: the horizon is the task's own end. Never
+    truncated, unless ``max_episode_steps`` is set lower.
 
-    ## The shell
-    ``info["distance"]`` is the largest change of a token (the whole latent, if it is flat) since the
-    start. The inner radius is the ``shell_quantile`` quantile (default 0.95) of the distance between
-    neighbouring normals, the outer one ``shell_ratio`` times that (by default as far as the brush
-    goes, at least 4); no latent leaves it. Within the inner radius a sample counts as a normal
-    variation, beyond it as an anomaly if the change shows, and otherwise, as within ``shell_band``
-    (default 0.2) on both sides of the radius, as neither.
+    ## Information
+    - ``source``: the index of the image that the episode started from.
+    - ``distance`` (after a step): how far the latent is from its start, as the shell measures it.
+    - ``reward_terms`` (after a step): every term before weighting, by name.
+
+    ## The Shell
+    The distance of a latent from its start is the largest change of one token (a flat latent is one token).
+    The inner radius is the quantile ``shell_quantile`` (default 0.95) of the distance between neighbouring
+    normal latents. The outer radius is ``shell_ratio`` times the inner one (by default as far as the brush
+    goes, at least 4), and no latent leaves it. A sample within the inner radius is labelled normal; beyond it
+    an anomaly, if the change can be seen. Within the share ``shell_band`` (default 0.2) of the inner radius
+    on both sides of it, and where the change can't be seen, it is undecided.
 
     ## Arguments
     ``gym.make("LatentAug-v0", artifacts="digits", perturbation="auto", max_delta=None, reward=None,
     horizon=4, time_aware=False, shell_quantile=0.95, shell_ratio=None, shell_band=0.2,
     precision="float32", compiled=False, device="cpu", render_mode=None)``
 
-    - ``artifacts``: ``"digits"`` (8×8 handwritten digits, flat latent), ``"phantom"`` (64×64 CT-like
-      slices, spatial latent), or a folder that ``train_detector.py`` or ``train_ppo.py`` filled.
-    - ``precision``: of what networks compute, ``"float32"`` or ``"bfloat16"``: faster on a GPU, and on a CPU
-      that has instructions for it (AVX-512 BF16, AMX); rewards move by some thousandths.
-    - ``compiled``: whether ``torch.compile`` turns the networks of a step into faster ones first, which takes
-      a minute. Meant for GPUs; on CPUs it was slower where it was measured. Where it fails, a line says so.
-    - ``device``: ``"cpu"``, ``"cuda"`` or ``"auto"``, a GPU where there is one (a batch's default).
+    - ``artifacts``: ``"digits"`` (8×8 handwritten digits, flat latent), ``"phantom"`` (64×64 CT-like slices,
+      spatial latent), or a folder that ``train_detector.py`` or ``train_ppo.py`` filled.
+    - ``precision``: what networks compute with, ``"float32"`` or ``"bfloat16"``. The latter is faster on
+      GPUs, and on CPUs with instructions for it (AVX-512 BF16, AMX); rewards change by some thousandths.
+    - ``compiled``: whether ``torch.compile`` makes the networks of a step faster first, which takes a minute.
+      Meant for GPUs; on CPUs it was slower where it was measured. Where it fails, a line says so.
+    - ``device``: ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU where there is one (the default of a batch).
+    - ``render_mode``: ``"rgb_array"`` or ``"human"``, a window. A picture shows the original, the decoded and
+      the augmented image, their difference, and the detector's heat map.
 
-    ``gym.make_vec("LatentAug-v0", num_envs=64)`` makes a batch that shares one forward pass a step.
+    ``gym.make_vec("LatentAug-v0", num_envs=64)`` makes a batch of worlds with one forward pass a step.
 
     ## Version History
-    - v0: first version. The built-in worlds bring no labelled anomalies, so in them ``auto`` means what it
-      always did.
+    - v0: first version.
     """
 
     def __init__(
@@ -254,7 +268,7 @@ class LatentAugEnv(LatentEnv):
 def as_actions(
     actions: npt.NDArray[np.float32], dynamics: Episodes[Any], shape: tuple[int, ...]
 ) -> torch.Tensor:
-    """NumPy actions of ``shape`` as a tensor ``(num_worlds, k)`` on the worlds' device."""
+    """NumPy actions, which must have ``shape``, as a tensor ``(num_worlds, k)`` on the worlds' device."""
     array = np.asarray(actions, dtype=np.float32)
     if array.shape != shape:
         raise UserError(f"an action of shape {array.shape} was given, {shape} was expected")

@@ -1,4 +1,4 @@
-"""The shell: how far from its start a latent may go, and what it is called when it got there."""
+"""The shell: how far a latent may go from its start, and which label a sample gets."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NORMAL, ANOMALY, UNDECIDED = 0, 1, -1
 
 @dataclass(frozen=True)
 class Shell:
-    """A distance below ``inner`` is a normal variation, one above it an anomaly; none exceeds ``outer``.
+    """Changes below ``inner`` are normal variations, those above it anomalies, and none exceeds ``outer``.
 
-    A distance is the largest Euclidean change of any one token of the whitened latent (a flat latent
-    is one token): a lesion changes a few tokens much, and a norm over the whole image would drown it
-    in how much normal images differ everywhere. ``band`` is the share of ``inner`` on both sides of
-    it in which the label is undecided.
+    The distance of a latent from its start is the largest Euclidean change of one token of the whitened
+    latent (a flat latent is one token). A lesion changes a few tokens much; a norm over the whole image
+    would hardly notice it beside the small differences that normal images have everywhere. Within the
+    share ``band`` of ``inner``, on both sides of it, the label is undecided.
     """
 
     inner: float
@@ -40,36 +40,35 @@ class Shell:
     def around_normals(
         cls, autoencoder: FrozenAutoencoder, quantile: float, ratio: float | None, band: float
     ) -> Shell:
-        """A shell whose inner radius is how far normals lie apart.
+        """A shell whose inner radius is a quantile of the distance between neighbouring normal latents.
 
-        ``quantile`` (0 to 1) picks from the nearest-neighbour distances between normals, ``ratio`` is
-        outer over inner; None means as far as changes must go to be seen.
+        :param quantile: from 0 to 1.
+        :param ratio: of the outer to the inner radius; None is how far changes must go to be seen.
         """
         if not 0 <= quantile <= 1:
             raise UserError(f"shell_quantile={quantile:g} must lie from 0 to 1")
         if ratio is None:
             ratio = float(autoencoder.reach)
         if ratio <= 1:
-            raise UserError(f"shell_ratio={ratio:g} must be above 1: it is outer over inner radius")
+            raise UserError(f"shell_ratio={ratio:g} must be above 1: the outer radius over the inner one")
         level = round(quantile * (len(autoencoder.normal_distances) - 1))
         inner = max(float(autoencoder.normal_distances[level]), 1e-3)
         return cls(inner, ratio * inner, band)
 
     def project(self, latent: Tensor, start: Tensor) -> Tensor:
-        """``latent (B, *latent_shape)`` with every token pulled back to within ``outer`` of ``start``."""
+        """``latent (B, *latent_shape)``, with every token pulled back to within ``outer`` of ``start``."""
         change = latent - start
         length = change.norm(dim=1, keepdim=True)  # dimension 1 is the token's, flat or spatial
         return start + change * (self.outer / length.clamp_min(self.outer))
 
     def distance(self, latent: Tensor, start: Tensor) -> Tensor:
-        """The largest change of a token, ``(B,)``."""
+        """The distance of ``latent`` from ``start``, both ``(B, *latent_shape)``: ``(B,)``."""
         return as_tokens(latent - start).norm(dim=2).amax(1)
 
     def label(self, distance: Tensor, visible: Tensor) -> Tensor:
-        """Labels ``(B,)`` int64: 0 normal, 1 anomaly, -1 undecided.
+        """Labels ``(B,)`` int64 for ``distance (B,)``: 0 normal, 1 anomaly, -1 undecided.
 
-        An anomaly must be ``visible (B,)`` as well: a detector can't learn from a change that the
-        decoder doesn't show.
+        An anomaly must also be ``visible (B,)`` bool: a detector can't learn from a change that doesn't show.
         """
         normal = distance <= self.inner * (1 - self.band)
         anomaly = (distance >= self.inner * (1 + self.band)) & visible

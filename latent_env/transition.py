@@ -1,4 +1,4 @@
-"""One step of every world, with everything that can be asked of it computed once and on demand."""
+"""One step of every world; images and scores of it are computed once, when they are first asked for."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from latent_env.visibility import visible_support
 from latent_env.worlds.world import World
 
 VISIBLE = 0.5
-"""Pixels with so much support have changed."""
+"""Pixels whose support is at least this count as changed."""
 
 
 class Transition:
-    """Where every world came from and where an action took it. All tensors lead with the worlds.
+    """Where N worlds were and where an action took them. The first dimension of all tensors is the world.
 
-    The cheap facts are there at once. Decoded images and scores are computed when a reward term, a
-    picture or a rollout first asks for them, so a step does no more than its reward needs. What reward
-    terms say they need is worked out for some worlds at a time, :meth:`compute_facts`.
+    Sources and latents are given. Everything else (decoded images, masks, labels, scores) is computed when a
+    reward term, a picture or a rollout first reads it, so a step does no more than its reward needs.
+    :meth:`compute_facts` computes several properties a part of the worlds at a time, which is faster.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Transition:
         self.latent = latent
         """``(N, *latent_shape)``: the latent after it, inside the shell."""
         self.edit = edit
-        """What was done to the images beside what is decoded; None where that is nothing."""
+        """What is done to the images in addition to the decoded change; None for nothing."""
 
     @cached_property
     def start_latent(self) -> Tensor:
@@ -75,7 +75,7 @@ class Transition:
 
     @cached_property
     def distance(self) -> Tensor:
-        """``(N,)``: the shell's distance of the latent from its start."""
+        """``(N,)``: how far the latent is from its start, by the shell's measure."""
         return self.shell.distance(self.latent, self.start_latent)
 
     @cached_property
@@ -86,11 +86,11 @@ class Transition:
 
     @cached_property
     def change(self) -> Tensor:
-        """``(N, C, H, W)``: what the latent's change does to the decoded image, and what was painted."""
+        """``(N, C, H, W)``: the decoded change of the latent and the edit, limited to what fits in [0, 1]."""
         change = self.decoded - self.start_decoded
         if self.edit is not None:
             change = self.edit.on(change)
-        # What can't be seen is no change: black doesn't get darker.
+        # What leaves [0, 1] isn't a change that can be seen: black doesn't get darker.
         return (self.start_image + change).clamp(0, 1) - self.start_image
 
     @cached_property
@@ -99,12 +99,12 @@ class Transition:
         support = visible_support(self.change, self.world.autoencoder.barely_visible)
         if self.edit is None:
             return support
-        # A real anomaly isn't a decoder's word alone: it needn't be larger than decoders' errors are.
+        # Pixels of a real anomaly are no decoding error, so a smaller change counts there.
         return torch.maximum(support, self.edit.genuine * visible_support(self.change, LEAST_VISIBLE))
 
     @cached_property
     def image(self) -> Tensor:
-        """``(N, C, H, W)``: the augmented image, the real one plus the decoded difference."""
+        """``(N, C, H, W)``: the augmented image, which is the real one plus the visible change."""
         return torch.addcmul(self.start_image, self.support, self.change).clamp(0, 1)
 
     @cached_property
@@ -113,21 +113,21 @@ class Transition:
         return self.support >= VISIBLE
 
     @cached_property
-    def tokens(self) -> Tensor:
-        """``(N, 1, h, w)`` bool: tokens that moved further than normal ones lie apart."""
+    def changed_tokens(self) -> Tensor:
+        """``(N, 1, h, w)`` bool: tokens that moved at least the shell's inner radius."""
         lengths = as_tokens(self.latent - self.start_latent).norm(dim=2)
         return as_map(lengths >= self.shell.inner, self.latent.shape[1:])
 
     @cached_property
     def label(self) -> Tensor:
         """``(N,)`` int64: 0 normal, 1 anomaly, -1 undecided."""
-        if self.world.reads_latents:  # such a detector sees what no picture shows
+        if self.world.reads_latents:  # such a detector sees changes that no image shows
             return self.shell.label(self.distance, torch.ones_like(self.distance, dtype=torch.bool))
         labels = self.shell.label(self.distance, self._large(self.mask))
         if self.edit is None:
             return labels
-        # A latent tells little of what the decoder can't draw. Where that can be seen, an anomaly is there;
-        # where it nearly can, nobody knows.
+        # The latent says little of pixels that the decoder doesn't reproduce. Where pixels of a real anomaly
+        # show, it is an anomaly; where they show faintly, it is undecided.
         genuine = self.edit.genuine
         faintly = (self.support * genuine).flatten(1).any(1)
         labels = labels.masked_fill((labels == NORMAL) & faintly, UNDECIDED)
@@ -135,38 +135,38 @@ class Transition:
 
     @staticmethod
     def _large(mask: Tensor) -> Tensor:
-        """Where ``mask (N, 1, H, W)`` bool holds a thousandth of the pixels, ``(N,)``."""
+        """Whether ``mask (N, 1, H, W)`` bool holds at least a thousandth of the pixels, ``(N,)``."""
         return mask.flatten(1).sum(1) * 1000 >= mask[0].numel()
 
     @cached_property
     def truth(self) -> Tensor:
-        """The mask a detector learns, bool, empty unless the label is anomaly.
+        """The true mask of the sample, bool: what a detector learns to find; empty unless it is an anomaly.
 
         ``(N, 1, H, W)`` pixels, or ``(N, 1, h, w)`` tokens for a detector that reads latents.
         """
-        marked = self.tokens if self.world.reads_latents else self.mask
+        marked = self.changed_tokens if self.world.reads_latents else self.mask
         return marked & (self.label == ANOMALY)[:, None, None, None]
 
     @cached_property
     def detection(self) -> Detection:
-        """What the detector says of the new latent, or of the augmented image."""
+        """Score and map of the detector, for the new latent or the augmented image."""
         return self._detect(self.world.detector)
 
     @cached_property
     def detections(self) -> list[Detection]:
-        """What each of the world's judges says of it; without judges, what the detector says."""
+        """Scores and maps of the reward ensemble's detectors; of the detector alone without an ensemble."""
         if not self.world.reward_ensemble:
             return [self.detection]
         return [self._detect(member) for member in self.world.reward_ensemble]
 
     @property
     def score(self) -> Tensor:
-        """``(N,)``: the anomaly logit that the judges agree on, their mean."""
+        """``(N,)``: the mean anomaly logit of the reward ensemble, or that of the detector."""
         return torch.stack([detection.score for detection in self.detections]).mean(0)
 
     @cached_property
     def last_layer_inputs(self) -> list[LastLayerInput]:
-        """What the last layer of each judge reads of it, or that of the detector."""
+        """What the last layers of the reward ensemble's detectors read; without one, the detector's."""
         with self.world.autocast():
             layer_inputs = [
                 member.last_layer_input(*inputs_for(member.input, self._inputs))
@@ -176,12 +176,12 @@ class Transition:
 
     def _detect(self, detector: Detector) -> Detection:
         with self.world.autocast():
-            judged = detector(*inputs_for(detector.input, self._inputs))
-        return Detection(*(part.float() for part in judged))
+            detection = detector(*inputs_for(detector.input, self._inputs))
+        return Detection(*(part.float() for part in detection))
 
     @cached_property
     def _inputs(self) -> tuple[Tensor, ...]:
-        """What detectors may read: the new latent, or the augmented image, its reconstruction and latent."""
+        """What detectors may read: the new latent; or augmented image, its reconstruction and its latent."""
         if self.world.reads_latents:
             return (self.latent,)
         with self.world.autocast():
@@ -190,7 +190,7 @@ class Transition:
 
     @cached_property
     def _encoded(self) -> Tensor:
-        """``(N, *latent_shape)``: the latent of what detectors read."""
+        """``(N, *latent_shape)``: the latent that detectors read: the new one, or the augmented image's."""
         if self.world.reads_latents:
             return self.latent
         with self.world.autocast():
@@ -198,17 +198,17 @@ class Transition:
 
     @cached_property
     def descriptor(self) -> AnomalyDescriptor:
-        """What the anomaly looks like in latents, ``(N, …)``; a flat one is a single token."""
+        """The descriptor of the anomaly in the latent, ``(N, …)``; a flat latent is a single token."""
         latents = self._encoded.float()
         grid = grid_of(latents.shape[1:])
         shares = functional.adaptive_avg_pool2d(self.truth.float(), grid)
         return anomaly_descriptor(latents.view(*latents.shape[:2], *grid), anomalous_tokens(shares))
 
     def compute_facts(self, facts: Iterable[str]) -> None:
-        """Find these ``facts`` now, by name; most of what is found on the way is kept as well.
+        """Compute the properties named in ``facts`` now, and keep them and most of what they depend on.
 
-        Of many worlds some at a time: from decoding to judging they stay in the CPU's caches together. Where
-        gradients are asked for nothing happens, and facts are found for all worlds when they are asked for.
+        Many worlds are computed in parts: from decoding to scoring, a part stays in the CPU's caches. With
+        gradients enabled nothing happens here; then properties are computed for all worlds when read.
         """
         missing = [fact for fact in facts if fact not in self.__dict__]
         some = worlds_at_once(self.world.autoencoder.size, self.latent.device)
@@ -216,22 +216,22 @@ class Transition:
             return
         known = {name: split(value, some) for name, value in self.__dict__.items() if name in FACTS}
         parts = []
-        paintings: Iterable[ImageEdit | None] = repeat(None)
+        edits: Iterable[ImageEdit | None] = repeat(None)
         if self.edit is not None:
-            paintings = map(ImageEdit, *(each.split(some) for each in self.edit))
+            edits = map(ImageEdit, *(each.split(some) for each in self.edit))
         own = zip(*(part.split(some) for part in self._parts()), strict=True)
-        for number, (given, edit) in enumerate(zip(own, paintings, strict=False)):
+        for number, (given, edit) in enumerate(zip(own, edits, strict=False)):
             sources, previous, latent = given
             part = Transition(self.world, self.shell, sources, previous, latent, edit)
             part.__dict__.update({name: values[number] for name, values in known.items()})
             for fact in missing:
                 getattr(part, fact)
             parts.append(part.__dict__)
-        for name in (parts[0].keys() & FACTS) - known.keys() - FOUND_AGAIN:
+        for name in (parts[0].keys() & FACTS) - known.keys() - NOT_JOINED:
             self.__dict__[name] = join([part[name] for part in parts])
 
     def with_reward_ensemble(self, reward_ensemble: Sequence[Detector]) -> Transition:
-        """The same step before other judges; what doesn't depend on them isn't computed again."""
+        """The step as another reward ensemble scores it; what doesn't depend on it isn't computed again."""
         other = copy(self)
         other.world = self.world.with_reward_ensemble(reward_ensemble)
         for name in ("detections", "last_layer_inputs"):
@@ -246,7 +246,7 @@ class Transition:
         return (again - self.latent).square().flatten(1).mean(1).add(1e-12).sqrt()
 
     def select(self, worlds: Tensor) -> Transition:
-        """The same step for some of the worlds only (indices ``(K,)``)."""
+        """The step for the worlds with indices ``(K,)`` only."""
         sources, previous, latent = (part[worlds] for part in self._parts())
         edit = None if self.edit is None else ImageEdit(*(part[worlds] for part in self.edit))
         return Transition(self.world, self.shell, sources, previous, latent, edit)
@@ -265,13 +265,13 @@ class Transition:
 
 
 FACTS = {name for name, value in vars(Transition).items() if isinstance(value, cached_property)}
-"""What is found out about a step once, when it is first asked for."""
+"""Names of the properties that are computed once, when they are first read."""
 
-FOUND_AGAIN = {"start_latent", "start_image", "start_decoded", "change", "_inputs", "_encoded"}
-"""Large, and rarely asked for twice: putting these together costs more than finding them again."""
+NOT_JOINED = {"start_latent", "start_image", "start_decoded", "change", "_inputs", "_encoded"}
+"""Large, and rarely read afterwards: joining the parts of these costs more than computing them again."""
 
 
 def initial_transition(world: World, shell: Shell, sources: Tensor) -> Transition:
-    """The transition of worlds in which nothing has happened yet since they started from ``sources (N,)``."""
+    """The transition of N worlds at the start of an episode from images ``sources (N,)``: nothing changed."""
     latent = world.latents[sources]
     return Transition(world, shell, sources, latent, latent)

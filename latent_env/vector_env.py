@@ -60,20 +60,19 @@ def batch_info(info: Mapping[str, Any], worlds: Flags) -> dict[str, Any]:
 
 
 def as_arrays(values: Mapping[str, torch.Tensor]) -> dict[str, npt.NDArray[Any]]:
-    """Tensors ``(N,)`` as Gymnasium batches Python's numbers: fractions in double precision."""
+    """Tensors ``(N,)`` as arrays of the types that Gymnasium makes of Python numbers: floats are float64."""
     arrays = {name: value.cpu().numpy() for name, value in values.items()}
     return {name: a.astype(np.float64) if a.dtype.kind == "f" else a for name, a in arrays.items()}
 
 
 class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
-    """A batch of worlds of any kind with Gymnasium's habits.
+    """A batch of worlds of any kind of episode, as Gymnasium expects it.
 
-    World ``i`` of a batch that is reset with seed ``s`` equals a single world reset with ``s + i``.
-    ``autoreset_mode`` is ``"NextStep"`` (the step after an episode's end resets) or ``"SameStep"`` (the
-    last step resets, and what was there before stands in ``infos["final_obs"]`` and
-    ``infos["final_info"]``). ``reset(options={"reset_mask": mask})`` resets some worlds only. For
-    tensors without a copy, use ``env.dynamics.reset_tensor()`` and ``step_tensor(actions)``; those do
-    not reset by themselves.
+    World ``i`` of a batch reset with seed ``s`` equals a single world reset with seed ``s + i``.
+    ``autoreset_mode`` is ``"NextStep"`` (the step after an episode's end resets it) or ``"SameStep"`` (the
+    last step resets it, and ``infos["final_obs"]`` and ``infos["final_info"]`` hold what was there before).
+    ``reset(options={"reset_mask": mask})`` resets some worlds only. For tensors without a copy use
+    ``env.dynamics.reset_tensor()`` and ``step_tensor(actions)``, which don't reset by themselves.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
     ) -> None:
         super().__init__()
         if render_mode not in (None, "rgb_array"):
-            raise UserError(f"render_mode={render_mode!r} of a batch must be None or 'rgb_array'")
+            raise UserError(f"render_mode={render_mode!r} must be None or 'rgb_array' for a batch of worlds")
         check_count("num_envs", num_envs)
         if max_episode_steps is not None:
             check_count("max_episode_steps", max_episode_steps)
@@ -118,12 +117,12 @@ class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
         source = checked_source(options, len(self.dynamics.world.images))
         like = self.dynamics.elapsed
         if not self._seeded:
-            # Worlds that nobody seeds now or later still must not all be the same one.
+            # Without seeds, now or later, worlds must differ from each other.
             drawn = self.np_random.integers(LARGEST_SEED, size=self.num_envs)
             self.dynamics.reset_tensor(seeds=torch.from_numpy(drawn).to(like))
             self._seeded = True
         if seeds is not None:
-            # A list may hold None: that world's stream goes on, which is a reset of its own.
+            # A list may hold None: the random stream of such a world goes on.
             known = np.array([value is not None for value in seeds])
             values = torch.tensor([(value or 0) & LARGEST_SEED for value in seeds]).to(like)
             self._restart(mask & known, source, values)
@@ -172,7 +171,7 @@ class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
         return dynamics.observe().cpu().numpy(), rewards, terminated, truncated, infos
 
     def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
-        """One picture a world, as a single world draws it."""
+        """One picture ``(H, W, 3)`` uint8 a world."""
         if self.render_mode is None:
             gym.logger.warn("render() needs a render mode: gym.make_vec(…, render_mode='rgb_array')")
             return None
@@ -207,7 +206,7 @@ class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
         if isinstance(seed, int | np.integer):
             if seed < 0:
                 raise UserError(f"seed={seed} must be at least 0")
-            # The batch's own generator, for whoever asks for batch.np_random_seed.
+            # Gymnasium's own generator, which batch.np_random_seed reports.
             self._np_random, self._np_random_seed = np_random(int(seed))
             return [int(seed) + world for world in range(self.num_envs)]
         if len(seed) != self.num_envs:

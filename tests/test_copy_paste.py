@@ -140,7 +140,7 @@ def test_the_share_goes_from_local_perturbation_to_copy_paste() -> None:
     world = copy_paste_world()
     copy_paste, brush = CopyPaste(world, None), Brush(world.autoencoder, None)
     actions = torch.rand(5, copy_paste.action_size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    strokes = brush.strokes(actions[:, : -CopyPaste.OWN], no_streams(5))
+    strokes = brush.strokes(actions[:, : -CopyPaste.NUMBERS], no_streams(5))
     actions[:, -4] = -0.5
     torch.testing.assert_close(copy_paste(actions, no_streams(5), world.latents[:5]), strokes)
     actions[:, -4] = 0.5
@@ -336,7 +336,7 @@ def test_detectors_of_latents_need_no_pictures() -> None:
     world = pictured_world()
     blind = LatentTransformer(world.autoencoder.latent_shape, 4, 16, 1, 2)
     copy_paste = CopyPaste(world.with_detector(blind), None)
-    assert copy_paste.pictures is None
+    assert copy_paste.images is None
     before = initial_transition(world, Shell(1.0, 4.0), torch.zeros(1, dtype=torch.int64))
     assert copy_paste.edit_image(copy_paste.null_action[None], before) is None
 

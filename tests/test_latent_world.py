@@ -151,11 +151,11 @@ def test_labels_tokens_and_truth_follow_the_shell(seed: int, length: float, step
     made, shell = result.transition, batch.shell
     moved = (made.latent - latent_world().latents[made.sources]).square().sum(1).sqrt()
     furthest = moved.flatten(1).amax(1)
-    assert torch.equal(made.tokens[:, 0], moved >= shell.inner)
+    assert torch.equal(made.changed_tokens[:, 0], moved >= shell.inner)
     assert torch.equal(made.label == ANOMALY, furthest >= shell.inner * (1 + shell.band))
     assert torch.equal(made.label == NORMAL, furthest <= shell.inner * (1 - shell.band))
     assert torch.equal(made.truth.flatten(1).any(1), made.label == ANOMALY)
-    assert torch.equal(made.truth, made.tokens & (made.label == ANOMALY).view(-1, 1, 1, 1))
+    assert torch.equal(made.truth, made.changed_tokens & (made.label == ANOMALY).view(-1, 1, 1, 1))
 
 
 def test_every_label_comes_up() -> None:

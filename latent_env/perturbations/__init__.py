@@ -1,1 +1,1 @@
-"""How an action becomes a change of the latent, and of the image beside it: one file a kind."""
+"""How an action becomes a change of the latent (and an edit of the image): one file a perturbation."""

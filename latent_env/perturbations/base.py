@@ -1,8 +1,8 @@
-"""How an action becomes a change Δz of the latent.
+"""Perturbations: how an action becomes a change Δz of the latent, and how to add another way.
 
-A perturbation is built with the world and ``max_delta``, and turns actions ``(N, action_size)`` in [-1, 1]
-into changes ``(N, *latent_shape)`` of the latents that it is shown. To add one, register a class of the same
-form under a name and pass that name to ``gym.make``::
+A perturbation is built from the world and ``max_delta``, and turns actions ``(N, action_size)`` in [-1, 1]
+into changes ``(N, *latent_shape)`` of the latents that it is called with. To add one, register a class like
+this under a name and pass that name to ``gym.make``::
 
     from latent_env import register_perturbation
 
@@ -20,8 +20,7 @@ form under a name and pass that name to ``gym.make``::
 
     env = gym.make("LatentAug-v0", perturbation="my_module:first_half")
 
-One that also changes images, beside what is decoded, has a method ``edit_image``, see
-:mod:`latent_env.perturbations.image_edit`.
+A perturbation that also edits images has a method ``edit_image``: :mod:`latent_env.perturbations.image_edit`.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Perturbation(Protocol):
-    """Turns actions into changes of the latent."""
+    """What turns actions into changes of the latent."""
 
     action_size: int
     null_action: Tensor
@@ -49,7 +48,7 @@ class Perturbation(Protocol):
 
 
 class PerturbationFactory(Protocol):
-    """Builds a perturbation; ``max_delta=None`` means the perturbation's own default."""
+    """What is registered under a name: it builds a perturbation; ``max_delta=None`` means its default."""
 
     def __call__(self, world: World, max_delta: float | None) -> Perturbation:
         """A perturbation for latents of ``world``, on its device."""

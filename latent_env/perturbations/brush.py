@@ -19,15 +19,19 @@ if TYPE_CHECKING:
 class Brush:
     """A soft local stroke on a spatial latent.
 
-    The action is ``[row, column, radius, strength, roughness, direction…]``: where the stroke lies
-    (-1 to 1 across the grid), how wide it is (0.5 tokens to a third of the grid), how far the token
-    at its centre moves (0 to ``max_delta``, by default as far as it takes to be seen: ``reach`` of the
-    autoencoder times the 95 % quantile of the distance between normal tokens), whether every token
-    moves in one direction (roughness -1) or each in one of its own (1), and up to 16 coefficients of
-    principal token directions.
+    The action is ``[row, column, radius, strength, roughness, direction…]``:
+
+    - ``row`` and ``column``: the stroke's centre, -1 to 1 across the grid;
+    - ``radius``: 0.5 tokens to a third of the grid;
+    - ``strength``: how far the token at the centre moves, from 0 to ``max_delta``. By default that is as far
+      as a change must go to be seen: the autoencoder's ``reach`` times the 95 % quantile of the distance
+      between normal tokens;
+    - ``roughness``: -1 moves all tokens in one direction, 1 each in a random direction of its own;
+    - ``direction…``: up to 16 coefficients of principal directions of normal tokens.
     """
 
-    PLACE = 5
+    SHAPE = 5
+    """How many numbers of the action come before the direction."""
 
     def __init__(self, autoencoder: FrozenAutoencoder, max_delta: float | None) -> None:
         if not autoencoder.is_spatial:
@@ -37,11 +41,11 @@ class Brush:
             )
         self.channels, self.rows, self.columns = autoencoder.latent_shape
         self.directions = autoencoder.token_directions
-        self.action_size = self.PLACE + len(self.directions)
+        self.action_size = self.SHAPE + len(self.directions)
         self.null_action = self.directions.new_zeros(self.action_size)
         self.null_action[3] = -1.0
-        usual = float(autoencoder.reach * autoencoder.normal_distances[95])
-        self.max_delta = usual if max_delta is None else max_delta
+        visible = float(autoencoder.reach * autoencoder.normal_distances[95])
+        self.max_delta = visible if max_delta is None else max_delta
         self.row = torch.arange(self.rows, device=self.directions.device)[None, :, None]
         self.column = torch.arange(self.columns, device=self.directions.device)[None, None, :]
 
@@ -50,9 +54,9 @@ class Brush:
         return self.strokes(actions, streams)
 
     def strokes(self, actions: Tensor, streams: Streams) -> Tensor:
-        """The same: a stroke doesn't depend on what it is painted on."""
+        """Changes ``(N, C, h, w)``, which don't depend on the latents."""
         row, column, radius, strength, roughness = (
-            ((actions[:, i] + 1) / 2)[:, None, None] for i in range(self.PLACE)
+            ((actions[:, i] + 1) / 2)[:, None, None] for i in range(self.SHAPE)
         )
         widest = max(self.rows, self.columns) / 3
         radius = 0.5 + radius * (max(widest, 1.0) - 0.5)
@@ -60,7 +64,7 @@ class Brush:
         squared = squared + (self.column - column * (self.columns - 1)).square()
         profile = self.max_delta * strength * torch.exp(-squared / (2 * radius.square()))
 
-        direction = (actions[:, self.PLACE :] @ self.directions)[:, :, None, None]
+        direction = (actions[:, self.SHAPE :] @ self.directions)[:, :, None, None]
         noise = streams.normal(self.channels, self.rows, self.columns)
         rough = roughness.unsqueeze(1)
         mixed = (1 - rough) * _unit(direction) + rough * _unit(noise)
@@ -73,5 +77,5 @@ def _brush(world: World, max_delta: float | None) -> Brush:
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    """Vectors along dimension 1 at unit length; zero stays zero."""
+    """``vectors``, scaled to unit length along dimension 1; zero stays zero."""
     return vectors / (vectors.square().sum(1, keepdim=True) + 1e-12).sqrt()

@@ -1,4 +1,4 @@
-"""Strokes, and grafts of labelled anomalies: what is known of real anomalies, within an agent's reach."""
+"""The perturbation ``copy_paste``: labelled anomalies copied into latent and image, mixed with the brush."""
 
 from __future__ import annotations
 
@@ -22,21 +22,24 @@ if TYPE_CHECKING:
 
 @perturbations.register("copy_paste")
 class CopyPaste(Brush):
-    """A stroke of the brush, a graft of a labelled anomaly, or anything between.
+    """The brush's local perturbation, a labelled anomaly copied into the latent, or a mixture of both.
 
-    The action is the brush's with four numbers after it, ``[…, share, example, surroundings, mirrored]``: how
-    much of the change is the graft (none of it up to -0.5, all from 0.5 on), which anomaly it is of
-    (neighbours are alike), whether only what differs there from normal images is added (-1) or its tokens
-    replace what was there (1), and whether it is as it was, mirrored left and right, top and bottom, or both
-    (a quarter of the range each). Row and column say where its marked tokens come to lie, from one end of the
-    grid to the other; what is marked as a whole stays in place, and isn't mirrored. The strength is how much
-    of it there is.
+    The action is the brush's with four numbers after it, ``[…, share, anomaly, replace, mirroring]``:
 
-    Decoding loses some of every picture. So a graft brings along what it loses of the anomaly's, and in the
-    image it changes the pixels that are labelled and no others, see :meth:`edit_image`.
+    - ``share``: how much of the change is the copied anomaly: none up to -0.5, all from 0.5 on;
+    - ``anomaly``: which labelled anomaly; neighbours are similar;
+    - ``replace``: -1 adds only the anomaly's difference from normal images, 1 replaces what was there;
+    - ``mirroring``: a quarter of the range each: not, left and right, top and bottom, both.
+
+    Row and column say where the anomalous tokens are copied to, from one end of the grid to the other, and
+    the strength scales the change. An anomaly without a mask stays in place and isn't mirrored.
+
+    Where the detector reads images, an autoencoder's reconstruction error counts as well: the residue of the
+    anomaly's image is copied with it, and only its labelled pixels change, see :meth:`edit_image`.
     """
 
-    OWN = 4
+    NUMBERS = 4
+    """How many numbers of the action are not the brush's."""
 
     def __init__(self, world: World, max_delta: float | None) -> None:
         super().__init__(world.autoencoder, max_delta)
@@ -46,59 +49,56 @@ class CopyPaste(Brush):
                 "train_detector.py stores them where the validation split has some (track=few_labelled); "
                 "without them choose perturbation=brush"
             )
-        self.action_size += self.OWN
-        self.null_action = torch.cat([self.null_action, self.null_action.new_zeros(self.OWN)])
-        labelled_anomalies = world.labelled_anomalies
-        self.mirrorings, self.count = labelled_anomalies.latents.shape[:2]
-        self.latents, self.normal = (
-            labelled_anomalies.latents.flatten(0, 1),
-            labelled_anomalies.normal.flatten(0, 1),
-        )
-        self.marks = labelled_anomalies.marks.flatten(0, 1)
+        self.action_size += self.NUMBERS
+        self.null_action = torch.cat([self.null_action, self.null_action.new_zeros(self.NUMBERS)])
+        anomalies = world.labelled_anomalies
+        self.mirrorings, self.count = anomalies.latents.shape[:2]
+        self.latents, self.normal = anomalies.latents.flatten(0, 1), anomalies.normal.flatten(0, 1)
+        self.marks = anomalies.marks.flatten(0, 1)
         self.tops, self.heights = _extent(self.marks[:, 0].any(2))
         self.lefts, self.widths = _extent(self.marks[:, 0].any(1))
-        self.pictures: Pictures | None = None
-        if len(labelled_anomalies.images) and not world.reads_latents:
-            self.pictures = Pictures.of(world)
+        self.images: AnomalyImages | None = None
+        if len(anomalies.images) and not world.reads_latents:
+            self.images = AnomalyImages.of(world)
 
     def __call__(self, actions: Tensor, streams: Streams, latents: Tensor) -> Tensor:
         """Changes ``(N, C, h, w)``."""
-        strokes = self.strokes(actions[:, : -self.OWN], streams)
+        strokes = self.strokes(actions[:, : -self.NUMBERS], streams)
         share = self.shares(actions)
         return strokes + share * (self.copies(actions, latents) - strokes)
 
     def shares(self, actions: Tensor) -> Tensor:
-        """How much of a change is the graft, ``(N, 1, 1, 1)``."""
-        return (actions[:, -self.OWN, None, None, None] + 0.5).clamp(0, 1)
+        """How much of each change is the copied anomaly, ``(N, 1, 1, 1)`` in [0, 1]."""
+        return (actions[:, -self.NUMBERS, None, None, None] + 0.5).clamp(0, 1)
 
     def copies(self, actions: Tensor, latents: Tensor) -> Tensor:
-        """What would become of ``latents (N, C, h, w)`` if all of it were grafts."""
-        chosen = self.chosen(actions)
+        """Changes of ``latents (N, C, h, w)`` by the copied anomalies alone."""
+        chosen = self.placements(actions)
         parts = (self.latents, self.normal, self.marks)
-        shown, normal, marks = (_moved(part[chosen.which], chosen.down, chosen.right) for part in parts)
-        change = shown - normal + chosen.surroundings * (normal - latents)
+        anomalous, normal, marks = (_shifted(part[chosen.which], chosen.down, chosen.right) for part in parts)
+        change = anomalous - normal + chosen.replace * (normal - latents)
         return chosen.strength * marks * change
 
     def edit_image(self, actions: Tensor, before: Transition) -> ImageEdit | None:
-        """What the graft does to the images that ``before`` has led to; None if nothing but decoding does.
+        """The edit of the images after ``actions``; None where the detector reads latents.
 
-        What decoding loses of them makes way for what it loses of the anomaly's picture, as their tokens make
-        way for its tokens, and nothing changes but its labelled pixels, softly bounded. Of the stroke's share
-        all is visible that is decoded.
+        As tokens make way for the anomaly's tokens, the image's residue makes way for the residue of the
+        anomaly's image, within its labelled pixels, softly bounded. In the brush's share of the change all
+        that is decoded is visible.
         """
-        if self.pictures is None:
+        if self.images is None:
             return None
-        chosen, share = self.chosen(actions), self.shares(actions)
-        side = self.pictures.mattes.shape[-1]
+        chosen, share = self.placements(actions), self.shares(actions)
+        side = self.images.mattes.shape[-1]
         down, right = chosen.down * (side // self.rows), chosen.right * (side // self.columns)
-        undrawn, matte = (_moved(part[chosen.which].float(), down, right) for part in self.pictures)
-        usual = _outside_graph(before.start_image - before.start_decoded)
+        of_anomaly, matte = (_shifted(part[chosen.which].float(), down, right) for part in self.images)
+        of_start = _outside_graph(before.start_image - before.start_decoded)
         earlier = before.edit
         if earlier is None:
             nothing = torch.zeros_like(matte)
-            earlier = ImageEdit(nothing, torch.zeros_like(usual), nothing)
+            earlier = ImageEdit(nothing, torch.zeros_like(of_start), nothing)
         open_before, residue, genuine = (_outside_graph(part) for part in earlier)
-        change = share * chosen.strength * (undrawn - chosen.surroundings * (usual + residue))
+        change = share * chosen.strength * (of_anomaly - chosen.replace * (of_start + residue))
         open_now = (1 - share * (1 - matte)) * (chosen.strength > 0)
         return ImageEdit(
             torch.maximum(open_before, open_now),
@@ -106,67 +106,70 @@ class CopyPaste(Brush):
             torch.maximum(genuine, share * chosen.strength * matte),
         )
 
-    def chosen(self, actions: Tensor) -> Chosen:
-        """What the numbers of ``actions (N, action_size)`` stand for."""
+    def placements(self, actions: Tensor) -> Placements:
+        """Which anomaly the actions ``(N, action_size)`` copy, and where to."""
         within = (actions + 1) / 2
         row, column, strength = within[:, 0], within[:, 1], within[:, 3]
-        example, surroundings, mirroring = within[:, -self.OWN + 1 :].T
-        which = (example * self.count).long().clamp(0, self.count - 1)
+        anomaly, replace, mirroring = within[:, -self.NUMBERS + 1 :].T
+        which = (anomaly * self.count).long().clamp(0, self.count - 1)
         turned = (mirroring * self.mirrorings).long().clamp(0, self.mirrorings - 1)
         which = turned * self.count + which
         down = (row * (self.rows - self.heights[which])).round().long() - self.tops[which]
         right = (column * (self.columns - self.widths[which])).round().long() - self.lefts[which]
-        return Chosen(which, down, right, strength[:, None, None, None], surroundings[:, None, None, None])
+        return Placements(which, down, right, strength[:, None, None, None], replace[:, None, None, None])
 
 
-class Chosen(NamedTuple):
-    """Which graft, and where it goes."""
+class Placements(NamedTuple):
+    """Which anomaly is copied in each world, and where to."""
 
     which: Tensor
-    """``(N,)``: among all anomalies in all mirrorings."""
+    """``(N,)``: its index among all anomalies in all mirrorings."""
     down: Tensor
-    """``(N,)`` tokens that it moves."""
+    """``(N,)``: by how many tokens it is shifted down."""
     right: Tensor
+    """``(N,)``: by how many tokens it is shifted to the right."""
     strength: Tensor
-    """``(N, 1, 1, 1)`` in [0, 1]"""
-    surroundings: Tensor
-    """``(N, 1, 1, 1)`` in [0, 1]"""
+    """``(N, 1, 1, 1)`` in [0, 1]: the factor of the change."""
+    replace: Tensor
+    """``(N, 1, 1, 1)`` in [0, 1]: 0 adds the anomaly to what was there, 1 replaces it."""
 
 
-class Pictures(NamedTuple):
-    """What is known of all anomalies in all mirrorings beside their latents."""
+class AnomalyImages(NamedTuple):
+    """What is copied in the image, of all anomalies in all mirrorings."""
 
-    undrawn: Tensor
-    """``(M K, C, H, W)``: what decoding loses of them."""
+    residues: Tensor
+    """``(M K, C, H, W)``: each image less its reconstruction."""
     mattes: Tensor
-    """``(M K, 1, H, W)`` in [0, 1]: their labelled pixels, softly bounded."""
+    """``(M K, 1, H, W)`` in [0, 1]: the labelled pixels, softly bounded."""
 
     @classmethod
     @torch.no_grad()
-    def of(cls, world: World) -> Pictures:
-        """Those of the examples of ``world``."""
+    def of(cls, world: World) -> AnomalyImages:
+        """Those of the labelled anomalies of ``world``."""
         assert world.labelled_anomalies is not None
         hard = world.labelled_anomalies.masks.to(world.latents)
-        soft = torch.maximum(hard, among_neighbours(hard))  # however thin, all that is labelled comes along
+        soft = torch.maximum(
+            hard, among_neighbours(hard)
+        )  # labelled pixels count fully, however thin the mask
         count = len(world.labelled_anomalies.latents)
-        undrawn = world.labelled_anomalies.undrawn(world.autoencoder)
-        return cls(undrawn.flatten(0, 1), mirrored(soft)[:count].flatten(0, 1))
+        residues = world.labelled_anomalies.residues(world.autoencoder)
+        return cls(residues.flatten(0, 1), mirrored(soft)[:count].flatten(0, 1))
 
 
 def _outside_graph(values: Tensor) -> Tensor:
-    """The same numbers, fit for a graph: tensors born in inference mode can't take part in one."""
+    """``values``, copied if they were born in inference mode: such tensors can't take part in a graph."""
     return values.clone() if values.is_inference() else values
 
 
 def _extent(along: Tensor) -> tuple[Tensor, Tensor]:
-    """The first of each of ``along (K, n)`` bool that is set, and how far the last is: ``(K,)`` each."""
+    """Where ``along (K, n)`` bool is first set, and the length up to where it is last set: ``(K,)`` each."""
     first = along.int().argmax(1)
     last = along.shape[1] - 1 - along.flip(1).int().argmax(1)
     return first, last - first + 1
 
 
-def _moved(values: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """``values (N, C, h, w)`` moved by ``down`` and ``right (N,)`` tokens; zero where nothing comes from."""
+def _shifted(values: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """``values (N, C, h, w)`` shifted by ``down`` and ``right (N,)`` positions, with zeros moving in."""
     rows, columns = values.shape[2:]
     row = torch.arange(rows, device=values.device)[None] - down[:, None]  # (N, h): where each comes from
     column = torch.arange(columns, device=values.device)[None] - right[:, None]

@@ -1,4 +1,4 @@
-"""What happens to an image beside what is decoded: pixels from elsewhere, and pixels that must stay."""
+"""Edits of images in addition to the decoded change, such as pixels copied from a real anomaly."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ if TYPE_CHECKING:
 
 
 class ImageEdit(NamedTuple):
-    """What was done to images since their episodes began. Where nothing was, all of it is 0."""
+    """What was done to N images since their episodes began; without any edit all of it is 0.
+
+    The change of the image is ``matte · (decoded change + residue)``.
+    """
 
     matte: Tensor
-    """``(N, 1, H, W)`` in [0, 1]: how much of any change is let through."""
+    """``(N, 1, H, W)`` in [0, 1]: the share of the change that is let through at each pixel."""
     residue: Tensor
-    """``(N, C, H, W)``: what is added to what decoding says."""
+    """``(N, C, H, W)``: what is added to the decoded change, such as detail that no decoder reproduces."""
     genuine: Tensor
-    """``(N, 1, H, W)`` in [0, 1]: how much of a real anomaly is there."""
+    """``(N, 1, H, W)`` in [0, 1]: how much of each pixel belongs to a real anomaly."""
 
     def on(self, decoded: Tensor) -> Tensor:
-        """The change of images ``(N, C, H, W)`` where the decoded change would be ``decoded``."""
+        """The change of the images for the decoded change ``decoded``, both ``(N, C, H, W)``."""
         return self.matte * (decoded + self.residue)
 
 
 @runtime_checkable
 class ImageEditor(Protocol):
-    """A perturbation that changes images beside their latents."""
+    """A perturbation that edits images as well as latents."""
 
     def edit_image(self, actions: Tensor, before: Transition) -> ImageEdit | None:
-        """What was done to the images once ``actions (N, action_size)`` are taken after ``before``."""
+        """The edit of the images after ``before`` and then ``actions (N, action_size)``; None for none."""
 
 
 def merged(worlds: Tensor, there: ImageEdit | None, elsewhere: ImageEdit | None) -> ImageEdit | None:
-    """``there`` in ``worlds (N,)`` bool, ``elsewhere`` in all others. None where nothing has happened yet."""
+    """The edit ``there`` in ``worlds (N,)`` bool and ``elsewhere`` in all others; None if both are None."""
     if there is None and elsewhere is None:
         return None
     known = there or elsewhere

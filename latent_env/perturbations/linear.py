@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @perturbations.register("dense")
 class Dense:
-    """``Δz = max_delta · a``: one number a latent dimension.
+    """``Δz = max_delta · a``: one number of the action a latent dimension.
 
-    By default full strength in all dimensions goes as far as it takes to be seen: ``reach`` of the
-    autoencoder times the 95 % quantile of the distance between normal latents.
+    By default full strength in all dimensions goes as far as a change must go to be seen: the autoencoder's
+    ``reach`` times the 95 % quantile of the distance between normal latents.
     """
 
     def __init__(self, world: World, max_delta: float | None) -> None:
@@ -28,8 +28,8 @@ class Dense:
         self.action_size = autoencoder.latent_dimensions
         self.null_action = torch.zeros_like(autoencoder.mean).flatten()
         self.shape = autoencoder.latent_shape
-        usual = float(autoencoder.reach * autoencoder.normal_distances[95]) / math.sqrt(self.action_size)
-        self.max_delta = usual if max_delta is None else max_delta
+        visible = float(autoencoder.reach * autoencoder.normal_distances[95]) / math.sqrt(self.action_size)
+        self.max_delta = visible if max_delta is None else max_delta
 
     def __call__(self, actions: Tensor, streams: Streams, latents: Tensor) -> Tensor:  # noqa: ARG002
         """Changes ``(N, *latent_shape)``."""
@@ -38,9 +38,10 @@ class Dense:
 
 @perturbations.register("principal")
 class Principal:
-    """The action are coefficients of the leading principal directions of the normal latents.
+    """The action holds coefficients of the leading principal directions of normal latents.
 
-    1 means ``max_delta`` (default 1) standard deviations of the normals along that direction.
+    A coefficient of 1 means ``max_delta`` (default 1) standard deviations of normal latents along a
+    direction.
     """
 
     def __init__(self, world: World, max_delta: float | None) -> None:

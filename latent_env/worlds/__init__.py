@@ -1,1 +1,1 @@
-"""What episodes share: the frozen networks and images of a world, in memory and as artifacts on disk."""
+"""What episodes share: the frozen networks and the images of a world, in memory and as artifacts on disk."""

@@ -1,8 +1,8 @@
-"""Saving and loading what a stage made: safetensors for numbers, JSON for facts, never pickle.
+"""Autoencoders and detectors as artifacts: safetensors for numbers, JSON for facts, never pickle.
 
 An artifact ``name`` is two files, ``name.safetensors`` and ``name.json``. Each is written under a
 temporary name and renamed, the JSON last: an interrupted write leaves either the old artifact or
-none. The JSON holds the kind, the format version, what is needed to build the object again, the
+none. The JSON holds the kind, the format version, the arguments that build the object again, the
 versions of the libraries, and the checksum that tells a damaged file from a good one.
 """
 
@@ -46,11 +46,11 @@ ARCHITECTURES: dict[str, dict[str, tuple[type[nn.Module], Callable[..., nn.Modul
         "ensemble": (EnsembleDetector, EnsembleDetector.build),
     },
 }
-"""Of every kind of artifact, the architectures by name: the class, and what builds it from stored facts."""
+"""The architectures of each kind of artifact, by name: the class, and what builds it from stored facts."""
 
 
 def _name_of(kind: str, module: object) -> str:
-    # Exactly: a form with a memory is a convolutional autoencoder too, but can't be built again as one.
+    # Not by isinstance: a memory autoencoder is a convolutional one too, but can't be built again as one.
     return next(name for name, (known, _) in ARCHITECTURES[kind].items() if type(module) is known)
 
 

@@ -1,4 +1,4 @@
-"""Labelled anomalies that detectors train on, as an agent may use them: as latents, and as pictures."""
+"""Labelled anomalies that detectors train on, as agents may copy them: latents, images and masks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from latent_env.autoencoders.frozen import FrozenAutoencoder, as_float
 
 LABELLED_ANOMALIES = "labelled_anomalies"
 MOST, MOST_NUMBERS = 256, 2**24
-"""Of more anomalies, or of larger pictures, so many evenly spaced ones are kept."""
+"""At most so many anomalies are kept, and so many numbers of their images; of more, evenly spaced ones."""
 
 MIRRORINGS = ((), (-1,), (-2,), (-2, -1))
-"""The dimensions of an image along which it is mirrored: not at all, left and right, top and bottom, both."""
+"""The dimensions of an image along which it is mirrored: none, left and right, top and bottom, both."""
 
 
 def mirrored(images: Tensor) -> Tensor:
@@ -28,22 +28,22 @@ def mirrored(images: Tensor) -> Tensor:
 
 
 class LabelledAnomalies(NamedTuple):
-    """Latents of K anomalies, and what normal images would have in their place.
+    """K anomalies in M mirrorings, and the normal latents that they would replace.
 
-    There are M = 4 of each, one a mirroring, where it is known where the anomalies are: what surrounds a
-    graft stays as it is. Where it isn't, a whole image would stand on its head, and M = 1.
+    M is 4 where masks say where the anomalies are: then only they are copied, not what surrounds them.
+    Without masks a whole image would be mirrored, so M is 1.
     """
 
     latents: Tensor
-    """``(M, K, *latent_shape)``"""
+    """``(M, K, *latent_shape)``: of the images with anomalies."""
     normal: Tensor
-    """``(M, K, *latent_shape)``: for every token the nearest one that normal images have at its place."""
+    """``(M, K, *latent_shape)``: for every token the nearest one of normal images at the same position."""
     marks: Tensor
-    """``(M, K, 1, h, w)`` bool: the anomalous tokens; all of them where that isn't known."""
+    """``(M, K, 1, h, w)`` bool: the anomalous tokens; all tokens where there is no mask."""
     images: Tensor
-    """``(K, C, H, W)`` uint8: the pictures themselves; K = 0 where detectors read latents."""
+    """``(K, C, H, W)`` uint8: the images; K is 0 where detectors read latents."""
     masks: Tensor
-    """``(K, 1, H, W)`` bool: their anomalous pixels; all of them where that isn't known."""
+    """``(K, 1, H, W)`` bool: their anomalous pixels; all pixels where there is no mask."""
 
     @classmethod
     def of(
@@ -54,11 +54,15 @@ class LabelledAnomalies(NamedTuple):
         images: Tensor | None = None,
         masks: Tensor | None = None,
     ) -> LabelledAnomalies:
-        """Examples of anomalies ``latents (M, A, *latent_shape)`` among ``normals (N, *latent_shape)``.
+        """Choose and order anomalies, and find the normal latents that they would replace.
 
-        They are put in order: neighbours are alike. Without a token in ``marks (M, A, 1, h, w)`` bool it
-        isn't known where an anomaly is. Their ``images (A, C, H, W)`` uint8 and ``masks (A, 1, H, W)`` bool
-        are for detectors that read images.
+        They are ordered by their mean difference from normal tokens, so that neighbours are similar.
+
+        :param latents: ``(M, A, *latent_shape)`` of the A images with anomalies.
+        :param marks: ``(M, A, 1, h, w)`` bool, the anomalous tokens; none where there is no mask.
+        :param normals: ``(N, *latent_shape)`` of normal images.
+        :param images: ``(A, C, H, W)`` uint8, for detectors that read images.
+        :param masks: ``(A, 1, H, W)`` bool of these images.
         """
         if images is None or masks is None:
             images = torch.zeros(0, 1, 1, 1, dtype=torch.uint8, device=latents.device)
@@ -70,62 +74,60 @@ class LabelledAnomalies(NamedTuple):
         memory.fill(normals, torch.arange(len(normals), device=normals.device))
         difference, _ = memory(latents.flatten(0, 1))
         normal = latents - difference.transpose(1, 2).reshape(latents.shape)
-        order = _alike((latents - normal)[0], marks[0])
+        order = _order((latents - normal)[0], marks[0])
         if len(images):
             images, masks = images[picks][order], _all_if_none(masks[picks])[order]
         return cls(latents[:, order], normal[:, order], marks[:, order], images, masks)
 
     def to(self, device: torch.device) -> LabelledAnomalies:
-        """The same on ``device``."""
+        """The anomalies on ``device``."""
         return LabelledAnomalies(*(part.to(device) for part in self))
 
-    def undrawn(self, autoencoder: FrozenAutoencoder) -> Tensor:
-        """What decoding loses of every picture, ``(M, K, C, H, W)`` in half precision."""
-        pictures = mirrored(self.images)[: len(self.latents)]
+    def residues(self, autoencoder: FrozenAutoencoder) -> Tensor:
+        """Each image less its reconstruction, ``(M, K, C, H, W)`` in half precision."""
+        images = mirrored(self.images)[: len(self.latents)]
         found = [
-            as_float(shown, latents) - autoencoder.decode_all(latents).float()
-            for shown, latents in zip(pictures, self.latents, strict=True)
+            as_float(real, latents) - autoencoder.decode_all(latents).float()
+            for real, latents in zip(images, self.latents, strict=True)
         ]
         return torch.stack(found).half()
 
 
 def _all_if_none(marks: Tensor) -> Tensor:
-    """``marks (…, 1, h, w)`` bool, all of them where there is none."""
+    """``marks (…, 1, h, w)`` bool; where none is set, all are."""
     return marks | ~marks.flatten(-3).any(-1)[..., None, None, None]
 
 
-def _alike(differences: Tensor, marks: Tensor) -> Tensor:
-    """An order ``(K,)`` of what differs: along the direction in which its means vary most."""
+def _order(differences: Tensor, marks: Tensor) -> Tensor:
+    """An order ``(K,)`` in which similar ones are neighbours.
+
+    It goes along the direction in which the means of ``differences (K, C, h, w)`` at ``marks`` vary most.
+    """
     weights = marks.to(differences).expand_as(differences)
     means = (differences * weights).flatten(2).sum(2) / weights.flatten(2).sum(2).clamp_min(1)
     means = (means - means.mean(0)).double().cpu()
     direction = torch.linalg.svd(means, full_matrices=False).Vh[0]
-    # Which of both ends comes first is as good as random, and must be the same everywhere.
+    # The sign of a singular vector is arbitrary: fix it, so that the order is the same everywhere.
     direction = direction * direction[direction.abs().argmax()].sign()
     return (means @ direction).argsort(stable=True).to(differences.device)
 
 
 def save_labelled_anomalies(folder: Path, labelled_anomalies: LabelledAnomalies) -> None:
-    """Write them as the artifact ``labelled_samples``."""
+    """Write the artifact ``labelled_anomalies``; floats in half precision."""
     tensors = {
         name: part.half() if part.is_floating_point() else part
         for name, part in labelled_anomalies._asdict().items()
     }
-    save_artifact(
-        folder,
-        LABELLED_ANOMALIES,
-        LABELLED_ANOMALIES,
-        tensors,
-        {"count": labelled_anomalies.latents.shape[1]},
-    )
+    facts = {"count": labelled_anomalies.latents.shape[1]}
+    save_artifact(folder, LABELLED_ANOMALIES, LABELLED_ANOMALIES, tensors, facts)
 
 
 def load_labelled_anomalies(folder: Path) -> LabelledAnomalies | None:
-    """Read the artifact ``labelled_samples``, if there is one."""
+    """Read the artifact ``labelled_anomalies``; None if ``folder`` has none."""
     if not (folder / f"{LABELLED_ANOMALIES}.json").is_file():
         return None
     tensors, _ = load_artifact(folder, LABELLED_ANOMALIES, LABELLED_ANOMALIES)
-    if not _fit(tensors):
+    if not _complete(tensors):
         raise UserError(
             f"{folder / LABELLED_ANOMALIES}.safetensors holds no labelled anomalies that this version reads: "
             "delete the folder, and `python train_detector.py` makes it again"
@@ -134,8 +136,8 @@ def load_labelled_anomalies(folder: Path) -> LabelledAnomalies | None:
     return found._replace(latents=found.latents.float(), normal=found.normal.float())
 
 
-def _fit(tensors: dict[str, Tensor]) -> bool:
-    """Whether these are examples, and as many of each."""
+def _complete(tensors: dict[str, Tensor]) -> bool:
+    """Whether all tensors are there, of the same number of anomalies."""
     if set(tensors) != set(LabelledAnomalies._fields):
         return False
     by_mirroring = {tensors[name].shape[:2] for name in ("latents", "normal", "marks")}

@@ -1,4 +1,4 @@
-"""Labelled images that a reward is measured on, apart from those that report the result."""
+"""The reference set: labelled images that reward terms are measured on, none of them from the test split."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from torch import Tensor
 from detectors.blocks.tokens import grid_of
 from latent_common.artifacts import load_artifact, save_artifact
 from latent_common.errors import UserError
-from latent_common.image_source import evenly_spaced_positions
+from latent_common.image_source import evenly_spaced
 
 REFERENCE_SET = "reference_set"
 MOST = 32
-"""Of more normal images, or anomalies, so many evenly spaced ones are kept: every step looks at them."""
+"""At most so many normal images, and so many anomalies, are kept: every step is measured on all of them."""
 
 
 class ReferenceSet(NamedTuple):
-    """What detectors read of normal and of anomalous images that none of them was trained on."""
+    """Normal and anomalous images, or their latents, that no detector was trained on."""
 
     inputs: Tensor
     """``(R, C, H, W)`` uint8, or latents ``(R, *latent_shape)``."""
     labels: Tensor
     """``(R,)`` int64: 0 normal, 1 anomaly; both occur."""
     marks: Tensor | None = None
-    """``(R, 1, h, w)`` bool: which tokens are anomalous; None where nobody knows."""
+    """``(R, 1, h, w)`` bool: which tokens are anomalous; None where that isn't known."""
 
     @classmethod
     def of(cls, inputs: Tensor, labels: Tensor, marks: Tensor | None = None) -> ReferenceSet | None:
-        """A trial of some of the images, evenly spaced; None if they aren't of both kinds."""
-        kinds = [(labels == label).nonzero().flatten() for label in (0, 1)]
-        if not all(len(kind) for kind in kinds):
+        """A set of evenly spaced ones of the given images; None if they don't have both labels."""
+        by_label = [(labels == label).nonzero().flatten() for label in (0, 1)]
+        if not all(len(rows) for rows in by_label):
             return None
-        picks = torch.cat([kind[evenly_spaced_positions(len(kind), MOST)] for kind in kinds])
+        picks = torch.cat([evenly_spaced(rows, MOST) for rows in by_label])
         return cls(inputs[picks.to(inputs.device)], labels[picks], None if marks is None else marks[picks])
 
     def fits(self, input_shape: Sequence[int], latent_shape: Sequence[int]) -> bool:
-        """Whether it is of a world where detectors read, and latents have, these shapes."""
+        """Whether it belongs to a world of these shapes: of what detectors read, and of latents."""
         grid = (1, *grid_of(latent_shape))
         return tuple(self.inputs.shape[1:]) == tuple(input_shape) and (
             self.marks is None or tuple(self.marks.shape[1:]) == grid
         )
 
     def to(self, device: torch.device) -> ReferenceSet:
-        """The same on ``device``."""
+        """The set on ``device``."""
         marks = None if self.marks is None else self.marks.to(device)
         return ReferenceSet(self.inputs.to(device), self.labels.to(device), marks)
 
 
 def save_reference_set(folder: Path, reference_set: ReferenceSet) -> None:
-    """Write what a reward is measured on as the artifact ``reference_set``."""
+    """Write the artifact ``reference_set``."""
     inputs = (
         reference_set.inputs if reference_set.inputs.dtype == torch.uint8 else reference_set.inputs.half()
     )
@@ -63,11 +63,14 @@ def save_reference_set(folder: Path, reference_set: ReferenceSet) -> None:
 
 
 def load_reference_set(folder: Path) -> ReferenceSet | None:
-    """Read the artifact ``reference_set``, if there is one."""
+    """Read the artifact ``reference_set``; None if ``folder`` has none."""
     if not (folder / f"{REFERENCE_SET}.json").is_file():
         return None
     tensors, _ = load_artifact(folder, REFERENCE_SET, REFERENCE_SET)
     if not {"inputs", "labels"} <= set(tensors) or len({len(each) for each in tensors.values()}) > 1:
-        raise UserError(f"{folder / 'reference_set.safetensors'} holds no trial: make it again")
+        raise UserError(
+            f"{folder / 'reference_set.safetensors'} holds no reference set: delete the folder, and "
+            "`python train_detector.py` makes it again"
+        )
     marks = tensors.get("marks")
     return ReferenceSet(tensors["inputs"], tensors["labels"], None if marks is None else marks.bool())

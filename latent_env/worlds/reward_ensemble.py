@@ -1,4 +1,4 @@
-"""Small detectors that rewards go by, and one more that none does: written and read as one artifact."""
+"""The reward ensemble: small detectors that rewards use, and one held-out detector, as one artifact."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from latent_common.errors import UserError
 
 REWARD_ENSEMBLE = "reward_ensemble"
 SHARED = "memory."
-"""What judges of latents have in common with the detector, and is not stored again: it is large."""
+"""Detectors that read latents share this with the world's detector: it is large, and not stored again."""
 
 
 def trained_part(detector: Detector) -> Detector:
-    """The trained part of a detector."""
+    """The member of an ensemble that is trained; any other detector itself."""
     return detector.named_members()["transformer"] if isinstance(detector, EnsembleDetector) else detector
 
 
-def ensemble_parts(detector: Detector) -> list[Detector]:
-    """The detectors that an ensemble is made of; of another one, none."""
+def ensemble_members(detector: Detector) -> list[Detector]:
+    """The members of an ensemble; none for any other detector."""
     return [*detector.named_members().values()] if isinstance(detector, EnsembleDetector) else []
 
 
 def share_memory(member: Detector, detector: Detector) -> None:
-    """Let a judge of latents use the memory of the detector, which has seen the same normal images."""
+    """Let ``member``, if it reads latents, use the memory of ``detector``, of the same normal images."""
     trained = trained_part(detector)
     if isinstance(member, LatentTransformer) and isinstance(trained, LatentTransformer):
         member.memory = trained.memory
@@ -39,7 +39,7 @@ def share_memory(member: Detector, detector: Detector) -> None:
 def save_reward_ensemble(
     folder: Path, reward_ensemble: Sequence[Detector], held_out_detector: Detector | None
 ) -> None:
-    """Write the artifact ``reward_ensemble``; one that no reward goes by comes last."""
+    """Write the artifact ``reward_ensemble``; the held-out detector comes last."""
     members = [*reward_ensemble, *([] if held_out_detector is None else [held_out_detector])]
     tensors = {
         f"{number}.{name}": tensor
@@ -53,7 +53,10 @@ def save_reward_ensemble(
 
 
 def load_reward_ensemble(folder: Path, detector: Detector) -> tuple[list[Detector], Detector | None]:
-    """The judges in ``folder``, if there are any, and the one that no reward goes by; on the CPU."""
+    """Read the artifact ``reward_ensemble``: its detectors and the held-out one, frozen, on the CPU.
+
+    No detectors and None if ``folder`` has none.
+    """
     if not (folder / f"{REWARD_ENSEMBLE}.json").is_file():
         return [], None
     tensors, facts = load_artifact(folder, REWARD_ENSEMBLE, REWARD_ENSEMBLE)

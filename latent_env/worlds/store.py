@@ -1,4 +1,4 @@
-"""TODO: latent_env/worlds/store.py."""
+"""Worlds on disk: where they are found, which files they have, and how they are loaded."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from latent_common.errors import UserError
 from latent_env.worlds.artifacts import load_autoencoder, load_detector
 from latent_env.worlds.labelled_anomalies import LABELLED_ANOMALIES, load_labelled_anomalies
 from latent_env.worlds.reference_set import REFERENCE_SET, load_reference_set
-from latent_env.worlds.reward_ensemble import REWARD_ENSEMBLE, ensemble_parts, load_reward_ensemble
+from latent_env.worlds.reward_ensemble import REWARD_ENSEMBLE, ensemble_members, load_reward_ensemble
 from latent_env.worlds.world import World
 
 BUILTIN = Path(__file__).parents[1] / "builtin"
-
 
 COMPLETE = "metrics.json"
 """The file that a stage writes last; its presence says that the folder is whole."""
@@ -32,14 +31,14 @@ def builtin_names() -> list[str]:
 
 
 PARTS = ("autoencoder", "detector", "images")
-
+"""The artifacts that every world has."""
 
 EXTRAS = (REFERENCE_SET, REWARD_ENSEMBLE, LABELLED_ANOMALIES)
-"""What a world may have as well: what rewards are measured with, and what agents may graft."""
+"""Artifacts that a world may have in addition."""
 
 
 def copy_world(folder: Path, target: Path) -> None:
-    """Copy the world in ``folder`` to ``target``, and nothing else that lies there."""
+    """Copy the world's artifacts from ``folder`` to ``target``, and nothing else."""
     for name in (*PARTS, *(extra for extra in EXTRAS if (folder / f"{extra}.json").is_file())):
         for suffix in (".safetensors", ".json"):  # the JSON last: it declares the tensors whole
             write_atomically(target / (name + suffix), (folder / (name + suffix)).read_bytes())
@@ -48,7 +47,7 @@ def copy_world(folder: Path, target: Path) -> None:
 def save_images(folder: Path, images: Tensor, latents: Tensor | None = None) -> None:
     """Write starting images ``(N, C, H, W)`` uint8 as the artifact ``images``.
 
-    Their ``latents`` are kept beside them where encoding them again would take long.
+    Their ``latents``, if given, are stored too, so that loading doesn't have to encode them again.
     """
     tensors = {"images": images} if latents is None else {"images": images, "latents": latents.half()}
     save_artifact(folder, "images", "images", tensors, {"count": len(images)})
@@ -59,7 +58,7 @@ def _has_all_parts(folder: Path) -> bool:
 
 
 def find_world(artifacts: str) -> Path:
-    """The folder of a built-in world, of a stage, or the newest whole one below a folder of runs."""
+    """The folder of a built-in world, of a finished run, or of the newest finished run below it."""
     if artifacts in builtin_names():
         return BUILTIN / artifacts
     folder = Path(artifacts)
@@ -84,7 +83,7 @@ def find_world(artifacts: str) -> Path:
 
 
 def load_world(artifacts: str, device: torch.device) -> World:
-    """The world called ``artifacts``, loaded once a process and device: frozen parts can be shared."""
+    """The world called ``artifacts``: a built-in name or a folder. Loaded once a process and device."""
     if not isinstance(artifacts, str) or not artifacts:
         raise UserError(f"artifacts={artifacts!r} must be a built-in name or a folder")
     folder = find_world(artifacts).resolve()
@@ -99,18 +98,22 @@ def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World: 
     autoencoder, detector = load_autoencoder(folder), load_detector(folder)
     images, latents = tensors.get("images"), tensors.get("latents")
     shape = (autoencoder.channels, autoencoder.size, autoencoder.size)
-    for part in (detector, *ensemble_parts(detector)):
+    for part in (detector, *ensemble_members(detector)):
         reads = LATENT if part.input == LATENT else IMAGE
         expected = tuple(autoencoder.latent_shape) if reads == LATENT else shape
         if tuple(part.input_shape) != expected:
             raise UserError(
-                f"{folder}: the detector reads {reads}s of {tuple(part.input_shape)}, the "
-                f"autoencoder has {expected}: they come from different worlds"
+                f"{folder}: the detector reads {reads}s of {tuple(part.input_shape)}, but the "
+                f"autoencoder's are {expected}: they come from different worlds; make the folder again"
             )
     if images is None or images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape:
-        raise UserError(f"{folder / 'images.safetensors'} doesn't hold uint8 images of {shape}")
+        raise UserError(
+            f"{folder / 'images.safetensors'} doesn't hold uint8 images of {shape}: make the folder again"
+        )
     if latents is not None and tuple(latents.shape) != (len(images), *autoencoder.latent_shape):
-        raise UserError(f"{folder / 'images.safetensors'} holds latents of another autoencoder")
+        raise UserError(
+            f"{folder / 'images.safetensors'} holds latents of another autoencoder: make the folder again"
+        )
     world = World.build(autoencoder, detector, images, device, latents)
     reward_ensemble, held_out_detector = load_reward_ensemble(folder, world.detector)
     reference_set = load_reference_set(folder)

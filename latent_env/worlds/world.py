@@ -1,4 +1,4 @@
-"""What a world is made of: a frozen autoencoder, a detector, and the images episodes start from."""
+"""A world: a frozen autoencoder, a detector, and the images that episodes start from."""
 
 from __future__ import annotations
 
@@ -21,30 +21,33 @@ from latent_env.worlds.labelled_anomalies import LabelledAnomalies
 from latent_env.worlds.reference_set import ReferenceSet
 from latent_env.worlds.reward_ensemble import trained_part
 
-# Starting images as floats, and decoded, are kept when each fits here; otherwise a step makes its own.
 KEPT_BYTES = 512 * 2**20
+"""Starting images as floats, and decoded, are kept in memory if each of both takes no more than this."""
 
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """The frozen parts that any number of episodes, worlds and agents share."""
+    """The frozen networks and images that any number of episodes and agents share.
+
+    A world is never changed: the methods ``with_…`` return a new one that shares all other parts.
+    """
 
     autoencoder: FrozenAutoencoder
     detector: Detector
     images: Tensor
     """``(N, C, H, W)`` uint8: normal images, the starting points of episodes."""
     latents: Tensor
-    """``(N, *latent_shape)``: their whitened latents."""
+    """``(N, *latent_shape)``: the whitened latents of these images."""
     reward_ensemble: tuple[Detector, ...] = ()
-    """Small detectors whose mean word, less their disagreement, rewards go by; none: the detector."""
+    """Small detectors that rewards use, as their mean less their disagreement; without any, the detector."""
     held_out_detector: Detector | None = None
-    """One more, which no reward goes by: where it disagrees with them, the reward is being fooled."""
+    """One more, which no reward uses: where it disagrees, agents over-optimise the reward."""
     reference_set: ReferenceSet | None = None
-    """Labelled images that a reward is measured on."""
+    """Labelled images that some reward terms are measured on."""
     labelled_anomalies: LabelledAnomalies | None = None
-    """Labelled anomalies that detectors train on, which an agent may graft."""
+    """Labelled anomalies that detectors train on and that agents may copy into images."""
     precision: str = FULL
-    """In which numbers networks compute during steps; what facts they tell is float32."""
+    """The precision that networks compute with during steps; their outputs are float32 all the same."""
 
     @classmethod
     def build(
@@ -55,9 +58,10 @@ class World:
         device: torch.device,
         latents: Tensor | None = None,
     ) -> World:
-        """Put the parts on the device.
+        """A world with its parts moved to ``device``.
 
-        ``images (N, C, H, W)`` uint8 are encoded once and for all, unless their ``latents`` are known.
+        :param images: ``(N, C, H, W)`` uint8.
+        :param latents: ``(N, *latent_shape)`` of these images; without them the images are encoded here.
         """
         autoencoder = autoencoder.to(device)
         images = images.to(device)
@@ -73,18 +77,18 @@ class World:
 
     @property
     def reads_latents(self) -> bool:
-        """Whether the detector reads latents, so that nothing needs to be decoded to be judged."""
+        """Whether the detector reads latents, so that nothing has to be decoded to score it."""
         return self.detector.input == LATENT
 
     def with_detector(self, detector: Detector) -> World:
-        """The same world, judged by another detector."""
+        """A world like this one with another detector."""
         assert isinstance(detector, torch.nn.Module)
         return replace(self, detector=detector.to(self.device))
 
     def with_reward_ensemble(
         self, reward_ensemble: Sequence[Detector], held_out_detector: Detector | None = None
     ) -> World:
-        """The same world, where rewards go by ``reward_ensemble``."""
+        """A world like this one with another reward ensemble and held-out detector."""
         members = [*reward_ensemble, *([] if held_out_detector is None else [held_out_detector])]
         for member in members:
             assert isinstance(member, torch.nn.Module)
@@ -92,40 +96,39 @@ class World:
         return replace(self, reward_ensemble=tuple(reward_ensemble), held_out_detector=held_out_detector)
 
     def with_reference_set(self, reference_set: ReferenceSet | None) -> World:
-        """The same world, where rewards are measured on ``reference_set``."""
+        """A world like this one with another reference set."""
         return replace(self, reference_set=None if reference_set is None else reference_set.to(self.device))
 
     def with_labelled_anomalies(self, labelled_anomalies: LabelledAnomalies | None) -> World:
-        """The same world, where an agent may graft ``labelled_anomalies``."""
-        return replace(
-            self,
-            labelled_anomalies=None if labelled_anomalies is None else labelled_anomalies.to(self.device),
-        )
+        """A world like this one with other labelled anomalies."""
+        moved = None if labelled_anomalies is None else labelled_anomalies.to(self.device)
+        return replace(self, labelled_anomalies=moved)
 
     def autocast(self) -> torch.autocast:
-        """A context in which networks compute in the world's precision."""
+        """A context in which networks compute with the world's precision."""
         return computing_in(self.precision, self.device)
 
     @property
     def last_layer_detectors(self) -> list[LastLayerDetector]:
-        """The judges, or the detector, as detectors whose last layer can be copied."""
-        parts: list[Any] = [trained_part(member) for member in self.reward_ensemble or (self.detector,)]
-        for member in parts:
-            if not has_last_layer(member):
+        """The detectors that rewards use, each with a linear last layer that can be copied."""
+        found: list[Any] = [trained_part(member) for member in self.reward_ensemble or (self.detector,)]
+        for detector in found:
+            if not has_last_layer(detector):
                 raise UserError(
-                    f"a reward that trains copies of a detector's last layer needs one that is trained, "
-                    f"not a {type(member).__name__}: choose detector=transformer, or other reward terms"
+                    "the reward terms usefulness, similarity and matching need a detector with a trained "
+                    f"last layer, not a {type(detector).__name__}: choose detector=transformer, or other "
+                    "terms"
                 )
-        return parts
+        return found
 
     def start_images(self, index: Tensor) -> Tensor:
-        """The starting images ``index (K,)`` as floats, ``(K, C, H, W)``."""
+        """The starting images with indices ``index (K,)``, ``(K, C, H, W)`` in [0, 1]."""
         if self._floats is not None:
             return self._floats[index]
         return as_float(self.images[index], self.latents)
 
     def start_decoded(self, index: Tensor) -> Tensor:
-        """What the decoder makes of the starting latents ``index (K,)``, ``(K, C, H, W)``."""
+        """The starting latents with indices ``index (K,)``, decoded, ``(K, C, H, W)`` in [0, 1]."""
         if self._decoded is not None:
             return self._decoded[index]
         with self.autocast():
@@ -133,37 +136,40 @@ class World:
 
     @cached_property
     def _floats(self) -> Tensor | None:
-        """All starting images as floats, under the same conditions."""
+        """All starting images as floats, if they are kept."""
         return as_float(self.images, self.latents) if self._keeps_floats else None
 
     @property
     def _keeps_floats(self) -> bool:
-        """Whether every step asks for some images and memory allows it to have all of them at hand."""
+        """Whether steps need images, and all of them fit in memory as floats."""
         return not self.reads_latents and self.images.numel() * self.latents.element_size() <= KEPT_BYTES
 
     @cached_property
     def _decoded(self) -> Tensor | None:
-        """All starting latents decoded, where that is worth it."""
+        """All starting latents, decoded, if they are kept."""
         if not self._keeps_floats:
             return None
         with torch.no_grad(), self.autocast():
             return self.autoencoder.decode_all(self.latents).float()
 
     def inputs_from_stored(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """The same of images, or of latents that are known where the detector reads those."""
+        """What the detector reads, from latents if it reads latents, else from images in [0, 1]."""
         return (inputs,) if self.reads_latents else self.detector_inputs(inputs)
 
     def detect(self, images: Tensor) -> Detection:
-        """The detector's word on images ``(B, C, H, W)`` in [0, 1]."""
+        """Scores and maps of the detector for images ``(B, C, H, W)`` in [0, 1]."""
         return self.detector(*self.detector_inputs(images))
 
     def detect_and_reconstruct(self, images: Tensor) -> tuple[Detection, Tensor]:
-        """The detector's word on images ``(B, C, H, W)`` in [0, 1], and the reconstructions it goes by."""
+        """Scores and maps for images ``(B, C, H, W)`` in [0, 1], and the images' reconstructions.
+
+        Those are the detector's own where it reconstructs images itself, else the autoencoder's.
+        """
         if isinstance(self.detector, RdnaDetector):
             restored, detection = self.detector.outputs(images)
             return detection, restored
         return self.detect(images), self.autoencoder(images)
 
     def detector_inputs(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What the detector reads of images ``(B, C, H, W)`` in [0, 1]."""
+        """What the detector reads for images ``(B, C, H, W)`` in [0, 1]: arguments to call it with."""
         return self.autoencoder.detector_inputs(images, self.detector.input)
