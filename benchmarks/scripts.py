@@ -11,18 +11,17 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.cases import Case, Script
-from conf.schema.detectors import ReconstructionConfig, TrainedConfig
 from conf.schema.envs import DenoiseEnvConfig
 from conf.schema.runs import AgentRun, DetectorRun, register_schema
 from latent_common.errors import UserError
 from stages.augmentation.stage import agent_stage, import_plugins
 from stages.cli.choices import CONF
 from stages.cli.error_messages import explain
-from stages.context import start_job
+from stages.context import start, start_job
 from stages.denoise.stage import denoise_stage
-from stages.detector.stage import detector_stage, rehearse_detector
-from stages.detector.untrained_stage import distance_stage, reconstruction_stage, rehearse_distances
+from stages.detector.plan import plan_detector
 from stages.job_of import autoencoder_stage
+from stages.training_data import load_training_data
 
 
 def composed(case: Case) -> DictConfig:
@@ -45,13 +44,9 @@ def check_keys(cases: Iterable[Case]) -> None:
 
 def train_detector(case: Case) -> Path:
     """The folder of a detector's run."""
-    job = start_job(composed(case), DetectorRun)
-    if isinstance(job.config.detector, TrainedConfig):
-        rehearse_detector(job)
-        return detector_stage(job)[1].path
-    rehearse_distances(job)
-    of_images = isinstance(job.config.detector, ReconstructionConfig)
-    return (reconstruction_stage(job) if of_images else distance_stage(job)).path
+    config, context = start(composed(case), DetectorRun)
+    data = load_training_data(config, context)
+    return plan_detector(config, context, data).train().run.path
 
 
 def train_ppo(case: Case) -> Path:

@@ -133,10 +133,10 @@ def test_all_that_can_join_an_ensemble_of_images_are_candidates(tmp_path: Path, 
     )
     assert code == 0, error
     run = only_run(tmp_path, "detector")
-    told = json.loads((run / "second_opinion.json").read_text())
+    told = json.loads((run / "ensemble.json").read_text())
     (tried,) = (value for value in told.values() if isinstance(value, dict))
     assert set(tried) == {"reconstruction", "knn", "positional_knn", "gaussian"}
-    assert f"{told['second']}_image_AUROC" in held(run)
+    assert f"{told['member']}_image_AUROC" in held(run)
     assert "knn" in out.splitlines()[0]
 
 
@@ -165,8 +165,8 @@ def test_an_ensemble_from_nothing(tmp_path: Path, run_here: RunHere) -> None:
     metrics = held(run)
     assert {"transformer_image_AUROC", "reconstruction_image_AUROC"} <= metrics.keys()
     assert metrics["weight_transformer"] + metrics["weight_reconstruction"] == pytest.approx(1)
-    told = json.loads((run / "second_opinion.json").read_text())
-    assert told["second"] == "reconstruction"
+    told = json.loads((run / "ensemble.json").read_text())
+    assert told["member"] == "reconstruction"
     assert told["weight"] == metrics["weight_transformer"]
     assert "ensemble: transformer × " in error
     assert "weight_of_map" not in told, "there are no masks"
@@ -182,7 +182,7 @@ def test_where_masks_are_known_maps_have_weights_of_their_own(tmp_path: Path, ru
     assert code == 0, error
     assert "ensemble's map: transformer × " in error
     run = only_run(tmp_path, "detector", "phantom")
-    told, metrics = json.loads((run / "second_opinion.json").read_text()), held(run)
+    told, metrics = json.loads((run / "ensemble.json").read_text()), held(run)
     weight = told["weight_of_map"]
     (tried,) = (value for value in told.values() if isinstance(value, list))
     assert tried[round(10 * weight)] >= max(tried) - 0.1
@@ -202,7 +202,7 @@ def test_before_and_after_are_ensembles(tmp_path: Path, run_here: RunHere) -> No
         assert isinstance(load_detector(only_run(tmp_path, stage)), EnsembleDetector)
     before, after = (only_run(tmp_path, stage) / "detector.safetensors" for stage in ("detector", "agent"))
     assert before.read_bytes() != after.read_bytes()
-    assert (only_run(tmp_path, "agent") / "with_learned_0.5/second_opinion.json").is_file()
+    assert (only_run(tmp_path, "agent") / "with_learned_0.5/ensemble.json").is_file()
 
 
 DATA = ["dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=8", "dataset.test=8"]
@@ -244,7 +244,7 @@ MISTAKES = [
         "detector.members=reconstruction doesn't read what the transformer reads, with detector.input=latent: "
         "choose among knn, positional_knn, gaussian",
     ),
-    (["detector.members=[]"], "detector.members=[] names nobody"),
+    (["detector.members=[]"], "detector.members=[] leaves no candidate"),
     (["detector.input=smell"], "detector.input=smell is unknown"),
     (["detector=knn", "detector.name=mine"], "detector.name=mine is unknown"),
 ]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import tempfile
-from collections.abc import Sequence
-from copy import copy
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from composed_runs import SMALL_PHANTOM, make_job
 from conftest import RunHere
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +19,7 @@ from torch import Tensor
 
 import stages.detector.validation_sets as validation
 import train_ppo
-from conf.schema.runs import AgentRun, LabelledConfig
+from conf.schema.runs import LabelledConfig
 from detectors.base import IMAGE, LATENT, Detection
 from detectors.latent_transformer import token_losses
 from detectors.synthetic.held_out import HeldOutSynthesis, families
@@ -31,13 +28,14 @@ from detectors.training.batches import Batch, BatchSampler
 from detectors.training.loop import detector_losses
 from detectors.training.samples import Samples, SampleSource, make_mixture
 from latent_common.errors import UserError
+from latent_env.data import Dataset, make_phantom_dataset
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.worlds.reference_set import MOST, ReferenceSet
-from stages.context import Job
-from stages.detector.labelled_split import divide
+from stages.detector.labelled_anomalies import labelled_samples
+from stages.detector.labelled_split import LabelledSplit, divide, split_labelled
 
 LABELS = st.lists(st.integers(0, 1), max_size=80).map(lambda labels: np.array(labels, np.int64))
-ROLES: tuple[validation.Role, ...] = ("reference_set", "choice")
+PURPOSES: tuple[validation.Purpose, ...] = ("reference_set", "choice")
 SHARES = st.one_of(st.floats(0, 1), st.integers(0, 100).map(float))
 
 
@@ -61,8 +59,8 @@ def test_as_many_as_promised_as_long_as_one_is_left(labels: Any, known: float, r
         return int(number) if number >= 1 else round(number * anomalies)
 
     free = max(anomalies - 1, 0)
-    assert len(parts.known) == min(wanted(known), free)
-    assert len(parts.reference_set) == min(wanted(reference_set), free - len(parts.known))
+    assert len(parts.train) == min(wanted(known), free)
+    assert len(parts.reference_set) == min(wanted(reference_set), free - len(parts.train))
 
 
 @given(st.integers(1, 12), st.integers(2, 5), st.floats(0.1, 0.6), st.floats(0.1, 0.3))
@@ -88,48 +86,48 @@ def test_impossible_numbers_are_refused(wrong: float) -> None:
 
 
 @functools.cache
-def job(*overrides: str) -> Job[AgentRun]:
-    with tempfile.TemporaryDirectory() as folder:  # nothing is kept there: the images are drawn
-        return make_job(Path(folder), *SMALL_PHANTOM, *overrides)
+def phantom(track: str = "few_labelled") -> Dataset:
+    """A small data set; the images are drawn."""
+    return make_phantom_dataset(32, 24, 24, 8, 0).for_track(track)
 
 
-def with_labelled(known: float, reference_set: float) -> Job[AgentRun]:
-    """The same command and data with other shares."""
-    before = job()
-    made = Job(replace(before.config, labelled=LabelledConfig(known, reference_set)), before.device)
-    made.__dict__["dataset"] = before.dataset
-    return made
+def shares_of(train: float = 0.5, reference_set: float = 0.25) -> LabelledSplit:
+    """How the labelled anomalies of that data set are divided."""
+    return split_labelled(phantom().valid, LabelledConfig(train, reference_set))
+
+
+NOTHING = divide(phantom("one_class").valid.labels, 0.5, 0.25)
+"""The division where nothing is labelled."""
 
 
 @settings(max_examples=20)
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_no_anomaly_is_in_two_parts(known: float, reference_set: float) -> None:
-    command = with_labelled(known, reference_set)
-    valid = command.dataset.valid
+    valid, labelled = phantom().valid, shares_of(known, reference_set)
     normal, anomalous = (
         {name for name, label in zip(valid.names, valid.labels, strict=True) if label == kind}
         for kind in (0, 1)
     )
-    learned = {valid.names[row] for row in validation.labelled_split(command).known}
+    learned = {valid.names[row] for row in labelled.train}
     found = []
-    for role in ROLES:
-        split = validation.part(command, role)
+    for purpose in PURPOSES:
+        split = validation.validation_part(valid, labelled, purpose)
         names = {name for name, label in zip(split.names, split.labels, strict=True) if label}
         assert {name for name, label in zip(split.names, split.labels, strict=True) if not label} == normal
         found.append(names)
-    trial_names, choice_names = found
-    assert not trial_names & choice_names
-    assert not learned & (trial_names | choice_names)
-    assert learned | trial_names | choice_names >= anomalous
+    reference_names, choice_names = found
+    assert not reference_names & choice_names
+    assert not learned & (reference_names | choice_names)
+    assert learned | reference_names | choice_names >= anomalous
     assert choice_names <= anomalous
-    assert trial_names <= anomalous or not trial_names & anomalous  # labelled ones, or else synthetic ones
+    # Labelled ones, or else synthetic ones.
+    assert reference_names <= anomalous or not reference_names & anomalous
 
 
 def test_synthetic_anomalies_stand_in_for_labelled_ones() -> None:
-    command = job("track=one_class")
-    valid = command.dataset.valid
+    valid = phantom("one_class").valid
     assert not valid.labels.any()
-    parts = [validation.part(command, "reference_set"), validation.part(command, "choice")]
+    parts = [validation.validation_part(valid, NOTHING, purpose) for purpose in PURPOSES]
     for split in parts:
         half = len(valid)
         assert np.array_equal(split.labels, np.repeat([0, 1], half))
@@ -139,8 +137,8 @@ def test_synthetic_anomalies_stand_in_for_labelled_ones() -> None:
         assert changed.any((1, 2)).all()
         assert not (changed & ~split.masks[half:]).any()  # nothing changes where no mask says so
         assert not split.masks[:half].any()
-        again = validation.part(job("track=one_class", "seed=5"), "reference_set")
-        assert np.array_equal(again.images, parts[0].images)  # whatever the seed
+        again = validation.validation_part(valid, NOTHING, "reference_set")
+        assert np.array_equal(again.images, parts[0].images)  # always the same
     assert (parts[0].images[half:] != parts[1].images[half:]).any((1, 2, 3)).all()
 
 
@@ -152,8 +150,8 @@ def test_kinds_of_synthetic_anomalies_are_never_shared(monkeypatch: pytest.Monke
         return HeldOutSynthesis(names)
 
     monkeypatch.setattr(validation, "HeldOutSynthesis", spy)
-    for role in ROLES:
-        validation.part(job("track=one_class"), role)
+    for purpose in PURPOSES:
+        validation.validation_part(phantom("one_class").valid, NOTHING, purpose)
     reference_set, choice = asked
     assert not set(reference_set) & set(choice)
     assert set(reference_set) | set(choice) == set(families())
@@ -206,19 +204,24 @@ class Pooling:
         return torch.nn.functional.adaptive_avg_pool2d(images, 2)
 
 
+MakeFeatures = Callable[[Dataset], FeatureCache]
+
+
 @pytest.fixture
-def features(tmp_path: Path) -> FeatureCache:
-    command = job()
-    return FeatureCache(Pooling(), command.dataset, tmp_path, command.device, None)
+def features_of(tmp_path: Path) -> MakeFeatures:
+    return lambda dataset: FeatureCache(Pooling(), dataset, tmp_path, torch.device("cpu"), None)
+
+
+def with_masks(dataset: Dataset, masks: Any) -> Dataset:
+    return replace(dataset, valid=replace(dataset.valid, masks=masks))
 
 
 @pytest.mark.parametrize("reads", [IMAGE, LATENT])
 def test_detectors_learn_from_their_part_of_the_labelled_anomalies_only(
-    reads: str, features: FeatureCache
+    reads: str, features_of: MakeFeatures
 ) -> None:
-    command = job()
-    valid, rows = command.dataset.valid, validation.labelled_split(command).known
-    made = validation.labelled_samples(command, features, reads)
+    valid, rows = phantom().valid, shares_of().train
+    made = labelled_samples(features_of(phantom()), rows, reads)
     assert made is not None
     assert len(made.labels) == len(rows) > 0
     expected: Tensor = torch.from_numpy(valid.images[rows])
@@ -238,41 +241,36 @@ def test_detectors_learn_from_their_part_of_the_labelled_anomalies_only(
 
 
 @pytest.mark.parametrize("reads", [IMAGE, LATENT])
-def test_without_masks_nobody_knows_where_anomalies_are(reads: str, features: FeatureCache) -> None:
-    command = with_labelled(0.5, 0.25)
-    dataset = command.dataset
-    command.__dict__["dataset"] = replace(dataset, valid=replace(dataset.valid, masks=None))
-    made = validation.labelled_samples(command, features, reads)
+def test_without_masks_nothing_tells_where_anomalies_are(reads: str, features_of: MakeFeatures) -> None:
+    rows = shares_of().train
+    made = labelled_samples(features_of(with_masks(phantom(), None)), rows, reads)
     assert made is not None
     assert not made.marked.any()
     # One forgotten mask among others is not known either: an anomaly is somewhere.
-    masks = np.array(dataset.valid.masks)
-    rows = validation.labelled_split(command).known
+    masks = np.array(phantom().valid.masks)
     masks[rows[0]] = False
-    command.__dict__["dataset"] = replace(dataset, valid=replace(dataset.valid, masks=masks))
-    made = validation.labelled_samples(command, features, reads)
+    made = labelled_samples(features_of(with_masks(phantom(), masks)), rows, reads)
     assert made is not None
     assert made.marked.tolist() == [False] + [True] * (len(rows) - 1)
 
 
 @pytest.mark.parametrize("track", ["few_labelled", "one_class"])
 @pytest.mark.parametrize("reads", [IMAGE, LATENT])
-def test_the_reference_set_keeps_masks(reads: str, track: str, features: FeatureCache) -> None:
-    command = job(f"track={track}")
-    made = validation.reference_set(command, features, reads)
+def test_the_reference_set_keeps_masks(reads: str, track: str, features_of: MakeFeatures) -> None:
+    dataset = phantom(track)
+    labelled = divide(dataset.valid.labels, 0.5, 0.25)
+    made = validation.reference_set(features_of(dataset), labelled, reads)
     assert made is not None
     assert made.marks is not None
     assert torch.equal(made.marks.flatten(1).any(1), made.labels == 1)
-    dataset, unmasked = command.dataset, copy(command)
-    unmasked.__dict__["dataset"] = replace(dataset, valid=replace(dataset.valid, masks=None))
-    blind = validation.reference_set(unmasked, features, reads)
+    blind = validation.reference_set(features_of(with_masks(dataset, None)), labelled, reads)
     assert blind is not None
     assert (blind.marks is None) == (track == "few_labelled")  # what is synthetic is known
 
 
-def test_nothing_labelled_is_learned_where_nothing_is_labelled(features: FeatureCache) -> None:
-    assert validation.labelled_samples(job("track=one_class"), features, IMAGE) is None
-    assert validation.labelled_samples(with_labelled(0, 0.5), features, IMAGE) is None
+def test_nothing_labelled_is_learned_where_nothing_is_labelled(features_of: MakeFeatures) -> None:
+    assert labelled_samples(features_of(phantom("one_class")), NOTHING.train, IMAGE) is None
+    assert labelled_samples(features_of(phantom()), shares_of(0, 0.5).train, IMAGE) is None
 
 
 LOSSES = pytest.mark.parametrize("losses", [detector_losses, token_losses])

@@ -38,9 +38,8 @@ from latent_env.rendering import panel
 from latent_env.settings import Settings
 from latent_env.shell import ANOMALY, NORMAL, UNDECIDED
 from latent_env.worlds.artifacts import save_detector
-from latent_env.worlds.store import load_world
+from latent_env.worlds.store import load_world, save_world
 from latent_env.worlds.world import World
-from stages.detector.stage import save_world
 
 SIZE, GRID, COMPONENTS, COUNT = 32, 4, 8, 24
 CPU = torch.device("cpu")

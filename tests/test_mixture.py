@@ -39,7 +39,7 @@ from stages.augmentation.mixture import (
 )
 from stages.augmentation.reward_ensemble import varied_job
 from stages.context import Job
-from stages.detector.stage import detector_stage
+from stages.job_of import detector_stage
 
 SEEDS = st.integers(0, 2**31)
 

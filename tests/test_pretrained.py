@@ -32,7 +32,7 @@ from latent_env.data.builtin.phantom import make_phantom_dataset
 from latent_env.data.placement import StreamedImages
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.worlds.artifacts import load_autoencoder, save_autoencoder
-from stages.detector.latent_pools import make_pool
+from stages.detector.trainers.latent_pools import make_pool
 
 SIZE, GRID, COMPONENTS = 32, 4, 8
 CPU = torch.device("cpu")

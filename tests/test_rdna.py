@@ -37,9 +37,9 @@ from latent_env.data.augmentation import Augmentation
 from latent_env.rendering import restorations
 from latent_env.worlds.artifacts import load_detector, save_detector
 from latent_env.worlds.reference_set import ReferenceSet
+from latent_env.worlds.store import save_world
 from latent_env.worlds.world import World
-from stages.detector.rdna_training import check_rdna
-from stages.detector.stage import save_world
+from stages.detector.trainers.rdna import check_config
 
 PERLIN = ImageSynthesis({"perlin": 1.0})
 ADVERSARIAL = pytest.mark.parametrize("adversarial", [0.1, 0.0])
@@ -389,4 +389,4 @@ def test_reward_detectors_are_smaller() -> None:
 )
 def test_what_cant_be_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        check_rdna(RdnaConfig("rdna", **{"input": "image", "steps": 1, **changes}))
+        check_config(RdnaConfig("rdna", **{"input": "image", "steps": 1, **changes}))

@@ -22,7 +22,7 @@ from latent_common.machine import resolve_device
 from latent_common.training_state import Progress
 from latent_env.worlds.artifacts import load_detector
 from latent_env.worlds.store import load_world
-from stages.detector import rdna_training as rdna_learning
+from stages.detector.trainers import rdna as rdna_trainer
 
 DATA = [
     "dataset=phantom",
@@ -61,7 +61,7 @@ def test_from_nothing(tmp_path: Path, run_here: RunHere) -> None:
     for name in ("training_restorations", "test_detections", "test_curves"):
         assert (run / f"pictures/{name}.png").is_file()
     logged = tags(run)
-    assert {"balance/accuracy_on_maps", "losses/critic_of_restorations"} <= set(logged["scalars"])
+    assert {"balance/accuracy_on_maps", "losses/discriminator_of_restorations"} <= set(logged["scalars"])
     assert "training/restorations" in logged["images"]
     env = gym.make("LatentAug-v0", artifacts=str(tmp_path / "out"))
     assert env.reset(seed=0)[0].shape == env.observation_space.shape
@@ -83,7 +83,7 @@ def test_stopped_it_goes_on_to_where_it_would_have_come(
     tmp_path: Path, run_here: RunHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = [*TINY, "detector.baselines=[]"]
-    train = rdna_learning.train_rdna
+    train = rdna_trainer.train_rdna
     weights = []
     for stopped in (False, True):
         here = tmp_path / str(stopped)
@@ -97,7 +97,7 @@ def test_stopped_it_goes_on_to_where_it_would_have_come(
 
         if stopped:
             with monkeypatch.context() as patch:
-                patch.setattr(rdna_learning, "train_rdna", until)
+                patch.setattr(rdna_trainer, "train_rdna", until)
                 patch.setattr("latent_env.training.loop.CHECKPOINT_SECONDS", 0.0)
                 code, _, error = run_here(train_detector.main, "train_detector", *keys, cwd=here)
             assert code == 130
@@ -137,7 +137,7 @@ def test_beside_the_transformer(tmp_path: Path, run_here: RunHere) -> None:
     joined = load_detector(run)
     assert isinstance(joined, EnsembleDetector)
     assert (run / "rdna/detector.safetensors").is_file()
-    tried = json.loads((run / "second_opinion.json").read_text())
+    tried = json.loads((run / "ensemble.json").read_text())
     assert set(tried["image_AUROC by weight of the transformer, 0 to 1"]) == {"rdna", "reconstruction"}
 
 

@@ -30,13 +30,12 @@ from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
 from latent_env.worlds.reference_set import load_reference_set
 from latent_env.worlds.reward_ensemble import SHARED, load_reward_ensemble, save_reward_ensemble, share_memory
-from latent_env.worlds.store import load_world
+from latent_env.worlds.store import load_world, save_world
 from latent_env.worlds.world import World
 from stages.augmentation.agent_factory import make_dynamics
 from stages.augmentation.reward_ensemble import check_reward_ensemble, judged, varied_job
 from stages.context import Job
-from stages.detector.stage import detector_stage, save_world
-from stages.detector.training import train_single_detector
+from stages.job_of import detector_stage, train_single_detector
 
 KINDS = ["image", "latent"]
 CPU = torch.device("cpu")

@@ -36,8 +36,8 @@ from latent_env.shell import ANOMALY, NORMAL, UNDECIDED
 from latent_env.transition import Transition
 from latent_env.vector_env import LatentAugVectorEnv
 from latent_env.worlds.reference_set import ReferenceSet
+from latent_env.worlds.store import save_world
 from latent_env.worlds.world import World
-from stages.detector.stage import save_world
 
 TRIED = ["usefulness", "similarity"]
 KINDS = ["image", "latent"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
 from omegaconf import MISSING
@@ -94,6 +94,11 @@ class EnsembleConfig(TransformerConfig):
     """A transformer, its training, and the detectors that may give a second opinion."""
 
     members: list[str] | None = None
+
+    def transformer(self) -> TransformerConfig:
+        """The configuration of the transformer alone."""
+        own = {field.name: getattr(self, field.name) for field in fields(TransformerConfig)}
+        return TransformerConfig(**own)
 
 
 @dataclass

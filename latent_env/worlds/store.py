@@ -1,4 +1,4 @@
-"""Worlds on disk: where they are found, which files they have, and how they are loaded."""
+"""Worlds on disk: where they are found, which files they have, and how they are written and loaded."""
 
 from __future__ import annotations
 
@@ -11,10 +11,19 @@ from torch import Tensor
 from detectors.base import IMAGE, LATENT
 from latent_common.artifacts import load_artifact, save_artifact, write_atomically
 from latent_common.errors import UserError
-from latent_env.worlds.artifacts import load_autoencoder, load_detector
-from latent_env.worlds.labelled_anomalies import LABELLED_ANOMALIES, load_labelled_anomalies
-from latent_env.worlds.reference_set import REFERENCE_SET, load_reference_set
-from latent_env.worlds.reward_ensemble import REWARD_ENSEMBLE, ensemble_members, load_reward_ensemble
+from latent_env.worlds.artifacts import load_autoencoder, load_detector, save_autoencoder, save_detector
+from latent_env.worlds.labelled_anomalies import (
+    LABELLED_ANOMALIES,
+    load_labelled_anomalies,
+    save_labelled_anomalies,
+)
+from latent_env.worlds.reference_set import REFERENCE_SET, load_reference_set, save_reference_set
+from latent_env.worlds.reward_ensemble import (
+    REWARD_ENSEMBLE,
+    ensemble_members,
+    load_reward_ensemble,
+    save_reward_ensemble,
+)
 from latent_env.worlds.world import World
 
 BUILTIN = Path(__file__).parents[1] / "builtin"
@@ -42,6 +51,20 @@ def copy_world(folder: Path, target: Path) -> None:
     for name in (*PARTS, *(extra for extra in EXTRAS if (folder / f"{extra}.json").is_file())):
         for suffix in (".safetensors", ".json"):  # the JSON last: it declares the tensors whole
             write_atomically(target / (name + suffix), (folder / (name + suffix)).read_bytes())
+
+
+def save_world(folder: Path, world: World) -> None:
+    """Write all that ``gym.make("LatentAug-v0", artifacts=folder)`` needs."""
+    save_autoencoder(folder, world.autoencoder)
+    slow_to_encode = world.autoencoder.whitens_itself
+    save_images(folder, world.images, world.latents if slow_to_encode else None)
+    save_detector(folder, world.detector)
+    if world.reference_set is not None:
+        save_reference_set(folder, world.reference_set)
+    if world.labelled_anomalies is not None:
+        save_labelled_anomalies(folder, world.labelled_anomalies)
+    if world.reward_ensemble:
+        save_reward_ensemble(folder, world.reward_ensemble, world.held_out_detector)
 
 
 def save_images(folder: Path, images: Tensor, latents: Tensor | None = None) -> None:

@@ -17,7 +17,7 @@ from stages.augmentation.figures import show_embedding
 from stages.augmentation.mixture import LEARNED, UNTOLD, Candidate, can_choose
 from stages.augmentation.report import AFTER, BEFORE, compare, write_report
 from stages.context import Job
-from stages.detector.validation_sets import training_steps
+from stages.job_of import training_steps
 
 
 def conclude(

@@ -20,8 +20,7 @@ from latent_env.worlds.reward_ensemble import share_memory
 from latent_env.worlds.world import World
 from stages.augmentation.reward_ensemble import as_samples
 from stages.context import Job, say
-from stages.detector.training import train_one_detector
-from stages.detector.validation_sets import labelled_split, seen
+from stages.job_of import labelled_split, seen, train_one_detector
 
 LEARNED, RANDOM = "learned", "random"
 """Where samples come from: the agent, and uniform actions. The rest of a batch is image-space synthesis."""
@@ -56,7 +55,7 @@ def check_mixture(job: Job[AgentRun]) -> None:
 
 def fits(job: Job[AgentRun], share: float) -> bool:
     """Whether labelled anomalies leave room for it in a batch."""
-    weight = job.config.labelled.weight if len(labelled_split(job).known) else 0.0
+    weight = job.config.labelled.weight if len(labelled_split(job).train) else 0.0
     return share + weight <= 1 + 1e-9
 
 

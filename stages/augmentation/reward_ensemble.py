@@ -21,7 +21,7 @@ from latent_env.worlds.reward_ensemble import load_reward_ensemble, save_reward_
 from latent_env.worlds.world import World
 from stages.augmentation.agent_factory import depends_on_detectors
 from stages.context import Job
-from stages.detector.training import train_single_detector
+from stages.job_of import train_single_detector
 from stages.seeds import LARGEST_SEED, derived_seed
 
 REPLAYED = 0.5

@@ -12,6 +12,7 @@ from conf.schema.detectors import TrainedConfig
 from conf.schema.runs import AgentRun
 from latent_common.errors import UserError
 from latent_env.training.run_folder import Run
+from latent_env.worlds.store import save_world
 from stages.augmentation.agent_factory import check_keep, make_agent, make_dynamics
 from stages.augmentation.comparison import conclude
 from stages.augmentation.mixture import (
@@ -25,8 +26,8 @@ from stages.augmentation.mixture import (
 from stages.augmentation.reward_ensemble import check_reward_ensemble
 from stages.augmentation.rounds import agent_own_settings, play, random_baseline_run, sources, tidy
 from stages.context import Job, say
-from stages.detector.stage import detector_settings, detector_stage, rehearse_detector, save_world
 from stages.detector.validation_sets import check_reference_set
+from stages.job_of import detector_settings, detector_stage, rehearse_detector
 
 
 def agent_settings(job: Job[AgentRun]) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def rehearse_agent(job: Job[AgentRun]) -> None:
             "it: use it with train_detector.py, or choose detector=transformer"
         )
     dynamics = make_dynamics(job, rehearse_detector(job))
-    check_reference_set(job, dynamics.reward)
+    check_reference_set(job.dataset, dynamics.reward)
     make_agent(job, dynamics, number=1)
 
 

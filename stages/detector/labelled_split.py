@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from conf.schema.runs import LabelledConfig
 from latent_common.errors import UserError
+from latent_env.data import Split
 
 Positions = NDArray[np.int64]
 
@@ -16,7 +18,7 @@ Positions = NDArray[np.int64]
 class LabelledSplit(NamedTuple):
     """Positions in the validation split, disjoint, each evenly spread over the kinds of anomalies."""
 
-    known: Positions
+    train: Positions
     """Anomalies that detectors train on."""
     reference_set: Positions
     """Anomalies that a reward is measured on, and that mixtures are chosen by too."""
@@ -24,24 +26,29 @@ class LabelledSplit(NamedTuple):
     """Anomalies that training is watched with, and choices of all kinds are made by."""
 
 
-def divide(labels: NDArray[np.int64], known: float, reference_set: float) -> LabelledSplit:
-    """Divide the anomalies among ``labels (N,)``; normal images are shared by trial and choice.
+def split_labelled(valid: Split, labelled: LabelledConfig) -> LabelledSplit:
+    """Divide the labelled anomalies of a validation split as ``labelled`` asks for."""
+    return divide(valid.labels, labelled.train, labelled.reference_set)
 
-    :param known: the share of the anomalies that detectors train on; from 1 on, how many.
-    :param trial: the same for the reward; what is left over is for choices, at least one.
+
+def divide(labels: NDArray[np.int64], train: float, reference_set: float) -> LabelledSplit:
+    """Divide the anomalies among ``labels (N,)``; normal images are for the reference set and for choices.
+
+    :param train: the share of the anomalies that detectors train on; from 1 on, how many.
+    :param reference_set: the share for the reward, or how many; what is left, at least one, is for choices.
     """
     anomalies = np.flatnonzero(labels)
-    wanted = [
+    for_train, for_reference_set = (
         _count(name, number, len(anomalies))
-        for name, number in (("train", known), ("reference_set", reference_set))
-    ]
+        for name, number in (("train", train), ("reference_set", reference_set))
+    )
     free = max(len(anomalies) - 1, 0)
-    for_known = min(wanted[0], free)
-    for_trial = min(wanted[1], free - for_known)
+    for_train = min(for_train, free)
+    for_reference_set = min(for_reference_set, free - for_train)
     # Names are in order of kind, so what is evenly spaced holds every kind.
-    first = _spread(anomalies, for_known)
+    first = _evenly_spaced(anomalies, for_train)
     rest = np.setdiff1d(anomalies, first)
-    second = _spread(rest, for_trial)
+    second = _evenly_spaced(rest, for_reference_set)
     return LabelledSplit(first, second, np.setdiff1d(rest, second))
 
 
@@ -53,6 +60,6 @@ def _count(name: str, number: float, anomalies: int) -> int:
     return round(number * anomalies) if number < 1 else int(number)
 
 
-def _spread(positions: Positions, count: int) -> Positions:
+def _evenly_spaced(positions: Positions, count: int) -> Positions:
     places = (np.arange(count) + 0.5) * len(positions) / max(count, 1)
     return positions[places.astype(np.int64)]

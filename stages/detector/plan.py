@@ -1,91 +1,68 @@
-"""How a command gets its detector: the untrained world, which shows mistakes, and the trained one."""
+"""From a command to the plan of its detector: one a class of configuration."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import singledispatch
 
-from conf.schema.autoencoders import AutoencoderConfig
-from conf.schema.detectors import TrainedConfig
+from conf.schema.detectors import (
+    DetectorConfig,
+    GaussianConfig,
+    KnnConfig,
+    PositionalKnnConfig,
+    ReconstructionConfig,
+)
 from conf.schema.runs import DetectorRun
 from latent_common.errors import UserError
-from latent_env.training.feature_cache import FeatureCache
-from latent_env.training.run_folder import Run
-from latent_env.worlds.world import World
-from stages.autoencoder.base import AutoencoderPlan
-from stages.context import Context, Job
-from stages.detector.labelled_split import LabelledSplit, divide
-from stages.detector.stage import detector_settings, detector_stage, rehearse_detector
-from stages.detector.trainer import DetectorTrainer
-from stages.job_of import autoencoder_plan, job_of
+from stages.autoencoder.plan import plan_autoencoder
+from stages.context import Context
+from stages.detector.base import DetectorPlan
+from stages.detector.fitted import DistancePlan, ReconstructionPlan
+from stages.detector.trained import plan_trained_detector
+from stages.detector.validation_sets import check_normal_validation
 from stages.training_data import TrainingData
 
 
-@dataclass(frozen=True)
-class TrainedDetector:
-    """A detector in its world, the run that both lie in, and the trainer that can train others like it."""
-
-    world: World
-    run: Run
-    trainer: DetectorTrainer
-
-    @property
-    def features(self) -> FeatureCache:
-        """The latents of the data set."""
-        return self.trainer.features
-
-
-@dataclass(frozen=True)
-class DetectorPlan:
-    """A command's trainable detector, built once untrained: what can't work together was refused by then."""
-
-    config: DetectorRun
-    context: Context
-    data: TrainingData
-    autoencoder: AutoencoderPlan[AutoencoderConfig]
-    untrained: World
-    """A world of untrained networks, and of a few images."""
-
-    @cached_property
-    def _job(self) -> Job[DetectorRun]:
-        return job_of(self.config, self.context, self.data)
-
-    @cached_property
-    def labelled_split(self) -> LabelledSplit:
-        """What each labelled anomaly of the validation split is used for."""
-        labelled = self.config.labelled
-        return divide(self.data.dataset.valid.labels, labelled.train, labelled.reference_set)
-
-    def settings(self) -> dict[str, Any]:
-        """All that decides what the detector becomes."""
-        return detector_settings(self._job)
-
-    def train(self) -> TrainedDetector:
-        """The world with its detector: loaded if an earlier command made it, else trained now."""
-        world, run, features = detector_stage(self._job)
-        config = self.config
-        assert isinstance(config.detector, TrainedConfig)
-        trainer = DetectorTrainer(
-            config.detector,
-            config.synthesis,
-            config.labelled,
-            self.context,
-            self.data,
-            world.autoencoder,
-            features,
-        )
-        return TrainedDetector(world, run, trainer)
-
-
-def plan_detector(config: DetectorRun, context: Context, data: TrainingData) -> DetectorPlan:
+def plan_detector(config: DetectorRun, context: Context, data: TrainingData) -> DetectorPlan[DetectorConfig]:
     """Build ``config.detector`` and all that it needs once, untrained: mistakes show at once."""
-    if not isinstance(config.detector, TrainedConfig):
-        raise UserError(
-            f"detector={config.detector.name} learns from normal images alone, so no sample can change "
-            "it: use it with train_detector.py, or choose detector=transformer"
-        )
-    job = job_of(config, context, data)
-    plan = DetectorPlan(config, context, data, autoencoder_plan(job), rehearse_detector(job))
-    plan.__dict__["_job"] = job
+    return _plan(config.detector, config, context, data)
+
+
+@singledispatch
+def _plan(
+    detector: DetectorConfig,  # noqa: ARG001
+    config: DetectorRun,
+    context: Context,
+    data: TrainingData,
+) -> DetectorPlan[DetectorConfig]:
+    return plan_trained_detector(config, context, data)
+
+
+@_plan.register(KnnConfig)
+@_plan.register(PositionalKnnConfig)
+@_plan.register(GaussianConfig)
+def _(
+    detector: DetectorConfig, config: DetectorRun, context: Context, data: TrainingData
+) -> DetectorPlan[DetectorConfig]:
+    _check_fitted(config, data)
+    plan = DistancePlan(detector, context, data, plan_autoencoder(config.autoencoder, context, data))
+    plan.untrained()
     return plan
+
+
+@_plan.register
+def _(
+    detector: ReconstructionConfig, config: DetectorRun, context: Context, data: TrainingData
+) -> DetectorPlan[DetectorConfig]:
+    _check_fitted(config, data)
+    plan = ReconstructionPlan(detector, context, data, plan_autoencoder(config.autoencoder, context, data))
+    plan.untrained()
+    return plan
+
+
+def _check_fitted(config: DetectorRun, data: TrainingData) -> None:
+    if config.export:
+        raise UserError(
+            f"export={config.export}: detector={config.detector.name} makes no environment to export; leave "
+            "it out, or choose detector=transformer"
+        )
+    check_normal_validation(data.dataset)

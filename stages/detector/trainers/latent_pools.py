@@ -1,6 +1,6 @@
-"""Varied normals and image-space anomalies as latents: made once, encoded once, kept in a file.
+"""Latents of augmented normal images and of synthetic anomalies: made once, encoded once, kept in a file.
 
-A backbone is too slow to look at fresh images in every training step. So some hundred images are changed
+A backbone is too slow for fresh images in every training step. So some hundred images are changed
 beforehand, in the same way for every seed.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,18 +16,39 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from conf.schema.detectors import SynthesisConfig
 from detectors.blocks.tokens import grid_of
+from detectors.synthetic.image_synthesis import ImageSynthesis
 from detectors.training.latent_batches import Pool
 from latent_common.artifacts import write_atomically
 from latent_common.digest import digest_of
 from latent_common.image_source import ImageSource, evenly_spaced_positions
 from latent_env.data.placement import place_images
 from latent_env.training.feature_cache import FeatureCache, encoded, latent_count, mapped
+from stages.training_data import TrainingData
 
 MADE_AT_ONCE = 50
 
 Change = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 """Images ``(B, C, H, W)`` in [0, 1] to changed ones, and masks ``(B, 1, H, W)`` of what is anomalous."""
+
+
+def make_pools(features: FeatureCache, data: TrainingData, synthesis: SynthesisConfig) -> tuple[Pool, Pool]:
+    """Augmented training images, and augmented ones with synthetic anomalies, as latents."""
+    augment, count = data.augmentation, synthesis.pool
+    anomalies = ImageSynthesis(synthesis.weights, data.textures)
+
+    def varied(batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return augment(batch, generator), torch.zeros_like(batch[:, :1])
+
+    def anomalous(batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        made = anomalies(augment(batch, generator), generator)
+        return made.images, made.masks
+
+    how: dict[str, Any] = {"augment": asdict(augment)}
+    normal = make_pool(features, data.images, "varied", count, varied, how)
+    how |= {"weights": dict(synthesis.weights), "textures": data.textures_digest}
+    return normal, make_pool(features, data.images, "anomalous", count, anomalous, how)
 
 
 def make_pool(

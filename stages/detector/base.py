@@ -1,0 +1,51 @@
+"""What every detector of a command has in common: what it depends on, and the run that comes of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from conf.schema.autoencoders import AutoencoderConfig
+from conf.schema.detectors import DetectorConfig
+from latent_env.training.evaluation import metrics_table
+from latent_env.training.run_folder import Run
+from stages.autoencoder.base import AutoencoderPlan
+from stages.context import Context
+from stages.training_data import TrainingData
+
+D = TypeVar("D", bound=DetectorConfig, covariant=True)
+
+
+@dataclass(frozen=True)
+class FinishedDetector:
+    """A detector that was made now or by an earlier command, and the run that it lies in."""
+
+    name: str
+    run: Run
+
+    def summary(self) -> str:
+        """Its metrics on the test split as a table, and where its pictures are."""
+        return f"{metrics_table(self.name, self.run.metrics)}\npictures:    {self.run.path / 'pictures'}"
+
+
+@dataclass(frozen=True)
+class DetectorPlan(ABC, Generic[D]):
+    """A command's detector, of which all was built once untrained: what can't work was refused by then."""
+
+    config: D
+    context: Context
+    data: TrainingData
+    autoencoder: AutoencoderPlan[AutoencoderConfig]
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """All that decides what the detector becomes."""
+
+    @abstractmethod
+    def train(self) -> FinishedDetector:
+        """The detector: found if an earlier command made it, else made now."""
+
+    def run_folder(self) -> Run:
+        """The folder of its run, whole or not."""
+        return self.context.run_folder(self.data.dataset.name, "detector", self.config.name, self.settings())

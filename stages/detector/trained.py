@@ -1,0 +1,196 @@
+"""Detectors that are trained on anomalies: the untrained world, which shows mistakes, and the trained one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from conf.schema.detectors import DetectorConfig, SynthesisConfig, TrainedConfig
+from conf.schema.runs import DetectorRun, LabelledConfig
+from detectors.base import Detector
+from detectors.blocks.tokens import grid_of
+from detectors.ensemble import EnsembleDetector
+from latent_common.image_source import evenly_spaced
+from latent_common.machine import check_writable
+from latent_env.autoencoders import FrozenAutoencoder
+from latent_env.training.evaluation import (
+    Evaluation,
+    evaluate_test,
+    log_curves,
+    log_evaluation,
+    save_scores,
+)
+from latent_env.training.feature_cache import FeatureCache
+from latent_env.training.run_folder import Run
+from latent_env.worlds.artifacts import load_detector
+from latent_env.worlds.labelled_anomalies import LabelledAnomalies, load_labelled_anomalies
+from latent_env.worlds.reference_set import load_reference_set
+from latent_env.worlds.store import copy_world, save_world
+from latent_env.worlds.world import World
+from stages.autoencoder.plan import plan_autoencoder
+from stages.context import Context, say
+from stages.detector.base import DetectorPlan, FinishedDetector
+from stages.detector.baselines import check_baselines, evaluate_baselines
+from stages.detector.labelled_anomalies import labelled_anomalies
+from stages.detector.labelled_split import LabelledSplit, split_labelled
+from stages.detector.trainers.base import DetectorTrainer, Parts
+from stages.detector.trainers.factory import new_trainer
+from stages.detector.validation_sets import reference_set
+from stages.training_data import TrainingData
+
+FEW = 4
+"""So many images are enough to build everything once."""
+
+
+@dataclass(frozen=True)
+class TrainedDetector(FinishedDetector):
+    """A detector in its world, and the trainer that can train others like it."""
+
+    world: World
+    trainer: DetectorTrainer[TrainedConfig]
+
+    @property
+    def features(self) -> FeatureCache:
+        """The latents of the data set."""
+        return self.trainer.features
+
+    def summary(self) -> str:
+        """Its metrics on the test split as a table, where its pictures are, and how to make the environment."""
+        return f"{super().summary()}\nenvironment: gym.make('LatentAug-v0', artifacts='{self.run.path}')"
+
+
+@dataclass(frozen=True)
+class TrainedPlan(DetectorPlan[DetectorConfig]):
+    """A detector that is trained, in a world that agents can act in."""
+
+    synthesis: SynthesisConfig
+    labelled: LabelledConfig
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides what the detector becomes."""
+        own: dict[str, Any] = {"detector": asdict(self.config), "synthesis": asdict(self.synthesis)}
+        if self.data.dataset.valid.labels.any():
+            own["labelled"] = asdict(self.labelled)
+        if self.data.textures_digest is not None:
+            own["textures"] = self.data.textures_digest
+        return {**self.autoencoder.settings(), **own}
+
+    @cached_property
+    def labelled_split(self) -> LabelledSplit:
+        """What each labelled anomaly of the validation split is used for."""
+        return split_labelled(self.data.dataset.valid, self.labelled)
+
+    @cached_property
+    def untrained(self) -> World:
+        """A world of untrained networks and a few images; what can't work together is refused."""
+        images, context = self.data.images[:FEW], self.context
+        frozen = FrozenAutoencoder(self.autoencoder.untrained()).calibrate(images)
+        nothing = FeatureCache(frozen, self.data.dataset, context.runs, context.device, context.memory)
+        trainer = self._trainer(frozen, nothing)
+        check_baselines(trainer.config.baselines)
+        world = World.build(frozen, trainer.untrained().eval(), images, context.device)
+        if len(self.labelled_split.train) and frozen.is_spatial:
+            # Any latents will do: they say which actions there are.
+            marks = torch.zeros(1, len(images), 1, *grid_of(frozen.latent_shape), dtype=torch.bool)
+            stand_ins = LabelledAnomalies.of(world.latents[None], marks, world.latents)
+            world = world.with_labelled_anomalies(stand_ins)
+        return world
+
+    def train(self) -> TrainedDetector:
+        """The detector in its world: loaded if an earlier command made it, else trained now."""
+        run = self.run_folder()
+        trainer = self._trainer(self.autoencoder.train().model, self.autoencoder.features())
+        if run.complete:
+            say(f"detector: using {run.path}")
+            world = world_around(trainer, load_detector(run.path))
+            world = world.with_reference_set(load_reference_set(run.path))
+            world = world.with_labelled_anomalies(load_labelled_anomalies(run.path))
+        else:
+            run.begin()
+            world = train_world(trainer, run)
+            save_world(run.path, world)
+            finish(trainer, run, world)
+        return TrainedDetector(self.config.name, run, world, trainer)
+
+    def _trainer(
+        self, autoencoder: FrozenAutoencoder, features: FeatureCache
+    ) -> DetectorTrainer[TrainedConfig]:
+        parts = Parts(self.synthesis, self.labelled, self.context, self.data, autoencoder, features)
+        return new_trainer(self.config, parts)
+
+
+def plan_trained_detector(config: DetectorRun, context: Context, data: TrainingData) -> TrainedPlan:
+    """Build ``config.detector`` and all that it needs once, untrained: mistakes show at once."""
+    if config.export:
+        check_writable(config.export, "export")
+    autoencoder = plan_autoencoder(config.autoencoder, context, data)
+    plan = TrainedPlan(config.detector, context, data, autoencoder, config.synthesis, config.labelled)
+    _ = plan.untrained
+    return plan
+
+
+def export_world(run: Run, folder: str) -> None:
+    """Copy the environment of a finished run to where the user wants it."""
+    copy_world(run.path, Path(folder))
+    say(f"exported to {folder}")
+
+
+def world_around(trainer: DetectorTrainer[TrainedConfig], detector: Detector) -> World:
+    """A world with ``detector`` and the normal images that episodes start from."""
+    most, autoencoder, images = trainer.config.num_start_images, trainer.autoencoder, trainer.data.images
+    known = evenly_spaced(trainer.features.latents("train"), most) if autoencoder.whitens_itself else None
+    return World.build(autoencoder, detector, evenly_spaced(images, most), trainer.context.device, known)
+
+
+def train_world(trainer: DetectorTrainer[TrainedConfig], run: Run) -> World:
+    """The world with a detector that is trained now, with the labelled anomalies of the validation split."""
+    if (run.path / "detector.json").is_file():  # trained by a command that was stopped after that
+        detector = load_detector(run.path)
+    else:
+        detector = trainer.train(run, "detector")
+    world, labelled, reads = world_around(trainer, detector), trainer.labelled_split, trainer.config.input
+    world = world.with_reference_set(reference_set(trainer.features, labelled, reads))
+    return world.with_labelled_anomalies(
+        labelled_anomalies(trainer.features, labelled.train, reads, world.latents)
+    )
+
+
+def finish(trainer: DetectorTrainer[TrainedConfig], run: Run, world: World) -> None:
+    """Evaluate the detector, its members and the baselines on the test split, show them, and finish ``run``."""
+    config, features = trainer.config, trainer.features
+    evaluation = evaluate_test(world, features)
+    members = evaluate_members(world, features)
+    names = [name for name in config.baselines if name not in members]
+    if names and features.dataset.valid.labels.all():
+        say(f"without {', '.join(names)}: the valid split has no normal images to calibrate on")
+        names = []
+    others = members | evaluate_baselines(names, world, features, trainer.context.seed)
+    log_evaluation(run, evaluation, world.detect_and_reconstruct, trainer.context.device, trainer.steps)
+    save_scores(run.path, evaluation.split.labels, scores=evaluation.scores)
+    log_curves(run, {config.name: evaluation, **others}, trainer.steps)
+    beside = {f"{name}_{key}": value for name, e in others.items() for key, value in e.metrics.items()}
+    run.finish(evaluation.metrics | beside | member_weights(world.detector))
+
+
+def evaluate_members(world: World, features: FeatureCache) -> dict[str, Evaluation]:
+    """How well each member of an ensemble does by itself; of another detector, none."""
+    if not isinstance(world.detector, EnsembleDetector):
+        return {}
+    members = world.detector.named_members()
+    return {name: evaluate_test(world.with_detector(member), features) for name, member in members.items()}
+
+
+def member_weights(detector: Detector) -> dict[str, float]:
+    """``weight_<member>`` and ``weight_of_map_<member>`` of an ensemble; of another detector, none."""
+    if not isinstance(detector, EnsembleDetector):
+        return {}
+    given = {"weight": detector.weights, "weight_of_map": detector.map_weights}
+    return {
+        f"{what}_{name}": weight
+        for what, weights in given.items()
+        for name, weight in zip(detector.named_members(), weights, strict=True)
+    }

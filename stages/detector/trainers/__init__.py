@@ -1,0 +1,1 @@
+"""How detectors are trained from scratch: one trainer a kind of detector."""

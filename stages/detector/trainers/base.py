@@ -1,0 +1,153 @@
+"""Training detectors from scratch: on the same images, and on whatever samples are given."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from conf.schema.detectors import RewardEnsembleConfig, SynthesisConfig, TrainedConfig
+from conf.schema.runs import LabelledConfig
+from detectors.base import Detector
+from detectors.latent_transformer import LatentTransformer
+from detectors.rdna import RdnaDetector
+from detectors.synthetic.image_synthesis import ImageSynthesis
+from detectors.training.batches import BatchSampler
+from detectors.training.samples import Mixture, SampleSource, make_mixture
+from detectors.transformer import TransformerDetector
+from latent_common.image_source import ImageSource
+from latent_common.training_state import Progress, TrainingState
+from latent_env.autoencoders import FrozenAutoencoder
+from latent_env.data import Split
+from latent_env.training.feature_cache import FeatureCache
+from latent_env.training.loop import follow, validation_interval
+from latent_env.training.run_folder import Run
+from stages.context import Context
+from stages.detector.labelled_anomalies import labelled_samples
+from stages.detector.labelled_split import LabelledSplit, split_labelled
+from stages.detector.validation_sets import Purpose, validation_inputs
+from stages.training_data import TrainingData
+
+C = TypeVar("C", bound=TrainedConfig, covariant=True)
+
+Network = TransformerDetector | LatentTransformer | RdnaDetector
+"""The detectors that are trained as one network."""
+
+
+class Parts(NamedTuple):
+    """What all detectors of a command are trained with."""
+
+    synthesis: SynthesisConfig
+    labelled: LabelledConfig
+    context: Context
+    data: TrainingData
+    autoencoder: FrozenAutoencoder
+    features: FeatureCache
+
+
+@dataclass(frozen=True)
+class DetectorTrainer(ABC, Generic[C]):
+    """All that the detectors of a command have in common: they differ by the samples they learn from.
+
+    Where the parts don't go together, making a trainer is refused.
+    """
+
+    config: C
+    synthesis: SynthesisConfig
+    labelled: LabelledConfig
+    context: Context
+    data: TrainingData
+    autoencoder: FrozenAutoencoder
+    features: FeatureCache
+
+    def __post_init__(self) -> None:
+        _ = self.image_synthesis, self.labelled_split  # which refuse wrong weights and shares
+
+    @property
+    def parts(self) -> Parts:
+        """All but the configuration of the detector itself."""
+        return Parts(self.synthesis, self.labelled, self.context, self.data, self.autoencoder, self.features)
+
+    @cached_property
+    def image_synthesis(self) -> ImageSynthesis:
+        """Image-space synthetic anomalies, with the user's textures if there are any."""
+        return ImageSynthesis(self.synthesis.weights, self.data.textures)
+
+    @cached_property
+    def labelled_split(self) -> LabelledSplit:
+        """What each labelled anomaly of the validation split is used for."""
+        return split_labelled(self.data.dataset.valid, self.labelled)
+
+    @property
+    def steps(self) -> int:
+        """Training steps of a detector: ``labelled.step_multiplier`` times as many with labelled anomalies."""
+        multiplier = self.labelled.step_multiplier if len(self.labelled_split.train) else 1.0
+        return max(round(self.config.steps * multiplier), 1)
+
+    def validation(self, purpose: Purpose) -> tuple[Split, ImageSource]:
+        """The validation images for a purpose, and what detectors read of them: images uint8, or latents."""
+        return validation_inputs(self.features, self.labelled_split, purpose, self.config.input)
+
+    @abstractmethod
+    def untrained(self) -> Network:
+        """The detector before it has learned anything: the same weights for the same seed."""
+
+    @abstractmethod
+    def train(self, run: Run, label: str, sample_sources: Sequence[SampleSource] = ()) -> Detector:
+        """A detector trained from scratch, on ``sample_sources`` of samples too if there are any.
+
+        Whatever the samples, it begins with the same weights and takes as many steps. ``label`` names its
+        progress bars; a run that was stopped goes on from where it was.
+        """
+
+    @abstractmethod
+    def smaller(self, ensemble: RewardEnsembleConfig, seed: int) -> DetectorTrainer[TrainedConfig]:
+        """A trainer of a reward ensemble's members: small single detectors, with a seed of their own."""
+
+
+class SingleTrainer(DetectorTrainer[C]):
+    """Trains detectors that are one network."""
+
+    def train(self, run: Run, label: str, sample_sources: Sequence[SampleSource] = ()) -> Detector:
+        """A detector trained from scratch, on labelled anomalies and on samples where there are any."""
+        labelled = labelled_samples(self.features, self.labelled_split.train, self.config.input)
+        beside = [] if labelled is None else [SampleSource(labelled, self.labelled.weight)]
+        return self._train(run, label, make_mixture([*sample_sources, *beside]))
+
+    def smaller(self, ensemble: RewardEnsembleConfig, seed: int) -> DetectorTrainer[TrainedConfig]:
+        """A trainer of small detectors, with a seed of their own."""
+        parts = self.parts._replace(context=self.context.with_seed(seed))
+        return type(self)(self.config.smaller(ensemble), *parts)
+
+    @abstractmethod
+    def _train(self, run: Run, label: str, samples: Mixture | None) -> Detector:
+        """Train a detector on ``samples`` beside synthetic anomalies."""
+
+    def _image_sampler(self, samples: Mixture | None) -> BatchSampler:
+        """Batches of images: augmented normal ones, synthetic anomalies, and ``samples``."""
+        augment = self.data.augmentation.with_masks
+        return BatchSampler(self.data.images, self.image_synthesis, samples, augment, self.autoencoder)
+
+    def _follow(
+        self,
+        run: Run,
+        label: str,
+        training: Iterator[Progress],
+        state: TrainingState,
+        evaluate: Callable[[], Mapping[str, float]],
+        split: Split,
+    ) -> None:
+        """Run ``training`` to its end, and ``evaluate`` the detector on ``split`` on the way."""
+        model: Any = state.model
+
+        def validate() -> dict[str, float]:
+            model.eval()
+            metrics = evaluate()
+            model.train()
+            return {f"valid/{name}": value for name, value in metrics.items()}
+
+        every = validation_interval(self.steps, self.config.batch_size, len(split))
+        follow(run, label, training, state, validate, every)
+        model.requires_grad_(False).eval()
