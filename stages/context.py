@@ -63,7 +63,7 @@ class Context:
             return factory()
 
     def with_seed(self, seed: int) -> Context:
-        """The same machine and folders, for a part that has random numbers of its own."""
+        """This machine and these folders, for a part that has random numbers of its own."""
         return replace(self, seed=seed)
 
 

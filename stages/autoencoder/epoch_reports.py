@@ -86,7 +86,7 @@ class EpochReports:
             both = torch.cat([scores["valid"], scores["abnormal"]])
             labels = np.repeat([0, 1], [len(scores["valid"]), len(scores["abnormal"])])
             measured["image_AUROC"] = image_AUROC(both.numpy(), labels)
-        self._remember({"step": step, "epoch": step / self.steps_per_epoch, **measured})
+        self._keep({"step": step, "epoch": step / self.steps_per_epoch, **measured})
         epoch = round(step / self.steps_per_epoch)
         self.run.picture("epochs/reconstructions", self._picture(), step, f"epoch_{epoch:04d}")
         return _flat(measured)
@@ -123,10 +123,10 @@ class EpochReports:
             encoding = self.model.encoding(floats)
             decoded, addresses = self.model.decode_with_weights(encoding.mean)
             added = self.model.regularisers(encoding, addresses)
-            known = sum(reconstruction_losses(floats, decoded).values(), torch.zeros(()).to(floats))
-            values = {"reconstruction": known, **added}
+            error = sum(reconstruction_losses(floats, decoded).values(), torch.zeros(()).to(floats))
+            values = {"reconstruction": error, **added}
             weighted = [self.weights.get(name, 0.0) * value for name, value in added.items()]
-            values["loss"] = sum(weighted, known)
+            values["loss"] = sum(weighted, error)
             values["psnr"] = peak_signal_to_noise(floats, decoded).mean()
             values["ssim"] = structural_similarity(floats, decoded).mean()
             for name, value in values.items():
@@ -134,10 +134,10 @@ class EpochReports:
             scores.append(self.error.to(floats.device)(floats, decoded).score.cpu())
         return {name: total / len(images) for name, total in sums.items()}, torch.cat(scores)
 
-    def _remember(self, seen: dict[str, Any]) -> None:
+    def _keep(self, report: dict[str, Any]) -> None:
         # A stopped command goes back a little, to its last checkpoint.
-        known = [before for before in self.history() if before["step"] < seen["step"]]
-        write_json(self.run.path / EPOCHS, [*known, seen])
+        earlier = [before for before in self.history() if before["step"] < report["step"]]
+        write_json(self.run.path / EPOCHS, [*earlier, report])
 
     def _picture(self) -> Picture:
         """Images of each kind above what the model makes of them."""

@@ -101,7 +101,7 @@ class PretrainedPlan(AutoencoderPlan[PretrainedConfig]):
         share = run.metrics["near_copies"]
         if share > MANY_COPIES:  # test images may be copies too
             say(
-                f"{self.data.dataset.name}: {share:.0%} of the normal validation images look almost like a "
+                f"{self.data.dataset.name}: {share:.0%} of the normal validation images are almost copies of a "
                 "training image; if that holds for the test split too, figures say less about new objects"
             )
         return features

@@ -1,4 +1,4 @@
-"""Images judged by an autoencoder's error: the same images always get the same scores."""
+"""Scores of images by the error of an autoencoder, outside of a command: equal images get equal scores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from latent_env.worlds.artifacts import load_autoencoder, load_detector
 class ReconstructionScorer:
     """A frozen autoencoder and the detector that reads its error.
 
-    Nothing is sampled: a variational form reconstructs from the mean of its encoding.
+    Nothing is sampled: a variational autoencoder reconstructs from the mean of its encoding.
     """
 
     autoencoder: FrozenAutoencoder
@@ -34,7 +34,7 @@ class ReconstructionScorer:
             raise UserError(f"{detector} holds another detector: name a folder of detector=reconstruction")
         frozen = load_autoencoder(autoencoder)
         if member.input_shape != (frozen.channels, frozen.size, frozen.size):
-            raise UserError(f"{detector} judges images of another shape than {autoencoder} reconstructs")
+            raise UserError(f"{detector} scores images of another shape than {autoencoder} reconstructs")
         return cls(frozen, member)
 
     @torch.inference_mode()

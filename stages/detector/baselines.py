@@ -1,4 +1,4 @@
-"""Detectors that only measure how far from normal something is: second opinions on the same images."""
+"""Detectors that are fitted to normal images: as baselines, as members of an ensemble, or by themselves."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from latent_env.training.feature_cache import FeatureCache
 from latent_env.worlds.world import World
 
 MOST_FITTED = 1024
-"""Of more training images, so many evenly spaced ones say what error is usual."""
+"""Of more training images, the error is measured on so many evenly spaced ones."""
 
 
 def check_baselines(names: Sequence[str]) -> None:
-    """Complain about a rival that doesn't exist."""
+    """Refuse names of baselines that don't exist."""
     for name in names:
         if name not in (RECONSTRUCTION, *DISTANCES):
-            known = ", ".join((RECONSTRUCTION, *DISTANCES))
-            raise UserError(f"detector.baselines={name} is unknown: choose among {known}")
+            offered = ", ".join((RECONSTRUCTION, *DISTANCES))
+            raise UserError(f"detector.baselines={name} is unknown: choose among {offered}")
 
 
 def fit_distances(detector: DistanceDetector, features: FeatureCache, seed: int) -> DistanceDetector:
-    """``detector`` after a look at the normal training latents; its zero comes from validation."""
+    """``detector``, fitted to the normal training latents and calibrated on normal validation latents."""
     detector = detector.to(features.device)
     train, scales = features.latents("train"), features.encoder.natural_scales
     if isinstance(detector, KnnDetector):
@@ -44,9 +44,9 @@ def fit_distances(detector: DistanceDetector, features: FeatureCache, seed: int)
 
 
 def fitted_distances(name: str, features: FeatureCache, seed: int) -> DistanceDetector:
-    """The detector ``name`` as it is by default, fitted to these eyes; whoever asks again gets the same one.
+    """The detector ``name`` with its defaults, fitted to ``features``; asked again, the same one comes back.
 
-    What it knows doesn't depend on anything that is trained beside it.
+    It depends on nothing that is trained beside it.
     """
     if (name, seed) not in features.fitted:
         features.fitted[name, seed] = fit_distances(
@@ -58,7 +58,7 @@ def fitted_distances(name: str, features: FeatureCache, seed: int) -> DistanceDe
 def fit_reconstruction(
     detector: ReconstructionDetector, autoencoder: FrozenAutoencoder, features: FeatureCache
 ) -> ReconstructionDetector:
-    """``detector`` after a look at normal images; its zero comes from validation."""
+    """``detector``, fitted to the errors of normal training images, calibrated on normal validation images."""
     detector = detector.to(features.device)
     if detector.position_wise:
         train = StreamedImages(features.dataset.train.images, features.device)
@@ -70,7 +70,7 @@ def fit_reconstruction(
 def evaluate_baselines(
     names: Sequence[str], world: World, features: FeatureCache, seed: int
 ) -> dict[str, Evaluation]:
-    """What each of the named rivals says of the test split, with the world's eyes."""
+    """How well each of the named baselines does on the test split, on the features of ``world``."""
     found = {}
     for name in names:
         if name == RECONSTRUCTION:

@@ -16,7 +16,7 @@ Positions = NDArray[np.int64]
 
 
 class LabelledSplit(NamedTuple):
-    """Positions in the validation split, disjoint, each evenly spread over the kinds of anomalies."""
+    """Positions in the validation split, disjoint, each evenly spaced over the kinds of anomalies."""
 
     train: Positions
     """Anomalies that detectors train on."""
