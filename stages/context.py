@@ -63,7 +63,7 @@ class Context:
             return factory()
 
     def with_seed(self, seed: int) -> Context:
-        """This machine and these folders, for a part that has random numbers of its own."""
+        """A context with another seed, for a part that has random numbers of its own."""
         return replace(self, seed=seed)
 
 

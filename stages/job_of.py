@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from conf.schema.autoencoders import AutoencoderConfig
-from conf.schema.detectors import TrainedConfig
 from conf.schema.runs import AutoencoderRun, DetectorRun
 from detectors.training.samples import SampleSource
 from latent_common.image_source import ImageSource
@@ -41,11 +39,11 @@ def data_of(job: Job[AutoencoderRun]) -> TrainingData:
     return TrainingData(job.dataset, job.train_images, job.augmentation, settings, *textures)
 
 
-def autoencoder_plan(job: Job[AutoencoderRun]) -> AutoencoderPlan[AutoencoderConfig]:
+def autoencoder_plan(job: Job[AutoencoderRun]) -> AutoencoderPlan:
     """How the autoencoder of a job is made; the same one for all that ask."""
     if "_plan" not in job.__dict__:
         job.__dict__["_plan"] = plan_autoencoder(job.config.autoencoder, context_of(job), data_of(job))
-    plan: AutoencoderPlan[AutoencoderConfig] = job.__dict__["_plan"]
+    plan: AutoencoderPlan = job.__dict__["_plan"]
     return plan
 
 
@@ -80,7 +78,7 @@ def detector_stage(job: Job[DetectorRun]) -> tuple[World, Run, FeatureCache]:
 
 def trainer_of(
     job: Job[DetectorRun], autoencoder: FrozenAutoencoder, features: FeatureCache
-) -> DetectorTrainer[TrainedConfig]:
+) -> DetectorTrainer:
     """The trainer of a job's detectors."""
     config = job.config
     parts = Parts(config.synthesis, config.labelled, context_of(job), data_of(job), autoencoder, features)

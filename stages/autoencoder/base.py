@@ -1,4 +1,4 @@
-"""What every autoencoder of a command has in common: its settings, its run, and how it is watched and frozen."""
+"""What every autoencoder of a command has in common: settings, a run, how it is watched and frozen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,8 +33,6 @@ SHOWN = 6
 
 Autoencoder = ConvAutoencoder | PretrainedAutoencoder
 
-C = TypeVar("C", bound=AutoencoderConfig, covariant=True)
-
 
 @dataclass(frozen=True)
 class TrainedAutoencoder:
@@ -45,10 +43,10 @@ class TrainedAutoencoder:
 
 
 @dataclass(frozen=True)
-class AutoencoderPlan(ABC, Generic[C]):
+class AutoencoderPlan(ABC):
     """A command's autoencoder: what it depends on, what it is before training, and what comes of that."""
 
-    config: C
+    config: AutoencoderConfig
     context: Context
     data: TrainingData
 

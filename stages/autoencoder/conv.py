@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from conf.schema.autoencoders import ConvConfig
 from latent_common.training_state import TrainingState
 from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder
@@ -10,8 +12,11 @@ from latent_env.training.run_folder import Run
 from stages.autoencoder.base import AutoencoderPlan
 
 
-class ConvPlan(AutoencoderPlan[ConvConfig]):
+@dataclass(frozen=True)
+class ConvPlan(AutoencoderPlan):
     """How a :class:`~latent_env.autoencoders.ConvAutoencoder` is made and trained."""
+
+    config: ConvConfig
 
     def untrained(self) -> ConvAutoencoder:
         """The autoencoder before it has learned anything."""

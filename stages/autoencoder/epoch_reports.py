@@ -33,7 +33,7 @@ SHOWN, TILE = 8, 96
 
 
 def report_every(images: int, batch_size: int, steps: int) -> int:
-    """Training steps between two reports: an epoch, or as many whole epochs as make ``MOST_REPORTS`` of them."""
+    """Training steps between two reports: an epoch, or so many epochs that ``MOST_REPORTS`` are made."""
     epoch = -(-images // batch_size)
     return epoch * max(-(-steps // (epoch * MOST_REPORTS)), 1)
 
@@ -98,7 +98,7 @@ class EpochReports:
         return found
 
     def finish(self, step: int) -> dict[str, float]:
-        """Report once more unless that was done at ``step``, and draw the curves; returns the last scalars."""
+        """Report once more unless ``step`` was reported, and draw the curves; returns the last scalars."""
         history = self.history()
         if not history or history[-1]["step"] != step:
             self.run.log(self.report(step), step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -70,8 +71,11 @@ def check_config(config: MemoryAutoencoderConfig) -> None:
         raise UserError(f"autoencoder.pooled={config.pooled} is unknown: choose one of {', '.join(POOLINGS)}")
 
 
-class MemoryPlan(AutoencoderPlan[MemoryAutoencoderConfig]):
+@dataclass(frozen=True)
+class MemoryPlan(AutoencoderPlan):
     """How one of the four variants is made, trained and shown."""
+
+    config: MemoryAutoencoderConfig
 
     def untrained(self) -> MemoryAutoencoder:
         """The autoencoder before it has learned anything."""

@@ -14,25 +14,21 @@ from stages.training_data import TrainingData
 
 
 @singledispatch
-def plan_autoencoder(
-    config: AutoencoderConfig, context: Context, data: TrainingData
-) -> AutoencoderPlan[AutoencoderConfig]:
+def plan_autoencoder(config: AutoencoderConfig, context: Context, data: TrainingData) -> AutoencoderPlan:
     """How the autoencoder of ``config`` is made of ``data``; nothing is trained yet."""
     raise TypeError(f"{type(config).__name__} has no plan: register one in {__name__}, for {context}, {data}")
 
 
 @plan_autoencoder.register
-def _(config: ConvConfig, context: Context, data: TrainingData) -> AutoencoderPlan[AutoencoderConfig]:
+def _(config: ConvConfig, context: Context, data: TrainingData) -> AutoencoderPlan:
     return ConvPlan(config, context, data)
 
 
 @plan_autoencoder.register
-def _(
-    config: MemoryAutoencoderConfig, context: Context, data: TrainingData
-) -> AutoencoderPlan[AutoencoderConfig]:
+def _(config: MemoryAutoencoderConfig, context: Context, data: TrainingData) -> AutoencoderPlan:
     return MemoryPlan(config, context, data)
 
 
 @plan_autoencoder.register
-def _(config: PretrainedConfig, context: Context, data: TrainingData) -> AutoencoderPlan[AutoencoderConfig]:
+def _(config: PretrainedConfig, context: Context, data: TrainingData) -> AutoencoderPlan:
     return PretrainedPlan(config, context, data)

@@ -1,7 +1,8 @@
-"""A frozen pretrained backbone that is fitted to the images of a command, and a decoder that is trained for it."""
+"""A frozen pretrained backbone, fitted to the images of a command, and the decoder that is trained for it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,11 @@ FITTED = ("centre", "components", "deviations")
 """What is fitted to the images; the network itself is not stored again."""
 
 
-class PretrainedPlan(AutoencoderPlan[PretrainedConfig]):
+@dataclass(frozen=True)
+class PretrainedPlan(AutoencoderPlan):
     """How a backbone is fitted, and how its decoder is made and trained."""
+
+    config: PretrainedConfig
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -63,7 +67,7 @@ class PretrainedPlan(AutoencoderPlan[PretrainedConfig]):
         return {**shared, "dataset": dataset, "features": {"weights": self._weights, **choice}}
 
     def untrained(self) -> PretrainedAutoencoder:
-        """The backbone with components that were fitted to nothing, and a decoder that has learned nothing."""
+        """The backbone with components that were fitted to nothing, and an untrained decoder."""
         return self._with_decoder(self.untrained_encoder())
 
     def untrained_encoder(self) -> PretrainedEncoder:
@@ -101,8 +105,8 @@ class PretrainedPlan(AutoencoderPlan[PretrainedConfig]):
         share = run.metrics["near_copies"]
         if share > MANY_COPIES:  # test images may be copies too
             say(
-                f"{self.data.dataset.name}: {share:.0%} of the normal validation images are almost copies of a "
-                "training image; if that holds for the test split too, figures say less about new objects"
+                f"{self.data.dataset.name}: {share:.0%} of the normal validation images are almost copies of "
+                "training images; if that holds for the test split too, figures say less about new objects"
             )
         return features
 

@@ -1,1 +1,1 @@
-"""How a command gets its detector: the plan that is built before anything is trained, and what comes of it."""
+"""How a command gets its detector: a plan that is built before anything is trained, and what comes of it."""

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from conf.schema.autoencoders import AutoencoderConfig
 from conf.schema.detectors import DetectorConfig
 from latent_env.training.evaluation import metrics_table
 from latent_env.training.run_folder import Run
 from stages.autoencoder.base import AutoencoderPlan
 from stages.context import Context
 from stages.training_data import TrainingData
-
-D = TypeVar("D", bound=DetectorConfig, covariant=True)
 
 
 @dataclass(frozen=True)
@@ -30,13 +27,13 @@ class FinishedDetector:
 
 
 @dataclass(frozen=True)
-class DetectorPlan(ABC, Generic[D]):
+class DetectorPlan(ABC):
     """A command's detector, of which all was built once untrained: what can't work was refused by then."""
 
-    config: D
+    config: DetectorConfig
     context: Context
     data: TrainingData
-    autoencoder: AutoencoderPlan[AutoencoderConfig]
+    autoencoder: AutoencoderPlan
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def fitted_distances(name: str, features: FeatureCache, seed: int) -> DistanceDe
 def fit_reconstruction(
     detector: ReconstructionDetector, autoencoder: FrozenAutoencoder, features: FeatureCache
 ) -> ReconstructionDetector:
-    """``detector``, fitted to the errors of normal training images, calibrated on normal validation images."""
+    """``detector``, fitted to errors of normal training images, calibrated on normal validation images."""
     detector = detector.to(features.device)
     if detector.position_wise:
         train = StreamedImages(features.dataset.train.images, features.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -27,11 +27,11 @@ from latent_env.training.run_folder import Run
 from latent_env.worlds.artifacts import save_detector
 from latent_env.worlds.world import World
 from stages.context import say
-from stages.detector.base import D, DetectorPlan, FinishedDetector
+from stages.detector.base import DetectorPlan, FinishedDetector
 from stages.detector.baselines import fit_distances, fit_reconstruction
 
 
-class FittedPlan(DetectorPlan[D]):
+class FittedPlan(DetectorPlan):
     """A detector that learns from normal images alone."""
 
     def train(self) -> FinishedDetector:
@@ -48,7 +48,7 @@ class FittedPlan(DetectorPlan[D]):
         """Fit the detector, keep it and what is shown of it in ``run``, and evaluate it on the test split."""
 
 
-class DistancePlan(FittedPlan[DetectorConfig]):
+class DistancePlan(FittedPlan):
     """A detector of distances in latents: it needs an encoder, and no decoder."""
 
     def settings(self) -> dict[str, Any]:
@@ -76,8 +76,11 @@ class DistancePlan(FittedPlan[DetectorConfig]):
         return evaluation
 
 
-class ReconstructionPlan(FittedPlan[ReconstructionConfig]):
+@dataclass(frozen=True)
+class ReconstructionPlan(FittedPlan):
     """The error of the autoencoder: it needs an encoder and a decoder."""
+
+    config: ReconstructionConfig
 
     def settings(self) -> dict[str, Any]:
         """All that decides what the detector becomes."""

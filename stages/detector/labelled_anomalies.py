@@ -1,4 +1,4 @@
-"""Labelled anomalies of the validation split, as detectors train on them and as agents copy and paste them."""
+"""Labelled anomalies of the validation split, as detectors train on them and as agents copy them."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from stages.detector.validation_sets import check_normal_validation
 from stages.training_data import TrainingData
 
 
-def plan_detector(config: DetectorRun, context: Context, data: TrainingData) -> DetectorPlan[DetectorConfig]:
+def plan_detector(config: DetectorRun, context: Context, data: TrainingData) -> DetectorPlan:
     """Build ``config.detector`` and all that it needs once, untrained: mistakes show at once."""
     return _plan(config.detector, config, context, data)
 
@@ -33,16 +33,14 @@ def _plan(
     config: DetectorRun,
     context: Context,
     data: TrainingData,
-) -> DetectorPlan[DetectorConfig]:
+) -> DetectorPlan:
     return plan_trained_detector(config, context, data)
 
 
 @_plan.register(KnnConfig)
 @_plan.register(PositionalKnnConfig)
 @_plan.register(GaussianConfig)
-def _(
-    detector: DetectorConfig, config: DetectorRun, context: Context, data: TrainingData
-) -> DetectorPlan[DetectorConfig]:
+def _(detector: DetectorConfig, config: DetectorRun, context: Context, data: TrainingData) -> DetectorPlan:
     _check_fitted(config, data)
     plan = DistancePlan(detector, context, data, plan_autoencoder(config.autoencoder, context, data))
     plan.untrained()
@@ -52,7 +50,7 @@ def _(
 @_plan.register
 def _(
     detector: ReconstructionConfig, config: DetectorRun, context: Context, data: TrainingData
-) -> DetectorPlan[DetectorConfig]:
+) -> DetectorPlan:
     _check_fitted(config, data)
     plan = ReconstructionPlan(detector, context, data, plan_autoencoder(config.autoencoder, context, data))
     plan.untrained()

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from conf.schema.detectors import DetectorConfig, SynthesisConfig, TrainedConfig
+from conf.schema.detectors import SynthesisConfig
 from conf.schema.runs import DetectorRun, LabelledConfig
 from detectors.base import Detector
 from detectors.blocks.tokens import grid_of
@@ -51,7 +51,7 @@ class TrainedDetector(FinishedDetector):
     """A detector in its world, and the trainer that can train others like it."""
 
     world: World
-    trainer: DetectorTrainer[TrainedConfig]
+    trainer: DetectorTrainer
 
     @property
     def features(self) -> FeatureCache:
@@ -59,12 +59,12 @@ class TrainedDetector(FinishedDetector):
         return self.trainer.features
 
     def summary(self) -> str:
-        """Its metrics on the test split as a table, where its pictures are, and how to make the environment."""
+        """Its metrics on the test split, where its pictures are, and how to make the environment."""
         return f"{super().summary()}\nenvironment: gym.make('LatentAug-v0', artifacts='{self.run.path}')"
 
 
 @dataclass(frozen=True)
-class TrainedPlan(DetectorPlan[DetectorConfig]):
+class TrainedPlan(DetectorPlan):
     """A detector that is trained, in a world that agents can act in."""
 
     synthesis: SynthesisConfig
@@ -116,9 +116,7 @@ class TrainedPlan(DetectorPlan[DetectorConfig]):
             finish(trainer, run, world)
         return TrainedDetector(self.config.name, run, world, trainer)
 
-    def _trainer(
-        self, autoencoder: FrozenAutoencoder, features: FeatureCache
-    ) -> DetectorTrainer[TrainedConfig]:
+    def _trainer(self, autoencoder: FrozenAutoencoder, features: FeatureCache) -> DetectorTrainer:
         parts = Parts(self.synthesis, self.labelled, self.context, self.data, autoencoder, features)
         return new_trainer(self.config, parts)
 
@@ -139,14 +137,14 @@ def export_world(run: Run, folder: str) -> None:
     say(f"exported to {folder}")
 
 
-def world_around(trainer: DetectorTrainer[TrainedConfig], detector: Detector) -> World:
+def world_around(trainer: DetectorTrainer, detector: Detector) -> World:
     """A world with ``detector`` and the normal images that episodes start from."""
     most, autoencoder, images = trainer.config.num_start_images, trainer.autoencoder, trainer.data.images
     known = evenly_spaced(trainer.features.latents("train"), most) if autoencoder.whitens_itself else None
     return World.build(autoencoder, detector, evenly_spaced(images, most), trainer.context.device, known)
 
 
-def train_world(trainer: DetectorTrainer[TrainedConfig], run: Run) -> World:
+def train_world(trainer: DetectorTrainer, run: Run) -> World:
     """The world with a detector that is trained now, with the labelled anomalies of the validation split."""
     if (run.path / "detector.json").is_file():  # trained by a command that was stopped after that
         detector = load_detector(run.path)
@@ -159,8 +157,8 @@ def train_world(trainer: DetectorTrainer[TrainedConfig], run: Run) -> World:
     )
 
 
-def finish(trainer: DetectorTrainer[TrainedConfig], run: Run, world: World) -> None:
-    """Evaluate the detector, its members and the baselines on the test split, show them, and finish ``run``."""
+def finish(trainer: DetectorTrainer, run: Run, world: World) -> None:
+    """Evaluate detector, members and baselines on the test split, show them, and finish ``run``."""
     config, features = trainer.config, trainer.features
     evaluation = evaluate_test(world, features)
     members = evaluate_members(world, features)

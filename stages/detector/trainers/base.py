@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from conf.schema.detectors import RewardEnsembleConfig, SynthesisConfig, TrainedConfig
 from conf.schema.runs import LabelledConfig
@@ -30,8 +30,6 @@ from stages.detector.labelled_split import LabelledSplit, split_labelled
 from stages.detector.validation_sets import Purpose, validation_inputs
 from stages.training_data import TrainingData
 
-C = TypeVar("C", bound=TrainedConfig, covariant=True)
-
 Network = TransformerDetector | LatentTransformer | RdnaDetector
 """The detectors that are trained as one network."""
 
@@ -48,13 +46,13 @@ class Parts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DetectorTrainer(ABC, Generic[C]):
+class DetectorTrainer(ABC):
     """All that the detectors of a command have in common: they differ by the samples they learn from.
 
     Where the parts don't go together, making a trainer is refused.
     """
 
-    config: C
+    config: TrainedConfig
     synthesis: SynthesisConfig
     labelled: LabelledConfig
     context: Context
@@ -82,7 +80,7 @@ class DetectorTrainer(ABC, Generic[C]):
 
     @property
     def steps(self) -> int:
-        """Training steps of a detector: ``labelled.step_multiplier`` times as many with labelled anomalies."""
+        """Training steps: ``labelled.step_multiplier`` times as many where there are labelled anomalies."""
         multiplier = self.labelled.step_multiplier if len(self.labelled_split.train) else 1.0
         return max(round(self.config.steps * multiplier), 1)
 
@@ -103,11 +101,11 @@ class DetectorTrainer(ABC, Generic[C]):
         """
 
     @abstractmethod
-    def smaller(self, ensemble: RewardEnsembleConfig, seed: int) -> DetectorTrainer[TrainedConfig]:
+    def smaller(self, ensemble: RewardEnsembleConfig, seed: int) -> DetectorTrainer:
         """A trainer of a reward ensemble's members: small single detectors, with a seed of their own."""
 
 
-class SingleTrainer(DetectorTrainer[C]):
+class SingleTrainer(DetectorTrainer):
     """Trains detectors that are one network."""
 
     def train(self, run: Run, label: str, sample_sources: Sequence[SampleSource] = ()) -> Detector:
@@ -116,7 +114,7 @@ class SingleTrainer(DetectorTrainer[C]):
         beside = [] if labelled is None else [SampleSource(labelled, self.labelled.weight)]
         return self._train(run, label, make_mixture([*sample_sources, *beside]))
 
-    def smaller(self, ensemble: RewardEnsembleConfig, seed: int) -> DetectorTrainer[TrainedConfig]:
+    def smaller(self, ensemble: RewardEnsembleConfig, seed: int) -> DetectorTrainer:
         """A trainer of small detectors, with a seed of their own."""
         parts = self.parts._replace(context=self.context.with_seed(seed))
         return type(self)(self.config.smaller(ensemble), *parts)

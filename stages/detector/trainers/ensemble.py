@@ -12,8 +12,6 @@ from conf.schema.detectors import (
     EnsembleConfig,
     RdnaConfig,
     RewardEnsembleConfig,
-    TrainedConfig,
-    TransformerConfig,
 )
 from detectors.base import IMAGE, LATENT, Detection, Detector
 from detectors.ensemble import EnsembleDetector
@@ -40,7 +38,7 @@ from stages.detector.validation_sets import check_normal_validation
 TRAINED = "transformer"
 
 FITTED: dict[str, list[str]] = {LATENT: list(DISTANCES), IMAGE: [RECONSTRUCTION, *DISTANCES]}
-"""Which members are fitted to normal images, by what the transformer reads; of images there are latents too."""
+"""Members that are fitted to normal images, by what the transformer reads: images have latents too."""
 
 TRAINED_BESIDE: dict[str, list[str]] = {LATENT: [], IMAGE: [RDNA]}
 """Which members have to be trained, for as long as the transformer: only those that are asked for."""
@@ -76,10 +74,11 @@ def member_names(config: EnsembleConfig) -> list[str]:
 
 
 @dataclass(frozen=True)
-class EnsembleTrainer(DetectorTrainer[EnsembleConfig]):
+class EnsembleTrainer(DetectorTrainer):
     """Trains a transformer, and joins it with the member, and by the weights, that are best on validation."""
 
-    transformer: DetectorTrainer[TransformerConfig]
+    config: EnsembleConfig
+    transformer: DetectorTrainer
     """Trains the transformer alone."""
 
     def __post_init__(self) -> None:
@@ -100,12 +99,12 @@ class EnsembleTrainer(DetectorTrainer[EnsembleConfig]):
         return RdnaTrainer(rdna, *self.parts)
 
     def untrained(self) -> Network:
-        """The transformer before it has learned anything; a member that is trained too is built once as well."""
+        """The transformer before it has learned anything; other trained members are built once too."""
         if RDNA in member_names(self.config):
             self.rdna.untrained()
         return self.transformer.untrained()
 
-    def smaller(self, ensemble: RewardEnsembleConfig, seed: int) -> DetectorTrainer[TrainedConfig]:
+    def smaller(self, ensemble: RewardEnsembleConfig, seed: int) -> DetectorTrainer:
         """A trainer of small transformers, with a seed of their own."""
         return self.transformer.smaller(ensemble, seed)
 
@@ -182,7 +181,7 @@ class WeightSearch:
         return score(detector, self.inputs_of(detector), self.inputs, size, keep_maps=keep_maps)
 
     def join(self, members: Mapping[str, Detector], weight: float, map_weight: float) -> EnsembleDetector:
-        """An ensemble in which the first of two members has these weights, calibrated on the normal images."""
+        """An ensemble whose first of two members has these weights, calibrated on the normal images."""
         ensemble = EnsembleDetector(members, both_weights(weight), both_weights(map_weight))
         ensemble.to(self.inputs.device).requires_grad_(False).eval()
         normal = normal_positions(self.split).to(self.inputs.device)

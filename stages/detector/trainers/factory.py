@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import singledispatch
 
-from conf.schema.detectors import DetectorConfig, EnsembleConfig, RdnaConfig, TrainedConfig, TransformerConfig
+from conf.schema.detectors import DetectorConfig, EnsembleConfig, RdnaConfig, TransformerConfig
 from detectors.base import IMAGE, LATENT
 from latent_common.errors import UserError
 from stages.detector.trainers.base import DetectorTrainer, Parts, SingleTrainer
@@ -13,14 +13,14 @@ from stages.detector.trainers.image_transformer import ImageTransformerTrainer
 from stages.detector.trainers.latent_transformer import LatentTransformerTrainer
 from stages.detector.trainers.rdna import RdnaTrainer
 
-TRANSFORMERS: dict[str, type[SingleTrainer[TransformerConfig]]] = {
+TRANSFORMERS: dict[str, type[SingleTrainer]] = {
     IMAGE: ImageTransformerTrainer,
     LATENT: LatentTransformerTrainer,
 }
 
 
 @singledispatch
-def new_trainer(config: DetectorConfig, parts: Parts) -> DetectorTrainer[TrainedConfig]:
+def new_trainer(config: DetectorConfig, parts: Parts) -> DetectorTrainer:  # noqa: ARG001
     """The trainer of such detectors; parts that don't go together are refused."""
     raise UserError(
         f"detector={config.name} learns from normal images alone, so no sample can change it: use it with "
@@ -29,21 +29,21 @@ def new_trainer(config: DetectorConfig, parts: Parts) -> DetectorTrainer[Trained
 
 
 @new_trainer.register
-def _(config: TransformerConfig, parts: Parts) -> DetectorTrainer[TrainedConfig]:
+def _(config: TransformerConfig, parts: Parts) -> DetectorTrainer:
     return _transformer(config, parts)
 
 
 @new_trainer.register
-def _(config: RdnaConfig, parts: Parts) -> DetectorTrainer[TrainedConfig]:
+def _(config: RdnaConfig, parts: Parts) -> DetectorTrainer:
     return RdnaTrainer(config, *parts)
 
 
 @new_trainer.register
-def _(config: EnsembleConfig, parts: Parts) -> DetectorTrainer[TrainedConfig]:
+def _(config: EnsembleConfig, parts: Parts) -> DetectorTrainer:
     return EnsembleTrainer(config, *parts, transformer=_transformer(config.transformer(), parts))
 
 
-def _transformer(config: TransformerConfig, parts: Parts) -> SingleTrainer[TransformerConfig]:
+def _transformer(config: TransformerConfig, parts: Parts) -> SingleTrainer:
     if config.input not in TRANSFORMERS:
         raise UserError(f"detector.input={config.input} is unknown: choose one of {', '.join(TRANSFORMERS)}")
     return TRANSFORMERS[config.input](config, *parts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from conf.schema.detectors import TransformerConfig
@@ -18,8 +20,11 @@ CALIBRATION_IMAGES, CALIBRATION_BYTES = 2048, 2**28
 """So many normal images are enough to calibrate on, and they fit in memory as floats."""
 
 
-class ImageTransformerTrainer(SingleTrainer[TransformerConfig]):
+@dataclass(frozen=True)
+class ImageTransformerTrainer(SingleTrainer):
     """Trains :class:`~detectors.transformer.TransformerDetector`."""
+
+    config: TransformerConfig
 
     def untrained(self) -> TransformerDetector:
         """The detector before it has learned anything."""
@@ -51,7 +56,7 @@ class ImageTransformerTrainer(SingleTrainer[TransformerConfig]):
         return detector
 
     def _calibrate(self, detector: TransformerDetector) -> None:
-        """Take the location and scale of the detector's inputs from normal images and their reconstructions."""
+        """Take location and scale of the inputs from normal images and their reconstructions."""
         channels, size = self.data.dataset.channels, self.data.dataset.size
         fitting = CALIBRATION_BYTES // (channels * size**2 * 4)
         normal = evenly_spaced(self.data.images, min(CALIBRATION_IMAGES, fitting)).float() / 255

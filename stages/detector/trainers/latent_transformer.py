@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from conf.schema.detectors import TransformerConfig
@@ -20,15 +21,18 @@ from stages.detector.trainers.latent_pools import make_pools
 from stages.detector.validation_sets import check_normal_validation
 
 
-class LatentTransformerTrainer(SingleTrainer[TransformerConfig]):
+@dataclass(frozen=True)
+class LatentTransformerTrainer(SingleTrainer):
     """Trains :class:`~detectors.latent_transformer.LatentTransformer`."""
+
+    config: TransformerConfig
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_normal_validation(self.data.dataset)
         if self.synthesis.pool < 1:
             raise UserError(
-                f"synthesis.pool={self.synthesis.pool} must be at least 1: a detector of latents learns from it"
+                f"synthesis.pool={self.synthesis.pool} must be at least 1: detectors of latents learn from it"
             )
 
     def untrained(self) -> LatentTransformer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -39,8 +39,11 @@ def check_config(config: RdnaConfig) -> None:
         )
 
 
-class RdnaTrainer(SingleTrainer[RdnaConfig]):
+@dataclass(frozen=True)
+class RdnaTrainer(SingleTrainer):
     """Trains :class:`~detectors.rdna.RdnaDetector`."""
+
+    config: RdnaConfig
 
     def __post_init__(self) -> None:
         check_config(self.config)
