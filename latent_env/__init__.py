@@ -1,7 +1,6 @@
-"""LatentAug: a frozen autoencoder and an anomaly detector as a reinforcement-learning environment.
+"""The environments ``LatentAug-v0`` and ``LatentDenoise-v0``, and all that they are made of.
 
-``import latent_env`` registers ``LatentAug-v0`` and ``LatentDenoise-v0`` and loads nothing heavy; PyTorch
-comes with the first environment.
+``import latent_env`` registers both and loads nothing heavy; PyTorch is imported with the first environment.
 """
 
 from __future__ import annotations
@@ -58,14 +57,14 @@ def __getattr__(name: str) -> Any:
 
 
 def register_reward(name: str) -> Any:
-    """A class decorator that makes a reward term known as ``name``: ``latent_env.rewards.base``."""
+    """A class decorator that registers a reward term as ``name``; see :mod:`latent_env.rewards.base`."""
     from latent_env.rewards.base import reward_terms
 
     return reward_terms.register(name)
 
 
 def register_perturbation(name: str) -> Any:
-    """A class decorator that makes a perturbation known as ``name``: ``latent_env.perturbations.base``."""
+    """A class decorator that registers a perturbation as ``name``: :mod:`latent_env.perturbations.base`."""
     from latent_env.perturbations.base import perturbations
 
     return perturbations.register(name)

@@ -1,4 +1,4 @@
-"""Working through many worlds some at a time: where that is faster, and so that memory stays bounded."""
+"""Computing many worlds in parts, which is faster on a CPU and bounds the memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**25}
-"""What networks look at in one go. On a CPU more falls out of its caches (a thousand worlds of 64 × 64
-pixels together take one and a half times as long); on a GPU it is only memory that sets the bound."""
+"""How many pixels go through the networks together. On a CPU, more don't fit in its caches: a thousand worlds
+of 64 × 64 pixels together take one and a half times as long. On a GPU only memory sets the bound."""
 
 
 def worlds_at_once(size: int, device: torch.device) -> int:
@@ -19,7 +19,7 @@ def worlds_at_once(size: int, device: torch.device) -> int:
 
 
 def split(value: Any, at_once: int) -> Sequence[Any]:
-    """A tensor, or tuples and lists of such, divided along the first dimension."""
+    """The parts of a tensor, or of tuples and lists of tensors, divided along the first dimension."""
     if isinstance(value, Tensor):
         return value.split(at_once)
     return [_like(value, members) for members in zip(*(split(part, at_once) for part in value), strict=True)]

@@ -1,4 +1,4 @@
-"""Compiling what a step computes most of, for devices where that is worth the minute it takes."""
+"""Compiling the networks of a world, which takes a minute and makes steps faster on GPUs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ BACKEND = "inductor"
 
 
 def compiled(world: World, num_worlds: int) -> World:
-    """The same world with its networks compiled for that many worlds; as it is where that doesn't work.
+    """``world`` with its networks compiled for steps of ``num_worlds`` worlds.
 
-    In that case a line says why. What is compiled can't be pickled.
+    Where compiling fails, a line on standard error says why and ``world`` itself comes back. A compiled world
+    can't be pickled.
     """
     try:
         faster = replace(
@@ -32,7 +33,7 @@ def compiled(world: World, num_worlds: int) -> World:
             ),
         )
         _try_out(faster, min(num_worlds, worlds_at_once(world.autoencoder.size, world.device)))
-    except Exception as error:  # whatever a compiler stumbles over, stepping goes on without it
+    except Exception as error:  # compilers raise anything; steps go on without them
         reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
         print(f"compiled=True: networks can't be compiled here, steps go without ({reason})", file=sys.stderr)
         return world
@@ -40,26 +41,26 @@ def compiled(world: World, num_worlds: int) -> World:
 
 
 def _with_compiled(module: Any, *methods: str) -> Any:
-    """A shallow copy of a module, with the same parameters, some of whose ``methods`` are compiled."""
+    """A shallow copy of a module that shares its parameters and has some ``methods`` compiled."""
     other = copy(module)
     for name in methods:
         method = getattr(module, name, None)
         if method is not None:
-            # Steps have fixed shapes: what is compiled for them alone is faster.
+            # Steps have fixed shapes, and code for fixed shapes is faster.
             object.__setattr__(other, name, torch.compile(method, backend=BACKEND, dynamic=False))
     return other
 
 
 @torch.inference_mode()
 def _try_out(world: World, num_worlds: int) -> None:
-    """Let the networks see what a step shows them; now, so that the first step doesn't take a minute."""
+    """Run the networks once on inputs of a step's shapes, which compiles them before the first step."""
     rows = torch.arange(num_worlds, device=world.device) % len(world.latents)
     latents = world.latents[rows]
     with world.autocast():
         images = world.autoencoder.decode(latents).float()
         again = world.autoencoder.encode(images)
-        seen: tuple[Tensor, ...] = (latents,)
+        inputs: tuple[Tensor, ...] = (latents,)
         if not world.reads_latents:
-            seen = (images, world.autoencoder.decode(again).float(), again.float())
+            inputs = (images, world.autoencoder.decode(again).float(), again.float())
         for detector in (world.detector, *world.reward_ensemble):
-            detector(*inputs_for(detector.input, seen))
+            detector(*inputs_for(detector.input, inputs))

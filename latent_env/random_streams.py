@@ -1,8 +1,8 @@
-"""Random numbers that belong to one world each, drawn for a whole batch at once.
+"""One stream of random numbers for each world, drawn for a whole batch at once.
 
-World ``i`` of a batch must draw what a single world with the same seed draws, on any device and in
-any company. So there is no generator with a hidden state: a number is a hash (SplitMix64) of the
-world's seed, its episode, its step and the place of the number in the draw.
+World ``i`` of a batch must draw what a single world with the same seed draws, on any device and whatever the
+other worlds do. So there is no generator with a hidden state: a number is a hash (SplitMix64) of the world's
+seed, its episode, its step and the number's position in the draw.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SECOND = _signed(0x94D049BB133111EB)
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64, which PyTorch only shifts arithmetically."""
+    """The logical right shift of int64 ``x``; PyTorch has only the arithmetic one."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -31,7 +31,7 @@ _MOST = (1 << 24) - 1
 
 
 def _as_uniform(bits: Tensor) -> Tensor:
-    """Numbers in (0, 1) for integers of 24 bits."""
+    """Numbers in (0, 1) from integers of 24 bits."""
     return (bits.to(torch.float32) + 0.5) * 2.0**-24
 
 
@@ -43,7 +43,7 @@ def _mix(x: Tensor) -> Tensor:
 
 
 class Streams:
-    """One stream of random numbers a world: seeds, episodes and steps, all ``(N,)`` int64."""
+    """The random streams of N worlds: their seeds, episodes and steps, each ``(N,)`` int64."""
 
     def __init__(self, num_worlds: int, device: torch.device) -> None:
         self.seeds = torch.zeros(num_worlds, dtype=torch.int64, device=device)
@@ -71,7 +71,7 @@ class Streams:
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers ``(N, *shape)``."""
         count = math.prod(shape)
-        # Box and Muller: two uniform numbers, of 24 bits each, make two normal ones.
+        # Box–Muller: two uniform numbers of 24 bits make two normal ones.
         bits = self._bits(-(-count // 2), purpose=2)
         radius = (-2 * _as_uniform(_shift(bits, 40)).log()).sqrt()
         angle = 2 * math.pi * _as_uniform((bits >> 16) & _MOST)

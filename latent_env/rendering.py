@@ -1,4 +1,4 @@
-"""States as pictures: labelled panels, contact sheets, and a window."""
+"""Pictures: labelled tiles side by side, contact sheets, and a window that shows them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def to_rgb(image: Tensor) -> Picture:
-    """An image ``(C, H, W)``, grey or colour, in [0, 1] or uint8, as ``(H, W, 3)`` uint8."""
+    """An image ``(C, H, W)``, grey or RGB, in [0, 1] or uint8, as a picture ``(H, W, 3)`` uint8."""
     if image.dtype != torch.uint8:
         image = (image.float().clamp(0, 1) * 255).round().to(torch.uint8)
     array: Picture = image.permute(1, 2, 0).cpu().numpy()
@@ -51,7 +51,7 @@ def to_rgb(image: Tensor) -> Picture:
 
 
 def heat(values: Tensor) -> Picture:
-    """A map ``(H, W)`` in [0, 1] in colours from black to yellow."""
+    """A map ``(H, W)`` in [0, 1] as a picture in colours from black to yellow."""
     return _colours()[(values.float().clamp(0, 1) * 255).round().long().cpu().numpy()]
 
 
@@ -69,13 +69,13 @@ def side_by_side(tiles: Sequence[Picture], captions: Sequence[str], tile: int = 
 
 
 def stack(rows: Sequence[Picture]) -> Picture:
-    """Pictures of the same width, one below the other."""
+    """Pictures of equal width below each other."""
     return np.concatenate(list(rows), axis=0)
 
 
 @torch.inference_mode()
 def panel(transition: Transition, world: int = 0, tile: int = TILE) -> Picture:
-    """What happened in one world: five labelled tiles, ``(H, W, 3)``."""
+    """What happened in one world: five labelled tiles, ``(H, W, 3)`` uint8."""
     step = transition.select(torch.tensor([world], device=transition.latent.device))
     detection = step.detection
     change = (step.image - step.start_image).abs().mean(1)[0]
@@ -83,7 +83,7 @@ def panel(transition: Transition, world: int = 0, tile: int = TILE) -> Picture:
         to_rgb(step.start_image[0]),
         to_rgb(step.decoded[0]),
         to_rgb(step.image[0]),
-        heat(change * 8),  # an eighth of the range is as bright as it gets: lesions are faint
+        heat(change * 8),  # full brightness at an eighth of the range: lesions are faint
         heat(at_size(detection.map, step.image.shape[-1])[0, 0].sigmoid()),
     ]
     score = float(detection.score[0].sigmoid())
@@ -93,7 +93,7 @@ def panel(transition: Transition, world: int = 0, tile: int = TILE) -> Picture:
 
 @torch.inference_mode()
 def restorations(detector: RdnaDetector, batch: Batch) -> Picture:
-    """A row an image of a training batch: what a detector that restores images makes of it."""
+    """Images of a training batch, what the detector restores them to, their masks and maps: one row each."""
     restored, detection = detector.outputs(batch.images)
     rows = []
     captions = ("image", "reconstruction", "true mask", "map")
@@ -117,9 +117,9 @@ def contact_sheet(
     blank = np.zeros_like(tiles[0])
     while len(tiles) % columns:
         tiles.append(blank)
-    words = [*captions, *[""] * (len(tiles) - len(captions))]
+    labels = [*captions, *[""] * (len(tiles) - len(captions))]
     rows = range(0, len(tiles), columns)
-    return stack([side_by_side(tiles[i : i + columns], words[i : i + columns], tile) for i in rows])
+    return stack([side_by_side(tiles[i : i + columns], labels[i : i + columns], tile) for i in rows])
 
 
 def class_grid(images: Tensor, classes: Tensor, names: tuple[str, ...], columns: int = 12) -> Picture:
@@ -170,7 +170,7 @@ class Window:
         self._root.protocol("WM_DELETE_WINDOW", self.close)
 
     def show(self, picture: Picture) -> None:
-        """Show ``picture (H, W, 3)``; does nothing once the user has closed the window."""
+        """Show ``picture (H, W, 3)`` uint8; does nothing once the user has closed the window."""
         if self._closed:
             return
         from PIL import ImageTk

@@ -19,20 +19,20 @@ from latent_env.worlds.world import World
 
 
 def check_count(name: str, value: object) -> None:
-    """Complain unless ``value`` is a whole number of at least 1."""
+    """Raise a ``UserError`` unless ``value`` is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UserError(f"{name}={value!r} must be a whole number of at least 1")
 
 
 def check_number(name: str, value: object) -> None:
-    """Complain unless ``value`` is a finite number."""
+    """Raise a ``UserError`` unless ``value`` is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise UserError(f"{name}={value!r} must be a finite number")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything but the number of worlds, as JSON values; the environment's manual explains each."""
+    """The arguments of the environment, as JSON values; its manual explains each."""
 
     perturbation: str = "auto"
     max_delta: float | None = None
@@ -63,7 +63,7 @@ class Settings:
             )
 
     def dynamics(self, world: World, num_worlds: int) -> Dynamics:
-        """The batched dynamics of ``num_worlds`` worlds made of the parts in ``world``."""
+        """The dynamics of ``num_worlds`` episodes side by side in ``world``."""
         autoencoder = world.autoencoder
         if world.precision != self.precision:
             world = replace(world, precision=self.precision)
@@ -78,5 +78,5 @@ class Settings:
         )
 
     def load(self, artifacts: str, device: str, num_worlds: int) -> Dynamics:
-        """The same, with the parts loaded from ``artifacts`` onto ``device``."""
+        """The dynamics of ``num_worlds`` episodes in the world ``artifacts``, loaded onto ``device``."""
         return self.dynamics(load_world(artifacts, resolve_device(device)), num_worlds)

@@ -1,8 +1,8 @@
-"""What can be seen of a change of the latent: how strong it must be, and how far it must go for that.
+"""Which changes of the image can be seen, and how far a latent must move for that.
 
-A change that hardly shows when it is decoded is still a normal image, whatever its length in latent space; a
-detector that learns to call it an anomaly learns to see what isn't there. How far is far enough depends on
-the decoder, so it is measured, once, when an autoencoder is frozen.
+An image whose change hardly shows is still normal, however far its latent moved: a detector that learns to
+call it an anomaly learns to see what isn't there. Both figures depend on the decoder, so they are measured
+once, when an autoencoder is frozen.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from latent_env.perturbations.brush import Brush
 from latent_env.random_streams import Streams
 
 MOST_IMAGES = 64
-"""So many images are decoded to measure it."""
+"""Both are measured on so many images."""
 
-NORMALLY = 0.99
-"""Nearly all pixels of normal images are decoded better than that: a change as small as the rest is none."""
+ERROR_QUANTILE = 0.99
+"""A change is barely visible if it is as strong as this quantile of the decoding errors of normal pixels."""
 
 CLEARLY = 2.0
-"""A change so many times as strong as a barely visible one is clearly visible."""
+"""A change is clearly visible if it is so many times as strong as a barely visible one."""
 
 MOST_VISIBLE = 0.1
-"""Everybody sees more, however badly a decoder works."""
+"""Stronger changes (of intensities from 0 to 1) are visible, however large decoding errors are."""
 
 MOST_REACH = 64.0
 
 
 def strength_of(change: Tensor) -> Tensor:
-    """How strong a change of images ``(B, C, H, W)`` is, place by place: ``(B, 1, H, W)``."""
+    """How strong a change of images ``(B, C, H, W)`` is at each pixel: ``(B, 1, H, W)``."""
     strength = change.abs()
     if change.shape[1] > 1:
         strength = strength.mean(1, keepdim=True)
-    if strength.shape[-1] >= 32:  # on tiny images the neighbours are already another part
+    if strength.shape[-1] >= 32:  # on smaller images neighbours belong to other parts
         strength = among_neighbours(strength)
     return strength
 
 
 def among_neighbours(values: Tensor) -> Tensor:
-    """The mean of each of ``values (B, C, H, W)`` and its up to eight neighbours.
+    """The mean of each of ``values (B, C, H, W)`` and its neighbours, up to eight: ``(B, C, H, W)``.
 
-    Three rows are added up, then three columns: on a CPU several times as fast as pooling.
+    It adds up three rows, then three columns, which on a CPU is several times as fast as pooling.
     """
     height, width = values.shape[2:]
     rows = functional.pad(values, (0, 0, 1, 1))
@@ -55,40 +55,40 @@ def among_neighbours(values: Tensor) -> Tensor:
 
 
 def _within(size: int, like: Tensor) -> Tensor:
-    """How many of a place and its two neighbours lie within an axis of ``size``, ``(size,)``."""
+    """How many of each position and its two neighbours lie on an axis of length ``size``, ``(size,)``."""
     counts = like.new_full((size,), 3)
     counts[0] = counts[-1] = 2
     return counts
 
 
 def visible_support(change: Tensor, barely: Tensor | float) -> Tensor:
-    """The soft support ``(B, 1, H, W)`` in [0, 1] of a change ``(B, C, H, W)`` of images.
+    """Where a change of images ``(B, C, H, W)`` can be seen, ``(B, 1, H, W)``.
 
-    It fades in from where the change is ``barely`` visible.
+    From 0 where it is ``barely`` visible or less to 1 where it is clearly visible.
     """
     return (strength_of(change) / barely - 1).div_(CLEARLY - 1).clamp(0, 1)
 
 
 @torch.no_grad()
 def measure_visibility(autoencoder: FrozenAutoencoder, images: ImageSource) -> FrozenAutoencoder:
-    """Fill in ``barely_visible`` and ``reach``, from images ``(N, C, H, W)``; returns the autoencoder.
+    """Measure ``barely_visible`` and ``reach`` on normal images ``(N, C, H, W)``; returns the autoencoder.
 
-    A change is barely visible where it is as strong as what decoding itself changes in the worst hundredth
-    of normal pixels. The reach is how far, in radii within which normal tokens lie apart, strokes must go for
-    half of uniformly random ones to be clearly visible somewhere.
+    A change is barely visible if it is as strong as the error of decoding in the worst hundredth of normal
+    pixels. The reach is how far strokes must go for half of uniformly random ones to be clearly visible
+    somewhere, in units of the distance within which 95 % of normal tokens have a neighbour.
     """
     some = as_float(evenly_spaced(images, MOST_IMAGES), autoencoder.mean)
     parts = some.split(images_at_once(autoencoder.size))
     errors = torch.cat([strength_of(autoencoder(part) - part).flatten() for part in parts])
-    usual = errors.kthvalue(round(NORMALLY * (len(errors) - 1)) + 1).values
-    autoencoder.barely_visible.copy_(usual.clamp(LEAST_VISIBLE, MOST_VISIBLE))
+    barely = errors.kthvalue(round(ERROR_QUANTILE * (len(errors) - 1)) + 1).values
+    autoencoder.barely_visible.copy_(barely.clamp(LEAST_VISIBLE, MOST_VISIBLE))
     if autoencoder.is_spatial and not autoencoder.whitens_itself:
         autoencoder.reach.copy_(torch.tensor(_reach(autoencoder, some)))
     return autoencoder
 
 
 def _reach(autoencoder: FrozenAutoencoder, images: Tensor) -> float:
-    """The smallest reach, in steps of the square root of 2, that makes strokes visible."""
+    """The smallest reach, in steps of a factor √2, with which half of random strokes are clearly visible."""
     latents = autoencoder.encode_all(images)
     inner = float(autoencoder.normal_distances[95])
     brush, streams = Brush(autoencoder, inner), Streams(len(latents), latents.device)

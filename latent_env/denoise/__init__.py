@@ -1,1 +1,1 @@
-"""Image generation as an episode: a forward process to noise, an artist that undoes it, and a critic."""
+"""The environment ``LatentDenoise-v0``: an agent turns noise into an image, paid by a critic network."""

@@ -1,4 +1,4 @@
-"""The critic: a small network that says how much noise there is in a state, and so how good it is."""
+"""The critic: a small network that estimates the amount of noise in a state."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ WIDTH, DEPTH = 128, 3
 
 
 class Critic(nn.Module):
-    """The amount of noise σ in a state, in [0, 1]; of a class, where one is named.
+    """Estimates the amount of noise σ in a state, from 0 to 1, given the class of its image or any class.
 
-    The class is a one-hot; all zeros mean any class, so one network serves both.
+    The class is a one-hot vector; zeros mean any class.
 
     :param shape: of a state.
-    :param classes: how many there are.
+    :param classes: how many classes there are.
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int, width: int = WIDTH, depth: int = DEPTH) -> None:
@@ -28,15 +28,15 @@ class Critic(nn.Module):
         self.leave = nn.Linear(width, 1)
 
     def hyperparameters(self) -> dict[str, Any]:
-        """The arguments that build it again."""
+        """The arguments that build the network again."""
         return {"shape": list(self.shape), "classes": self.classes, "width": self.width, "depth": self.depth}
 
     def forward(self, states: Tensor, wanted: Tensor) -> Tensor:
-        """σ ``(B,)`` of ``states (B, *shape)`` that are wanted to be of a class, ``(B, classes)``."""
+        """σ ``(B,)`` of ``states (B, *shape)`` that should be of the classes ``wanted (B, classes)``."""
         hidden = self.enter(torch.cat([states.flatten(1), wanted], dim=1))
         for block in self.blocks:
             hidden = block(hidden)
-        # One number a state without the last dimension, so that nothing is broadcast by accident.
+        # (B,) and not (B, 1), so that nothing is broadcast by accident.
         return self.leave(hidden).sigmoid().squeeze(1)
 
 

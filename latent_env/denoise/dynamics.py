@@ -1,4 +1,4 @@
-"""The batched world of denoising in PyTorch: reset and step for N worlds at once."""
+"""Episodes of denoising in N worlds at once, in PyTorch: reset and step."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ TILE = 96
 """Side of a tile in an episode's picture, in pixels."""
 
 LARGEST_NOISE = 6.0
-"""No number of a world's stream of normal noise is larger."""
+"""No normal number of a world's random stream is larger."""
 
 
 @dataclass(frozen=True)
 class EpisodeBatch:
-    """Every world's picture in progress, and what it is about. All tensors lead with the worlds."""
+    """The episodes of N worlds so far. The first dimension of all tensors is the world."""
 
     sources: Tensor
-    """``(N,)``: which of the world's images the forward trajectory starts from."""
+    """``(N,)``: the index of the image that each forward trajectory starts from."""
     clean: Tensor
-    """``(N, *shape)``: that image as a state."""
+    """``(N, *shape)``: these images as states."""
     noise: Tensor
-    """``(N, *shape)``: the noise that its trajectory ends in."""
+    """``(N, *shape)``: the noise that the trajectories end in."""
     wanted: Tensor
-    """``(N, classes)``: its class, one-hot; zeros unless the task is conditional."""
+    """``(N, classes)``: the class that is asked for, one-hot; zeros unless the task is conditional."""
     state: Tensor
-    """``(N, *shape)``: what the artist has made so far."""
+    """``(N, *shape)``: the present states."""
     visited: Tensor
-    """``(N, horizon + 1, *shape)``: the states of the episode, from its start; nothing yet is zeros."""
+    """``(N, horizon + 1, *shape)``: all states since the start; zeros for steps to come."""
     qualities: dict[str, Tensor]
-    """How good the state is, ``(N,)`` each."""
+    """The named qualities of the present states, ``(N,)`` each."""
 
     def merge(self, worlds: Tensor, other: EpisodeBatch) -> EpisodeBatch:
-        """The canvas itself in ``worlds (N,)`` bool, the ``other`` one elsewhere."""
+        """These episodes in ``worlds (N,)`` bool, the ``other`` ones elsewhere."""
 
         def either(ours: Tensor, theirs: Tensor) -> Tensor:
             return torch.where(worlds.view(-1, *[1] * (ours.ndim - 1)), ours, theirs)
@@ -59,10 +59,12 @@ class EpisodeBatch:
 
 
 class DenoiseDynamics(Episodes[EpisodeBatch]):
-    """N artists who turn noise into images, each paid for how much better a step made its state.
+    """N episodes of ``LatentDenoise-v0``: an agent changes states, and is paid for how much cleaner they get.
 
-    :param threshold: the critic's quality from which on an image is done; None: only the horizon ends.
-    :param drawn: whether episodes start anywhere on the forward trajectory, not always in pure noise.
+    :param max_delta: how far a full action moves a number of the state.
+    :param threshold: an episode ends when the critic's quality reaches it; None: only at the horizon.
+    :param drawn: whether episodes start anywhere on the forward trajectory instead of in pure noise.
+    :param conditional: whether an episode asks for the class of its image.
     """
 
     def __init__(
@@ -91,35 +93,35 @@ class DenoiseDynamics(Episodes[EpisodeBatch]):
 
     @property
     def sources(self) -> Tensor:
-        """``(N,)``: which of the world's images the forward trajectory starts from."""
+        """``(N,)``: the index of the image that each forward trajectory starts from."""
         return self.last.sources
 
     @property
     def observation_size(self) -> int:
-        """The flattened state, the class where the task is conditional, and the time left where asked for."""
+        """How many numbers an observation has: the state's, and those of class and time where it has them."""
         return dimensions(self.world.space) + self.observation_shares
 
     @property
     def observation_shares(self) -> int:
-        """Class and time lie from 0 to 1."""
+        """How many numbers at the end of an observation lie from 0 to 1: class and time."""
         return len(self.world.class_names) * int(self.conditional) + int(self.time_aware)
 
     @property
     def observation_bound(self) -> float:
-        """States are kept within it."""
+        """No number of an observation is larger: states are clamped."""
         return self.bound + 1e-3  # a comparison in another precision must not fail
 
     @property
     def classes(self) -> Tensor:
-        """``(N,)``: the classes of the images that the episodes are about."""
+        """``(N,)``: the classes of the images that the forward trajectories start from."""
         return self.world.labels[self.last.sources]
 
     def start_facts(self) -> dict[str, Tensor]:
-        """The image, its class, and the critic's word."""
+        """``source``, ``class`` and ``quality``, which is the critic's: ``(N,)`` each."""
         return {"source": self.sources, "class": self.classes, "quality": self.last.qualities["critic"]}
 
     def facts(self) -> dict[str, Tensor]:
-        """The same."""
+        """``source``, ``class`` and ``quality``, which is the critic's: ``(N,)`` each."""
         return self.start_facts()
 
     @torch.inference_mode()
@@ -146,16 +148,16 @@ class DenoiseDynamics(Episodes[EpisodeBatch]):
         return self.begin_at(sources, noise, self.process.amount(times) if self.drawn else times)
 
     def begin_at(self, sources: Tensor, noise: Tensor, amounts: Tensor) -> EpisodeBatch:
-        """Where episodes begin: images ``sources (B,)`` on their way to ``noise``, ``amounts (B,)`` of it."""
+        """Episodes that begin at images ``sources (B,)`` with ``amounts (B,)`` of ``noise`` added."""
         world = self.world
         clean = world.states[sources]
         state = mixed(clean, noise, amounts)
         wanted = world.one_hot(world.labels[sources]) * float(self.conditional)
         visited = state.new_zeros(len(state), self.horizon + 1, *state.shape[1:])
         visited[:, 0] = state
-        canvas = EpisodeBatch(sources, clean, noise, wanted, state, visited, {})
-        canvas.qualities.update(self.reward.terms(state, canvas))
-        return canvas
+        episodes = EpisodeBatch(sources, clean, noise, wanted, state, visited, {})
+        episodes.qualities.update(self.reward.terms(state, episodes))
+        return episodes
 
     @torch.inference_mode()
     def step_tensor(self, actions: Tensor, worlds: Tensor | None = None) -> StepResult[EpisodeBatch]:
@@ -182,21 +184,23 @@ class DenoiseDynamics(Episodes[EpisodeBatch]):
         return StepResult(self.observe(), rewards, ended, gained, after)
 
     def weighted_quality(self, qualities: Mapping[str, Tensor]) -> Tensor:
-        """``(B,)``: what rewards are differences of, for states of such ``qualities``."""
+        """The weighted sum of ``qualities``, ``(B,)``: rewards are differences of it."""
         weighted = [weight * qualities[name] for name, weight in self.reward.weights.items()]
         return torch.stack(weighted).sum(0)
 
     def done(self, qualities: Mapping[str, Tensor]) -> Tensor:
-        """``(B,)`` bool: whether the critic takes a state of such ``qualities`` for an image."""
-        seen = qualities["critic"]
-        return torch.zeros_like(seen, dtype=torch.bool) if self.threshold is None else seen >= self.threshold
+        """Whether states of such ``qualities`` reach the threshold, ``(B,)`` bool."""
+        found = qualities["critic"]
+        if self.threshold is None:
+            return torch.zeros_like(found, dtype=torch.bool)
+        return found >= self.threshold
 
     def observe(self) -> Tensor:
         """The observations ``(N, observation_size)``."""
         return self.observation(self.last.state, self.last.wanted, self.elapsed)
 
     def observation(self, states: Tensor, wanted: Tensor, elapsed: Tensor) -> Tensor:
-        """What an agent sees of ``states (B, *shape)``, ``(B, observation_size)``, so many steps on."""
+        """Observations ``(B, observation_size)`` of ``states (B, *shape)`` after ``elapsed (B,)`` steps."""
         parts = [states.flatten(1).clone()]
         if self.conditional:
             parts.append(wanted)
@@ -221,5 +225,5 @@ class DenoiseDynamics(Episodes[EpisodeBatch]):
         return side_by_side([to_rgb(image) for image in tiles], captions, tile)
 
     def states_of(self, world: int) -> Tensor:
-        """The states that one world's episode went through so far, ``(steps + 1, *shape)``."""
+        """The states of one world's episode so far, ``(steps + 1, *shape)``."""
         return self.last.visited[world, : int(self.elapsed[world]) + 1]

@@ -10,17 +10,17 @@ from latent_env.env import LatentEnv, check_render_mode
 
 
 class LatentDenoiseEnv(LatentEnv):
-    """An artist turns noise into an image, step by step, and is paid for how clean it gets.
+    """An agent turns noise into an image, step by step, and is paid for how clean it gets.
 
     ## Description
     A forward process adds noise to images until nothing is left of them. An episode starts at its end and
-    goes the other way: each action changes the state, and a critic, a network trained to say how much noise
-    was added, says how good it is and when the image is done. The state is the whitened latent of a frozen
-    autoencoder, or the pixels.
+    goes the other way: each action changes the state. A critic, which is a network trained to estimate the
+    amount of noise, measures how good the state is and when the image is done. The state is the whitened
+    latent of a frozen autoencoder, or the pixels.
 
     ## Action Space
-    ``Box(-1, 1, (d,))``: one number a dimension of the state, times ``max_delta``. By default that is chosen
-    such that ``horizon`` steps at two thirds of full strength reach any image from anywhere in the noise.
+    ``Box(-1, 1, (d,))``: one number a dimension of the state, times ``max_delta``. By default ``horizon``
+    steps at two thirds of full strength reach any image from anywhere in the noise.
 
     ## Observation Space
     ``Box(-b, b, (d + classes,))``, float32: the state, flattened; with ``conditional=True`` the class that is
@@ -31,11 +31,11 @@ class LatentDenoiseEnv(LatentEnv):
     before weighting in ``info["reward_terms"]``. So the sum over an episode is the quality at its end less
     the quality at its start, and pure noise has (nearly) none.
 
-    - ``critic`` (weight 1): 1 less the amount of noise that the critic sees, from 0 to 1; of the class, where
-      ``conditional``.
+    - ``critic`` (weight 1): 1 less the amount of noise that the critic estimates, from 0 to 1; given the
+      class, where ``conditional``.
     - ``interpolate`` (0): the position of the state on the forward trajectory of its own image, between the
       two nearest points of it, from 0 (noise) to 1 (the image); -1 where the state is farther than
-      ``corridor`` from the line between them, or they are no neighbours. From pure noise no artist can know
+      ``corridor`` from the line between them, or they are no neighbours. From pure noise no agent can know
       which image that is: use it with ``start="drawn"``.
 
     Choose with ``reward={"critic": 1.0, "interpolate": 0.5}``.

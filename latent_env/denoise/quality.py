@@ -1,4 +1,4 @@
-"""How good a state is, from 0 (noise) to 1 (clean): what rewards are differences of."""
+"""Qualities of a state, from 0 (noise) to 1 (clean); rewards are differences of them."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from latent_env.denoise.process import ForwardProcess
 from latent_env.denoise.world import DenoiseWorld
 
 OUTSIDE = -1.0
-"""The quality of a state that lies beside its image's trajectory."""
+"""The quality of a state too far from its image's trajectory."""
 
 PATH_POINTS = 16
-"""Parts of equal time that a forward trajectory is cut into."""
+"""A forward trajectory is cut into so many parts of equal time."""
 
 TERMS = ("critic", "interpolate")
 
 
 class Episode(Protocol):
-    """What a quality may ask of N episodes."""
+    """What qualities need of N episodes."""
 
     @property
     def clean(self) -> Tensor:
-        """``(N, *shape)``: the images that they are about."""
+        """``(N, *shape)``: the images that their forward trajectories start from, as states."""
 
     @property
     def noise(self) -> Tensor:
-        """``(N, *shape)``: the noise that these end in."""
+        """``(N, *shape)``: the noise that their forward trajectories end in."""
 
     @property
     def wanted(self) -> Tensor:
-        """``(N, classes)``: the class, one-hot; zeros where any will do."""
+        """``(N, classes)``: the class that is asked for, one-hot; zeros for any."""
 
 
 class Quality:
-    """The qualities that a reward is made of, by name, with their weights."""
+    """The qualities that a reward is made of, by name, and their weights."""
 
     def __init__(
         self, weights: Mapping[str, float], world: DenoiseWorld, process: ForwardProcess, corridor: float
@@ -48,15 +48,17 @@ class Quality:
             raise UserError(f"reward={unknown[0]} is unknown: choose one of {', '.join(TERMS)}")
         self.weights = {name: float(weight) for name, weight in weights.items() if weight}
         if not self.weights:
-            raise UserError("reward has no term with a weight: for example {'critic': 1.0}")
+            raise UserError(
+                "the reward has no term with a weight other than 0: give one, such as {'critic': 1.0}"
+            )
         self.world, self.process, self.corridor = world, process, corridor
 
     def critic(self, states: Tensor, wanted: Tensor) -> Tensor:
-        """1 less the amount of noise that the critic sees, ``(N,)``."""
+        """1 less the amount of noise that the critic estimates, ``(N,)``."""
         return 1 - self.world.critic(states, wanted)
 
     def terms(self, states: Tensor, episode: Episode) -> dict[str, Tensor]:
-        """Every quality of ``states (N, *shape)`` that has a weight, ``(N,)``; the critic's always comes."""
+        """The qualities of ``states (N, *shape)`` with a weight, and always the critic's: ``(N,)`` each."""
         found = {"critic": self.critic(states, episode.wanted)}
         if "interpolate" in self.weights:
             found["interpolate"] = interpolated(
@@ -70,10 +72,10 @@ def interpolated(
 ) -> Tensor:
     """Where ``states (N, *shape)`` lie on the forward trajectories from ``clean`` to ``noise``, ``(N,)``.
 
-    A trajectory is cut into ``PATH_POINTS`` parts of equal time. Between the point nearest to the state and
-    the second nearest the foot of the perpendicular says how much noise there is, and the
-    quality is 1 less that. It is -1 where interpolation isn't possible: where the two nearest points of all
-    are no neighbours, or the state is farther than ``corridor`` (root mean square a dimension) from the foot.
+    A trajectory is cut into ``PATH_POINTS`` parts of equal time. The state is projected onto the line between
+    the nearest and the second nearest point, and the quality is 1 less the amount of noise there. It is -1
+    where that isn't possible: where both points are no neighbours, or where the state is farther than
+    ``corridor`` (root mean square a dimension) from its projection.
     """
     x, start, end = states.flatten(1), clean.flatten(1), noise.flatten(1)
     amounts = process.amount(torch.linspace(0, 1, PATH_POINTS + 1, device=x.device))  # (K + 1,)

@@ -18,15 +18,15 @@ DEFAULT_REWARD: dict[str, float] = {"critic": 1.0}
 STARTS = ("full", "drawn")
 
 SLACK = 1.5
-"""Full strength all the way goes so much farther than all but the longest ways ask for."""
+"""Full strength at every step goes so many times as far as the default ``max_delta`` has to reach."""
 
-MOST, FARTHEST_NOISE = 0.999, 3.3
-"""Of a normal image's numbers this share is smaller than what ways are measured by; the same of noise."""
+QUANTILE, NOISE_QUANTILE = 0.999, 3.3
+"""The default ``max_delta`` has to reach from this quantile of the noise to that of the images' numbers."""
 
 
 @dataclass(frozen=True)
 class DenoiseSettings:
-    """Everything but the number of worlds, as JSON values; the environment's manual explains each."""
+    """The arguments of the environment, as JSON values; its manual explains each."""
 
     space: str = "latent"
     conditional: bool = True
@@ -63,10 +63,10 @@ class DenoiseSettings:
             )
         for name, weight in (self.reward or {}).items():
             check_number(f"reward[{name!r}]", weight)
-        ForwardProcess(self.schedule)  # which complains by itself
+        ForwardProcess(self.schedule)  # which checks its name
 
     def dynamics(self, world: DenoiseWorld, num_worlds: int) -> DenoiseDynamics:
-        """The batched dynamics of ``num_worlds`` worlds made of the parts in ``world``."""
+        """The dynamics of ``num_worlds`` episodes side by side in ``world``."""
         process = ForwardProcess(self.schedule)
         weights = DEFAULT_REWARD if self.reward is None else self.reward
         return DenoiseDynamics(
@@ -83,12 +83,12 @@ class DenoiseSettings:
         )
 
     def load(self, artifacts: str, device: str, num_worlds: int) -> DenoiseDynamics:
-        """The same, with the parts loaded from ``artifacts`` onto ``device``."""
+        """The dynamics of ``num_worlds`` episodes in the world ``artifacts``, loaded onto ``device``."""
         return self.dynamics(load_denoise_world(artifacts, self.space, resolve_device(device)), num_worlds)
 
 
 def default_max_delta(world: DenoiseWorld, horizon: int) -> float:
-    """``max_delta`` with which ``horizon`` steps suffice from anywhere in the noise to any image."""
+    """The ``max_delta`` with which ``horizon`` steps suffice from anywhere in the noise to any image."""
     flat = world.states.flatten().abs()
-    most = flat.kthvalue(max(int(MOST * flat.numel()), 1)).values
-    return SLACK * (float(most) + FARTHEST_NOISE) / horizon
+    largest = flat.kthvalue(max(int(QUANTILE * flat.numel()), 1)).values
+    return SLACK * (float(largest) + NOISE_QUANTILE) / horizon

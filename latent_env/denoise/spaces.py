@@ -1,4 +1,4 @@
-"""What an artist works on: the latent of a frozen autoencoder, or the pixels themselves."""
+"""The spaces of states: latents of a frozen autoencoder, or pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SPACES = ("latent", "pixel")
 
 
 class Space(Protocol):
-    """States of about unit variance, and the images that they stand for; an autoencoder's latents are one."""
+    """How images and states of about unit variance become each other; frozen autoencoders are such spaces."""
 
     latent_shape: tuple[int, ...]
     channels: int
@@ -28,14 +28,14 @@ class Space(Protocol):
         """States ``(B, *latent_shape)`` to images in [0, 1]."""
 
     def decode_all(self, latents: Tensor) -> Tensor:
-        """The same for many, some at a time."""
+        """States ``(N, *latent_shape)`` to images in [0, 1], some at a time."""
 
     def encode_all(self, images: ImageSource) -> Tensor:
         """States of ``images (N, C, H, W)``, uint8 or float, on the space's device."""
 
 
 class PixelSpace:
-    """A state is the image itself, from -1 to 1."""
+    """The space whose states are the images themselves, from -1 to 1."""
 
     def __init__(self, channels: int, size: int, device: torch.device) -> None:
         self.channels, self.size = channels, size
@@ -47,11 +47,11 @@ class PixelSpace:
         return images * 2 - 1
 
     def decode(self, latents: Tensor) -> Tensor:
-        """``(B, C, H, W)`` back to [0, 1]; what lies beyond is cut off."""
+        """``(B, C, H, W)`` back to [0, 1], clamped."""
         return ((latents + 1) / 2).clamp(0, 1)
 
     def decode_all(self, latents: Tensor) -> Tensor:
-        """Nothing is computed, so nothing needs parts."""
+        """``(N, C, H, W)`` back to [0, 1], clamped."""
         return self.decode(latents)
 
     def encode_all(self, images: ImageSource) -> Tensor:

@@ -13,7 +13,7 @@ from latent_env.vector_env import LatentVectorEnv
 
 
 class LatentDenoiseVectorEnv(LatentVectorEnv):
-    """``num_envs`` worlds of ``LatentDenoise-v0``; the manual is :class:`latent_env.LatentDenoiseEnv`."""
+    """``num_envs`` worlds of ``LatentDenoise-v0``; :class:`latent_env.LatentDenoiseEnv` has the manual."""
 
     def __init__(
         self,

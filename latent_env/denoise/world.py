@@ -1,4 +1,4 @@
-"""What an episode of denoising is made of: a space, a critic, and images with their classes."""
+"""A denoising world: a space of states, a critic, and images with their classes."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ HINT = "`python train_ppo.py env=latent_denoise dataset=…` makes one below run
 
 @dataclass(frozen=True, eq=False)
 class DenoiseWorld:
-    """The frozen parts that any number of episodes, worlds and agents share."""
+    """The frozen networks and the images that any number of episodes and agents share."""
 
     space: Space
     critic: Critic
     images: Tensor
-    """``(N, C, H, W)`` uint8: images that forward trajectories start from."""
+    """``(N, C, H, W)`` uint8: the images that forward trajectories start from."""
     labels: Tensor
     """``(N,)`` int64: the class of each."""
     class_names: tuple[str, ...]
     states: Tensor
-    """``(N, *latent_shape)``: the images as states."""
+    """``(N, *latent_shape)``: these images as states."""
 
     @classmethod
     def build(
         cls, space: Space, critic: Critic, images: Tensor, labels: Tensor, names: Sequence[str]
     ) -> DenoiseWorld:
-        """Put the parts on the device of ``critic``; ``images (N, C, H, W)`` uint8 are encoded once."""
+        """A world on the device of ``critic``; ``images (N, C, H, W)`` uint8 are encoded here."""
         device = next(critic.parameters()).device
         critic.requires_grad_(False).eval()
         images = images.to(device)
@@ -50,20 +50,20 @@ class DenoiseWorld:
 
     @property
     def device(self) -> torch.device:
-        """Where everything lives."""
+        """The device of all its tensors."""
         return self.states.device
 
     def with_critic(self, critic: Critic) -> DenoiseWorld:
-        """The same world before another critic."""
+        """A world like this one with another critic."""
         return replace(self, critic=critic.requires_grad_(False).eval())
 
     def one_hot(self, classes: Tensor) -> Tensor:
-        """Classes ``(B,)`` as ``(B, number of classes)``."""
+        """Classes ``(B,)`` as one-hot vectors ``(B, number of classes)``."""
         return functional.one_hot(classes, len(self.class_names)).to(self.states)
 
 
 def save_critic(folder: Path, world: DenoiseWorld, space: str) -> None:
-    """Write the critic of a world, and what its images are, as the artifacts that ``space`` needs."""
+    """Write the critic of a world, for ``space``, and its images with classes as ``examples``."""
     facts = {**world.critic.hyperparameters(), "autoencoder": autoencoder_digest(folder, space)}
     tensors = {"images": world.images, "labels": world.labels}
     save_artifact(folder, EXAMPLES, EXAMPLES, tensors, {"classes": list(world.class_names)})
@@ -71,17 +71,17 @@ def save_critic(folder: Path, world: DenoiseWorld, space: str) -> None:
 
 
 def autoencoder_digest(folder: Path, space: str) -> str:
-    """What tells the autoencoder in ``folder`` from others; none in the space of pixels."""
+    """The checksum of the autoencoder in ``folder``; empty in the space of pixels, which needs none."""
     return str(read_json(folder / "autoencoder.json").get("sha256")) if space == "latent" else ""
 
 
 def builtin_denoise_names() -> list[str]:
-    """The worlds of this kind that ship inside the package."""
+    """The denoising worlds that ship inside the package."""
     return sorted(path.parent.name for path in BUILTIN.glob(f"*/{EXAMPLES}.json"))
 
 
 def find_denoise_world(artifacts: str, space: str) -> Path:
-    """The folder of a built-in world, of a run, or the newest whole one below a folder of runs."""
+    """The folder of a built-in world, of a finished run, or of the newest finished run below it."""
     if not isinstance(artifacts, str) or not artifacts:
         raise UserError(f"artifacts={artifacts!r} must be a built-in name or a folder")
     name = f"{CRITIC}_{space}.json"
@@ -103,7 +103,7 @@ def find_denoise_world(artifacts: str, space: str) -> Path:
 
 
 def load_denoise_world(artifacts: str, space: str, device: torch.device) -> DenoiseWorld:
-    """The world called ``artifacts``, loaded once a process and device: frozen parts can be shared."""
+    """The world called ``artifacts``: a built-in name or a folder. Loaded once a process and device."""
     folder = find_denoise_world(artifacts, space).resolve()
     files = sorted(folder.glob("*.json"))
     stamp = tuple(file.stat().st_mtime_ns for file in files)
@@ -127,7 +127,7 @@ def _load(folder: Path, space: str, device: torch.device, stamp: tuple[int, ...]
 
 
 def read_examples(folder: Path) -> tuple[Tensor, Tensor, list[str]]:
-    """Images ``(N, C, H, W)`` uint8, their classes ``(N,)``, and what the classes are called."""
+    """Images ``(N, C, H, W)`` uint8, their classes ``(N,)``, and the names of the classes."""
     tensors, facts = load_artifact(folder, EXAMPLES, EXAMPLES)
     path, names = folder / "examples.safetensors", facts.get("classes")
     if tensors.keys() != {"images", "labels"} or not isinstance(names, list) or not names:

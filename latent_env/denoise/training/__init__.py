@@ -1,1 +1,1 @@
-"""How networks of denoising learn: the critic, a classifier that evaluates samples, a diffusion baseline."""
+"""How the networks around denoising learn: critic, diffusion baseline, and the classifier of samples."""

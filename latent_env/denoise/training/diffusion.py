@@ -1,4 +1,4 @@
-"""What a user would pick instead: a plain diffusion model, trained by regression."""
+"""The baseline of denoising: a plain diffusion model, trained by regression."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from latent_env.denoise.process import ForwardProcess, mixed
 
 
 class Diffusion(nn.Module):
-    """Guesses the image behind a noisy state: layers like those of an artist's policy.
+    """Estimates the clean state behind a noisy one; its layers are like those of an agent's policy.
 
     :param shape: of a state.
-    :param classes: how many there are; a one-hot of zeros means any.
-    :param hidden: units of each hidden layer.
+    :param classes: how many classes there are; a one-hot vector of zeros means any class.
+    :param hidden: the units of each hidden layer.
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int, hidden: Sequence[int]) -> None:
@@ -32,7 +32,7 @@ class Diffusion(nn.Module):
         self.net = nn.Sequential(*layers, nn.Linear(sizes[-1], math.prod(self.shape)))
 
     def forward(self, states: Tensor, wanted: Tensor, amounts: Tensor) -> Tensor:
-        """Clean states ``(B, *shape)`` behind ``states`` with noise of ``amounts (B,)``."""
+        """The clean states ``(B, *shape)`` behind ``states``, of which ``amounts (B,)`` are noise."""
         inputs = torch.cat([states.flatten(1), wanted, amounts[:, None]], dim=1)
         guessed: Tensor = self.net(inputs).view(-1, *self.shape)
         return guessed

@@ -1,4 +1,4 @@
-"""How good generated images are as pictures of their classes, in the eyes of a classifier of its own."""
+"""How good generated images are, measured by a classifier that learned their classes from real ones."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from latent_common.training_state import Progress, Stopwatch, TrainingState
 from latent_env.autoencoders.sample_features import SampleClassifier, features_of
 from latent_env.autoencoders.sample_quality import frechet_distance
 
-MOST_JUDGED = 1024
+MOST_COMPARED = 1024
+"""At most so many images are compared."""
+
 SHIFT = 1
-"""Pixels by which training images are moved about: a classifier shouldn't go by single ones."""
+"""Training images are shifted by up to so many pixels, so that the classifier doesn't rely on single ones."""
 
 
 def train_labelled_classifier(
@@ -39,32 +41,35 @@ def train_labelled_classifier(
 
 @torch.inference_mode()
 def predicted(model: SampleClassifier, images: Tensor) -> Tensor:
-    """The classes ``(N,)`` that ``model`` sees in ``images (N, C, H, W)`` in [0, 1]."""
+    """The classes ``(N,)`` that ``model`` predicts for ``images (N, C, H, W)`` in [0, 1]."""
     return torch.cat([model(part).argmax(1) for part in images.split(images_at_once(images.shape[-1]))])
 
 
 def evaluate_images(
     model: SampleClassifier, images: Tensor, classes: Tensor, real: Tensor, real_classes: Tensor
 ) -> dict[str, float]:
-    """How ``images (N, C, H, W)`` in [0, 1], meant to be of ``classes (N,)``, compare with ``real (K, ...)``.
+    """How generated ``images (N, C, H, W)`` in [0, 1] compare with ``real (K, C, H, W)`` ones.
 
-    :returns: ``accuracy``, the share in which the model sees the class that was meant; ``frechet``, the
-        distance of its features; ``diversity``, how far images of a class lie apart in them, relative to real
-        ones: 0 if they are all the same, 1 if they are as varied.
+    :param classes: ``(N,)``, the classes that were asked for.
+    :param real_classes: ``(K,)``, those of the real images.
+    :returns: ``accuracy``, the share of images whose predicted class is the one asked for; ``frechet``, the
+        Fréchet distance in the model's features; ``diversity``, the mean distance between images of a class
+        in these features, over that of real images: 0 if they are all the same, 1 if they are as varied.
     """
     made, truth = features_of(model, images), features_of(model, real)
-    spread = [_spread(made[classes.cpu() == number]) for number in range(int(real_classes.max()) + 1)]
-    usual = [_spread(truth[real_classes.cpu() == number]) for number in range(len(spread))]
-    shares = [s / u for s, u in zip(spread, usual, strict=True) if u > 0]
+    numbers = range(int(real_classes.max()) + 1)
+    own = [_mean_distance(made[classes.cpu() == number]) for number in numbers]
+    of_real = [_mean_distance(truth[real_classes.cpu() == number]) for number in numbers]
+    shares = [ours / theirs for ours, theirs in zip(own, of_real, strict=True) if theirs > 0]
     return {
         "accuracy": float((predicted(model, images) == classes).double().mean()),
-        "frechet": frechet_distance(truth, evenly_spaced(made, MOST_JUDGED)),
+        "frechet": frechet_distance(truth, evenly_spaced(made, MOST_COMPARED)),
         "diversity": sum(shares) / max(len(shares), 1),
     }
 
 
-def _spread(features: Tensor) -> float:
+def _mean_distance(features: Tensor) -> float:
     """The mean distance between features ``(N, F)``; 0 of fewer than two."""
     if len(features) < 2:
         return 0.0
-    return float(torch.pdist(features[:MOST_JUDGED]).mean())
+    return float(torch.pdist(features[:MOST_COMPARED]).mean())
