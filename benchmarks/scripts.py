@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.cases import Case, Script
 from conf.schema.envs import DenoiseEnvConfig
-from conf.schema.runs import AgentRun, DetectorRun, register_schema
+from conf.schema.runs import AgentRun, DetectorRun
 from latent_common.errors import UserError
 from stages.augmentation.stage import agent_stage, import_plugins
-from stages.cli.choices import CONF
+from stages.cli.compose import compose
 from stages.cli.error_messages import explain
 from stages.context import start, start_job
 from stages.denoise.stage import denoise_stage
@@ -26,9 +25,7 @@ from stages.training_data import load_training_data
 
 def composed(case: Case) -> DictConfig:
     """The configuration that the script gets."""
-    register_schema()
-    with initialize_config_dir(config_dir=str(CONF), version_base=None):
-        return compose(case.script, list(case.arguments))
+    return compose(case.script, case.arguments)
 
 
 def check_keys(cases: Iterable[Case]) -> None:

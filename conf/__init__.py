@@ -1,1 +1,1 @@
-"""Everything that can be configured: the choices (YAML), their types, and what is said of mistakes."""
+"""All that can be chosen: one folder of YAML files a choice, and the types of their keys."""

@@ -158,7 +158,7 @@ def start(cfg: DictConfig, kind: type[C]) -> tuple[C, Context]:
     """Check a composed configuration and set up the machine."""
     config = cast("C", OmegaConf.to_object(cfg))
     assert isinstance(config, kind)
-    check_values(cfg)
+    check_values(config)
     check_track(config.track)
     for path in unknown_keys(OmegaConf.to_container(cfg), asdict(config)):
         raise UserError(f"+{path}=… is an unknown key: nothing would read it")

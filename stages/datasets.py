@@ -48,7 +48,7 @@ LOCATION = ("root", "normal_dir", "abnormal_dir", "normal_test_dir", "mask_dir",
 
 
 def load_dataset(config: DataRun) -> Dataset:
-    """The images of ``config.dataset``; those that come from files are prepared unless that was done before."""
+    """The images of ``config.dataset``; those from files are prepared, unless that was done before."""
     check_track(config.track)
     return _load(config.dataset, config).for_track(config.track)
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 
-from conf.schema.runs import AgentRun, register_schema
-from stages.cli.choices import CONF
+from conf.schema.runs import AgentRun
+from stages.cli.compose import compose
 from stages.context import Job, start_job
 
 SMALL_PHANTOM = [
@@ -34,11 +32,7 @@ SMALL_PHANTOM = [
 
 def make_job(folder: Path, *overrides: str) -> Job[AgentRun]:
     """What ``train_ppo.py`` makes of these arguments in ``folder``."""
-    register_schema()
-    GlobalHydra.instance().clear()
     places = [f"runs={folder / 'runs'}", f"prepared={folder / 'prepared'}", f"data_root={folder / 'data'}"]
-    with initialize_config_dir(config_dir=str(CONF), version_base=None):
-        cfg = compose("train_ppo", overrides=[*overrides, *places])
-    job = start_job(cfg, AgentRun)
+    job = start_job(compose("train_ppo", [*overrides, *places]), AgentRun)
     torch.set_num_threads(1)
     return job

@@ -5,26 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import WORLDS
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from conf.schema.runs import register_schema
 from latent_env.autoencoders.training import peak_signal_to_noise
 from latent_env.data import Dataset
 from latent_env.denoise.training.critic import evaluate_critic
 from latent_env.denoise.world import load_denoise_world
 from latent_env.training.evaluation import evaluate
 from latent_env.worlds.store import BUILTIN, load_world
-from stages.cli.choices import CONF
+from stages.cli.compose import compose
 from stages.datasets import load_dataset
 from stages.denoise.classes import class_labels
 
 
 def dataset(name: str) -> Dataset:
     """The data set as the scripts load it by default."""
-    register_schema()
-    with initialize_config_dir(config_dir=str(CONF), version_base=None):
-        config = compose("train_ae", [f"dataset={name}"])
+    config = compose("train_ae", [f"dataset={name}"])
     return load_dataset(OmegaConf.to_object(config))  # type: ignore[arg-type]
 
 

@@ -14,6 +14,7 @@ from conftest import ROOT
 from PIL import Image
 
 from latent_env.data import load_digits_dataset
+from stages.cli.choices import choices
 from stages.cli.launch import run_script
 from stages.prepare import describe, main, with_dataset
 
@@ -127,8 +128,8 @@ def test_a_mistake_is_one_clear_message(
         run_script(main, "prepare", None)
     assert stopped.value.code == 2
     out, said = capsys.readouterr()
-    assert said.startswith(f"latent_env.data: {message}")
-    assert said.count("latent_env.data: ") == 1
+    assert said.startswith(f"stages.prepare: {message}")
+    assert said.count("stages.prepare: ") == 1
     assert out == ""
     assert {path.name for path in tmp_path.iterdir()} == {"sets"}
 
@@ -138,7 +139,7 @@ def test_missing_data_says_where_how_and_whence(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stdout == ""
     said = done.stderr.splitlines()
-    assert said[0] == f"latent_env.data: the data set mvtec_bottle is not below data_root={tmp_path}/nowhere"
+    assert said[0] == f"stages.prepare: the data set mvtec_bottle is not below data_root={tmp_path}/nowhere"
     assert "Traceback" not in done.stderr
     for part in ("bottle/train/good", "ground_truth", "does not exist", "mvtec.com", "LATENT_AUG_DATA"):
         assert part in done.stderr
@@ -148,13 +149,14 @@ def test_missing_data_says_where_how_and_whence(tmp_path: Path) -> None:
 def test_help_shows_every_data_set_with_a_line(tmp_path: Path) -> None:
     done = run_data(cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for path in (ROOT / "conf" / "dataset").glob("*.yaml"):
-        (line,) = [line for line in done.stdout.splitlines() if line.split()[:1] == [path.stem]]
+    for name in choices("dataset"):
+        (line,) = [line for line in done.stdout.splitlines() if line.split()[:1] == [name]]
         assert len(line.split()) > 4
-    assert "usage: python -m stages.prepare" in done.stdout
+    assert "usage: python -m stages.prepare <data set> [key=value ...]" in done.stdout
+    assert not any(line.split()[:1] == ["_files"] for line in done.stdout.splitlines())
     for key in ("track", "data_root", "prepared"):
         assert f"  {key}: " in done.stdout
-    assert "-m latent_env.data bmad_liver data_root=/data" in done.stdout
+    assert "-m stages.prepare bmad_liver data_root=/data" in done.stdout
     assert not list(tmp_path.iterdir())
 
 

@@ -20,8 +20,6 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -31,15 +29,16 @@ from stable_baselines3 import PPO
 from benchmarks.augmentation import choices as study
 from benchmarks.command import choose
 from benchmarks.detectors import STUDIES
-from conf.schema.runs import register_schema
 from detectors.rdna import RdnaDetector
 from detectors.reconstruction import ReconstructionDetector
+from latent_common.errors import UserError
 from latent_env.autoencoders import FrozenAutoencoder, MemoryAutoencoder
 from latent_env.perturbations.base import perturbations
 from latent_env.rewards.base import reward_terms
 from latent_env.worlds.artifacts import save_autoencoder, save_detector
 from stages.cli.checks import check_values
-from stages.cli.choices import CONF, choices
+from stages.cli.choices import CONF, GROUPS, choices
+from stages.cli.compose import compose
 from stages.cli.error_messages import explain
 from stages.prepare import with_dataset
 
@@ -52,7 +51,7 @@ HISTORY = {"CHANGELOG.md", "docs/what-did-not-work.md"}
 
 LANGUAGES = {"python", "sh", "yaml", "text", "mermaid", "toml", "json", "bibtex"}
 SCRIPTS = {path.stem for path in CONF.glob("*.yaml")}
-GROUPS = {path.name for path in CONF.iterdir() if any(path.glob("*.yaml"))}
+TOP_LEVEL = [*CONF.glob("*.yaml"), *CONF.glob("shared/*.yaml")]
 PACKAGES = {path.parent.name for path in ROOT.glob("*/__init__.py")}
 FOLDERS = PACKAGES | {"docs", "notebooks", "results", "tests"}
 OTHER_PROGRAMS = {"cd", "export", "git", "mkdir", "source", "tensorboard"}
@@ -225,7 +224,6 @@ def check_composes(where: str, script: str, arguments: list[str]) -> None:
     if "--cfg" in arguments:
         at = arguments.index("--cfg")
         arguments = arguments[:at] + arguments[at + 2 :]
-    register_schema()
     overrides = [argument for argument in arguments if argument not in ("-m", "--multirun")]
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
@@ -236,14 +234,12 @@ def check_composes(where: str, script: str, arguments: list[str]) -> None:
         ]
         assert "-m" in arguments or "--multirun" in arguments or not any(swept), f"{where}: a sweep needs -m"
         for chosen in zip_longest(*values) if values else [()]:
-            GlobalHydra.instance().clear()
-            with initialize_config_dir(config_dir=str(CONF), version_base=None):
-                picked = [given or options[-1] for given, options in zip(chosen, values, strict=True)]
-                cfg = compose(script, overrides=picked)
-            OmegaConf.to_object(cfg)
-            check_values(cfg)
+            picked = [given or options[-1] for given, options in zip(chosen, values, strict=True)]
+            check_values(OmegaConf.to_object(compose(script, picked)))
     except (HydraException, OmegaConfBaseException) as error:
         pytest.fail(f"{where}: {explain(error, script, overrides)}", pytrace=False)
+    except UserError as error:
+        pytest.fail(f"{where}: {error}", pytrace=False)
 
 
 class Parsed(BaseException):
@@ -317,7 +313,7 @@ def keys_in(tree: Any, above: str = "") -> Iterator[str]:
 
 
 KEYS = {
-    *chain.from_iterable(keys_in(yaml.safe_load(path.read_text())) for path in CONF.glob("*.yaml")),
+    *chain.from_iterable(keys_in(yaml.safe_load(path.read_text())) for path in TOP_LEVEL),
     *(
         key
         for group in GROUPS
@@ -364,7 +360,7 @@ def test_defaults_in_tables_are_those_of_the_files() -> None:
         for key, default in re.findall(r"^\| `([a-z]+\.[a-z_.]+)` \| `([^`]+)` \|", prose, re.MULTILINE):
             group, *rest = key.split(".")
             found = []
-            for path in (CONF / group).glob("*.yaml") if group in GROUPS else [*CONF.glob("*.yaml")]:
+            for path in (CONF / group).glob("*.yaml") if group in GROUPS else TOP_LEVEL:
                 value = yaml.safe_load(path.read_text())
                 for part in rest if group in GROUPS else key.split("."):
                     value = value.get(part) if isinstance(value, dict) else None

@@ -243,7 +243,7 @@ def test_the_margin_decides(
     again, found = made.choose("helpful", sets)
     assert again == first
     assert [each.facts() for each in found] == [each.facts() for each in candidates]
-    careful = MixtureConfig([0.5], 1000.0)
+    careful = MixtureConfig([0.5], 1000.0, by_synthetic=True)
     assert made.choose("helpful", sets, mixture=careful)[0] == {}
 
 

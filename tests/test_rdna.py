@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from conftest import SCREEN, make_world
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from torch import Tensor
 
-from conf.schema.detectors import RdnaConfig, RewardEnsembleConfig, TrainedConfig, TransformerConfig
+from conf.schema.detectors import RdnaConfig, RewardEnsembleConfig, TrainedConfig
+from conf.schema.runs import DetectorRun
 from detectors.blocks.last_layer import has_last_layer
 from detectors.rdna import RdnaDetector
 from detectors.synthetic.image_synthesis import ImageSynthesis
@@ -39,6 +42,7 @@ from latent_env.worlds.artifacts import load_detector, save_detector
 from latent_env.worlds.reference_set import ReferenceSet
 from latent_env.worlds.store import save_world
 from latent_env.worlds.world import World
+from stages.cli.compose import compose
 from stages.detector.trainers.rdna import check_config
 
 PERLIN = ImageSynthesis({"perlin": 1.0})
@@ -369,24 +373,32 @@ def test_both_checkers(term: str, tmp_path: Path) -> None:
 # --- configuration ---
 
 
+def detector_config(*arguments: str) -> TrainedConfig:
+    """The configuration of a detector that train_detector.py would train."""
+    config: DetectorRun = OmegaConf.to_object(compose("train_detector", arguments))  # type: ignore[assignment]
+    assert isinstance(config.detector, TrainedConfig)
+    return config.detector
+
+
 def test_reward_detectors_are_smaller() -> None:
-    reward_ensemble = RewardEnsembleConfig(width=8, depth=1, effort=0.25)
-    small = RdnaConfig("rdna", width=16, steps=400).smaller(reward_ensemble)
+    ensemble = RewardEnsembleConfig(count=3, width=8, depth=1, effort=0.25)
+    small = detector_config("detector=rdna", "detector.width=16", "detector.steps=400").smaller(ensemble)
+    assert isinstance(small, RdnaConfig)
     assert (small.width, small.steps, small.adversarial_weight) == (8, 100, 0.1)
-    other: TrainedConfig = TransformerConfig("transformer", width=12, heads=3, steps=3).smaller(
-        reward_ensemble
-    )
-    assert other == TransformerConfig("transformer", width=8, heads=1, depth=1, steps=1)
+    large = detector_config("detector.width=12", "detector.heads=3", "detector.steps=3")
+    assert large.smaller(ensemble) == replace(large, width=8, heads=1, depth=1, steps=1)
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("argument", "message"),
     [
-        ({"adversarial_weight": -0.1}, "detector.adversarial_weight=-0.1 must be at least 0"),
-        ({"adversarial_weight": float("nan")}, "detector.adversarial_weight=nan must be at least 0"),
-        ({"input": "latent"}, "detector.input=latent: detector=rdna reads images"),
+        ("detector.adversarial_weight=-0.1", "detector.adversarial_weight=-0.1 must be at least 0"),
+        ("detector.adversarial_weight=nan", "detector.adversarial_weight=nan must be at least 0"),
+        ("detector.input=latent", "detector.input=latent: detector=rdna reads images"),
     ],
 )
-def test_what_cant_be_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_what_cant_be_is_refused(argument: str, message: str) -> None:
+    config = detector_config("detector=rdna", argument)
+    assert isinstance(config, RdnaConfig)
     with pytest.raises(UserError, match=message):
-        check_config(RdnaConfig("rdna", **{"input": "image", "steps": 1, **changes}))
+        check_config(config)

@@ -305,10 +305,10 @@ def interrupted_save(
 
 
 HEEDLESS: list[AgentConfig] = [
-    AgentConfig("random"),
-    AgentConfig("none"),
-    MixupConfig("mixup"),
-    UntrainedConfig("untrained"),
+    AgentConfig("random", "auto", 1.0),
+    AgentConfig("none", "auto", 1.0),
+    MixupConfig("mixup", "dense", 1.0, low=0.2, high=0.8),
+    UntrainedConfig("untrained", "auto", 1.0, hidden=[8]),
 ]
 
 

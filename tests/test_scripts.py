@@ -12,6 +12,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT, TINY, TINY_AGENT, TINY_PPO, RunHere, run_script
 
 import train_ppo
@@ -102,6 +103,17 @@ def test_help_shows_every_choice_with_a_line(script: str, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
+def test_the_whole_configuration_is_plain(tmp_path: Path, run_here: RunHere) -> None:
+    """``--cfg job`` shows the values that a run would have: nothing is null that is filled in later."""
+    arguments = ["dataset=digits", "--cfg", "job", "seed=3"]
+    code, shown, _ = run_here(train_ppo.main, "train_ppo", *arguments, cwd=tmp_path)
+    assert code == 0
+    assert "${" not in shown
+    config = yaml.safe_load(shown)
+    assert (config["seed"], config["detector"]["steps"], config["agent"]["total_steps"]) == (3, 200, 6144)
+    assert not list(tmp_path.iterdir())
+
+
 MISTAKES = [
     (["datset=digits"], "datset=digits is an unknown key: train_ppo.py has agent, autoencoder"),
     (["dataset=foo"], "dataset=foo is unknown: choose one of bmad_brain, bmad_camelyon16, bmad_custom"),
@@ -134,9 +146,16 @@ MISTAKES = [
     (["export=/proc/nowhere"], "export=/proc/nowhere: can't write there"),
     (["runs=/proc/nowhere"], "runs=/proc/nowhere: can't write there"),
     (["-m", "dataset=foo"], "dataset=foo is unknown"),
+    (["dataset=_files"], "dataset=_files is unknown: choose one of bmad_brain, "),
+    (["autoencoder.width=null"], "autoencoder.width=null: this key can't be null"),
+    (["normals=40"], "normals= is now max_train_images="),
+    (["agent=cem"], "agent=cem is gone: "),
     (["autoencoder.latent=round"], "autoencoder.latent=round is unknown: choose one of flat, spatial"),
     (["dataset=digits", "env.perturbation=brush"], "brush needs a spatial latent"),
-    (["env.perturbation=paint"], "perturbation=paint is unknown: choose one of auto, brush, dense"),
+    (
+        ["env.perturbation=paint"],
+        "perturbation=paint is unknown: choose one of auto, brush, copy_paste",
+    ),
     (["+reward.terms.beauty=1"], "reward=beauty is unknown: choose one of boundary, "),
     (["synthesis.weights={cutpaste: 0, perlin: 0}"], "synthesis"),
     (["dataset=digits", "dataset.normal=12"], "12"),

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The types of all keys, which Hydra checks them against; their defaults stand in the YAML files."""

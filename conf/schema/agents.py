@@ -2,128 +2,128 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from omegaconf import MISSING
+from conf.schema.fields import BatchSize, Filled, Positive
 
 
 @dataclass
 class AgentConfig:
     """What chooses Δz."""
 
-    name: str = MISSING
-    perturbation: str = "auto"
-    keep_fraction: float = 1.0
+    name: str
+    perturbation: str
+    keep_fraction: float
 
 
 @dataclass
 class GradientConfig(AgentConfig):
     """Gradient ascent on the detector's loss."""
 
-    steps: int = 5
-    step_size: float = 0.3
+    steps: Positive[int]
+    step_size: Positive[float]
 
 
 @dataclass
 class FeatureNoiseConfig(AgentConfig):
     """Noise on every token."""
 
-    strength: float = 1.5
+    strength: Positive[float]
 
 
 @dataclass
 class GlassConfig(FeatureNoiseConfig):
     """Gradient ascent from noise, projected to a shell."""
 
-    steps: int = 20
-    step_size: float = 0.1
-    project_every: int = 5
+    steps: Positive[int]
+    step_size: Positive[float]
+    project_every: Positive[int]
 
 
 @dataclass
 class MixupConfig(AgentConfig):
     """Part of the way to another image's latent."""
 
-    low: float = 0.2
-    high: float = 0.8
+    low: float
+    high: float
 
 
 @dataclass
 class LearnerConfig(AgentConfig):
-    """An agent that learns from what worlds pay, as Stable-Baselines3's do."""
+    """An agent that learns from rewards, with the interface of Stable-Baselines3."""
 
-    total_steps: int = MISSING
-    learning_rate: float = 1e-3
-    min_std: float = 0.3
-    hidden: list[int] = field(default_factory=lambda: [128, 128])
+    total_steps: Positive[Filled[int]]
+    learning_rate: Positive[Filled[float]]
+    min_std: Filled[float]
+    hidden: list[int]
 
 
 @dataclass
 class OnPolicyConfig(LearnerConfig):
-    """One that learns from its own rollouts."""
+    """A learner that uses its own latest rollout."""
 
-    n_steps: int = 16
-    gamma: float = 0.9
-    ent_coef: float = 0.005
-    init_std: float = 1.0
+    n_steps: Positive[Filled[int]]
+    gamma: Filled[float]
+    ent_coef: Filled[float]
+    init_std: Filled[float]
 
 
 @dataclass
 class PPOConfig(OnPolicyConfig):
     """Stable-Baselines3's PPO, learning on the batch of worlds."""
 
-    batch_size: int | None = None
-    n_epochs: int = 8
-    mean_bias_lr_scale: float = 1.0
+    batch_size: BatchSize[int | None]
+    n_epochs: Positive[Filled[int]]
+    mean_bias_lr_scale: Filled[float]
 
 
 @dataclass
 class ReinforceConfig(OnPolicyConfig):
     """The policy gradient with a learned baseline."""
 
-    baseline_epochs: int = 8
+    baseline_epochs: int
 
 
 @dataclass
 class ActorCriticConfig(OnPolicyConfig):
     """Stable-Baselines3's A2C."""
 
-    gae_lambda: float = 0.9
+    gae_lambda: float
 
 
 @dataclass
 class MpoConfig(LearnerConfig):
     """Maximum a posteriori policy optimisation."""
 
-    n_steps: int = 4
-    gradient_steps: int = 16
-    batch_size: int = 256
-    buffer_size: int = 50_000
-    learning_starts: int = 1024
-    gamma: float = 0.9
-    init_std: float = 1.0
-    candidates: int = 16
-    epsilon: float = 0.1
-    epsilon_mean: float = 0.05
-    epsilon_std: float = 1e-3
+    n_steps: Positive[int]
+    gradient_steps: int
+    batch_size: BatchSize[int]
+    buffer_size: int
+    learning_starts: int
+    gamma: Filled[float]
+    candidates: Positive[int]
+    epsilon: float
+    epsilon_mean: float
+    epsilon_std: float
+    init_std: Filled[float]
 
 
 @dataclass
 class DecisionTransformerConfig(LearnerConfig):
     """A sequence model of recorded episodes, asked for a high return."""
 
-    demonstrations: list[str] = field(default_factory=list)
-    target_return: float | None = None
-    context: int = 1
-    heads: int = 4
-    n_steps: int = 16
-    gradient_steps: int = 16
-    batch_size: int = 256
-    memory_size: int = 200_000
+    demonstrations: Filled[list[str]]
+    target_return: float | None
+    context: int
+    heads: Positive[int]
+    n_steps: Positive[int]
+    gradient_steps: int
+    batch_size: BatchSize[int]
+    memory_size: Positive[int]
 
 
 @dataclass
 class UntrainedConfig(AgentConfig):
     """PPO's policy with the weights it begins with."""
 
-    hidden: list[int] = field(default_factory=lambda: [128, 128])
+    hidden: list[int]

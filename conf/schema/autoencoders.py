@@ -1,40 +1,40 @@
-"""The types of `autoencoder=`."""
+"""The types of `autoencoder=`, and of what an autoencoder recommends to other groups."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from omegaconf import MISSING
+from conf.schema.fields import BatchSize, Filled, Positive
 
 
 @dataclass
 class AutoencoderDefaults:
-    """What recommended an autoencoder; other groups refer to it."""
+    """Values for keys of other groups that are null."""
 
-    input: str = "image"
-    realism: float = 0.5
-    detector_steps: int = MISSING
-    detector_batch_size: int = 32
-    detector_learning_rate: float = 1e-3
-    labelled_step_multiplier: float = 1.0
-    shares: list[float] = field(default_factory=lambda: [0.25])
-    baselines: list[str] = field(default_factory=list)
+    input: str
+    detector_steps: Positive[Filled[int]]
+    detector_batch_size: BatchSize[int]
+    detector_learning_rate: Positive[float]
+    baselines: list[str]
+    labelled_step_multiplier: Positive[float]
+    shares: list[float]
+    realism: float
 
 
 @dataclass
 class AutoencoderConfig:
     """An autoencoder and its training."""
 
-    name: str = MISSING
-    width: int = 24
-    steps: int = MISSING
-    batch_size: int = 32
-    learning_rate: float = 2e-3
-    recommended: AutoencoderDefaults = field(default_factory=AutoencoderDefaults)
+    name: str
+    width: Positive[int]
+    steps: Positive[Filled[int]]
+    batch_size: BatchSize[int]
+    learning_rate: Positive[float]
+    recommended: AutoencoderDefaults
 
     def settings(self) -> dict[str, Any]:
-        """What decides what it becomes: ``recommended`` only matters through the values of other groups."""
+        """What the trained autoencoder depends on: what it recommends only matters through other groups."""
         return {key: value for key, value in asdict(self).items() if key != "recommended"}
 
 
@@ -42,37 +42,37 @@ class AutoencoderConfig:
 class ConvConfig(AutoencoderConfig):
     """A convolutional autoencoder, trained from scratch."""
 
-    latent: str = MISSING
-    latent_size: int = MISSING
+    latent: Filled[str]
+    latent_size: Filled[int]
 
 
 @dataclass
 class MemoryAutoencoderConfig(ConvConfig):
-    """One of four forms of it: plain or variational, without or with a memory of normal prototypes."""
+    """A convolutional autoencoder, plain or variational, with a memory of normal prototypes or without."""
 
-    variational: bool = MISSING
-    kl: float = MISSING
-    items: int = MISSING  # prototypes; 0: no memory
-    heads: int = 1
-    shared: bool = True
-    join: str = "average"
-    shrinkage: float = 3.0
-    temperature: float = 0.02
-    entropy: float = 2e-4
-    warmup: float = 0.3
-    generated: int = 500
-    pooled: str = "top"  # of the errors that are shown
+    variational: bool
+    kl: float
+    items: Filled[int]
+    heads: Positive[int]
+    shared: bool
+    join: str
+    shrinkage: float
+    temperature: Positive[float]
+    entropy: float
+    warmup: float
+    generated: Positive[int]
+    pooled: Filled[str]
 
 
 @dataclass
 class PretrainedConfig(AutoencoderConfig):
     """A frozen pretrained backbone, and a decoder."""
 
-    backbone: str = ""  # a folder or a name
-    layers: list[int] | None = None
-    grid: int | None = None
-    components: float = 128
+    backbone: str
+    layers: list[int] | None
+    grid: Positive[int | None]
+    components: float
 
     def settings(self) -> dict[str, Any]:
-        """The same weights from elsewhere are the same: the stage adds a digest of them instead."""
+        """What it depends on but for where the backbone lies: its stage adds a digest of the weights."""
         return {key: value for key, value in super().settings().items() if key != "backbone"}

@@ -1,79 +1,77 @@
-"""The types of `detector=` and `synthesis=`, and of the judges."""
+"""The types of `detector=`, `synthesis=` and `reward_ensemble`."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
-from omegaconf import MISSING
+from conf.schema.fields import BatchSize, Filled, Positive
 
 
 @dataclass
 class DetectorConfig:
     """A detector."""
 
-    name: str = MISSING
-    num_start_images: int = 2048
+    name: str
+    num_start_images: Positive[int]
 
 
 @dataclass
 class TrainedConfig(DetectorConfig):
-    """A detector that learns from anomalies, and its training."""
+    """A detector that learns from anomalies, synthetic or labelled, and its training."""
 
-    input: str = MISSING
-    width: int = 64
-    steps: int = MISSING
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    baselines: list[str] = field(default_factory=list)
+    input: Filled[str]
+    width: Positive[int]
+    steps: Positive[Filled[int]]
+    batch_size: BatchSize[Filled[int]]
+    learning_rate: Positive[Filled[float]]
+    baselines: Filled[list[str]]
 
-    def smaller(self, reward_ensemble: RewardEnsembleConfig) -> Self:
-        """The same as small as judges are, and trained as briefly."""
-        steps = max(round(reward_ensemble.effort * self.steps), 1)
-        return replace(self, width=min(reward_ensemble.width, self.width), steps=steps)
+    def smaller(self, ensemble: RewardEnsembleConfig) -> Self:
+        """A member of the reward ensemble: a detector of this kind, smaller and more briefly trained."""
+        steps = max(round(ensemble.effort * self.steps), 1)
+        return replace(self, width=min(ensemble.width, self.width), steps=steps)
 
 
 @dataclass
 class TransformerConfig(TrainedConfig):
     """A transformer detector and its training."""
 
-    patch: int | None = None
-    depth: int = 2
-    heads: int = 4
-    memory_size: int = 1024
+    patch: int | None
+    depth: Positive[int]
+    heads: Positive[int]
+    memory_size: Positive[int]
 
-    def smaller(self, reward_ensemble: RewardEnsembleConfig) -> Self:
-        """The same as small as judges are, and trained as briefly."""
-        small = super().smaller(reward_ensemble)
+    def smaller(self, ensemble: RewardEnsembleConfig) -> Self:
+        """A member of the reward ensemble, with as many attention heads as its width can be divided by."""
+        small = super().smaller(ensemble)
         heads = math.gcd(self.heads, small.width)
-        return replace(small, depth=min(reward_ensemble.depth, self.depth), heads=heads)
+        return replace(small, depth=min(ensemble.depth, self.depth), heads=heads)
 
 
 @dataclass
 class RdnaConfig(TrainedConfig):
     """A reconstruction and a discriminant network, and their training."""
 
-    width: int = 16
-    batch_size: int = 16
-    adversarial_weight: float = 0.1
+    adversarial_weight: float
 
 
 @dataclass
 class KnnConfig(DetectorConfig):
     """Nearest neighbours."""
 
-    bank: int = 8000
-    whitened: bool = True
-    coreset: bool = True
-    candidates: int = 40_000
+    bank: Positive[int]
+    whitened: bool
+    coreset: bool
+    candidates: Positive[int]
 
 
 @dataclass
 class PositionalKnnConfig(DetectorConfig):
     """Nearest neighbours among tokens of the same place."""
 
-    memory_size: int = 1024
+    memory_size: Positive[int]
 
 
 @dataclass
@@ -85,15 +83,15 @@ class GaussianConfig(DetectorConfig):
 class ReconstructionConfig(DetectorConfig):
     """The autoencoder's error."""
 
-    position_wise: bool = False
-    pooled: str = "top"
+    position_wise: bool
+    pooled: Filled[str]
 
 
 @dataclass
 class EnsembleConfig(TransformerConfig):
-    """A transformer, its training, and the detectors that may give a second opinion."""
+    """A transformer, its training, and the detectors that it may be joined with."""
 
-    members: list[str] | None = None
+    members: list[str] | None
 
     def transformer(self) -> TransformerConfig:
         """The configuration of the transformer alone."""
@@ -103,17 +101,17 @@ class EnsembleConfig(TransformerConfig):
 
 @dataclass
 class SynthesisConfig:
-    """Pseudo-anomalies of images, by weight."""
+    """Synthetic anomalies by weight, and how many of them are encoded for detectors that read latents."""
 
-    weights: dict[str, float] = field(default_factory=dict)
-    pool: int = 1000
+    weights: dict[str, float]
+    pool: int
 
 
 @dataclass
 class RewardEnsembleConfig:
-    """Small detectors that rewards go by."""
+    """The small detectors that rewards are computed from."""
 
-    count: int = 3
-    width: int = 32
-    depth: int = 1
-    effort: float = 0.25
+    count: int
+    width: Positive[int]
+    depth: Positive[int]
+    effort: float

@@ -1,12 +1,11 @@
-"""The types of the configuration: Hydra checks every key and value against these classes."""
+"""The types of the commands' configurations, and their registration with Hydra."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
 
 from conf.schema.agents import (
     ActorCriticConfig,
@@ -45,75 +44,76 @@ from conf.schema.detectors import (
     TransformerConfig,
 )
 from conf.schema.envs import AugmentEnvConfig, DenoiseEnvConfig, EnvConfig, RewardConfig
+from conf.schema.fields import Filled, Positive, Seed
 
 
 @dataclass
 class LabelledConfig:
     """What the labelled anomalies of a validation split are used for."""
 
-    train: float = 0.5
-    reference_set: float = 0.25
-    weight: float = 0.5
-    step_multiplier: float = 1.0
+    train: float
+    reference_set: float
+    weight: float
+    step_multiplier: Positive[Filled[float]]
 
 
 @dataclass
 class MixtureConfig:
-    """How it is found out what retrained detectors learn from."""
+    """How it is chosen what a retrained detector learns from."""
 
-    shares: list[float] = field(default_factory=lambda: [0.25])
-    margin: float = 0.5
-    by_synthetic: bool = True
+    shares: Filled[list[float]]
+    margin: float
+    by_synthetic: Filled[bool]
 
 
 @dataclass
 class DataRun:
     """`python -m stages.prepare`: a data set, where it is found, and where it is kept."""
 
-    dataset: DatasetConfig = MISSING
-    track: str = "auto"
-    data_root: str = "data"
-    prepared: str = "prepared"
+    dataset: DatasetConfig
+    track: str
+    data_root: str
+    prepared: str
 
 
 @dataclass
 class AutoencoderRun(DataRun):
-    """`train_ae.py`: what all stages share, and the autoencoder."""
+    """`train_ae.py`: the data, the machine, and an autoencoder."""
 
-    autoencoder: AutoencoderConfig = MISSING
-    max_train_images: int | None = None
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "float32"
-    threads: int | None = None
-    memory: float | None = None
-    runs: str = "runs"
+    autoencoder: AutoencoderConfig
+    max_train_images: Positive[int | None]
+    seed: Seed
+    device: str
+    precision: str
+    threads: int | None
+    memory: float | None
+    runs: str
 
 
 @dataclass
 class DetectorRun(AutoencoderRun):
-    """`train_detector.py`: the first stage's, and the detector."""
+    """`train_detector.py`: all of `train_ae.py`, and a detector."""
 
-    detector: DetectorConfig = MISSING
-    synthesis: SynthesisConfig = MISSING
-    labelled: LabelledConfig = field(default_factory=LabelledConfig)
-    texture_root: str | None = None
-    export: str | None = None
+    detector: DetectorConfig
+    synthesis: SynthesisConfig
+    labelled: LabelledConfig
+    texture_root: str | None
+    export: str | None
 
 
 @dataclass
 class AgentRun(DetectorRun):
-    """`train_ppo.py`: everything."""
+    """`train_ppo.py`: all of `train_detector.py`, an environment, a reward and an agent."""
 
-    env: EnvConfig = MISSING
-    reward: RewardConfig = MISSING
-    agent: AgentConfig = MISSING
-    rounds: int = 2
-    samples: int = 2048
-    share: float | None = None
-    mixture: MixtureConfig = field(default_factory=MixtureConfig)
-    reward_ensemble: RewardEnsembleConfig = field(default_factory=RewardEnsembleConfig)
-    plugins: list[str] = field(default_factory=list)
+    env: EnvConfig
+    reward: RewardConfig
+    agent: AgentConfig
+    rounds: Positive[int]
+    samples: Positive[int]
+    share: float | None
+    mixture: MixtureConfig
+    reward_ensemble: RewardEnsembleConfig
+    plugins: list[str]
 
 
 SCHEMA: dict[str, type[Any]] = {
@@ -125,7 +125,7 @@ SCHEMA: dict[str, type[Any]] = {
     "dataset/category": CategoryConfig,
     "dataset/one_class": OneClassConfig,
     "autoencoder/conv": ConvConfig,
-    "autoencoder/form": MemoryAutoencoderConfig,
+    "autoencoder/memory": MemoryAutoencoderConfig,
     "autoencoder/pretrained": PretrainedConfig,
     "detector/transformer": TransformerConfig,
     "detector/rdna": RdnaConfig,

@@ -27,7 +27,6 @@ from conf.schema.agents import (
     GradientConfig,
     LearnerConfig,
     MixupConfig,
-    PPOConfig,
     UntrainedConfig,
 )
 from conf.schema.envs import AugmentEnvConfig
@@ -123,9 +122,10 @@ def make_agent(job: Job[AgentRun], dynamics: Dynamics, number: int) -> Agent:
 
 def untrained_policy(job: Job[AgentRun], hidden: list[int], dynamics: Episodes[Any]) -> PPO:
     """The policy that PPO begins its first round with, in every round."""
-    # What else PPO is told doesn't matter to one that never learns, but must fit any number of worlds.
-    unused = PPOConfig(total_steps=1, n_steps=2, batch_size=2 * dynamics.num_worlds)
-    settings = {**asdict(unused), "hidden": hidden}
+    policy = {"hidden": hidden, "init_std": 1.0}
+    # How PPO would learn doesn't matter to one that never does, but must fit any number of worlds.
+    unused = {"n_steps": 2, "batch_size": 2 * dynamics.num_worlds, "n_epochs": 1, "learning_rate": 1e-3}
+    settings = {**policy, **unused, "gamma": 0.9, "ent_coef": 0.0}
     return make_ppo(LatentVecEnv(dynamics), settings, derived_seed(job.config.seed, 1))
 
 

@@ -30,6 +30,9 @@ from stages.context import Job
 from stages.seeds import LARGEST_SEED, derived_seed
 
 SAMPLING, RANDOM_BASELINE = 1, 3
+
+AUTO = "auto"
+"""The perturbation of ``agent=random``."""
 """Set the random numbers of sampling, and of uniform actions, apart from those of learning."""
 
 
@@ -75,7 +78,7 @@ def random_baseline_env(job: Job[AgentRun]) -> AugmentEnvConfig:
     """
     env = augment_env(job)
     if env.perturbation == job.config.agent.perturbation:
-        return replace(env, perturbation=AgentConfig(name=RANDOM).perturbation)
+        return replace(env, perturbation=AUTO)
     return env
 
 
@@ -92,7 +95,7 @@ def random_baseline(job: Job[AgentRun], run: Run, before: World) -> Augmented:
     if path.is_file():
         return load_augmented(path)
     seed = derived_seed(job.config.seed, RANDOM_BASELINE)
-    agent = AgentConfig(name=RANDOM)
+    agent = AgentConfig(name=RANDOM, perturbation=AUTO, keep_fraction=1.0)
     dynamics = make_dynamics(varied_job(job, env=random_baseline_env(job), agent=agent), before)
     with progress_bar("random samples", job.config.samples) as bar:
         augmented = collect(dynamics, RandomAgent(dynamics, seed), job.config.samples, seed, bar)

@@ -4,55 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import is_dataclass
+from typing import Any, get_type_hints
 
-from omegaconf import DictConfig
-
+from conf.schema.fields import Limits
 from latent_common.errors import UserError
-from stages.seeds import LARGEST_SEED
-
-POSITIVE = {
-    "max_train_images",
-    "steps",
-    "total_steps",
-    "batch_size",
-    "learning_rate",
-    "num_envs",
-    "n_steps",
-    "n_epochs",
-    "num_start_images",
-    "samples",
-    "rounds",
-    "width",
-    "depth",
-    "heads",
-    "step_size",
-    "bank",
-    "candidates",
-    "grid",
-    "project_every",
-    "memory_size",
-    "strength",
-    "generated",
-    "temperature",
-    "step_multiplier",
-}
-"""Keys whose value must be above zero, in whatever group they stand."""
 
 
-def check_values(cfg: DictConfig, above: str = "") -> None:
-    """Reject budgets and sizes that are not above zero and impossible seeds, wherever they stand."""
-    for key in map(str, cfg):
-        value = cfg[key]
-        path = f"{above}{key}"
-        if isinstance(value, DictConfig):
+def check_values(config: object, above: str = "") -> None:
+    """Reject a number outside the limits that its key is marked with, wherever it stands."""
+    for key, kind in get_type_hints(type(config), include_extras=True).items():
+        value, path = getattr(config, key), f"{above}{key}"
+        if is_dataclass(value):
             check_values(value, f"{path}.")
-        elif key in POSITIVE and isinstance(value, int | float) and not 0 < value < math.inf:
-            raise UserError(f"{path}={value} must be above 0{'' if value < math.inf else ' and finite'}")
-        elif key == "batch_size" and value is not None and value < 2:
-            raise UserError(f"{path}={value} must be at least 2")
-        elif key == "seed" and not 0 <= value < LARGEST_SEED:
-            raise UserError(f"{path}={value} must lie from 0 to {LARGEST_SEED - 1}")
+        for limits in getattr(kind, "__metadata__", ()):
+            if isinstance(limits, Limits) and value is not None and not limits.hold(value):
+                raise UserError(f"{path}={value} must {_expected(limits, value)}")
+
+
+def _expected(limits: Limits, value: float) -> str:
+    if limits.above > -math.inf:
+        return f"be above {limits.above:g}{' and finite' if value > limits.above else ''}"
+    if limits.most == math.inf:
+        return f"be at least {limits.least:g}"
+    return f"lie from {limits.least:.0f} to {limits.most:.0f}"
 
 
 def unknown_keys(given: Any, known: Any, above: str = "") -> Iterator[str]:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 CONF = Path(__file__).parents[2] / "conf"
 
+GROUPS = {
+    "agent": "what chooses the changes",
+    "autoencoder": "what encodes an image as a latent, and decodes it",
+    "dataset": "where the images come from",
+    "detector": "what tells abnormal images from normal ones",
+    "env": "what an agent changes",
+    "reward": "what an agent is paid for",
+    "synthesis": "how detectors' synthetic anomalies are made",
+}
+"""The groups of choices, and what each is about."""
 
 COMMANDS = {"prepare": "python -m stages.prepare"}
 """How a script is called, where that isn't ``python <script>.py``."""
@@ -26,18 +37,20 @@ def choices(group: str) -> dict[str, str]:
     return {
         path.stem: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
         for path in sorted((CONF / group).glob("*.yaml"))
+        if not path.stem.startswith("_")  # what several choices share
     }
 
 
 def groups(script: str) -> list[str]:
     """The groups that a script composes."""
     defaults = (CONF / f"{script}.yaml").read_text(encoding="utf-8").partition("\n\n")[0]
-    folders = sorted(path.name for path in CONF.iterdir() if path.is_dir())
-    return [name for name in folders if f"- {name}:" in defaults]
+    return [name for name in GROUPS if f"- {name}:" in defaults]
 
 
 def top_level(script: str) -> list[str]:
-    """The lines of a script's own keys, comments included."""
-    text = (CONF / f"{script}.yaml").read_text(encoding="utf-8")
-    body = text.partition("\n\n")[2].partition("\nhydra:")[0]
-    return [line for line in body.splitlines() if line.strip()]
+    """The lines of the keys that stand in no group, comments included."""
+    own = (CONF / f"{script}.yaml").read_text(encoding="utf-8")
+    shared = [CONF / f"{path}.yaml" for path in re.findall(r"- (shared/\w+)@", own)]
+    text = own.partition("\n\n")[2].partition("hydra:")[0]
+    texts = [text, *(path.read_text(encoding="utf-8").partition("\n")[2] for path in shared)]
+    return [line for text in texts for line in text.splitlines() if line.strip()]

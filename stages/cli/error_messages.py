@@ -24,9 +24,10 @@ def explain(error: Exception, script: str, arguments: list[str]) -> str:
     text = _full_text(error)
     if isinstance(error, OverrideParseException):
         return f"{error.override}: can't be read as key=value (quote values with spaces or commas)"
-    if match := re.search(r"Could not find '(\w+)/([^']*)'", text):
+    if match := re.search(r"(?:Could not find|In) '(\w+)/([^']*)'", text):
         group, choice = match.groups()
-        return f"{group}={choice} is unknown: choose one of {', '.join(choices(group))}"
+        if group in groups(script) and choice not in choices(group):
+            return f"{group}={choice} is unknown: choose one of {', '.join(choices(group))}"
     if match := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(match.group(1), script, arguments)
     if match := re.search(r"full_key: (\S+)", text):
@@ -94,6 +95,8 @@ def _wrong_value(key: str, text: str, arguments: list[str]) -> str:
         if "=" not in given:
             given = f"{key}={match.group(1)}"
         return f"{given} must be {EXPECTED.get(match.group(2), match.group(2))}"
+    if "is not Optional" in text:
+        return f"{given}: this key can't be null"
     if "Missing mandatory value" in text:
         return f"{key} is missing: give it as {key}=…"
     lines = [line.strip() for line in text.splitlines() if line.strip()]

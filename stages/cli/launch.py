@@ -9,35 +9,44 @@ from contextlib import contextmanager
 
 import hydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.schema.runs import register_schema
 from latent_common.errors import UserError
-from stages.cli.choices import CONF, choices, command, groups, title, top_level
+from stages.cli.choices import CONF, GROUPS, choices, command, groups, title, top_level
+from stages.cli.compose import compose
+from stages.cli.defaults import fill_defaults
 from stages.cli.error_messages import explain
+from stages.cli.renamed import refuse_former_names
 
 MISTAKE, INTERRUPTED = 2, 130
 
-STAGE_EXAMPLES = [
-    "dataset=digits seed=3 device=cpu",
-    "dataset=mvtec dataset.category=bottle data_root=/data dataset.size=128",
-    "dataset=digits seed=0,1,2 -m    (one run after the other)",
-    "--cfg job                       (the whole configuration, then stop)",
-]
-LABELLED_ANOMALIES = {
-    "prepare": [
+STAGE_HELP = (
+    "[group=choice ...] [key=value ...] [-m]",
+    [
+        "dataset=digits seed=3 device=cpu",
+        "dataset=mvtec dataset.category=bottle data_root=/data dataset.size=128",
+        "dataset=digits seed=0,1,2 -m    (one run after the other)",
+        "--cfg job                       (every key and its value, then stop)",
+    ],
+    "A finished stage with the same configuration is used again; delete its folder to remake it.",
+)
+PREPARE_HELP = (
+    "<data set> [key=value ...]",
+    [
         "bmad_liver data_root=/data",
         "mvtec dataset.category=bottle dataset.size=128",
         "folder dataset.root=mine dataset.on_error=skip",
-        "mvtec --cfg job                 (all keys of a data set, then stop)",
-    ]
-}
-KEPT = {"prepare": "What is prepared is used again; a changed source, size or split is prepared anew."}
+        "mvtec --cfg job    (every key of a data set and its value, then stop)",
+    ],
+    "What is prepared is used again; a changed source, size or split is prepared anew.",
+)
+"""Usage, examples, and what is kept."""
 
 
 def run_script(main: Callable[[DictConfig], None], script: str, purpose: str | None) -> None:
-    """Let Hydra compose ``conf/<script>.yaml`` and call ``main`` with it.
+    """Call ``main`` with the configuration that ``conf/<script>.yaml`` and the user's arguments make.
 
     A user's mistake is one line and exit code 2, Ctrl-C is exit code 130.
     """
@@ -52,15 +61,33 @@ def run_script(main: Callable[[DictConfig], None], script: str, purpose: str | N
     def guarded(cfg: DictConfig) -> None:
         # Leaving from in here keeps Hydra from announcing the failed job in lines of its own.
         with mistakes_explained(script, arguments):
+            fill_defaults(cfg)
             main(cfg)
 
     with mistakes_explained(script, arguments):
-        hydra.main(version_base=None, config_path=str(CONF), config_name=script)(guarded)()
+        refuse_former_names(arguments)
+        if (asked := asked_to_show(arguments)) is not None:
+            print(OmegaConf.to_yaml(compose(script, asked), resolve=True), end="")
+        else:
+            hydra.main(version_base=None, config_path=str(CONF), config_name=script)(guarded)()
+
+
+def asked_to_show(arguments: list[str]) -> list[str] | None:
+    """The keys beside ``--cfg job``, whose complete configuration is to be shown; None for anything else.
+
+    Hydra itself would show keys that are null because they are filled in later.
+    """
+    for flag in ("--cfg", "-c"):
+        if flag in arguments and "job" in arguments[arguments.index(flag) + 1 :][:1]:
+            at = arguments.index(flag)
+            others = [each for each in arguments[:at] + arguments[at + 2 :] if each != "--resolve"]
+            return None if any(each.startswith("-") for each in others) else others
+    return None
 
 
 @contextmanager
 def mistakes_explained(script: str, arguments: list[str]) -> Iterator[None]:
-    """Turn what a user can cause into a line and an exit code; anything else stays a traceback."""
+    """Turn what a user can cause into one line and an exit code; anything else stays a traceback."""
     try:
         yield
     except UserError as error:
@@ -81,15 +108,16 @@ def _leave(message: str, script: str) -> None:
 
 def help_text(script: str, purpose: str) -> str:
     """What ``--help`` prints."""
+    usage, examples, end = PREPARE_HELP if script == "prepare" else STAGE_HELP
     lines = [
         purpose.strip(),
         "",
-        f"usage: {command(script)} [group=choice ...] [key=value ...] [-m]",
+        f"usage: {command(script)} {usage}",
         "",
         "Groups and their choices:",
     ]
     for group in groups(script):
-        lines.append(f"  {group}")
+        lines.append(f"  {group}: {GROUPS[group]}")
         offered = choices(group)
         width = max(len(name) for name in offered)
         lines += [f"    {name:{width}}  {about}" for name, about in offered.items()]
@@ -98,11 +126,8 @@ def help_text(script: str, purpose: str) -> str:
     lines += [
         "",
         "Examples:",
-        *(f"  {command(script)} {example}" for example in LABELLED_ANOMALIES.get(script, STAGE_EXAMPLES)),
+        *(f"  {command(script)} {example}" for example in examples),
         "",
-        KEPT.get(
-            script,
-            "A finished stage with the same configuration is used again; delete its folder to remake it.",
-        ),
+        end,
     ]
     return "\n".join(lines)

@@ -93,7 +93,7 @@ def budget(job: Job[AgentRun]) -> tuple[int, int, list[int]]:
             return math.ceil(agent.total_steps / rollout), max(rollout, 2), hidden
     learner: PPOConfig | LearnerDefaults = agent if isinstance(agent, PPOConfig) else env.recommended
     rollout = learner.n_steps * worlds
-    batch = minibatch(rollout, learner.batch_size)
+    batch = minibatch(rollout, agent.batch_size if isinstance(agent, PPOConfig) else None)
     updates = math.ceil(learner.total_steps / rollout)
     return updates * learner.n_epochs * (rollout // batch), max(batch, 2), hidden
 

@@ -43,6 +43,9 @@ FITTED: dict[str, list[str]] = {LATENT: list(DISTANCES), IMAGE: [RECONSTRUCTION,
 TRAINED_BESIDE: dict[str, list[str]] = {LATENT: [], IMAGE: [RDNA]}
 """Which members have to be trained, for as long as the transformer: only those that are asked for."""
 
+RDNA_WIDTH, RDNA_ADVERSARIAL_WEIGHT = 16, 0.1
+"""The small network, as ``detector=rdna`` is by default."""
+
 SELECTION = "ensemble.json"
 """In a run's folder: what the ensemble was selected by."""
 
@@ -91,10 +94,14 @@ class EnsembleTrainer(DetectorTrainer):
         config = self.config
         rdna = RdnaConfig(
             name=RDNA,
+            num_start_images=config.num_start_images,
             input=IMAGE,
+            width=RDNA_WIDTH,
             steps=config.steps,
             batch_size=config.batch_size,
             learning_rate=config.learning_rate,
+            baselines=[],
+            adversarial_weight=RDNA_ADVERSARIAL_WEIGHT,
         )
         return RdnaTrainer(rdna, *self.parts)
 

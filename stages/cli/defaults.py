@@ -1,0 +1,60 @@
+"""Values for keys that are null in the YAML files because the best one depends on another choice."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+
+SOURCES = {
+    # What a choice recommends may itself be as another recommends.
+    "autoencoder.recommended.detector_steps": "dataset.recommended.detector_steps",
+    "env.recommended.total_steps": "dataset.recommended.agent_steps",
+    "env.recommended.recorded_steps": "dataset.recommended.agent_steps",
+    "autoencoder.latent": "dataset.recommended.latent",
+    "autoencoder.latent_size": "dataset.recommended.latent_size",
+    "autoencoder.steps": "dataset.recommended.autoencoder_steps",
+    "autoencoder.items": "dataset.recommended.prototypes",
+    "autoencoder.pooled": "dataset.recommended.pooled",
+    "detector.input": "autoencoder.recommended.input",
+    "detector.steps": "autoencoder.recommended.detector_steps",
+    "detector.batch_size": "autoencoder.recommended.detector_batch_size",
+    "detector.learning_rate": "autoencoder.recommended.detector_learning_rate",
+    "detector.baselines": "autoencoder.recommended.baselines",
+    "detector.pooled": "dataset.recommended.pooled",
+    "labelled.step_multiplier": "autoencoder.recommended.labelled_step_multiplier",
+    "mixture.shares": "autoencoder.recommended.shares",
+    "mixture.by_synthetic": "dataset.recommended.local",
+    "reward.terms.realism": "autoencoder.recommended.realism",
+    "env.perturbation": "agent.perturbation",
+    "env.precision": "precision",
+    "agent.total_steps": "env.recommended.total_steps",
+    "agent.n_steps": "env.recommended.n_steps",
+    "agent.n_epochs": "env.recommended.n_epochs",
+    "agent.learning_rate": "env.recommended.learning_rate",
+    "agent.gamma": "env.recommended.gamma",
+    "agent.ent_coef": "env.recommended.ent_coef",
+    "agent.init_std": "env.recommended.init_std",
+    "agent.min_std": "env.recommended.min_std",
+    "agent.mean_bias_lr_scale": "env.recommended.mean_bias_lr_scale",
+    "agent.demonstrations": "env.recommended.demonstrations",
+}
+"""Keys that are filled in where they are null, in this order, and the key whose value each gets."""
+
+EXCEPTIONS = {
+    # It reads images: how long others learn from an autoencoder's features doesn't matter to it.
+    "rdna": {"detector.steps": "dataset.recommended.detector_steps"},
+    # It only records its steps, which costs less than learning from each.
+    "decision_transformer": {"agent.total_steps": "env.recommended.recorded_steps"},
+}
+"""Other sources, for one detector or agent."""
+
+
+def fill_defaults(cfg: DictConfig) -> None:
+    """Give every key that is null the value that another choice recommends; what a user set stays."""
+    sources = dict(SOURCES)
+    for group in ("detector", "agent"):
+        sources |= EXCEPTIONS.get(OmegaConf.select(cfg, f"{group}.name"), {})
+    for key, source in sources.items():
+        above, _, name = key.rpartition(".")
+        node = OmegaConf.select(cfg, above)
+        if isinstance(node, DictConfig) and name in node and node[name] is None:
+            node[name] = OmegaConf.select(cfg, source)
