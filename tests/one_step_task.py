@@ -1,4 +1,4 @@
-"""A task of one step whose optimum is known, and how those who learn it are looked at."""
+"""A task of one step whose optimum is known, and how learners of it are measured."""
 
 from __future__ import annotations
 

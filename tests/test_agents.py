@@ -91,13 +91,13 @@ def test_a_rollout_needs_a_sample() -> None:
 
 
 def test_the_report_says_what_the_interval_allows() -> None:
-    def said(low: float, high: float) -> str:
+    def log(low: float, high: float) -> str:
         return verdict([Row("image_AUROC", 0.8, 0.8 + (low + high) / 2, (low, high))])
 
-    assert "better with augmentation" in said(0.01, 0.05)
-    assert "worse with augmentation" in said(-0.05, -0.01)
-    assert "no different" in said(-0.01, 0.05)
-    assert "nothing can be compared" in said(float("nan"), float("nan"))
+    assert "better with augmentation" in log(0.01, 0.05)
+    assert "worse with augmentation" in log(-0.05, -0.01)
+    assert "no different" in log(-0.01, 0.05)
+    assert "nothing can be compared" in log(float("nan"), float("nan"))
     text = table([Row("image_AUROC", 0.8, 0.85, (0.01, 0.09)), Row("pixel_AP", 0.5, 0.4, None)])
     assert "| image_AUROC | 0.8000  | 0.8500 | +0.0500    | +0.0100 to +0.0900 |" in text
     assert "-0.1000" in text

@@ -96,8 +96,8 @@ def test_every_key_of_the_plan_exists(tmp_path: Path) -> None:
         (["--settings", "pretrained"], "nothing is left to run .setting pretrained is left out"),
     ],
 )
-def test_mistakes(arguments: list[str], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_mistakes(arguments: list[str], log: str) -> None:
+    with pytest.raises(UserError, match=log):
         planned(*arguments)
 
 

@@ -146,24 +146,24 @@ def test_neighbours_in_the_batch_change_nothing(kind: str, mode: bool, load: Loa
 
 
 @pytest.mark.parametrize(
-    ("kind", "colours"), [("mobilenet", HALVES), ("dino", IMAGENET)], ids=["halves", "usual"]
+    ("kind", "colours"), [("mobilenet", HALVES), ("dino", IMAGENET)], ids=["halves", "standard"]
 )
 def test_colours_are_those_the_network_expects(
     kind: str, colours: tuple[tuple[float, ...], ...], folders: dict[str, Path], tmp_path: Path, load: Load
 ) -> None:
     images = pictures()
-    usual = load(kind, [0])
-    assert torch.allclose(_first(usual, states(usual, images, colours)), usual(images), atol=1e-5)
+    standard = load(kind, [0])
+    assert torch.allclose(_first(standard, states(standard, images, colours)), standard(images), atol=1e-5)
 
     folder = tmp_path / kind
     shutil.copytree(folders[kind], folder)
     own = ((0.1, 0.2, 0.6), (0.3, 0.5, 0.9))
-    said = {"image_mean": own[0], "image_std": own[1], "image_processor_type": "ViTImageProcessor"}
-    (folder / "preprocessor_config.json").write_text(json.dumps(said))
+    message_of = {"image_mean": own[0], "image_std": own[1], "image_processor_type": "ViTImageProcessor"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(message_of))
     described = load_backbone(str(folder), SIZE, [0], None)
     features = described(images)
     assert torch.allclose(_first(described, states(described, images, own)), features, atol=1e-5)
-    assert not torch.allclose(features, usual(images), atol=1e-2)
+    assert not torch.allclose(features, standard(images), atol=1e-2)
 
 
 def _first(backbone: Backbone, found: tuple[Tensor, ...]) -> Tensor:
@@ -214,7 +214,7 @@ def test_weights_are_those_in_the_folder(folders: dict[str, Path], load: Load) -
     assert all(torch.equal(held[name], tensor) for name, tensor in stored.items())
 
 
-def said(error: pytest.ExceptionInfo[UserError]) -> str:
+def message_of(error: pytest.ExceptionInfo[UserError]) -> str:
     """The message, which is to be one line."""
     message = str(error.value)
     assert "\n" not in message
@@ -224,16 +224,16 @@ def said(error: pytest.ExceptionInfo[UserError]) -> str:
 def test_no_backbone() -> None:
     with pytest.raises(UserError) as error:
         load_backbone("", SIZE, None, None)
-    assert "autoencoder.backbone is missing" in said(error)
-    assert "model.safetensors" in said(error)
-    assert "autoencoder.backbone=facebook/dinov2-small" in said(error)
+    assert "autoencoder.backbone is missing" in message_of(error)
+    assert "model.safetensors" in message_of(error)
+    assert "autoencoder.backbone=facebook/dinov2-small" in message_of(error)
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/where", "~/no/where", "no/such/folder"])
 def test_no_such_folder(name: str) -> None:
     with pytest.raises(UserError) as error:
         load_backbone(name, SIZE, None, None)
-    assert said(error) == f"autoencoder.backbone={name}: there is no such folder"
+    assert message_of(error) == f"autoencoder.backbone={name}: there is no such folder"
 
 
 @pytest.mark.parametrize(
@@ -248,8 +248,8 @@ def test_half_a_folder(missing: str, message: str, folders: dict[str, Path], tmp
     torch.save(weights, folder / "pytorch_model.bin")  # which would run what is in it
     with pytest.raises(UserError) as error:
         load_backbone(str(folder), SIZE, None, None)
-    assert f"autoencoder.backbone={folder}: the folder {message}" in said(error)
-    assert "as transformers saves it" in said(error)
+    assert f"autoencoder.backbone={folder}: the folder {message}" in message_of(error)
+    assert "as transformers saves it" in message_of(error)
 
 
 @pytest.mark.parametrize(
@@ -269,47 +269,47 @@ def test_a_folder_of_something_else(
     (folder / file).write_text(content)
     with pytest.raises(UserError) as error:
         load_backbone(str(folder), SIZE, None, None)
-    assert f"autoencoder.backbone={folder}: transformers can't load this folder (" in said(error)
+    assert f"autoencoder.backbone={folder}: transformers can't load this folder (" in message_of(error)
 
 
 @pytest.mark.parametrize("layers", [[99], [-1], [], [1, 26]], ids=str)
 def test_layers_without_a_map(layers: list[int], load: Load) -> None:
     with pytest.raises(UserError) as error:
         load("mobilenet", layers)
-    assert f"autoencoder.layers={layers}: this backbone has no usable map there" in said(error)
-    assert "9 (64×8×8)" in said(error)
+    assert f"autoencoder.layers={layers}: this backbone has no usable map there" in message_of(error)
+    assert "9 (64×8×8)" in message_of(error)
 
 
 def test_images_too_small_for_a_map(load: Load) -> None:
     """What is one number a channel knows no place."""
     with pytest.raises(UserError) as error:
         load("mobilenet", [23], size=32)
-    assert "autoencoder.layers=[23]" in said(error)
-    assert "at 32 pixels it has" in said(error)
-    assert "23 (" not in said(error)
+    assert "autoencoder.layers=[23]" in message_of(error)
+    assert "at 32 pixels it has" in message_of(error)
+    assert "23 (" not in message_of(error)
 
 
 def test_a_network_of_text(load: Load) -> None:
     with pytest.raises(UserError) as error:
         load("bert")
-    assert "autoencoder.backbone: a bert network doesn't turn images of 64 pixels" in said(error)
-    assert "choose a vision backbone" in said(error)
+    assert "autoencoder.backbone: a bert network doesn't turn images of 64 pixels" in message_of(error)
+    assert "choose a vision backbone" in message_of(error)
 
 
 def test_a_name_on_the_hub_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError) as error:
         load_backbone("nobody/no-such-model", SIZE, None, None)
-    assert "autoencoder.backbone=nobody/no-such-model is no folder here" in said(error)
-    assert "name a local folder, or check the name and the network" in said(error)
+    assert "autoencoder.backbone=nobody/no-such-model is no folder here" in message_of(error)
+    assert "name a local folder, or check the name and the network" in message_of(error)
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, folders: dict[str, Path]) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError) as error:
         load_backbone(str(folders["dino"]), SIZE, None, None)
-    assert "autoencoder=pretrained needs transformers" in said(error)
-    assert "pip install '.[pretrained]'" in said(error)
+    assert "autoencoder=pretrained needs transformers" in message_of(error)
+    assert "pip install '.[pretrained]'" in message_of(error)
 
 
 def test_a_description_that_describes_nothing() -> None:

@@ -55,13 +55,13 @@ class Flaw:
     """What goes wrong in a data set, what is said about each file, and which images can't be used then."""
 
     spoil: Callable[[Path], object]
-    said: tuple[str, ...]
+    log: tuple[str, ...]
     gone: tuple[str, ...]
 
 
-def holding(path: str, content: bytes, said: str, gone: str | None = None) -> Flaw:
+def holding(path: str, content: bytes, log: str, gone: str | None = None) -> Flaw:
     """A file with this content."""
-    return Flaw(lambda root: (root / path).write_bytes(content), (f"{path} {said}",), (gone or path,))
+    return Flaw(lambda root: (root / path).write_bytes(content), (f"{path} {log}",), (gone or path,))
 
 
 def cut(ending: str) -> Flaw:
@@ -76,7 +76,7 @@ def cut(ending: str) -> Flaw:
     return Flaw(spoil, (f"{ANOMALY.replace('.png', ending)} can't be read as an image",), (ANOMALY,))
 
 
-def several(ending: str, said: str) -> Flaw:
+def several(ending: str, log: str) -> Flaw:
     """A file of three images."""
 
     def spoil(root: Path) -> None:
@@ -84,23 +84,23 @@ def several(ending: str, said: str) -> Flaw:
         (root / TRAIN).unlink()
         first.save((root / TRAIN).with_suffix(ending), save_all=True, append_images=rest)
 
-    return Flaw(spoil, (f"{TRAIN.replace('.png', ending)} {said}",), (TRAIN,))
+    return Flaw(spoil, (f"{TRAIN.replace('.png', ending)} {log}",), (TRAIN,))
 
 
-def stored_as(ending: str, pixels: NDArray[Any], said: str) -> Flaw:
+def stored_as(ending: str, pixels: NDArray[Any], log: str) -> Flaw:
     def spoil(root: Path) -> None:
         (root / TRAIN).unlink()
         save((root / TRAIN).with_suffix(ending), pixels)
 
-    return Flaw(spoil, (f"{TRAIN.replace('.png', ending)} {said}",), (TRAIN,))
+    return Flaw(spoil, (f"{TRAIN.replace('.png', ending)} {log}",), (TRAIN,))
 
 
-def linked(path: str, target: str, said: str, gone: str | None = None) -> Flaw:
+def linked(path: str, target: str, log: str, gone: str | None = None) -> Flaw:
     def spoil(root: Path) -> None:
         (root / path).unlink()
         (root / path).symlink_to(target)
 
-    return Flaw(spoil, (f"{path} {said}",), (gone or path,))
+    return Flaw(spoil, (f"{path} {log}",), (gone or path,))
 
 
 def without(*paths: str) -> Callable[[Path], None]:
@@ -182,7 +182,7 @@ FLAWS = {
 @pytest.mark.parametrize("flaw", FLAWS)
 def test_a_bad_file_stops_and_is_named(tmp_path: Path, widget: Miniature, flaw: str) -> None:
     FLAWS[flaw].spoil(widget.root)
-    with pytest.raises(UserError, match=FLAWS[flaw].said[0]) as error:
+    with pytest.raises(UserError, match=FLAWS[flaw].log[0]) as error:
         load(widget.root, tmp_path)
     assert "dataset.on_error=skip" in str(error.value)
 
@@ -196,13 +196,13 @@ def test_a_bad_file_is_skipped_counted_and_named(tmp_path: Path, widget: Miniatu
         for name in FLAWS[flaw].gone:
             split.pop(name, None)
     widget.check(dataset)
-    said = FLAWS[flaw].said
-    assert len(problems.skipped) == len(said)
-    for message, pattern in zip(problems.skipped, said, strict=True):
+    log = FLAWS[flaw].log
+    assert len(problems.skipped) == len(log)
+    for message, pattern in zip(problems.skipped, log, strict=True):
         assert re.search(pattern, message)
-    files = "files" if len(said) > 1 else "file"
-    assert dataset.remarks[-1].startswith(f"skipped {len(said)} {files} (dataset.on_error=skip):\n")
-    for pattern in said:
+    files = "files" if len(log) > 1 else "file"
+    assert dataset.remarks[-1].startswith(f"skipped {len(log)} {files} (dataset.on_error=skip):\n")
+    for pattern in log:
         assert re.search(pattern, dataset.remarks[-1])
 
 
@@ -213,7 +213,7 @@ def test_what_was_skipped_is_said_again_next_time(tmp_path: Path, widget: Miniat
     again = load(widget.root, tmp_path, Problems("skip"))
     assert again.remarks == first.remarks
     assert again.folder == first.folder
-    with pytest.raises(UserError, match=FLAWS[flaw].said[0]):
+    with pytest.raises(UserError, match=FLAWS[flaw].log[0]):
         load(widget.root, tmp_path)
 
 

@@ -196,8 +196,8 @@ BUDGETS: dict[str, list[str]] = {
 @pytest.mark.parametrize("name", BUDGETS)
 def test_the_script_runs_each(name: str, here: Path, run_here: RunHere) -> None:
     arguments = [*BUDGETS[name], f"agent={name}"]
-    code, out, said = run_here(train_ppo.main, "train_ppo", *arguments, cwd=here)
-    assert code == 0, said
+    code, out, log = run_here(train_ppo.main, "train_ppo", *arguments, cwd=here)
+    assert code == 0, log
     assert "image_AUROC" in out
     (run,) = (here / "runs/digits/agent").glob(f"{name}-*")
     report = json.loads((run / "report.json").read_text())
@@ -217,7 +217,7 @@ def test_the_script_runs_each(name: str, here: Path, run_here: RunHere) -> None:
 def test_mistakes_show_before_anything_is_trained(
     arguments: list[str], message: str, tmp_path: Path, run_here: RunHere
 ) -> None:
-    code, _, said = run_here(train_ppo.main, "train_ppo", "dataset=digits", *arguments, cwd=tmp_path)
+    code, _, log = run_here(train_ppo.main, "train_ppo", "dataset=digits", *arguments, cwd=tmp_path)
     assert code != 0
-    assert message in said.splitlines()[-1]
+    assert message in log.splitlines()[-1]
     assert not (tmp_path / "runs/digits/autoencoder").exists()

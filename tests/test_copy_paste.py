@@ -1,4 +1,4 @@
-"""Grafts of labelled anomalies: what an agent can make of them, and how they come to a world."""
+"""Copy-paste of labelled anomalies: what an agent can make of them, and how they come to a world."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ def no_streams(count: int) -> Streams:
 
 
 def acted(world: World, **numbers: float) -> Tensor:
-    """The change of the world's fourth latent by a full-strength graft in the middle, but for ``numbers``."""
+    """The change of the world's fourth latent by a full-strength copy in the middle, but for ``numbers``."""
     copy_paste = make_perturbation("copy_paste", world, None)
     return copy_paste(action_of(copy_paste, **numbers), no_streams(1), world.latents[3:4])[0]
 
 
 def action_of(copy_paste: Perturbation, **numbers: float) -> Tensor:
-    """The action ``(1, action_size)`` of a full-strength graft in the middle, but for ``numbers``."""
+    """The action ``(1, action_size)`` of a full-strength copy in the middle, but for ``numbers``."""
     action = torch.zeros(1, copy_paste.action_size)
     chosen = {"row": 0.0, "column": 0.0, "strength": 1.0, "share": 1.0, "example": 0.0, "surroundings": -1.0}
     chosen |= {"mirrored": -1.0} | numbers
@@ -96,8 +96,8 @@ def action_of(copy_paste: Perturbation, **numbers: float) -> Tensor:
     return action
 
 
-def painted(world: World, **numbers: float) -> Transition:
-    """What becomes of the world's fourth image by such a graft."""
+def edited(world: World, **numbers: float) -> Transition:
+    """What becomes of the world's fourth image by such a copy."""
     dynamics = Settings(perturbation="copy_paste", horizon=2, reward={"novelty": 1.0}).dynamics(world, 1)
     dynamics.reset_tensor(seeds=torch.zeros(1, dtype=torch.int64), sources=torch.tensor([3]))
     return dynamics.imagine(action_of(dynamics.perturbation, **numbers))
@@ -215,7 +215,7 @@ def test_copy_paste_brings_the_pixels_that_are_labelled(turned: int, rows: int, 
     world = pictured_world()
     assert world.labelled_anomalies is not None
     place = {"row": 2.0 * rows - 1, "column": 2.0 * columns - 1, "mirrored": -0.75 + 0.5 * turned}
-    there = painted(world, **place, example=-1.0, surroundings=1.0)
+    there = edited(world, **place, example=-1.0, surroundings=1.0)
     square = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
     square[..., 56 * rows : 56 * rows + 8, 56 * columns : 56 * columns + 8] = True
     softly, widely = (grown(square, by) for by in (1, 2))
@@ -243,7 +243,7 @@ def test_a_whole_picture_takes_the_place_of_another() -> None:
     world = world.with_labelled_anomalies(
         world.labelled_anomalies._replace(marks=torch.ones_like(world.labelled_anomalies.marks))
     )
-    there = painted(world, example=number, surroundings=1.0, mirrored=0.3)
+    there = edited(world, example=number, surroundings=1.0, mirrored=0.3)
     start, change = there.start_image, there.start_image + there.change
     torch.testing.assert_close(
         change, world.labelled_anomalies.images[place : place + 1] / 255, atol=2e-3, rtol=0
@@ -257,12 +257,12 @@ def test_what_only_its_picture_shows_is_an_anomaly_too() -> None:
     nothing = world.with_labelled_anomalies(
         world.labelled_anomalies._replace(latents=world.labelled_anomalies.normal)
     )
-    there = painted(nothing)  # no latent says that there is a white square
+    there = edited(nothing)  # no latent shows that there is a white square
     assert float(there.distance) == 0
     assert int(there.label[0]) == ANOMALY
     assert there.mask.any()
-    assert int(painted(nothing, share=-1.0, strength=-1.0).label[0]) == NORMAL
-    assert int(painted(nothing, strength=-0.9999).label[0]) != ANOMALY
+    assert int(edited(nothing, share=-1.0, strength=-1.0).label[0]) == NORMAL
+    assert int(edited(nothing, strength=-0.9999).label[0]) != ANOMALY
 
 
 def test_what_cannot_be_seen_is_no_anomaly() -> None:
@@ -272,11 +272,11 @@ def test_what_cannot_be_seen_is_no_anomaly() -> None:
     black = world.labelled_anomalies._replace(images=torch.zeros_like(world.labelled_anomalies.images))
     dark = World.build(world.autoencoder, world.detector, torch.zeros_like(world.images), world.device)
     dark = dark.with_labelled_anomalies(black._replace(latents=black.normal))
-    there = painted(dark)
+    there = edited(dark)
     assert there.change.abs().max() < 1e-4
     assert not there.mask.any()
     assert int(there.label[0]) != ANOMALY
-    faint = painted(
+    faint = edited(
         world.with_labelled_anomalies(
             world.labelled_anomalies._replace(latents=world.labelled_anomalies.normal)
         ),
@@ -374,8 +374,8 @@ def test_a_trained_world_brings_its_labelled_anomalies(tmp_path: Path, run_here:
         "detector.width=16",
     ]
     small = ["detector.depth=1", "detector.heads=2", "device=cpu", "threads=1", "detector.baselines=[]"]
-    code, _, said = run_here(train_detector.main, "train_detector", *keys, *small, cwd=tmp_path)
-    assert code == 0, said
+    code, _, log = run_here(train_detector.main, "train_detector", *keys, *small, cwd=tmp_path)
+    assert code == 0, log
     (folder,) = (tmp_path / "runs/phantom/detector").iterdir()
     env = gym.make("LatentAug-v0", artifacts=str(folder))
     _, info = env.reset(seed=0)

@@ -127,9 +127,9 @@ def test_a_mistake_is_one_clear_message(
     with pytest.raises(SystemExit) as stopped:  # in this process, as each new one takes seconds to start
         run_script(main, "prepare", None)
     assert stopped.value.code == 2
-    out, said = capsys.readouterr()
-    assert said.startswith(f"stages.prepare: {message}")
-    assert said.count("stages.prepare: ") == 1
+    out, log = capsys.readouterr()
+    assert log.startswith(f"stages.prepare: {message}")
+    assert log.count("stages.prepare: ") == 1
     assert out == ""
     assert {path.name for path in tmp_path.iterdir()} == {"sets"}
 
@@ -138,8 +138,8 @@ def test_missing_data_says_where_how_and_whence(tmp_path: Path) -> None:
     done = run_data("mvtec", "dataset.category=bottle", "data_root=nowhere", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
-    said = done.stderr.splitlines()
-    assert said[0] == f"stages.prepare: the data set mvtec_bottle is not below data_root={tmp_path}/nowhere"
+    log = done.stderr.splitlines()
+    assert log[0] == f"stages.prepare: the data set mvtec_bottle is not below data_root={tmp_path}/nowhere"
     assert "Traceback" not in done.stderr
     for part in ("bottle/train/good", "ground_truth", "does not exist", "mvtec.com", "LATENT_AUG_DATA"):
         assert part in done.stderr

@@ -1,4 +1,4 @@
-"""What the critic learns from, the diffusion model beside it, and who judges both."""
+"""What the critic learns from, the diffusion model beside it, and how both are measured."""
 
 from __future__ import annotations
 

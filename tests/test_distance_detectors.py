@@ -1,4 +1,4 @@
-"""Detectors that measure distances: nearest neighbours anywhere, at the same place, and Gaussians."""
+"""Detectors that measure distances: nearest neighbours anywhere, at the same position, and Gaussians."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def normals(count: int, shape: tuple[int, ...] = SPATIAL, seed: int = 0) -> Tensor:
-    """Latents that look alike: every place has its own token, and images vary a little, in few ways."""
+    """Latents that are similar: every position has its own token, and images vary a little, in few ways."""
     places = torch.randn(shape, generator=seeded(99))
     ways = torch.randn(2, *shape, generator=seeded(98))
     generator = seeded(seed)
@@ -151,14 +151,14 @@ def test_position_wise_only_the_same_position_counts() -> None:
     places, queries = as_tokens(known).transpose(0, 1), as_tokens(new).transpose(0, 1)  # (T, N, C)
     lengths = torch.stack([nearest(*pair) for pair in zip(queries, places, strict=True)], 1)
     others = [torch.arange(20) != own for own in range(20)]
-    usual = torch.stack(
+    of_normal = torch.stack(
         [
             nearest(tokens[own : own + 1], tokens[others[own]])[0]
             for own in range(20)
             for tokens in places.unbind(0)
         ]
     )
-    expected = (lengths - usual.mean()) / usual.std(correction=0)
+    expected = (lengths - of_normal.mean()) / of_normal.std(correction=0)
     torch.testing.assert_close(detector(new).map.flatten(1), expected, atol=1e-3, rtol=1e-3)
 
 
@@ -202,7 +202,7 @@ def test_a_gaussian_measures_mahalanobis_distances(count: int) -> None:
             np.testing.assert_allclose(found[:, 0, row, column].numpy(), expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("known", [normals(1), normals(1).expand(6, -1, -1, -1)], ids=["one", "all alike"])
+@pytest.mark.parametrize("known", [normals(1), normals(1).expand(6, -1, -1, -1)], ids=["one", "all equal"])
 def test_a_gaussian_of_images_without_variation_is_finite(known: Tensor) -> None:
     detector = fitted(GaussianDetector(SPATIAL), known)
     assert detector(normals(2, seed=1)).map.isfinite().all()

@@ -1,4 +1,4 @@
-"""What is said of a generated set: coverage, duplicates, effective rank."""
+"""Measures of a generated set: coverage, duplicates, effective rank."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def describe(delta: Tensor, inner: float = INNER) -> dict[str, float]:
     return describe_set(made(delta), inner)
 
 
-def strokes(count: int, shape: tuple[int, int, int], places: int, seed: int = 0) -> Tensor:
+def random_perturbations(count: int, shape: tuple[int, int, int], places: int, seed: int = 0) -> Tensor:
     """Changes of one token each, among the first ``places`` of a grid, 1 to 3 inner radii long."""
     generator = torch.Generator().manual_seed(seed)
     channels, rows, columns = shape
@@ -92,14 +92,14 @@ def test_units_dont_matter(scale: float, seed: int) -> None:
 
 def test_coverage_falls_with_positions_left_out() -> None:
     shape = (8, 4, 4)
-    found = [describe(strokes(2000, shape, places))["coverage"] for places in (1, 4, 8, 16)]
+    found = [describe(random_perturbations(2000, shape, places))["coverage"] for places in (1, 4, 8, 16)]
     assert found == sorted(found)
     assert found[3] > 1.5 * found[2] > 2 * found[1]
     assert found[0] < 0.1
 
 
 def test_coverage_falls_when_all_perturbations_are_one() -> None:
-    broad = strokes(1000, (8, 4, 4), 16)
+    broad = random_perturbations(1000, (8, 4, 4), 16)
     narrow = broad[:10].repeat(100, 1, 1, 1)
     found = describe(narrow)
     assert found["coverage"] < describe(broad)["coverage"] / 4

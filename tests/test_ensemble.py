@@ -1,4 +1,4 @@
-"""The reconstruction error, ensembles of detectors, and what they say of decoded images."""
+"""The reconstruction error, ensembles of detectors, and their scores of decoded images."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def predictions(detector: ReconstructionDetector, images: Tensor) -> Any:
 def test_a_spoilt_image_has_a_higher_score_than_a_clean_one(position_wise: bool, size: int) -> None:
     detector, clean = reconstructing(size, position_wise), pictures(4, size, seed=2)
     spoilt = clean.clone()
-    spoilt[:, :, 1, 1:5] = 255  # where nothing but noise is usual
+    spoilt[:, :, 1, 1:5] = 255  # where normal images are nothing but noise
     one, other = predictions(detector, clean), predictions(detector, spoilt)
     assert other.map.shape == (4, 1, size, size)
     assert (other.score > one.score).all()
@@ -125,13 +125,13 @@ def coarse(images: Tensor) -> Tensor:
 
 
 def standardised_prediction(part: Detector, new: tuple[Tensor, ...], joined: EnsembleDetector) -> Detection:
-    """What a part says by itself of what an ensemble is shown, its map as large as the ensemble's."""
+    """A member's own prediction for the inputs of an ensemble, its map as large as the ensemble's."""
     found = part(*inputs_for(part.input, new))
     return Detection(found.score, at_size(found.map, 32)) if joined.input == BOTH else found
 
 
 def parts(reads: str) -> tuple[dict[str, Detector], ImageSource, InputsOf, tuple[Tensor, ...]]:
-    """A transformer and a second opinion; normal images or latents, how they are looked at, and new ones."""
+    """A transformer and a second detector; normal images or latents, their inputs, and inputs of new ones."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if reads != "latent":
@@ -207,12 +207,14 @@ def test_parts_are_added_in_deviations_of_normal_images(reads: str) -> None:
     floats = normal[:].float() / (1 if reads == "latent" else 255)
     expected, maps = torch.zeros(()), torch.zeros(())
     for part, weight in zip(made.values(), (0.3, 0.7), strict=True):
-        usual, found = (
+        of_normal, found = (
             standardised_prediction(part, inputs_of(floats), joined),
             standardised_prediction(part, new, joined),
         )
-        expected = expected + weight * (found.score - usual.score.mean()) / usual.score.std(correction=0)
-        maps = maps + weight * (found.map - usual.map.mean()) / usual.map.std(correction=0)
+        expected = expected + weight * (found.score - of_normal.score.mean()) / of_normal.score.std(
+            correction=0
+        )
+        maps = maps + weight * (found.map - of_normal.map.mean()) / of_normal.map.std(correction=0)
     detection = joined(*new)
     torch.testing.assert_close(
         detection.score * joined.scale + joined.location[0], expected, atol=1e-3, rtol=1e-3

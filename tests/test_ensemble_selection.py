@@ -1,4 +1,4 @@
-"""How a second opinion is chosen and weighted on validation, and the scripts that ask for one."""
+"""How the members of an ensemble are chosen and weighted on validation, and the scripts with ensembles."""
 
 from __future__ import annotations
 
@@ -134,8 +134,8 @@ def test_all_that_can_join_an_ensemble_of_images_are_candidates(tmp_path: Path, 
     assert code == 0, error
     run = only_run(tmp_path, "detector")
     told = json.loads((run / "ensemble.json").read_text())
-    (tried,) = (value for value in told.values() if isinstance(value, dict))
-    assert set(tried) == {"reconstruction", "knn", "positional_knn", "gaussian"}
+    (by_candidate,) = (value for value in told.values() if isinstance(value, dict))
+    assert set(by_candidate) == {"reconstruction", "knn", "positional_knn", "gaussian"}
     assert f"{told['member']}_image_AUROC" in held(run)
     assert "knn" in out.splitlines()[0]
 
@@ -184,8 +184,8 @@ def test_where_masks_are_known_maps_have_weights_of_their_own(tmp_path: Path, ru
     run = only_run(tmp_path, "detector", "phantom")
     told, metrics = json.loads((run / "ensemble.json").read_text()), held(run)
     weight = told["weight_of_map"]
-    (tried,) = (value for value in told.values() if isinstance(value, list))
-    assert tried[round(10 * weight)] >= max(tried) - 0.1
+    (by_candidate,) = (value for value in told.values() if isinstance(value, list))
+    assert by_candidate[round(10 * weight)] >= max(by_candidate) - 0.1
     given = metrics["weight_of_map_transformer"], metrics["weight_of_map_reconstruction"]
     assert given == pytest.approx((weight, 1 - weight))
     joined = load_detector(run)
@@ -206,7 +206,7 @@ def test_before_and_after_are_ensembles(tmp_path: Path, run_here: RunHere) -> No
 
 
 DATA = ["dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=8", "dataset.test=8"]
-EYES = ["autoencoder=pretrained", "autoencoder.backbone=mobilenet", "autoencoder.grid=4"]
+BACKBONE = ["autoencoder=pretrained", "autoencoder.backbone=mobilenet", "autoencoder.grid=4"]
 DECODER = [
     "autoencoder.components=8",
     "autoencoder.width=4",
@@ -214,7 +214,7 @@ DECODER = [
     "autoencoder.batch_size=4",
 ]
 SHORT = ["detector.steps=3", "detector.width=16", "detector.heads=2", "synthesis.pool=8"]
-PRETRAINED = [*DATA, "device=cpu", "threads=1", *EYES, *DECODER]
+PRETRAINED = [*DATA, "device=cpu", "threads=1", *BACKBONE, *DECODER]
 
 
 def test_pretrained_backbone(tmp_path: Path, run_here: RunHere) -> None:
@@ -241,8 +241,8 @@ MISTAKES = [
     (["detector.members=[nobody]"], "detector.members=nobody is unknown: choose among reconstruction"),
     (
         ["detector.members=[reconstruction]", "detector.input=latent"],
-        "detector.members=reconstruction doesn't read what the transformer reads, with detector.input=latent: "
-        "choose among knn, positional_knn, gaussian",
+        "detector.members=reconstruction doesn't read what the transformer reads, with "
+        "detector.input=latent: choose among knn, positional_knn, gaussian",
     ),
     (["detector.members=[]"], "detector.members=[] leaves no candidate"),
     (["detector.input=smell"], "detector.input=smell is unknown"),

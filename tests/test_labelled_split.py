@@ -137,7 +137,7 @@ def test_synthetic_anomalies_stand_in_for_labelled_ones() -> None:
         assert split.masks is not None
         changed = (split.images[half:] != valid.images).any(1)
         assert changed.any((1, 2)).all()
-        assert not (changed & ~split.masks[half:]).any()  # nothing changes where no mask says so
+        assert not (changed & ~split.masks[half:]).any()  # nothing changes outside the masks
         assert not split.masks[:half].any()
         again = validation.validation_part(valid, NOTHING, "reference_set")
         assert np.array_equal(again.images, parts[0].images)  # always the same
@@ -183,12 +183,12 @@ def test_rewards_that_need_a_reference_set_tell_that_there_will_be_none(
     save_arrays(data / "mine", arrays)
     where = ["dataset=npz", "dataset.root=mine", "dataset.name=mine", "dataset.size=32", f"data_root={data}"]
     arguments = [*where, "device=cpu", "threads=1", "reward=useful", "share=0.5"]
-    code, _, said = run_here(train_ppo.main, "train_ppo", *arguments, cwd=tmp_path)
+    code, _, log = run_here(train_ppo.main, "train_ppo", *arguments, cwd=tmp_path)
     assert code == 2
-    assert "mine: the valid split needs normal images: the reward measures usefulness" in said
-    code, _, said = run_here(train_ppo.main, "train_ppo", *arguments[:-2], "reward=boundary", cwd=tmp_path)
+    assert "mine: the valid split needs normal images: the reward measures usefulness" in log
+    code, _, log = run_here(train_ppo.main, "train_ppo", *arguments[:-2], "reward=boundary", cwd=tmp_path)
     assert code == 2
-    assert "mine: the valid split needs normal images, or nothing says how much" in said
+    assert "mine: the valid split needs normal images, or nothing says how much" in log
     assert not (tmp_path / "runs/mine").exists()
 
 

@@ -109,7 +109,7 @@ def scene(kind: str) -> Scene:
     return Scene(detector, LastLayerLearner(detector, detector.last_layer_input(*seen), labels), seen, labels)
 
 
-# --- what the last layer reads, and what it says ---
+# --- the input and the output of the last layer ---
 
 
 @pytest.mark.parametrize(("kind", "side"), [("image", 16), ("image", 32), ("latent", 1), ("latent", 5)])

@@ -1,4 +1,4 @@
-"""What the transformer of latents is fed: normals, anomalies, pools, and samples of an agent."""
+"""Batches of latents: normal ones, anomalies, pools, and samples of an agent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def valued(values: Tensor, shape: tuple[int, ...] = SPATIAL) -> Tensor:
 
 
 def pool(kind: int, size: int = 30, shape: tuple[int, ...] = SPATIAL, seed: int = 0) -> Pool:
-    """A pool whose latents say of which kind they are, plus the image that they were made of."""
+    """A pool whose latents hold the number of their kind plus that of the image that they were made of."""
     sources = torch.randint(COUNT, (size,), generator=seeded(seed))
     tokens = torch.zeros(size, 1, *grid_of(shape))
     if kind == POOLED:
@@ -45,7 +45,7 @@ def agents(labels: list[int]) -> Samples:
     return Samples(valued(AGENT_NORMAL + 100 * kinds + sources), masks, kinds, sources, sources % 3 != 0)
 
 
-def said(latents: Tensor) -> tuple[Tensor, Tensor]:
+def kinds_and_sources(latents: Tensor) -> tuple[Tensor, Tensor]:
     """Which kind every latent is of, and which training image it shows."""
     values = latents.flatten(1)
     assert torch.equal(values, values[:, :1].expand_as(values))
@@ -74,7 +74,7 @@ def test_half_of_a_batch_is_normal(half: int, seed: int, flat: bool) -> None:
     assert batch.masks.shape == (2 * half, 1, *grid_of(shape))
     assert batch.labels.tolist() == [0.0] * half + [1.0] * half
     assert torch.equal(batch.masks.flatten(1).amax(1), batch.labels)
-    kinds, shown = said(batch.images)
+    kinds, shown = kinds_and_sources(batch.images)
     assert torch.equal(kinds == POOLED, batch.labels == 1)
     assert torch.equal(shown, batch.sources)
 
@@ -89,7 +89,7 @@ def test_a_batch_names_the_training_image_of_every_latent(half: int, share: floa
     samples = agents([0, 1, 1, 0, 1, 0])
     sampler = LatentBatchSampler(KNOWN, *POOLS, make_mixture([SampleSource(samples, share)]))
     batch = sampler.batch(2 * half, seeded(seed))
-    kinds, shown = said(batch.images)
+    kinds, shown = kinds_and_sources(batch.images)
     assert torch.equal(batch.sources, shown)
     normal, anomalous = kinds[:half].tolist(), kinds[half:].tolist()
     assert anomalous.count(AGENT_ANOMALY) == round(share * half)
@@ -102,7 +102,7 @@ def test_a_batch_names_the_training_image_of_every_latent(half: int, share: floa
     assert (pooled[:, 2:] == 0).all()
     assert (agent[:, 4] == 1).all()
     assert (agent[:, :4] == 0).all()
-    # Of samples alone, some don't say where the anomaly is.
+    # Only samples may have an unknown mask.
     of_agent = (kinds == AGENT_ANOMALY) | (kinds == AGENT_NORMAL)
     assert torch.equal(batch.marked, ~of_agent | (shown % 3 != 0))
 
@@ -110,14 +110,14 @@ def test_a_batch_names_the_training_image_of_every_latent(half: int, share: floa
 def test_samples_replace_pooled_anomalies_anywhere() -> None:
     sampler = LatentBatchSampler(KNOWN, *POOLS, make_mixture([SampleSource(agents([0, 1]), 0.5)]))
     batches = [sampler.batch(40, seeded(seed)) for seed in range(20)]
-    kinds = torch.stack([said(batch.images)[0][20:] for batch in batches])
+    kinds = torch.stack([kinds_and_sources(batch.images)[0][20:] for batch in batches])
     assert ((kinds == AGENT_ANOMALY).sum(1) == 10).all()
     assert ((kinds == POOLED).sum(1) == 10).all()
     assert (kinds == AGENT_ANOMALY).any(0).all()
 
 
 def test_about_half_of_the_normals_are_varied() -> None:
-    kinds, _ = said(LatentBatchSampler(KNOWN, *POOLS).batch(2000, seeded()).images)
+    kinds, _ = kinds_and_sources(LatentBatchSampler(KNOWN, *POOLS).batch(2000, seeded()).images)
     assert float((kinds[:1000] == VARIED).float().mean()) == pytest.approx(0.5, abs=0.06)
     assert (kinds[1000:] == POOLED).all()
 
@@ -136,7 +136,7 @@ def test_every_training_image_is_shown() -> None:
 def test_an_agent_may_have_made_one_kind_only(labels: list[int], kind: int, missing: int) -> None:
     samples = make_mixture([SampleSource(agents(labels), 0.5)])
     batch = LatentBatchSampler(KNOWN, *POOLS, samples).batch(16, seeded())
-    kinds = said(batch.images)[0].tolist()
+    kinds = kinds_and_sources(batch.images)[0].tolist()
     assert kinds.count(kind) == (4 if kind == AGENT_ANOMALY else 2)
     assert kinds.count(missing) == 0
     assert torch.equal(batch.masks.flatten(1).amax(1), batch.labels)

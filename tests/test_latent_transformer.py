@@ -29,7 +29,7 @@ BOTH_SHAPES = pytest.mark.parametrize("shape", [SPATIAL, FLAT], ids=["spatial", 
 
 
 def normals(count: int, shape: tuple[int, ...] = SPATIAL, seed: int = 0, restless: float = 1.0) -> Tensor:
-    """Latents that look alike; their left two columns are ``restless`` times as noisy."""
+    """Latents that are similar; their left two columns are ``restless`` times as noisy."""
     places = torch.randn(shape, generator=seeded(99))
     ways = torch.randn(2, *shape, generator=seeded(98))
     generator = seeded(seed)
@@ -135,7 +135,7 @@ def test_an_image_is_not_compared_with_itself() -> None:
     # Over the images it knows, lengths are in deviations from their mean.
     assert float(length.mean()) == pytest.approx(0, abs=1e-4)
     assert float(length.std(correction=0)) == pytest.approx(1, abs=1e-4)
-    # Whose image it is decides, not what it looks like.
+    # The owner decides, not how similar the image is.
     near = known[:20] + 0.01
     torch.testing.assert_close(
         memory(near, owners[:20])[0], by_brute_force(known, near, others[:20])[0], atol=1e-5, rtol=1e-5

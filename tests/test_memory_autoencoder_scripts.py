@@ -1,4 +1,4 @@
-"""The four forms through the scripts: what they show, resuming, scoring, and in the environment."""
+"""The four variants through the scripts: what they show, resuming, scoring, and in the environment."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def metrics_of(folder: Path) -> dict[str, float]:
 
 @pytest.mark.parametrize("form", ["ae", "vae", "memae", "memvae"])
 def test_a_variant_is_trained_and_shown(form: str, tmp_path: Path, run_here: RunHere) -> None:
-    code, said, error = run_here(train_ae.main, "train_ae", *variant_keys(form), cwd=tmp_path)
+    code, log, error = run_here(train_ae.main, "train_ae", *variant_keys(form), cwd=tmp_path)
     assert code == 0, error
     metrics = metrics_of(tmp_path)
     (folder,) = tmp_path.glob("runs/digits/autoencoder/*")
@@ -52,8 +52,8 @@ def test_a_variant_is_trained_and_shown(form: str, tmp_path: Path, run_here: Run
     shown = {"epoch_0001", "epoch_0002", "plots_losses", "plots_auroc", "plots_errors"}
     assert shown | {"samples_generated", "samples_interpolations"} <= pictures
     assert ("plots_memory" in pictures) == ("mem" in form)
-    assert "AUROC" in said
-    assert ("prototypes ever matter" in said) == ("mem" in form)
+    assert "AUROC" in log
+    assert ("prototypes ever matter" in log) == ("mem" in form)
     epochs = json.loads((folder / "epochs.json").read_text())
     assert [seen["step"] for seen in epochs] == [9, 18, 20]
     assert epochs[-1]["image_AUROC"] == metrics["valid_image_AUROC"]
@@ -79,12 +79,12 @@ def test_a_variant_carries_the_environment_and_reconstruction_scores(
     _, reward, *_ = env.step(env.action_space.sample())
     assert np.isfinite(float(reward))
 
-    code, said, error = run_here(
+    code, log, error = run_here(
         train_detector.main, "train_detector", *keys, "detector=reconstruction", cwd=tmp_path
     )
     assert code == 0, error
     assert "autoencoder: using" in error
-    assert "image_AUROC" in said
+    assert "image_AUROC" in log
     (folder,) = tmp_path.glob("runs/digits/detector/reconstruction-*")
     (made,) = tmp_path.glob("runs/digits/autoencoder/*")
     scorer = ReconstructionScorer.load(made, folder)

@@ -1,4 +1,4 @@
-"""The memory of prototypes and the four forms of autoencoder, piece by piece."""
+"""The memory of prototypes and the four variants of autoencoder, piece by piece."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_every_variant_goes_forward_and_backward(form: str, latent: str, more: d
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert bool(parameter.grad.isfinite().all()), name
-    # What a frozen form says of an image is the mean, and always the same.
+    # A frozen variant encodes an image as the mean, without noise.
     assert torch.equal(model(images), model(images))
     assert torch.equal(model.encode(images), encoding.mean)
 

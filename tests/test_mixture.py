@@ -1,4 +1,4 @@
-"""What a retrained detector learns from: blends of samples, the choice among them, and the report of it."""
+"""What a retrained detector learns from: mixtures of samples, the choice among them, and the report of it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-# --- blends ---
+# --- mixtures ---
 
 
 def samples(normal: int, anomalous: int, value: int = 0, marked: bool = True) -> Samples:
@@ -84,7 +84,7 @@ def test_sources_are_drawn_as_often_as_their_shares_say(
         found[label] = np.bincount(drawn.images.flatten(1)[:, 0].numpy(), minlength=len(given))
     for label in (0, 1):
         there = np.array([each[label] > 0 for each in counts])
-        # No normal sample is drawn more often than an anomaly of its portion.
+        # No normal sample is drawn more often than an anomaly of its source.
         parts = [1.0 if label else min(normal / max(anomalous, 1), 0.5) for normal, anomalous, _ in counts]
         wanted = np.array([part * share for part, (*_, share) in zip(parts, counts, strict=True)]) * there
         total = min(wanted.sum(), 1.0)
@@ -119,7 +119,7 @@ def test_no_samples_make_no_mixture() -> None:
     assert empty is None or not list(empty.draw(100, seeded()))
     beside = make_mixture([SampleSource(samples(0, 0), 0.5), SampleSource(samples(2, 2, 1), 0.1)])
     assert beside is not None
-    assert beside.shares == pytest.approx((0.05, 0.1))  # an empty portion takes nobody's place
+    assert beside.shares == pytest.approx((0.05, 0.1))  # an empty source takes no room
     crowded = make_mixture([SampleSource(samples(2, 2), 0.8), SampleSource(samples(2, 2, 1), 0.8)])
     assert crowded is not None
     assert crowded.shares == pytest.approx((0.8, 1.0))
@@ -239,7 +239,7 @@ def test_the_margin_decides(
 ) -> None:
     sets = {LEARNED: helpful, RANDOM: harmful}
     first, candidates = made.choose("helpful", sets)
-    monkeypatch.setattr(mixture, "train_one_detector", forbidden)  # what was tried is known
+    monkeypatch.setattr(mixture, "train_one_detector", forbidden)  # the candidates are kept
     again, found = made.choose("helpful", sets)
     assert again == first
     assert [each.facts() for each in found] == [each.facts() for each in candidates]
@@ -330,9 +330,9 @@ def test_shares_that_labelled_anomalies_leave_no_room_for_are_no_candidates(
 
 def test_impossible_shares_show_before_anything_is_trained(tmp_path: Path, run_here: RunHere) -> None:
     arguments = ["dataset=digits", "mixture.shares=[2]"]
-    code, _, said = run_here(train_ppo.main, "train_ppo", *arguments, cwd=tmp_path)
+    code, _, log = run_here(train_ppo.main, "train_ppo", *arguments, cwd=tmp_path)
     assert code == 2
-    assert "mixture.shares=[2.0] must be shares" in said.splitlines()[-1]
+    assert "mixture.shares=[2.0] must be shares" in log.splitlines()[-1]
     assert not (tmp_path / "runs/digits/autoencoder").exists()
 
 
@@ -370,8 +370,8 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(here: Path, run_here: RunHere, *arguments: str) -> Path:
     """The folder of a whole command."""
     before = set((here / "runs/digits/agent").glob("*"))
-    code, _, said = run_here(train_ppo.main, "train_ppo", *arguments, cwd=here)
-    assert code == 0, said
+    code, _, log = run_here(train_ppo.main, "train_ppo", *arguments, cwd=here)
+    assert code == 0, log
     (run,) = set((here / "runs/digits/agent").glob("*")) - before
     return run
 

@@ -186,7 +186,7 @@ def test_batches_mix_in_the_agents_samples() -> None:
     assert batch.labels.tolist() == [0.0] * 8 + [1.0] * 8
     assert torch.all(batch.masks[:8] == 0)
     assert torch.all(batch.masks[8:12] == 1)
-    # What is known of a sample comes with it: whose it is, and that nobody says where the anomaly lies.
+    # A sample keeps its source, and that its mask is unknown.
     assert batch.marked.tolist() == [True] * 8 + [False] * 4 + [True] * 4
     assert batch.sources[white].tolist() == [7, 7, 8, 8, 8, 8]
     empty = BatchSampler(

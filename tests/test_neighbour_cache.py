@@ -1,4 +1,4 @@
-"""What is nearest to known latents is looked up once, and nothing else changes."""
+"""The nearest neighbours of known latents are looked up once, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_lengths_of_tokens_follow_the_tokens(tmp_path: Any) -> None:
         assert torch.equal(other.memory.nearest(noise(9)), detector.memory.nearest(noise(9)))
 
 
-# --- what a batch says ---
+# --- the numbers in a batch ---
 
 
 @BOTH_SHAPES
@@ -167,11 +167,11 @@ def test_nothing_is_looked_up_twice(shape: tuple[int, ...], monkeypatch: pytest.
     expected = memory.nearest(latents, owners)
     nearest = NeighbourCache(memory, sampler.known_offsets[-1])
     assert nearest.found.dtype == torch.int16
-    looked_up, inputs_of = [0], PositionalMemory.nearest
+    looked_up, search = [0], PositionalMemory.nearest
 
     def counted(self: PositionalMemory, latents: Tensor, owners: Tensor) -> Tensor:
         looked_up[0] += len(latents)
-        return inputs_of(self, latents, owners)
+        return search(self, latents, owners)
 
     monkeypatch.setattr(PositionalMemory, "nearest", counted)
     for seed in range(80):
@@ -179,7 +179,7 @@ def test_nothing_is_looked_up_twice(shape: tuple[int, ...], monkeypatch: pytest.
         assert batch.known is not None
         found = nearest(batch.images, batch.sources, batch.known)
         assert found.dtype == torch.int64
-        assert torch.equal(found, inputs_of(memory, batch.images, batch.sources))
+        assert torch.equal(found, search(memory, batch.images, batch.sources))
     kept = (nearest.found != UNKNOWN).all(1)
     assert kept.float().mean() > 0.95
     assert torch.equal(nearest.found[kept].long(), expected[kept])
@@ -206,13 +206,13 @@ def trained(
 
 def test_training_learns_the_same_with_and_without() -> None:
     sampler = full_sampler()
-    usual, losses, _ = trained(sampler, once=False)
+    standard, losses, _ = trained(sampler, once=False)
     same, same_losses, nearest = trained(sampler, once=True)
     again, again_losses, _ = trained(sampler, True, nearest.found[: sampler.known_offsets[SAMPLES]].clone())
     assert losses[0] != losses[-1]
     for other, other_losses in ((same, same_losses), (again, again_losses)):
         assert other_losses == pytest.approx(losses, rel=1e-4)
-        for one, two in zip(usual.state_dict().values(), other.state_dict().values(), strict=True):
+        for one, two in zip(standard.state_dict().values(), other.state_dict().values(), strict=True):
             torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
 
 

@@ -91,8 +91,8 @@ def test_odd_masks_are_read_rightly(tmp_path: Path, name: str) -> None:
         (np.full((SIDE, SIDE), 70000, np.int32), "holds values from 70000"),
     ],
 )
-def test_masks_of_unknown_range_are_refused(tmp_path: Path, pixels: NDArray[Any], said: str) -> None:
-    with pytest.raises(UserError, match=f"001_mask.tif {said}"):
+def test_masks_of_unknown_range_are_refused(tmp_path: Path, pixels: NDArray[Any], log: str) -> None:
+    with pytest.raises(UserError, match=f"001_mask.tif {log}"):
         read_mask(tmp_path, saving(pixels), ".tif")
 
 

@@ -1,4 +1,4 @@
-"""PPO that stays broad, and the alarm that it logs."""
+"""PPO that stays broad, and the over-optimisation that it logs."""
 
 from __future__ import annotations
 

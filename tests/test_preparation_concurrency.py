@@ -116,9 +116,9 @@ prepare(source, 16, Path({str(tmp_path)!r}), Problems())
     assert list(tmp_path.glob("drawn/.*"))
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, log = process.communicate(timeout=30)
     assert process.returncode != 0
-    assert "KeyboardInterrupt" in said
+    assert "KeyboardInterrupt" in log
     assert time.monotonic() - began < 10
     assert list(tmp_path.rglob("*")) == [tmp_path / "drawn"]
 

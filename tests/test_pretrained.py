@@ -85,8 +85,8 @@ def test_components_are_those_of_most_variance(
     encoder, _ = fitted
     values, vectors = principal(backbone, images)
     assert torch.allclose(encoder.natural_scales.double(), values[:COMPONENTS].sqrt(), rtol=1e-3)
-    alike = (encoder.components.double() @ vectors[:, :COMPONENTS]).abs()
-    assert torch.allclose(alike, torch.eye(COMPONENTS, dtype=torch.float64), atol=0.02)
+    similar = (encoder.components.double() @ vectors[:, :COMPONENTS]).abs()
+    assert torch.allclose(similar, torch.eye(COMPONENTS, dtype=torch.float64), atol=0.02)
     assert encoder.explained == pytest.approx(float(values[:COMPONENTS].sum() / values.sum()), abs=1e-4)
 
 
@@ -146,7 +146,7 @@ def test_impossible_components(components: float, backbone: Backbone, images: Te
 
 
 def test_components_without_any_variance_are_not_blown_up(backbone: Backbone) -> None:
-    """All images alike: nothing varies but by place."""
+    """All images equal: tokens vary by position alone."""
     same = torch.full((4, 1, SIZE, SIZE), 90, dtype=torch.uint8)
     _, latents = fit_encoder(backbone, same, 1, backbone.features)
     assert latents is not None
@@ -510,7 +510,7 @@ def of_images(train: Tensor, valid: Tensor, test: Tensor) -> Dataset:
 def test_near_copies_are_counted(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     common = torch.randint(0, 200, (1, 1, SIZE, SIZE), generator=generator)
-    # Enlarged noise, or its means over tokens would all be alike.
+    # Enlarged noise, or its means over tokens would all be equal.
     small = torch.randint(0, 56, (16, 1, GRID, GRID), generator=generator)
     images = (common + functional.interpolate(small.float(), SIZE)).to(torch.uint8)
     fresh, again = images[10:], images[:10].clamp(max=250) + 2

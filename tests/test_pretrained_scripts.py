@@ -21,9 +21,9 @@ import train_ppo
 
 DATA = ["dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=8", "dataset.test=8"]
 MACHINE = ["device=cpu", "threads=1"]
-EYES = ["autoencoder=pretrained", "autoencoder.backbone=mobilenet", "autoencoder.grid=4"]
+BACKBONE = ["autoencoder=pretrained", "autoencoder.backbone=mobilenet", "autoencoder.grid=4"]
 DECODER = ["autoencoder.width=4", "autoencoder.steps=3", "autoencoder.batch_size=4"]
-AUTOENCODER = [*DATA, *MACHINE, *EYES, "autoencoder.components=8", *DECODER]
+AUTOENCODER = [*DATA, *MACHINE, *BACKBONE, "autoencoder.components=8", *DECODER]
 DETECTOR = [*AUTOENCODER, "detector.steps=3", "detector.width=16", "detector.heads=2", "synthesis.pool=8"]
 AGENT = [*DETECTOR, "env.num_envs=4", "samples=16", "rounds=1"]
 PPO = ["agent.total_steps=32", "agent.n_steps=4", "agent.batch_size=8", "agent.hidden=[8]"]
@@ -71,23 +71,23 @@ def metrics(run: Path) -> dict[str, float]:
     return held
 
 
-def encoded(said: str) -> list[str]:
+def encoded(log: str) -> list[str]:
     """Of what images were put through the backbone."""
-    lines = [re.split(r" +\d+%", line)[0] for line in said.replace("\r", "\n").splitlines()]
+    lines = [re.split(r" +\d+%", line)[0] for line in log.replace("\r", "\n").splitlines()]
     return sorted({line for line in lines if line.startswith("features")})
 
 
 def names(table: str) -> list[str]:
-    """Of the metrics that a table without rivals begins with."""
+    """Of the metrics that a table without baselines begins with."""
     return sorted(line.split()[0] for line in table.splitlines()[: len(METRICS)])
 
 
 def test_the_first_stage(here: Path, command: Command) -> None:
-    out, said = command("train_ae", *AUTOENCODER)
+    out, log = command("train_ae", *AUTOENCODER)
     assert "dB, SSIM" in out
     assert "latent 8x4x4" in out
-    assert "backbone: layers 9, 21 at 4×4, 8 components with" in said
-    assert "little in images of 32 pixels" in said
+    assert "backbone: layers 9, 21 at 4×4, 8 components with" in log
+    assert "little in images of 32 pixels" in log
     features, autoencoder = only(here, "features"), only(here, "autoencoder")
     assert (features / "pictures/features.png").is_file()
     assert (autoencoder / "pictures/reconstructions.png").is_file()
@@ -95,16 +95,16 @@ def test_the_first_stage(here: Path, command: Command) -> None:
     assert metrics(features)["components"] == 8
     assert 0 < metrics(features)["explained_variance"] < 1
     assert 0 <= metrics(features)["near_copies"] <= 1
-    assert encoded(said) == ["features", "features, valid"]
+    assert encoded(log) == ["features", "features, valid"]
 
-    again, said = command("train_ae", *AUTOENCODER)
+    again, log = command("train_ae", *AUTOENCODER)
     assert again == out
-    assert "autoencoder: using" in said
-    assert not encoded(said)
+    assert "autoencoder: using" in log
+    assert not encoded(log)
 
 
 def test_the_second_stage_with_its_baselines(here: Path, command: Command) -> None:
-    out, said = command("train_detector", *DETECTOR)
+    out, log = command("train_detector", *DETECTOR)
     header, *rows = (line.split() for line in out.splitlines()[:7])
     assert header[0] == "transformer"
     assert sorted(header[1:]) == sorted(DISTANCES)
@@ -113,7 +113,7 @@ def test_the_second_stage_with_its_baselines(here: Path, command: Command) -> No
     for name, *values in rows:
         found = [held[name], *(held[f"{baseline}_{name}"] for baseline in header[1:])]
         assert [f"{value:.4f}" for value in found] == values
-    assert encoded(said) == [
+    assert encoded(log) == [
         "features",
         "features, anomalous",
         "features, choice",
@@ -126,15 +126,15 @@ def test_the_second_stage_with_its_baselines(here: Path, command: Command) -> No
     env = gym.make("LatentAug-v0", artifacts=str(only(here, "detector")))
     assert env.reset(seed=0)[0].shape == (8 * 4 * 4,)
 
-    again, said = command("train_detector", *DETECTOR)
+    again, log = command("train_detector", *DETECTOR)
     assert again == out
-    assert not encoded(said)
+    assert not encoded(log)
 
     # Another seed, decoder and detector: the same backbone, and all its features.
-    _, said = command("train_detector", *DETECTOR, "seed=1", "detector.baselines=[]", "autoencoder.steps=2")
+    _, log = command("train_detector", *DETECTOR, "seed=1", "detector.baselines=[]", "autoencoder.steps=2")
     assert len(stage(here, "detector")) == len(stage(here, "autoencoder")) == 2
-    assert f"backbone: using {Path('runs/phantom/features')}" in said
-    assert not encoded(said)
+    assert f"backbone: using {Path('runs/phantom/features')}" in log
+    assert not encoded(log)
 
 
 def test_baselines_can_be_left_out(here: Path, command: Command) -> None:
@@ -146,28 +146,28 @@ def test_baselines_can_be_left_out(here: Path, command: Command) -> None:
 
 def test_distances_need_no_decoder(here: Path, command: Command) -> None:
     for number, name in enumerate(DISTANCES):
-        out, said = command("train_detector", *AUTOENCODER, f"detector={name}")
+        out, log = command("train_detector", *AUTOENCODER, f"detector={name}")
         assert names(out) == METRICS
         assert "gym.make" not in out
-        assert ("backbone: using" in said) == (number > 0)
-        assert encoded(said) == ([] if number else ["features", "features, test", "features, valid"])
+        assert ("backbone: using" in log) == (number > 0)
+        assert encoded(log) == ([] if number else ["features", "features, test", "features, valid"])
     assert len(stage(here, "detector")) == 3
     assert not (here / "runs/phantom/autoencoder").exists()
 
-    # What stands beside the transformer is what each says alone.
+    # Beside the transformer each baseline has the figures that it has alone.
     command("train_detector", *DETECTOR)
     runs = {run.name.rpartition("-")[0]: metrics(run) for run in stage(here, "detector")}
     for name in DISTANCES:
         beside = {key: runs["transformer"][f"{name}_{key}"] for key in METRICS}
         assert beside == pytest.approx(runs[name], abs=1e-6)
-    _, said = command("train_detector", *AUTOENCODER, "detector=knn")
-    assert "detector: using" in said
+    _, log = command("train_detector", *AUTOENCODER, "detector=knn")
+    assert "detector: using" in log
 
 
 def test_other_decoders_mean_nothing_to_distances(here: Path, command: Command) -> None:
     command("train_detector", *AUTOENCODER, "detector=gaussian")
-    _, said = command("train_detector", *AUTOENCODER, "detector=gaussian", "autoencoder.steps=99")
-    assert "detector: using" in said
+    _, log = command("train_detector", *AUTOENCODER, "detector=gaussian", "autoencoder.steps=99")
+    assert "detector: using" in log
     command("train_detector", *AUTOENCODER, "detector=gaussian", "autoencoder.components=0.5")
     assert len(stage(here, "features")) == len(stage(here, "detector")) == 2
 
@@ -182,7 +182,7 @@ AGENTS: list[tuple[str, list[str]]] = [
 
 def test_the_third_stage(here: Path, command: Command) -> None:
     for name, more in AGENTS:
-        out, said = command("train_ppo", *AGENT, f"agent={name}", *more)
+        out, log = command("train_ppo", *AGENT, f"agent={name}", *more)
         assert "| image_AUROC |" in out
         (run,) = [path for path in stage(here, "agent") if path.name.startswith(f"{name}-")]
         report = (run / "report.md").read_text()
@@ -202,17 +202,17 @@ def test_the_third_stage(here: Path, command: Command) -> None:
                 assert (made["labels"] == 1).all()
         assert gym.make("LatentAug-v0", artifacts=str(run)).reset(seed=0)[0].shape == (128,)
         if name != "random":
-            assert "detector: using" in said
-            assert not encoded(said)
+            assert "detector: using" in log
+            assert not encoded(log)
     assert list((here / "runs").glob("phantom/agent/ppo-*/round_1/policy.zip"))
 
 
 def test_the_same_backbone_from_elsewhere(here: Path, command: Command) -> None:
     command("train_detector", *DETECTOR)
     shutil.move(here / "mobilenet", here / "elsewhere")
-    _, said = command("train_detector", *DETECTOR, "autoencoder.backbone=elsewhere")
+    _, log = command("train_detector", *DETECTOR, "autoencoder.backbone=elsewhere")
     for name in ("autoencoder", "detector"):
-        assert f"{name}: using" in said
+        assert f"{name}: using" in log
         only(here, name)
     only(here, "features")
 
@@ -221,8 +221,8 @@ def test_another_backbone_is_another_run(here: Path, command: Command) -> None:
     command("train_detector", *AUTOENCODER, "detector=gaussian")
     shutil.rmtree(here / "mobilenet")
     tiny_backbones.dino(here / "mobilenet")
-    _, said = command("train_detector", *AUTOENCODER, "detector=gaussian")
-    assert "using" not in said
+    _, log = command("train_detector", *AUTOENCODER, "detector=gaussian")
+    assert "using" not in log
     assert len(stage(here, "features")) == len(stage(here, "detector")) == 2
 
 
@@ -233,9 +233,9 @@ def test_tokens_of_an_autoencoder_trained_from_scratch(here: Path, command: Comm
     assert "| image_AUROC |" in out
     assert "positional_knn_image_AUROC" in metrics(only(here, "detector"))
     for name in DISTANCES:
-        out, said = command("train_detector", *conv, f"detector={name}")
+        out, log = command("train_detector", *conv, f"detector={name}")
         assert names(out) == METRICS
-        assert "autoencoder: using" in said
+        assert "autoencoder: using" in log
 
 
 def test_images_of_a_pretrained_backbone(here: Path, command: Command) -> None:
@@ -244,9 +244,9 @@ def test_images_of_a_pretrained_backbone(here: Path, command: Command) -> None:
     assert names(out) == METRICS
     # Others stand beside it with the same backbone, whether they read images or latents.
     baselines = "detector.baselines=[reconstruction,gaussian]"
-    out, said = command("train_detector", *DETECTOR, "detector.input=image", baselines)
+    out, log = command("train_detector", *DETECTOR, "detector.input=image", baselines)
     assert sorted(out.splitlines()[0].split()) == ["gaussian", "reconstruction", "transformer"]
-    assert "autoencoder: using" in said
+    assert "autoencoder: using" in log
     held = [metrics(run) for run in stage(here, "detector") if "gaussian_image_AP" in metrics(run)]
     for name in ("gaussian", "reconstruction"):
         command("train_detector", *AUTOENCODER, f"detector={name}")
@@ -293,7 +293,7 @@ MISTAKES: list[tuple[str, list[str], str]] = [
 def test_a_mistake_is_one_clear_line(
     script: str, mistake: list[str], message: str, here: Path, command: Command
 ) -> None:
-    _, error = command(script, *DATA, *MACHINE, *EYES, *mistake, code=2)
+    _, error = command(script, *DATA, *MACHINE, *BACKBONE, *mistake, code=2)
     (line,) = [line for line in error.splitlines() if line.startswith(f"{script}.py: ")]
     assert message in line
     assert "Traceback" not in error
@@ -311,7 +311,7 @@ def test_a_detector_that_was_trained_before_a_stop_is_not_trained_again(here: Pa
     run = only(here, "detector")
     before = (run / "detector.safetensors").read_bytes()
     (run / "metrics.json").unlink()
-    _, said = command("train_detector", *DETECTOR)
-    assert not [line for line in said.replace("\r", "\n").splitlines() if line.startswith("detector  ")]
+    _, log = command("train_detector", *DETECTOR)
+    assert not [line for line in log.replace("\r", "\n").splitlines() if line.startswith("detector  ")]
     assert (run / "detector.safetensors").read_bytes() == before
     assert (run / "metrics.json").is_file()

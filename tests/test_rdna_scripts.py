@@ -137,8 +137,8 @@ def test_beside_the_transformer(tmp_path: Path, run_here: RunHere) -> None:
     joined = load_detector(run)
     assert isinstance(joined, EnsembleDetector)
     assert (run / "rdna/detector.safetensors").is_file()
-    tried = json.loads((run / "ensemble.json").read_text())
-    assert set(tried["image_AUROC by weight of the transformer, 0 to 1"]) == {"rdna", "reconstruction"}
+    by_candidate = json.loads((run / "ensemble.json").read_text())
+    assert set(by_candidate["image_AUROC by weight of the transformer, 0 to 1"]) == {"rdna", "reconstruction"}
 
 
 def test_with_a_pretrained_backbone_it_reads_the_images(tmp_path: Path, run_here: RunHere) -> None:

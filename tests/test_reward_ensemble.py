@@ -1,4 +1,4 @@
-"""Judges: small detectors that rewards go by, trained before every round and kept with the world."""
+"""The reward ensemble: small detectors, trained before every round and kept with the world."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CPU = torch.device("cpu")
 
 
 def words(reward_ensemble: Sequence[Any], seen: tuple[Tensor, ...]) -> list[Tensor]:
-    """Scores of every judge."""
+    """Scores by every detector of the reward ensemble."""
     return [each(*seen).score for each in reward_ensemble]
 
 
@@ -55,7 +55,7 @@ def weights(detector: Detector) -> list[Tensor]:
     return list(detector.state_dict().values())
 
 
-def alike(a: Detector, b: Detector) -> bool:
+def same_weights(a: Detector, b: Detector) -> bool:
     return all(torch.equal(x, y) for x, y in zip(weights(a), weights(b), strict=True))
 
 
@@ -149,10 +149,10 @@ def test_a_stored_world_has_its_reward_ensemble_and_its_reference_set(kind: str,
     env.reset(seed=0)
     _, reward, _, _, info = env.step(np.ones(env.action_space.shape or (), np.float32))
     transition = env.unwrapped.dynamics.last  # type: ignore[attr-defined]
-    said = torch.stack(
+    log = torch.stack(
         [4 * p * (1 - p) for p in (s.sigmoid() for s in words(of.reward_ensemble, transition._inputs[:2]))]
     )
-    assert float(reward) == pytest.approx(float(said.mean() - said.std(correction=0)), abs=1e-4)
+    assert float(reward) == pytest.approx(float(log.mean() - log.std(correction=0)), abs=1e-4)
     assert info["reward_terms"]["boundary"] == pytest.approx(float(reward))
 
 
@@ -215,7 +215,7 @@ def test_reward_detectors_are_small_and_differ(made: Made) -> None:
     assert found.held_out_detector is not None
     everyone: list[Any] = [*found.reward_ensemble, found.held_out_detector]
     assert all((each.width, each.depth) == (8, 1) for each in everyone)
-    assert not any(alike(a, b) for i, a in enumerate(everyone) for b in everyone[:i])
+    assert not any(same_weights(a, b) for i, a in enumerate(everyone) for b in everyone[:i])
     assert found.reference_set is not None
     assert found.detector is made.world.detector
     folder = made.run("differ").path / "round_1"
@@ -244,11 +244,13 @@ def test_the_reward_ensemble_of_the_second_round_learns_from_what_agents_made(ma
     first = made.with_ensemble("rounds")
     without, second = made.with_ensemble("rounds", None, 2), made.predictions("more", made.pool, 2)
     for a, b, c in zip(first.reward_ensemble, without.reward_ensemble, second.reward_ensemble, strict=True):
-        assert not alike(a, b)  # other random numbers
-        assert not alike(b, c)  # the same ones, and other samples
+        assert not same_weights(a, b)  # other random numbers
+        assert not same_weights(b, c)  # the same ones, and other samples
     # A pool without a single sample teaches nothing.
     nothing = Augmented(*(part[:0] for part in vars(made.pool).values()))
-    assert alike(made.with_ensemble("empty", nothing, 2).reward_ensemble[0], without.reward_ensemble[0])
+    assert same_weights(
+        made.with_ensemble("empty", nothing, 2).reward_ensemble[0], without.reward_ensemble[0]
+    )
 
 
 @pytest.mark.parametrize("stop_at", [1, 3])
@@ -304,7 +306,7 @@ def interrupted_save(
     save_reward_ensemble(folder, reward_ensemble, held_out_detector)
 
 
-HEEDLESS: list[AgentConfig] = [
+AGENTS_WITHOUT_DETECTORS: list[AgentConfig] = [
     AgentConfig("random", "auto", 1.0),
     AgentConfig("none", "auto", 1.0),
     MixupConfig("mixup", "dense", 1.0, low=0.2, high=0.8),
@@ -312,7 +314,7 @@ HEEDLESS: list[AgentConfig] = [
 ]
 
 
-@pytest.mark.parametrize("agent", HEEDLESS, ids=lambda agent: agent.name)
+@pytest.mark.parametrize("agent", AGENTS_WITHOUT_DETECTORS, ids=lambda agent: agent.name)
 def test_agents_that_dont_use_detectors_get_none(agent: AgentConfig, made: Made) -> None:
     found = made.with_ensemble(agent.name, job=varied_job(made.job, agent=agent))
     assert found is made.world
@@ -326,7 +328,7 @@ def test_a_reward_ensemble_of_none(made: Made) -> None:
 
 
 def test_attention_heads_are_as_many_as_fit(tmp_path: Path) -> None:
-    """The detector's number of attention heads need not divide the width of a judge."""
+    """The detector's number of attention heads need not divide the width of a small one."""
     job = make_job(
         tmp_path,
         *SMALL_PHANTOM,
@@ -386,8 +388,8 @@ def test_the_world_of_a_whole_command(
         "agent.hidden=[8]",
         "export=out",
     ]
-    code, _, said = run_here(train_ppo.main, "train_ppo", *arguments, cwd=tmp_path)
-    assert code == 0, said
+    code, _, log = run_here(train_ppo.main, "train_ppo", *arguments, cwd=tmp_path)
+    assert code == 0, log
     first_pool, second_pool = pools
     assert first_pool is None
     assert second_pool is not None
@@ -404,5 +406,5 @@ def test_the_world_of_a_whole_command(
     last, _ = load_reward_ensemble(run / "round_2", stored.detector)
     (kept,) = (tmp_path / "runs/phantom/detector").glob("*/judges-*/round_1")  # for other agents too
     first, _ = load_reward_ensemble(kept, stored.detector)
-    assert alike(stored.reward_ensemble[0], last[0])  # those of the last round
-    assert not alike(stored.reward_ensemble[0], first[0])
+    assert same_weights(stored.reward_ensemble[0], last[0])  # those of the last round
+    assert not same_weights(stored.reward_ensemble[0], first[0])

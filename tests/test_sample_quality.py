@@ -1,4 +1,4 @@
-"""Generated samples are judged by figures that tell good ones from bad ones."""
+"""Measures of generated samples tell good ones from bad ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from latent_env.autoencoders.sample_quality import (
 
 
 def blobs(count: int, seed: int, size: int = 16) -> torch.Tensor:
-    """Images ``(N, 1, 16, 16)`` uint8 of a bright bar on a dark ground, no two alike."""
+    """Images ``(N, 1, 16, 16)`` uint8 of a bright bar on a dark ground, no two equal."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.arange(size)[None, :, None]
     columns = torch.arange(size)[None, None, :]

@@ -116,11 +116,11 @@ def test_detectors_take_more_steps_where_they_learn_from_real_anomalies(
     step_multiplier = [*MINE, "labelled.step_multiplier=1.5", "labelled.train=1", "labelled.reference_set=0"]
     step_multiplier += ["dataset.valid_fraction=0.5", "detector.baselines=[]"]
     for track, steps in (("few_labelled", 12), ("one_class", 8)):
-        code, _, said = run_here(
+        code, _, log = run_here(
             train_detector.main, "train_detector", *step_multiplier, f"track={track}", cwd=tmp_path
         )
-        assert code == 0, said
-        assert f" {steps}/{steps} " in said.partition("detector ")[2]
+        assert code == 0, log
+        assert f" {steps}/{steps} " in log.partition("detector ")[2]
 
 
 def test_without_normal_validation_images_baselines_are_left_out(tmp_path: Path, run_here: RunHere) -> None:
@@ -131,9 +131,9 @@ def test_without_normal_validation_images_baselines_are_left_out(tmp_path: Path,
         images[normal:, 5:9, 5:9] = 0
         np.savez(root / f"{name}.npz", images=images, labels=np.repeat([0, 1], [normal, anomalous]))
     odd = ["dataset=npz", "dataset.root=odd", "dataset.size=16", "data_root=.", *QUICK]
-    code, out, said = run_here(train_detector.main, "train_detector", *odd, cwd=tmp_path)
-    assert code == 0, said
-    assert "without reconstruction, positional_knn: the valid split has no normal images" in said
+    code, out, log = run_here(train_detector.main, "train_detector", *odd, cwd=tmp_path)
+    assert code == 0, log
+    assert "without reconstruction, positional_knn: the valid split has no normal images" in log
     assert out.startswith("image_AP ")
 
 
@@ -169,7 +169,7 @@ def test_a_broken_file_stops_before_any_training_or_is_skipped(mine: Path, tmp_p
 def test_mistakes_are_one_clear_message(
     arguments: list[str], message: str, mine: Path, tmp_path: Path, run_here: RunHere
 ) -> None:
-    code, _, said = run_here(train_detector.main, "train_detector", *MINE, *arguments, cwd=tmp_path)
+    code, _, log = run_here(train_detector.main, "train_detector", *MINE, *arguments, cwd=tmp_path)
     assert code == 2
-    assert message in said
+    assert message in log
     assert not list(tmp_path.glob("runs/*/*"))

@@ -175,8 +175,8 @@ def test_a_mistake_is_one_clear_line(
     code, _, error = run_here(train_ppo.main, "train_ppo", *arguments, cwd=tmp_path)
     assert code == 2, error
     assert message in error
-    said = [line for line in error.splitlines() if line.startswith("train_ppo.py: ")]
-    assert len(said) == 1
+    log = [line for line in error.splitlines() if line.startswith("train_ppo.py: ")]
+    assert len(log) == 1
     assert not list(tmp_path.glob("runs/**/metrics.json"))  # nothing was trained before it was noticed
 
 
@@ -233,10 +233,10 @@ def test_ctrl_c_loses_nothing(stage: str, tmp_path: Path) -> None:
         time.sleep(0.2)
     time.sleep(1.5)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "the same command goes on from what is kept" in said
-    assert "Traceback" not in said
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 130, log
+    assert "the same command goes on from what is kept" in log
+    assert "Traceback" not in log
     if stage == "agent":
         assert list(tmp_path.glob("runs/digits/agent/*/round_1/policy.safetensors"))
         assert "image_AUROC" in run_script(*arguments, cwd=tmp_path).stdout

@@ -1,4 +1,4 @@
-"""How samples are compared with known anomalies: as a detector sees them, and as they look."""
+"""How samples are compared with labelled anomalies: by a detector's features, and by descriptors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def marked(count: int, top: int, left: int, height: int, width: int, side: int =
     return marks
 
 
-# --- what anomalies look like ---
+# --- descriptors of anomalies ---
 
 
 @settings(max_examples=50, deadline=None)
@@ -78,7 +78,7 @@ def test_nothing_and_everything_have_finite_descriptors(all_marked: bool, side: 
     assert torch.allclose(found.inside[:, :3], latents.mean((2, 3)) * all_marked)
 
 
-# --- known anomalies, and samples beside them ---
+# --- labelled anomalies, and samples beside them ---
 
 
 class Scene(NamedTuple):
@@ -109,16 +109,16 @@ def of(layer_input: LastLayerInput, chosen: Tensor) -> LastLayerInput:
     return LastLayerInput(*(part[chosen] for part in layer_input))
 
 
-@pytest.mark.parametrize("looked_at", [False, True])
-def test_labelled_anomalies_are_similar_to_themselves(looked_at: bool) -> None:
+@pytest.mark.parametrize("with_descriptors", [False, True])
+def test_labelled_anomalies_are_similar_to_themselves(with_descriptors: bool) -> None:
     detector, layer_input, anomalous, descriptors = scene()
-    known = AnomalySimilarity(detector, layer_input, anomalous, descriptors if looked_at else None)
+    known = AnomalySimilarity(detector, layer_input, anomalous, descriptors if with_descriptors else None)
     own = known.embed(of(layer_input, anomalous), descriptors)
     assert torch.allclose(own, known.anomalies)
     assert torch.allclose(closeness(own, own).diagonal(), torch.ones(4, dtype=torch.double))
     density = known.density(own)
     assert ((density >= 1 / 4) & (density <= 1)).all()  # each lies where one of four does
-    if not looked_at:
+    if not with_descriptors:
         everywhere = known.density(known.embed(layer_input))
         assert ((everywhere > 0) & (everywhere <= 1)).all()
     strange = LastLayerInput(1000 + layer_input.features, layer_input.offset)
@@ -151,8 +151,8 @@ def test_every_part_weighs_the_same() -> None:
 
 def test_what_all_labelled_anomalies_share_tells_nothing_apart() -> None:
     detector, layer_input, anomalous, descriptors = scene()
-    alike = AnomalyDescriptor(*(part[:1].expand_as(part) for part in descriptors))
-    known = AnomalySimilarity(detector, layer_input, anomalous, alike)
+    similar = AnomalyDescriptor(*(part[:1].expand_as(part) for part in descriptors))
+    known = AnomalySimilarity(detector, layer_input, anomalous, similar)
     blind = AnomalySimilarity(detector, layer_input, anomalous)
     same = of(layer_input, anomalous)
     found = known.density(known.embed(same, descriptors))
@@ -161,6 +161,6 @@ def test_what_all_labelled_anomalies_share_tells_nothing_apart() -> None:
     alone = AnomalySimilarity(
         detector, layer_input, one, AnomalyDescriptor(*(part[:1] for part in descriptors))
     )
-    assert not alone.descriptors  # one doesn't say how much others differ
+    assert not alone.descriptors  # from one it is unknown how much others differ
     assert float(alone.density(alone.anomalies)) == pytest.approx(1.0)
     assert int(alone.density(alone.embed(layer_input)).argmax()) == 3

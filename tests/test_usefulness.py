@@ -1,4 +1,4 @@
-"""Rewards that ask what judges learn from a sample, and what it adds to the set."""
+"""Rewards for what detectors learn from a sample, and for what it adds to the set."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ from latent_env.worlds.reference_set import ReferenceSet
 from latent_env.worlds.store import save_world
 from latent_env.worlds.world import World
 
-TRIED = ["usefulness", "similarity"]
+REFERENCE_TERMS = ["usefulness", "similarity"]
 KINDS = ["image", "latent"]
-ALL: dict[str, float] = dict.fromkeys(TRIED, 1.0)
+ALL: dict[str, float] = dict.fromkeys(REFERENCE_TERMS, 1.0)
 
 
 def member(of: World, kind: str, seed: int) -> TransformerDetector | LatentTransformer:
@@ -60,7 +60,7 @@ def member(of: World, kind: str, seed: int) -> TransformerDetector | LatentTrans
 
 @functools.cache
 def world(kind: str, reward_ensemble: int = 2) -> World:
-    """An untrained world with a trial, judges, and one more that no reward goes by."""
+    """An untrained world with a reference set, a reward ensemble and a held-out detector."""
     made = make_world("spatial")
     if kind == "latent":
         made = made.with_detector(member(made, kind, 0))
@@ -103,7 +103,7 @@ def drawn(batch: Dynamics, seed: int = 0, length: float = 1.0) -> Tensor:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("term", [*TRIED, "matching", "coverage"])
+@pytest.mark.parametrize("term", [*REFERENCE_TERMS, "matching", "coverage"])
 def test_both_checkers(kind: str, term: str, folders: dict[str, str]) -> None:
     arguments: dict[str, Any] = {"artifacts": folders[kind], "reward": {term: 1.0}}
     env = gym.make("LatentAug-v0", **arguments, disable_env_checker=True)
@@ -161,7 +161,7 @@ def test_single_worlds_side_by_side(kind: str, mode: AutoresetMode, folders: dic
     assert np.ptp(paid) > 0.1
 
 
-@pytest.mark.parametrize("term", TRIED)
+@pytest.mark.parametrize("term", REFERENCE_TERMS)
 def test_a_world_without_a_reference_set_tells_what_is_missing(term: str, tmp_path: Path) -> None:
     save_world(tmp_path, world("image").with_reference_set(None))
     env = gym.make("LatentAug-v0", artifacts=str(tmp_path), reward={term: 1.0})
@@ -225,7 +225,7 @@ def test_only_worlds_that_step_learn(kind: str) -> None:
 
 
 def test_the_change_of_a_reference_anomaly_is_useful() -> None:
-    """An agent that makes exactly the anomalies of the trial is paid, and one that doesn't is paid less."""
+    """An agent that makes exactly the anomalies of the reference set is paid more than others."""
     base = world("latent")
     change = torch.zeros_like(base.latents[:4])
     for number in range(4):
@@ -254,7 +254,7 @@ def test_undecided_samples_are_paid_nothing(kind: str, length: float, seed: int)
     batch = dynamics(world(kind), 8, shell_band=0.5)
     result = batch.step_tensor(drawn(batch, seed, length))
     undecided = result.transition.label == UNDECIDED
-    for name in TRIED:
+    for name in REFERENCE_TERMS:
         assert not result.reward_terms[name][undecided].any()
     normal = result.transition.label == NORMAL
     assert not result.reward_terms["similarity"][normal].any()
@@ -274,7 +274,7 @@ def test_all_labels_come_up() -> None:
     assert found == {NORMAL, ANOMALY, UNDECIDED}
 
 
-# --- several judges ---
+# --- reward ensembles ---
 
 
 def paid(name: str, transition: Transition) -> Tensor:
@@ -284,7 +284,7 @@ def paid(name: str, transition: Transition) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["boundary", "matching", *TRIED])
+@pytest.mark.parametrize("name", ["boundary", "matching", *REFERENCE_TERMS])
 def test_a_reward_ensemble_pays_its_mean_less_its_disagreement(name: str, kind: str) -> None:
     of = world(kind, 3)
     batch = dynamics(of, 6)
@@ -308,7 +308,7 @@ def test_without_a_reward_ensemble_the_detector_pays() -> None:
     of = world("image").with_reward_ensemble([])
     batch = dynamics(of, reward={**ALL, "boundary": 1.0})
     transition = batch.step_tensor(drawn(batch)).transition
-    for name in ("boundary", *TRIED):
+    for name in ("boundary", *REFERENCE_TERMS):
         assert torch.equal(paid(name, transition), paid(name, transition.with_reward_ensemble([of.detector])))
     before = dynamics(world("image")).step_tensor(drawn(batch)).transition
     assert not torch.equal(paid("boundary", before), paid("boundary", transition))
@@ -318,7 +318,7 @@ def test_without_a_reward_ensemble_the_detector_pays() -> None:
 
 
 def like_the_reference_set(of: World) -> tuple[World, Tensor]:
-    """A world whose trial has anomalies of two kinds, one of them three times as often, and how to make them.
+    """A world whose reference set has two kinds of anomalies, one three times as often, and how to make them.
 
     That is the changes ``(4, *latent_shape)`` of the first four images; the last is of the rarer kind.
     """
@@ -334,7 +334,7 @@ def test_what_there_is_enough_of_pays_less() -> None:
     batch = dynamics(base, reward={"matching": 1.0}, shell_ratio=50.0, horizon=1)
 
     def made(*numbers: int) -> Tensor:
-        """What is paid where worlds make these anomalies of the trial."""
+        """What is paid where worlds make these anomalies of the reference set."""
         chosen = torch.tensor(numbers)
         batch.reset_tensor(sources=chosen)
         return batch.step_tensor((change[chosen] / 4).flatten(1)).rewards
@@ -398,9 +398,9 @@ def test_descriptors_decide_where_masks_are_known() -> None:
         batch.reset_tensor(sources=sources)
         return batch.step_tensor(actions).rewards
 
-    alike, apart, anywhere = paid_where(here), paid_where(elsewhere), paid_where(None)
-    assert (alike >= 0.2).all()  # each is one of four
-    assert apart.mean() < alike.mean() < anywhere.mean()
+    similar, apart, anywhere = paid_where(here), paid_where(elsewhere), paid_where(None)
+    assert (similar >= 0.2).all()  # each is one of four
+    assert apart.mean() < similar.mean() < anywhere.mean()
 
 
 # --- coverage ---
@@ -410,9 +410,9 @@ def test_coverage_pays_less_for_repetition_by_whomever() -> None:
     batch = dynamics(world("latent"), 3, reward={"coverage": 1.0}, horizon=20)
     same = torch.zeros(3, dtype=torch.int64)
     actions = drawn(batch)
-    alike = actions[[0, 0, 2]]
+    similar = actions[[0, 0, 2]]
     batch.reset_tensor(sources=same)
-    first = batch.step_tensor(alike).rewards
+    first = batch.step_tensor(similar).rewards
     assert first[:2].max() < 1e-3  # two worlds that do the same teach the set nothing new
     assert first[2] > 0.5
     batch.reset_tensor(sources=same)
@@ -498,7 +498,7 @@ NO_OVEROPTIMIZATION: list[tuple[Without, dict[str, float]]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "weights"), NO_OVEROPTIMIZATION, ids=["no judge", "no term"])
+@pytest.mark.parametrize(("change", "weights"), NO_OVEROPTIMIZATION, ids=["no ensemble", "no term"])
 def test_no_monitor_where_there_is_nothing_to_compare(change: Without, weights: dict[str, float]) -> None:
     assert watched(change(world("image")), weights, INTERVAL) == {}
     assert Reward({"novelty": 1.0}).detector_part(dynamics(world("image")).last) is None

@@ -27,8 +27,10 @@ from latent_env.worlds.world import World
 CPU = torch.device("cpu")
 
 
-def strokes(world: World, count: int = 256, **changes: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The strongest change of the decoded image ``(count,)`` by a random stroke each, and its label."""
+def random_perturbations(
+    world: World, count: int = 256, **changes: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The strongest change of the decoded image ``(count,)`` by a random perturbation each, and its label."""
     dynamics = Settings(reward={"novelty": 1.0}, horizon=1, **changes).dynamics(world, count)  # type: ignore[arg-type]
     dynamics.reset_tensor(seeds=torch.arange(count))
     size = dynamics.perturbation.action_size
@@ -48,13 +50,13 @@ def test_few_pixels_of_normal_images_are_decoded_worse() -> None:
 
 def test_half_of_random_perturbations_show() -> None:
     world = load_world("phantom", CPU)
-    peaks, labels = strokes(world)
+    peaks, labels = random_perturbations(world)
     clearly = CLEARLY * world.autoencoder.barely_visible
     assert 0.35 < float((peaks > clearly).float().mean()) < 0.75
     assert float(world.autoencoder.reach) > LEAST_REACH
     assert (peaks[labels == ANOMALY] > world.autoencoder.barely_visible).all()
     assert (peaks[labels == NORMAL] < clearly).all()
-    nearer, _ = strokes(world, shell_ratio=LEAST_REACH)
+    nearer, _ = random_perturbations(world, shell_ratio=LEAST_REACH)
     assert float((nearer > clearly).float().mean()) < 0.35  # it had to be measured
 
 
@@ -64,16 +66,16 @@ def test_a_decoder_that_answers_to_nothing_has_no_anomalies() -> None:
         world.autoencoder.model.decoder[-1].weight.zero_()  # type: ignore[union-attr, index]
     blind = measure_visibility(world.autoencoder, world.images)
     assert float(blind.reach) == pytest.approx(MOST_REACH, rel=1e-3)
-    _, labels = strokes(world, 32)
+    _, labels = random_perturbations(world, 32)
     assert not (labels == ANOMALY).any()
 
 
 def test_where_a_decoder_gets_more_wrong_less_shows() -> None:
     world = load_world("phantom", CPU)
-    usual, mine = float(world.autoencoder.barely_visible), copy.deepcopy(world.autoencoder)
+    standard, mine = float(world.autoencoder.barely_visible), copy.deepcopy(world.autoencoder)
     with torch.no_grad():
         easy = (mine(world.images.float() / 255) * 255).round().to(torch.uint8)
-    assert float(measure_visibility(mine, easy).barely_visible) < usual
+    assert float(measure_visibility(mine, easy).barely_visible) < standard
     noise = torch.randint(0, 256, world.images.shape, dtype=torch.uint8)
     assert float(measure_visibility(mine, noise).barely_visible) == pytest.approx(MOST_VISIBLE)
 
