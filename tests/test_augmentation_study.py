@@ -86,7 +86,7 @@ def test_every_key_of_the_plan_exists(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--datasets", "moon"], "--datasets moon is unknown: choose among phantom"),
         (["--agents", "genius"], "--agents genius is unknown"),
@@ -96,8 +96,8 @@ def test_every_key_of_the_plan_exists(tmp_path: Path) -> None:
         (["--settings", "pretrained"], "nothing is left to run .setting pretrained is left out"),
     ],
 )
-def test_mistakes(arguments: list[str], log: str) -> None:
-    with pytest.raises(UserError, match=log):
+def test_mistakes(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         planned(*arguments)
 
 

@@ -246,9 +246,9 @@ def test_a_large_photo_is_decoded_smaller_but_not_too_small(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("gone.png", "is not there"), ("folder.png", r"can't be opened \(Is a directory\)")]
+    ("name", "message"), [("gone.png", "is not there"), ("folder.png", r"can't be opened \(Is a directory\)")]
 )
-def test_what_is_no_file_is_named(tmp_path: Path, name: str, log: str) -> None:
+def test_what_is_no_file_is_named(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(UserError, match=f"{name} {log}"):
+    with pytest.raises(UserError, match=f"{name} {message}"):
         open_image(tmp_path / name, SIDE)

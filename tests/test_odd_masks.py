@@ -85,14 +85,14 @@ def test_odd_masks_are_read_rightly(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pixels", "said"),
+    ("pixels", "message"),
     [
         (np.zeros((SIDE, SIDE), np.float32), "holds floating-point pixels"),
         (np.full((SIDE, SIDE), 70000, np.int32), "holds values from 70000"),
     ],
 )
-def test_masks_of_unknown_range_are_refused(tmp_path: Path, pixels: NDArray[Any], log: str) -> None:
-    with pytest.raises(UserError, match=f"001_mask.tif {log}"):
+def test_masks_of_unknown_range_are_refused(tmp_path: Path, pixels: NDArray[Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"001_mask.tif {message}"):
         read_mask(tmp_path, saving(pixels), ".tif")
 
 
