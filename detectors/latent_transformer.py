@@ -30,7 +30,7 @@ CALIBRATED_AT_ONCE = 64
 """Latents."""
 
 
-class LatentTransformer(nn.Module):
+class LatentTransformerDetector(nn.Module):
     """Whitened latents ``(B, *latent_shape)`` to an anomaly logit for every token.
 
     It doesn't read the tokens themselves, but how each differs from the nearest one that normal images have

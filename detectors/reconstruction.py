@@ -39,7 +39,7 @@ class ReconstructionDetector(nn.Module):
 
     :param position_wise: divide by the mean error of normal images at the same position. It is large at
         edges, for instance.
-    :param pooled: how errors become a score. ``top``, the mean of the largest, is for defects, which are
+    :param pooling: how errors become a score. ``top``, the mean of the largest, is for defects, which are
         small. ``mean``, the mean of all squared errors, and ``relative``, the same divided by the image's
         variance, are for images that show another object altogether, where a plain error mostly tells how
         much there is to see. ``centred`` is ``relative`` without the error of the whole image's brightness,
@@ -51,17 +51,17 @@ class ReconstructionDetector(nn.Module):
     location: Tensor
     scale: Tensor
 
-    def __init__(self, channels: int, size: int, position_wise: bool = False, pooled: str = TOP) -> None:
+    def __init__(self, channels: int, size: int, position_wise: bool = False, pooling: str = TOP) -> None:
         super().__init__()
-        if pooled not in POOLINGS:
-            raise UserError(f"detector.pooled={pooled} is unknown: choose one of {', '.join(POOLINGS)}")
-        if position_wise and pooled in (RELATIVE, CENTRED):
+        if pooling not in POOLINGS:
+            raise UserError(f"detector.pooling={pooling} is unknown: choose one of {', '.join(POOLINGS)}")
+        if position_wise and pooling in (RELATIVE, CENTRED):
             raise UserError(
-                f"detector.position_wise=true doesn't go with detector.pooled={pooled}: choose one of them"
+                f"detector.position_wise=true doesn't go with detector.pooling={pooling}: choose one of them"
             )
         if min(channels, size) < 1:
             raise ValueError(f"an image can't have the shape {(channels, size, size)}")
-        self.channels, self.size, self.position_wise, self.pooled = channels, size, position_wise, pooled
+        self.channels, self.size, self.position_wise, self.pooling = channels, size, position_wise, pooling
         self.register_buffer("mean_error", torch.ones(1, size, size))
         self.register_buffer("location", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
@@ -77,7 +77,7 @@ class ReconstructionDetector(nn.Module):
             "channels": self.channels,
             "size": self.size,
             "position_wise": self.position_wise,
-            "pooled": self.pooled,
+            "pooling": self.pooling,
         }
 
     @torch.no_grad()
@@ -103,16 +103,16 @@ class ReconstructionDetector(nn.Module):
 
     def forward(self, images: Tensor, reconstructions: Tensor) -> Detection:
         """Score images ``(B, C, H, W)`` in [0, 1], given their reconstructions of the same shape."""
-        if self.pooled in (RELATIVE, CENTRED):
-            maps = _relative_errors(images, reconstructions, self.pooled == CENTRED)
+        if self.pooling in (RELATIVE, CENTRED):
+            maps = _relative_errors(images, reconstructions, self.pooling == CENTRED)
         else:
             maps = _errors(images, reconstructions)
         if self.position_wise:
             maps = maps / (self.mean_error + FLOOR)
-        if self.pooled == MEAN:
+        if self.pooling == MEAN:
             maps = maps.square()
         maps = (maps - self.location) / self.scale
-        return Detection(top_mean(maps) if self.pooled == TOP else maps.flatten(1).mean(1), maps)
+        return Detection(top_mean(maps) if self.pooling == TOP else maps.flatten(1).mean(1), maps)
 
 
 def _relative_errors(images: Tensor, reconstructions: Tensor, centred: bool) -> Tensor:

@@ -10,13 +10,13 @@ from detectors.base import Detector
 from detectors.blocks.distance import DistanceDetector
 from detectors.gaussian import GaussianDetector
 from detectors.knn import KnnDetector
-from detectors.latent_transformer import LatentTransformer
+from detectors.latent_transformer import LatentTransformerDetector
 from detectors.positional_knn import PositionalKnnDetector
 from detectors.rdna import RdnaDetector
 from detectors.reconstruction import ReconstructionDetector
 from detectors.transformer import TransformerDetector
 
-DISTANCES: dict[str, type[DistanceDetector]] = {
+DISTANCE_DETECTORS: dict[str, type[DistanceDetector]] = {
     "knn": KnnDetector,
     "positional_knn": PositionalKnnDetector,
     "gaussian": GaussianDetector,
@@ -25,22 +25,22 @@ DISTANCES: dict[str, type[DistanceDetector]] = {
 
 RECONSTRUCTION, RDNA = "reconstruction", "rdna"
 
-SINGLE: dict[str, type[nn.Module]] = {
+DETECTORS: dict[str, type[nn.Module]] = {
     "transformer": TransformerDetector,
-    "latent_transformer": LatentTransformer,
+    "latent_transformer": LatentTransformerDetector,
     RDNA: RdnaDetector,
     RECONSTRUCTION: ReconstructionDetector,
-    **DISTANCES,
+    **DISTANCE_DETECTORS,
 }
 """All but ensembles, which hold some of these; they are built from their ``hyperparameters()``."""
 
 
 def describe(detector: Detector) -> dict[str, Any]:
     """The arguments with which :func:`build` makes an untrained detector like this one."""
-    name = next(name for name, kind in SINGLE.items() if isinstance(detector, kind))
+    name = next(name for name, kind in DETECTORS.items() if isinstance(detector, kind))
     return {"architecture": name, **detector.hyperparameters()}
 
 
 def build(architecture: str, **hyperparameters: Any) -> Any:
     """An untrained detector, from the arguments that :func:`describe` returned."""
-    return SINGLE[architecture](**hyperparameters)
+    return DETECTORS[architecture](**hyperparameters)

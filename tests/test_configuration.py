@@ -113,7 +113,7 @@ DENOISE = {"agent.n_steps": 16, "agent.n_epochs": 6, "agent.gamma": 0.95, "agent
         (["autoencoder=pretrained", "detector=ensemble"], {"detector.steps": 100, "detector.baselines": []}),
         (["autoencoder=pretrained", "reward=balanced"], {"reward.terms.realism": 0.0}),
         (["reward=balanced"], {"reward.terms.realism": 0.5}),
-        (["dataset=mnist", "detector=reconstruction"], {"detector.pooled": "relative"}),
+        (["dataset=mnist", "detector=reconstruction"], {"detector.pooling": "relative"}),
         (["env=latent_denoise"], DENOISE | {"agent.total_steps": 122880, "reward.terms.critic": 1.0}),
         (
             ["agent=decision_transformer"],

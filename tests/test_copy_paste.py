@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import train_detector
-from detectors.latent_transformer import LatentTransformer
+from detectors.latent_transformer import LatentTransformerDetector
 from latent_common.errors import UserError
 from latent_env.chunks import worlds_at_once
 from latent_env.perturbations.base import Perturbation
@@ -334,7 +334,7 @@ def test_a_gradient_reaches_the_action_through_an_edited_image() -> None:
 
 def test_detectors_of_latents_need_no_pictures() -> None:
     world = pictured_world()
-    blind = LatentTransformer(world.autoencoder.latent_shape, 4, 16, 1, 2)
+    blind = LatentTransformerDetector(world.autoencoder.latent_shape, 4, 16, 1, 2)
     copy_paste = CopyPaste(world.with_detector(blind), None)
     assert copy_paste.images is None
     before = initial_transition(world, Shell(1.0, 4.0), torch.zeros(1, dtype=torch.int64))

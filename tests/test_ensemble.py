@@ -21,7 +21,7 @@ from detectors.blocks.tokens import at_size
 from detectors.ensemble import EnsembleDetector
 from detectors.gaussian import GaussianDetector
 from detectors.knn import KnnDetector
-from detectors.latent_transformer import LatentTransformer
+from detectors.latent_transformer import LatentTransformerDetector
 from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector
 from detectors.training.loop import InputsOf
@@ -148,7 +148,7 @@ def parts(reads: str) -> tuple[dict[str, Detector], ImageSource, InputsOf, tuple
                 inputs_of = lambda images: (images, blurred(images), coarse(images))  # noqa: E731
             return {"transformer": trained.eval(), "second": second}, normal, inputs_of, inputs_of(new)
         latents = torch.randn(60, *LATENT_SHAPE)
-        of_latents = LatentTransformer(LATENT_SHAPE, 30, width=16, depth=1, heads=2).eval()
+        of_latents = LatentTransformerDetector(LATENT_SHAPE, 30, width=16, depth=1, heads=2).eval()
         of_latents.memory.fill(latents[:30], torch.arange(30))
         of_latents.calibrate(latents[30:])
         gaussian = GaussianDetector(LATENT_SHAPE)

@@ -17,7 +17,7 @@ import train_ppo
 from detectors.ensemble import EnsembleDetector
 from detectors.gaussian import GaussianDetector
 from detectors.knn import KnnDetector
-from detectors.latent_transformer import LatentTransformer
+from detectors.latent_transformer import LatentTransformerDetector
 from detectors.metrics import image_AUROC, pixel_AUPRO
 from detectors.reconstruction import ReconstructionDetector
 from detectors.training.ensemble_selection import plateau_middle, select_map_weight, select_member
@@ -232,7 +232,7 @@ def test_pretrained_backbone(tmp_path: Path, run_here: RunHere) -> None:
     assert sorted(command(*SHORT, *second).split()) == ["ensemble", "gaussian", "knn", "transformer"]
     (run,) = tmp_path.glob("runs/phantom/detector/ensemble*")
     kinds = [type(part) for part in load_detector(run).named_members().values()]  # type: ignore[attr-defined]
-    assert kinds[0] is LatentTransformer
+    assert kinds[0] is LatentTransformerDetector
     assert kinds[1] in (GaussianDetector, KnnDetector)
     assert gym.make("LatentAug-v0", artifacts=str(run)).reset(seed=0)[0].shape == (8 * 4 * 4,)
 

@@ -25,7 +25,7 @@ from detectors.blocks.last_layer import (
     stride,
 )
 from detectors.knn import KnnDetector
-from detectors.latent_transformer import LatentTransformer
+from detectors.latent_transformer import LatentTransformerDetector
 from detectors.synthetic.image_synthesis import ImageSynthesis
 from detectors.training.batches import BatchSampler
 from detectors.training.loop import train_detector
@@ -51,10 +51,10 @@ def of_images(size: int = 16) -> TransformerDetector:
     return detector.double().eval().requires_grad_(False)
 
 
-def of_latents(grid: int = 4, channels: int = 4) -> LatentTransformer:
+def of_latents(grid: int = 4, channels: int = 4) -> LatentTransformerDetector:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        detector = LatentTransformer((channels, grid, grid), 8, width=16, depth=1, heads=2)
+        detector = LatentTransformerDetector((channels, grid, grid), 8, width=16, depth=1, heads=2)
     normal = torch.randn(8, channels, grid, grid, generator=seeded(1))
     detector.memory.fill(normal, torch.arange(8))
     return detector.double().eval().requires_grad_(False)
@@ -72,7 +72,7 @@ def drawn(kind: str, count: int, seed: int, side: int | None = None) -> tuple[Te
 
 def forward(detector: Any, seen: tuple[Tensor, ...]) -> Tensor:
     """The detector's own map, ``(B, 1, h, w)``: for latents without what calibration adds to it."""
-    if not isinstance(detector, LatentTransformer):
+    if not isinstance(detector, LatentTransformerDetector):
         return detector(*seen).map
     try:
         return detector.train()(*seen).map

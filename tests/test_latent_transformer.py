@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detectors.blocks.memory_bank import NO_OWNER, PositionalMemory
 from detectors.blocks.tokens import TOP_TOKENS, as_tokens, at_size, grid_of, top_tokens
-from detectors.latent_transformer import LatentTransformer, token_losses
+from detectors.latent_transformer import LatentTransformerDetector, token_losses
 from detectors.training.latent_batches import LatentBatchSampler, Pool
 from detectors.training.loop import score, train_detector
 from latent_common.errors import UserError
@@ -188,12 +188,12 @@ def test_gradients_lead_away_from_the_nearest() -> None:
 
 def transformer(
     shape: tuple[int, ...] = SPATIAL, known: Tensor | None = None, seed: int = 0
-) -> LatentTransformer:
+) -> LatentTransformerDetector:
     """A small one, whose memory holds what is known."""
     memory_size = 60 if known is None else len(known)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        detector = LatentTransformer(shape, memory_size, width=16, depth=1, heads=2)
+        detector = LatentTransformerDetector(shape, memory_size, width=16, depth=1, heads=2)
     if known is not None:
         detector.memory.fill(known, torch.arange(memory_size))
     return detector.eval()
@@ -202,7 +202,7 @@ def transformer(
 @settings(max_examples=20)
 @given(SHAPES, st.sampled_from([1, 2, 4]), st.integers(1, 2), st.integers(1, 4))
 def test_every_token_gets_a_logit(shape: tuple[int, ...], heads: int, depth: int, batch: int) -> None:
-    detector = LatentTransformer(shape, 5, width=8, depth=depth, heads=heads).eval()
+    detector = LatentTransformerDetector(shape, 5, width=8, depth=depth, heads=heads).eval()
     detector.memory.fill(noise(5, shape), torch.arange(5))
     latents = noise(batch, shape, seed=1)
     found, heat = detector(latents)
@@ -215,7 +215,7 @@ def test_every_token_gets_a_logit(shape: tuple[int, ...], heads: int, depth: int
 @pytest.mark.parametrize(("width", "heads"), [(16, 3), (10, 4), (4, 8)])
 def test_heads_must_divide_the_width(width: int, heads: int) -> None:
     with pytest.raises(UserError, match=f"detector.heads={heads} must divide detector.width={width}"):
-        LatentTransformer(SPATIAL, 5, width=width, heads=heads)
+        LatentTransformerDetector(SPATIAL, 5, width=width, heads=heads)
 
 
 @BOTH_SHAPES
@@ -275,7 +275,7 @@ def sampler_of(known: Tensor) -> LatentBatchSampler:
 
 def learning(
     steps: int, seed: int = 0, known: Tensor | None = None
-) -> tuple[LatentTransformer, TrainingState]:
+) -> tuple[LatentTransformerDetector, TrainingState]:
     detector = transformer(known=known, seed=seed)
     return detector, TrainingState(detector, 3e-3, steps, seed)
 
@@ -313,7 +313,7 @@ def test_training_goes_on_exactly_where_it_stopped() -> None:
     known = normals(60)
     sampler = sampler_of(known)
 
-    def steps(detector: LatentTransformer, state: TrainingState, last: int) -> None:
+    def steps(detector: LatentTransformerDetector, state: TrainingState, last: int) -> None:
         training = train_detector(
             state,
             detector,
@@ -345,7 +345,7 @@ def test_saved_and_loaded_it_scores_the_same(shape: tuple[int, ...], tmp_path: P
     detector.calibrate(normals(40, shape, seed=1))
     save_detector(tmp_path, detector)
     again = load_detector(tmp_path)
-    assert isinstance(again, LatentTransformer)
+    assert isinstance(again, LatentTransformerDetector)
     assert again.input_shape == shape
     assert again.hyperparameters() == detector.hyperparameters()
     new = normals(5, shape, seed=2)

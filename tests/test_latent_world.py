@@ -27,7 +27,7 @@ from agents.baselines.glass import GlassAgent
 from agents.baselines.none_and_random import NoneAgent, RandomAgent
 from agents.rollout import collect
 from detectors.blocks.tokens import as_tokens
-from detectors.latent_transformer import LatentTransformer
+from detectors.latent_transformer import LatentTransformerDetector
 from latent_common.errors import UserError
 from latent_env.autoencoders import FrozenAutoencoder, PretrainedAutoencoder
 from latent_env.autoencoders.backbone import load_backbone
@@ -59,7 +59,7 @@ def latent_world() -> World:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = PretrainedAutoencoder(encoder, width=4)
-        detector = LatentTransformer(encoder.latent_shape, COUNT, width=16, depth=1, heads=2)
+        detector = LatentTransformerDetector(encoder.latent_shape, COUNT, width=16, depth=1, heads=2)
     frozen = FrozenAutoencoder(model).calibrate(images, latents)
     detector.memory.fill(latents, torch.arange(COUNT))
     held_out_detector = frozen.encode_all(torch.from_numpy(dataset.valid.normal().images))
@@ -222,7 +222,7 @@ def test_a_stored_world_draws_the_same_pictures(folder: Path) -> None:
 
 def test_a_detector_of_another_shape(tmp_path: Path) -> None:
     save_world(tmp_path, latent_world())
-    save_detector(tmp_path, LatentTransformer((COMPONENTS, GRID + 1, GRID + 1), 4, 16, 1, 2))
+    save_detector(tmp_path, LatentTransformerDetector((COMPONENTS, GRID + 1, GRID + 1), 4, 16, 1, 2))
     with pytest.raises(UserError, match=r"detector reads latents of \(8, 5, 5\).*different worlds"):
         load_world(str(tmp_path), CPU)
 
@@ -308,7 +308,7 @@ def test_glass_stays_between_one_and_two_strengths(strength: float, seed: int, s
 def test_glass_finds_what_is_less_conspicuous_than_noise(strength: float, sureness: float) -> None:
     """However sure the detector is of the noise it starts from: the lower the score, the higher the loss."""
     detector = copy.deepcopy(latent_world().detector)
-    assert isinstance(detector, LatentTransformer)
+    assert isinstance(detector, LatentTransformerDetector)
     detector.scale.div_(sureness)
     world = latent_world().with_detector(detector)
     batch = Settings("dense", max_delta=100.0, reward=REWARD).dynamics(world, 32)

@@ -143,7 +143,7 @@ def test_reports_come_every_epoch_but_not_too_often() -> None:
         ("autoencoder.kl=-1", "autoencoder.kl=-1.0 must not be negative"),
         ("autoencoder.heads=3", "heads=3 must divide"),
         ("autoencoder.warmup=1", "autoencoder.warmup=1 must lie from 0 to below 1"),
-        ("autoencoder.pooled=best", "pooled=best is unknown: choose one of top, mean, relative, centred"),
+        ("autoencoder.pooling=best", "pooling=best is unknown: choose one of top, mean, relative, centred"),
         ("autoencoder.temperature=0", "autoencoder.temperature=0.0 must be above 0"),
         ("autoencoder.itmes=5", "autoencoder.itmes=5 is an unknown key"),
     ],
@@ -164,7 +164,7 @@ def trained_auroc(tmp_path: Path, *keys: str) -> float:
     for _ in plan.start_training(model)[1]:
         pass
     test = job.dataset.test
-    error = ReconstructionDetector(model.channels, model.size, pooled=plan.config.pooled)
+    error = ReconstructionDetector(model.channels, model.size, pooling=plan.config.pooling)
     images = torch.from_numpy(np.array(test.images))
     found = score(error, lambda batch: (batch, model(batch)), images, model.size, keep_maps=False)
     return image_AUROC(found.score.numpy(), test.labels)

@@ -286,7 +286,7 @@ def test_the_prior_is_that_of_the_variant() -> None:
 
 
 def test_relative_errors_forgive_faint_images_nothing() -> None:
-    detector = ReconstructionDetector(1, 32, pooled="relative")
+    detector = ReconstructionDetector(1, 32, pooling="relative")
     torch.manual_seed(0)
     image = torch.rand(1, 1, 32, 32)
     decoded = image + 0.1
@@ -297,16 +297,18 @@ def test_relative_errors_forgive_faint_images_nothing() -> None:
     expected = 0.01 / (float(image.var(correction=0)) + 0.002)
     assert float(bright.score) == pytest.approx(expected, rel=1e-4)
     for arguments in (
-        {"pooled": "best"},
-        *({"pooled": p, "position_wise": True} for p in ("relative", "centred")),
+        {"pooling": "best"},
+        *({"pooling": p, "position_wise": True} for p in ("relative", "centred")),
     ):
         with pytest.raises(UserError, match=r"detector\."):
             ReconstructionDetector(1, 32, **arguments)  # type: ignore[arg-type]
-    assert ReconstructionDetector(**detector.hyperparameters()).pooled == "relative"
+    assert ReconstructionDetector(**detector.hyperparameters()).pooling == "relative"
 
 
 def test_centred_errors_forgive_brightness_alone() -> None:
-    relative, centred = (ReconstructionDetector(3, 32, pooled=pooled) for pooled in ("relative", "centred"))
+    relative, centred = (
+        ReconstructionDetector(3, 32, pooling=pooling) for pooling in ("relative", "centred")
+    )
     torch.manual_seed(0)
     images = torch.rand(4, 3, 32, 32)
     decoded = images + 0.1 * torch.randn_like(images)

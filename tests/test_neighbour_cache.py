@@ -16,7 +16,7 @@ import detectors.blocks.memory_bank
 from detectors.blocks.memory_bank import NO_OWNER, PositionalMemory
 from detectors.blocks.neighbour_cache import UNKNOWN, NeighbourCache, fill_memory
 from detectors.blocks.tokens import grid_of
-from detectors.latent_transformer import LatentTransformer, token_losses
+from detectors.latent_transformer import LatentTransformerDetector, token_losses
 from detectors.training.batches import Batch
 from detectors.training.latent_batches import ANOMALOUS, SAMPLES, VARIED, LatentBatchSampler, Pool
 from detectors.training.loop import train_detector
@@ -114,15 +114,15 @@ def test_a_memory_that_knows_what_is_nearest_to_itself_is_the_same() -> None:
 
 
 def test_lengths_of_tokens_follow_the_tokens(tmp_path: Any) -> None:
-    detector = LatentTransformer(SPATIAL, 20, width=8, depth=1, heads=2).eval()
+    detector = LatentTransformerDetector(SPATIAL, 20, width=8, depth=1, heads=2).eval()
     detector.memory.fill(noise(20, seed=1), torch.arange(20))
     assert not any("squares" in name for name in detector.state_dict())
     expected = detector.memory.tokens.square().sum(2)
     save_detector(tmp_path, detector)
     loaded = load_detector(tmp_path)
-    restored = copy.deepcopy(LatentTransformer(SPATIAL, 20, width=8, depth=1, heads=2))
+    restored = copy.deepcopy(LatentTransformerDetector(SPATIAL, 20, width=8, depth=1, heads=2))
     restored.load_state_dict(detector.state_dict())
-    assert isinstance(loaded, LatentTransformer)
+    assert isinstance(loaded, LatentTransformerDetector)
     for other in (detector, loaded, restored, copy.deepcopy(detector)):
         assert torch.equal(other.memory.squares, expected)
         assert torch.equal(other.memory.nearest(noise(9)), detector.memory.nearest(noise(9)))
@@ -189,9 +189,9 @@ def test_nothing_is_looked_up_twice(shape: tuple[int, ...], monkeypatch: pytest.
 
 def trained(
     sampler: LatentBatchSampler, once: bool, found: Tensor | None = None, memory_size: int = 20
-) -> tuple[LatentTransformer, list[float], NeighbourCache]:
+) -> tuple[LatentTransformerDetector, list[float], NeighbourCache]:
     torch.manual_seed(0)
-    detector = LatentTransformer(SPATIAL, memory_size, width=16, depth=1, heads=2)
+    detector = LatentTransformerDetector(SPATIAL, memory_size, width=16, depth=1, heads=2)
     nearest = fill_memory(detector.memory, sampler.latents, sampler.known_offsets[-1], found)
     state = TrainingState(detector, 3e-3, 40, seed=0)
 

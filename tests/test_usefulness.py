@@ -24,7 +24,7 @@ from torch import Tensor
 from agents.overoptimization import INTERVAL, OverOptimizationMonitor
 from detectors.blocks.tokens import anomalous_tokens
 from detectors.knn import KnnDetector
-from detectors.latent_transformer import LatentTransformer
+from detectors.latent_transformer import LatentTransformerDetector
 from detectors.transformer import TransformerDetector
 from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics
@@ -44,16 +44,18 @@ KINDS = ["image", "latent"]
 ALL: dict[str, float] = dict.fromkeys(REFERENCE_TERMS, 1.0)
 
 
-def member(of: World, kind: str, seed: int) -> TransformerDetector | LatentTransformer:
+def member(of: World, kind: str, seed: int) -> TransformerDetector | LatentTransformerDetector:
     """Random weights, also in the last layer."""
-    made: TransformerDetector | LatentTransformer
+    made: TransformerDetector | LatentTransformerDetector
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if kind == "image":
             made = TransformerDetector(1, 32, width=16, depth=1, heads=2)
             torch.nn.init.normal_(made.out.weight, std=0.1)
         else:
-            made = LatentTransformer(of.autoencoder.latent_shape, len(of.images), width=16, depth=1, heads=2)
+            made = LatentTransformerDetector(
+                of.autoencoder.latent_shape, len(of.images), width=16, depth=1, heads=2
+            )
             made.memory.fill(of.latents, torch.arange(len(of.images)))
     return made.eval().requires_grad_(False)
 

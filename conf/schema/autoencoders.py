@@ -61,7 +61,7 @@ class MemoryAutoencoderConfig(ConvConfig):
     entropy: float
     warmup: float
     generated: Positive[int]
-    pooled: Filled[str]
+    pooling: Filled[str]
 
 
 @dataclass

@@ -18,7 +18,7 @@ class DatasetDefaults:
     autoencoder_steps: Positive[int]
     detector_steps: Positive[int]
     agent_steps: Positive[int]
-    pooled: str
+    pooling: str
     local: bool
 
 

@@ -84,7 +84,7 @@ class ReconstructionConfig(DetectorConfig):
     """The autoencoder's error."""
 
     position_wise: bool
-    pooled: Filled[str]
+    pooling: Filled[str]
 
 
 @dataclass

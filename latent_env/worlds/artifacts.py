@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from detectors.base import Detector
 from detectors.ensemble import EnsembleDetector
-from detectors.registry import SINGLE
+from detectors.registry import DETECTORS
 from latent_common.artifacts import load_artifact, save_artifact
 from latent_common.errors import UserError
 from latent_env.autoencoders import (
@@ -42,7 +42,7 @@ ARCHITECTURES: dict[str, dict[str, tuple[type[nn.Module], Callable[..., nn.Modul
         "pretrained": (PretrainedAutoencoder, PretrainedAutoencoder.build),
     },
     "detector": {
-        **{name: (kind, kind) for name, kind in SINGLE.items()},
+        **{name: (kind, kind) for name, kind in DETECTORS.items()},
         "ensemble": (EnsembleDetector, EnsembleDetector.build),
     },
 }

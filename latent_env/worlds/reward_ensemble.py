@@ -9,7 +9,7 @@ from torch import nn
 
 from detectors.base import Detector
 from detectors.ensemble import EnsembleDetector
-from detectors.latent_transformer import LatentTransformer
+from detectors.latent_transformer import LatentTransformerDetector
 from detectors.registry import build, describe
 from latent_common.artifacts import load_artifact, save_artifact
 from latent_common.errors import UserError
@@ -32,7 +32,7 @@ def ensemble_members(detector: Detector) -> list[Detector]:
 def share_memory(member: Detector, detector: Detector) -> None:
     """Let ``member``, if it reads latents, use the memory of ``detector``, of the same normal images."""
     trained = trained_part(detector)
-    if isinstance(member, LatentTransformer) and isinstance(trained, LatentTransformer):
+    if isinstance(member, LatentTransformerDetector) and isinstance(trained, LatentTransformerDetector):
         member.memory = trained.memory
 
 

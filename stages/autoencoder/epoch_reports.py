@@ -59,7 +59,7 @@ class EpochReports:
 
     :param weights: of the losses that the variant adds.
     :param steps_per_epoch: how many training steps make an epoch.
-    :param pooled: how the error at pixels becomes an image's score.
+    :param pooling: how the error at pixels becomes an image's score.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class EpochReports:
         watched: Watched,
         weights: Mapping[str, float],
         steps_per_epoch: int,
-        pooled: str,
+        pooling: str,
     ) -> None:
         self.run, self.model, self.watched = run, model, watched
         self.weights, self.steps_per_epoch = weights, steps_per_epoch
-        self.error = ReconstructionDetector(model.channels, model.size, pooled=pooled)
+        self.error = ReconstructionDetector(model.channels, model.size, pooling=pooling)
 
     @torch.inference_mode()
     def report(self, step: int) -> dict[str, float]:

@@ -67,8 +67,10 @@ def check_config(config: MemoryAutoencoderConfig) -> None:
         raise UserError(
             f"autoencoder.warmup={config.warmup:g} must lie from 0 to below 1: it is a share of the steps"
         )
-    if config.pooled not in POOLINGS:
-        raise UserError(f"autoencoder.pooled={config.pooled} is unknown: choose one of {', '.join(POOLINGS)}")
+    if config.pooling not in POOLINGS:
+        raise UserError(
+            f"autoencoder.pooling={config.pooling} is unknown: choose one of {', '.join(POOLINGS)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class MemoryPlan(AutoencoderPlan):
         normal, abnormal = (self._validation(label, MOST_IMAGES) for label in (0, 1))
         watched = Watched(evenly_spaced(images, MOST_IMAGES), normal, abnormal if len(abnormal) else None)
         steps_per_epoch = -(-len(images) // self.config.batch_size)
-        return EpochReports(run, model, watched, self._loss_weights(), steps_per_epoch, self.config.pooled)
+        return EpochReports(run, model, watched, self._loss_weights(), steps_per_epoch, self.config.pooling)
 
     def _train(self, run: Run) -> FrozenAutoencoder:
         config, images = self.config, self.data.images
@@ -154,7 +156,7 @@ class MemoryPlan(AutoencoderPlan):
         """Pictures of what the trained model reconstructs and makes; returns figures for ``metrics.json``."""
         config, images, seed = self.config, self.data.images, self.context.seed
         figures: dict[str, float] = {}
-        show_errors(run, frozen, self.data.dataset.valid, config.pooled, config.steps)
+        show_errors(run, frozen, self.data.dataset.valid, config.pooling, config.steps)
         if config.items:
             figures |= show_memory(run, frozen, images, config.steps)
         generator = torch.Generator().manual_seed(derived_seed(seed, GENERATING))
@@ -180,11 +182,11 @@ def compared_images(images: ImageSource) -> Tensor:
     return evenly_spaced(images, max(min(MOST_IMAGES_COMPARED, fitting), 2))
 
 
-def show_errors(run: Run, frozen: FrozenAutoencoder, valid: Split, pooled: str, step: int) -> None:
+def show_errors(run: Run, frozen: FrozenAutoencoder, valid: Split, pooling: str, step: int) -> None:
     """The distribution of errors on all of validation, where it has anomalies."""
     if not valid.labels.any():
         return
-    error = ReconstructionDetector(frozen.channels, frozen.size, pooled=pooled).to(frozen.mean.device)
+    error = ReconstructionDetector(frozen.channels, frozen.size, pooling=pooling).to(frozen.mean.device)
     source = StreamedImages(valid.images, frozen.mean.device)
     found = score(error, lambda batch: (batch, frozen(batch)), source, frozen.size, keep_maps=False)
     run.picture("plots/errors", error_distributions(found.score.numpy(), valid.labels, "validation"), step)

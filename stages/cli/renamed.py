@@ -17,6 +17,8 @@ RENAMED_KEYS = {
     "detector.remembered": "detector.memory_size",
     "detector.by_place": "detector.position_wise",
     "detector.adversarial": "detector.adversarial_weight",
+    "detector.pooled": "detector.pooling",
+    "autoencoder.pooled": "autoencoder.pooling",
     "agent.keep": "agent.keep_fraction",
     "agent.wish": "agent.target_return",
     "agent.remembered": "agent.memory_size",

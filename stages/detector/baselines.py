@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from detectors.blocks.distance import DistanceDetector
 from detectors.knn import KnnDetector
 from detectors.reconstruction import ReconstructionDetector
-from detectors.registry import DISTANCES, RECONSTRUCTION
+from detectors.registry import DISTANCE_DETECTORS, RECONSTRUCTION
 from latent_common.errors import UserError
 from latent_common.image_source import evenly_spaced
 from latent_common.progress import progress_bar
@@ -24,8 +24,8 @@ MOST_FITTED = 1024
 def check_baselines(names: Sequence[str]) -> None:
     """Refuse names of baselines that don't exist."""
     for name in names:
-        if name not in (RECONSTRUCTION, *DISTANCES):
-            offered = ", ".join((RECONSTRUCTION, *DISTANCES))
+        if name not in (RECONSTRUCTION, *DISTANCE_DETECTORS):
+            offered = ", ".join((RECONSTRUCTION, *DISTANCE_DETECTORS))
             raise UserError(f"detector.baselines={name} is unknown: choose among {offered}")
 
 
@@ -50,7 +50,7 @@ def fitted_distances(name: str, features: FeatureCache, seed: int) -> DistanceDe
     """
     if (name, seed) not in features.fitted:
         features.fitted[name, seed] = fit_distances(
-            DISTANCES[name](features.encoder.latent_shape), features, seed
+            DISTANCE_DETECTORS[name](features.encoder.latent_shape), features, seed
         )
     return features.fitted[name, seed]
 

@@ -13,7 +13,7 @@ from conf.schema.detectors import DetectorConfig, ReconstructionConfig
 from detectors.base import Detection
 from detectors.blocks.distance import DistanceDetector
 from detectors.reconstruction import ReconstructionDetector
-from detectors.registry import DISTANCES
+from detectors.registry import DISTANCE_DETECTORS
 from latent_common.errors import UserError
 from latent_env.training.evaluation import (
     Evaluation,
@@ -89,7 +89,7 @@ class ReconstructionPlan(FittedPlan):
     def untrained(self) -> ReconstructionDetector:
         """The detector before it has seen an image."""
         channels, size = self.data.dataset.channels, self.data.dataset.size
-        return ReconstructionDetector(channels, size, self.config.position_wise, self.config.pooled)
+        return ReconstructionDetector(channels, size, self.config.position_wise, self.config.pooling)
 
     def _fit(self, run: Run) -> Evaluation:
         autoencoder, features = self.autoencoder.train().model, self.autoencoder.features()
@@ -106,8 +106,10 @@ class ReconstructionPlan(FittedPlan):
 
 def new_distance_detector(config: DetectorConfig, latent_shape: Sequence[int]) -> DistanceDetector:
     """The detector that ``config`` names, before it has seen anything."""
-    if config.name not in DISTANCES:
-        raise UserError(f"detector.name={config.name} is unknown: choose among {', '.join(DISTANCES)}")
+    if config.name not in DISTANCE_DETECTORS:
+        raise UserError(
+            f"detector.name={config.name} is unknown: choose among {', '.join(DISTANCE_DETECTORS)}"
+        )
     shared = {field.name for field in fields(DetectorConfig)}
     own = {key: value for key, value in asdict(config).items() if key not in shared}
-    return DISTANCES[config.name](latent_shape, **own)
+    return DISTANCE_DETECTORS[config.name](latent_shape, **own)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from conf.schema.detectors import RewardEnsembleConfig, SynthesisConfig, TrainedConfig
 from conf.schema.runs import LabelledConfig
 from detectors.base import Detector
-from detectors.latent_transformer import LatentTransformer
+from detectors.latent_transformer import LatentTransformerDetector
 from detectors.rdna import RdnaDetector
 from detectors.synthetic.image_synthesis import ImageSynthesis
 from detectors.training.batches import BatchSampler
@@ -30,7 +30,7 @@ from stages.detector.labelled_split import LabelledSplit, split_labelled
 from stages.detector.validation_sets import Purpose, validation_inputs
 from stages.training_data import TrainingData
 
-Network = TransformerDetector | LatentTransformer | RdnaDetector
+Network = TransformerDetector | LatentTransformerDetector | RdnaDetector
 """The detectors that are trained as one network."""
 
 

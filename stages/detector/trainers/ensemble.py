@@ -16,7 +16,7 @@ from conf.schema.detectors import (
 from detectors.base import IMAGE, LATENT, Detection, Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.reconstruction import ReconstructionDetector
-from detectors.registry import DISTANCES, RDNA, RECONSTRUCTION
+from detectors.registry import DISTANCE_DETECTORS, RDNA, RECONSTRUCTION
 from detectors.training.ensemble_selection import WEIGHTS, select_map_weight, select_member
 from detectors.training.loop import InputsOf, score
 from detectors.training.samples import SampleSource
@@ -37,7 +37,10 @@ from stages.detector.validation_sets import check_normal_validation
 
 TRAINED = "transformer"
 
-FITTED: dict[str, list[str]] = {LATENT: list(DISTANCES), IMAGE: [RECONSTRUCTION, *DISTANCES]}
+FITTED: dict[str, list[str]] = {
+    LATENT: list(DISTANCE_DETECTORS),
+    IMAGE: [RECONSTRUCTION, *DISTANCE_DETECTORS],
+}
 """Members that are fitted to normal images, by what the transformer reads: images have latents too."""
 
 TRAINED_BESIDE: dict[str, list[str]] = {LATENT: [], IMAGE: [RDNA]}

@@ -7,7 +7,7 @@ from typing import Any
 
 from conf.schema.detectors import TransformerConfig
 from detectors.blocks.neighbour_cache import fill_memory
-from detectors.latent_transformer import LatentTransformer, token_losses
+from detectors.latent_transformer import LatentTransformerDetector, token_losses
 from detectors.training.batches import Batch
 from detectors.training.latent_batches import SAMPLES, LatentBatchSampler
 from detectors.training.loop import train_detector
@@ -23,7 +23,7 @@ from stages.detector.validation_sets import check_normal_validation
 
 @dataclass(frozen=True)
 class LatentTransformerTrainer(SingleTrainer):
-    """Trains :class:`~detectors.latent_transformer.LatentTransformer`."""
+    """Trains :class:`~detectors.latent_transformer.LatentTransformerDetector`."""
 
     config: TransformerConfig
 
@@ -35,14 +35,14 @@ class LatentTransformerTrainer(SingleTrainer):
                 f"synthesis.pool={self.synthesis.pool} must be at least 1: detectors of latents learn from it"
             )
 
-    def untrained(self) -> LatentTransformer:
+    def untrained(self) -> LatentTransformerDetector:
         """The detector before it has learned anything."""
         config = self.config
         memory_size = min(config.memory_size, len(self.data.images))
         shape = self.autoencoder.latent_shape, memory_size, config.width, config.depth, config.heads
-        return self.context.build(lambda: LatentTransformer(*shape)).to(self.context.device)
+        return self.context.build(lambda: LatentTransformerDetector(*shape)).to(self.context.device)
 
-    def _train(self, run: Run, label: str, samples: Mixture | None) -> LatentTransformer:
+    def _train(self, run: Run, label: str, samples: Mixture | None) -> LatentTransformerDetector:
         config, features, detector = self.config, self.features, self.untrained()
         normal = features.normal_validation()
         train, pools = features.latents("train"), make_pools(features, self.data, self.synthesis)
