@@ -1,4 +1,4 @@
-"""Stage 2: train a detector on normal images and image-space pseudo-anomalies."""
+"""Stage 2: train a detector on normal images and synthetic anomalies."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ def main(cfg: DictConfig) -> None:
     """Train, or find, the detector and say how good it is."""
     config, context = start(cfg, DetectorRun)
     data = load_training_data(config, context)
-    plan = plan_detector(
-        config, context, data
-    )  # builds everything once: mistakes show before hours are spent
-    detector = plan.train()
+    # The plan builds everything once, untrained: mistakes show before hours are spent.
+    detector = plan_detector(config, context, data).train()
     print(detector.summary())
     if config.export:
         export_world(detector.run, config.export)
