@@ -183,8 +183,6 @@ def set_threads(threads: int | None) -> None:
             say(f"{threads} threads: {gain:.1f} times as fast as one here (threads=… sets another number)")
         elif cores() > 1:
             say("1 thread: more are no faster here (threads=… sets another number)")
-    elif threads < 1:
-        raise UserError(f"threads={threads} must be at least 1")
     torch.set_num_threads(threads)
 
 

@@ -389,16 +389,8 @@ def test_reward_detectors_are_smaller() -> None:
     assert large.smaller(ensemble) == replace(large, width=8, heads=1, depth=1, steps=1)
 
 
-@pytest.mark.parametrize(
-    ("argument", "message"),
-    [
-        ("detector.adversarial_weight=-0.1", "detector.adversarial_weight=-0.1 must be at least 0"),
-        ("detector.adversarial_weight=nan", "detector.adversarial_weight=nan must be at least 0"),
-        ("detector.input=latent", "detector.input=latent: detector=rdna reads images"),
-    ],
-)
-def test_what_cant_be_is_refused(argument: str, message: str) -> None:
-    config = detector_config("detector=rdna", argument)
+def test_latents_are_refused() -> None:
+    config = detector_config("detector=rdna", "detector.input=latent")
     assert isinstance(config, RdnaConfig)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match="detector.input=latent: detector=rdna reads images"):
         check_config(config)

@@ -156,7 +156,7 @@ def test_a_broken_file_stops_before_any_training_or_is_skipped(mine: Path, tmp_p
     [
         (["track=both"], "track=both is unknown: choose one of auto"),
         (["memory=0"], "memory=0.0 must be above 0"),
-        (["labelled.step_multiplier=0"], "labelled.step_multiplier=0.0 must be above 0"),
+        (["labelled.step_multiplier=0"], "labelled.step_multiplier=0 must be above 0"),
         (["labelled.step_multiplier=inf"], "labelled.step_multiplier=inf must be above 0 and finite"),
         (["dataset.on_error=ignore"], "dataset.on_error=ignore is unknown"),
         (["dataset.group='('"], "dataset.group=( is not a regular expression"),

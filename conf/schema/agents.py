@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from conf.schema.fields import BatchSize, Filled, Positive
+from conf.schema.fields import BatchSize, Filled, Positive, PositiveShare
 
 
 @dataclass
@@ -13,7 +13,7 @@ class AgentConfig:
 
     name: str
     perturbation: str
-    keep_fraction: float
+    keep_fraction: PositiveShare[float]
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from conf.schema.fields import BatchSize, Filled, Positive
+from conf.schema.fields import BatchSize, Filled, NonNegative, Positive, ShareBelowOne
 
 
 @dataclass
@@ -51,15 +51,15 @@ class MemoryAutoencoderConfig(ConvConfig):
     """A convolutional autoencoder, plain or variational, with a memory of normal prototypes or without."""
 
     variational: bool
-    kl: float
+    kl: NonNegative[float]
     items: Filled[int]
     heads: Positive[int]
     shared: bool
     join: str
     shrinkage: float
     temperature: Positive[float]
-    entropy: float
-    warmup: float
+    entropy: NonNegative[float]
+    warmup: ShareBelowOne[float]
     generated: Positive[int]
     pooling: Filled[str]
 

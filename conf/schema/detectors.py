@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
-from conf.schema.fields import BatchSize, Filled, Positive
+from conf.schema.fields import BatchSize, Filled, NonNegative, Positive, PositiveShare
 
 
 @dataclass
@@ -54,7 +54,7 @@ class TransformerConfig(TrainedConfig):
 class RdnaConfig(TrainedConfig):
     """A reconstruction and a discriminant network, and their training."""
 
-    adversarial_weight: float
+    adversarial_weight: NonNegative[float]
 
 
 @dataclass
@@ -111,7 +111,7 @@ class SynthesisConfig:
 class RewardEnsembleConfig:
     """The small detectors that rewards are computed from."""
 
-    count: int
+    count: NonNegative[int]
     width: Positive[int]
     depth: Positive[int]
-    effort: float
+    effort: PositiveShare[float]

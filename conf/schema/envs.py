@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from conf.schema.fields import BatchSize, Filled, Positive
+from conf.schema.fields import BatchSize, Filled, Positive, Share
 
 
 @dataclass
@@ -66,7 +66,7 @@ class CriticConfig:
     steps: Positive[int]
     batch_size: BatchSize[int]
     learning_rate: Positive[float]
-    refresh: float
+    refresh: Share[float]
 
 
 @dataclass

@@ -17,18 +17,23 @@ else:
 
 @dataclass(frozen=True)
 class Limits:
-    """The finite numbers that a key may be: from ``least`` to ``most``, or above ``above``."""
+    """The finite numbers that a key may be: from ``least`` to ``most``, above ``above`` and below ``below``."""
 
     least: float = -math.inf
     most: float = math.inf
     above: float = -math.inf
+    below: float = math.inf
 
     def hold(self, value: float) -> bool:
         """Whether ``value`` is one of them."""
-        return math.isfinite(value) and self.above < value and self.least <= value <= self.most
+        return self.least <= value <= self.most and self.above < value < self.below and math.isfinite(value)
 
 
 Positive = Annotated[T, Limits(above=0)]
+NonNegative = Annotated[T, Limits(least=0)]
+Share = Annotated[T, Limits(least=0, most=1)]
+PositiveShare = Annotated[T, Limits(above=0, most=1)]
+ShareBelowOne = Annotated[T, Limits(least=0, below=1)]
 BatchSize = Annotated[T, Limits(least=2)]
 Seed = Annotated[int, Limits(least=0, most=2**32 - 1)]
 """NumPy's and SB3's older generators take no larger one."""

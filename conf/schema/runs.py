@@ -44,7 +44,7 @@ from conf.schema.detectors import (
     TransformerConfig,
 )
 from conf.schema.envs import AugmentEnvConfig, DenoiseEnvConfig, EnvConfig, RewardConfig
-from conf.schema.fields import Filled, Positive, Seed
+from conf.schema.fields import Filled, NonNegative, Positive, Seed, Share
 
 
 @dataclass
@@ -53,7 +53,7 @@ class LabelledConfig:
 
     train: float
     reference_set: float
-    weight: float
+    weight: NonNegative[float]
     step_multiplier: Positive[Filled[float]]
 
 
@@ -85,7 +85,7 @@ class AutoencoderRun(DataRun):
     seed: Seed
     device: str
     precision: str
-    threads: int | None
+    threads: Positive[int | None]
     memory: float | None
     runs: str
 
@@ -110,7 +110,7 @@ class AgentRun(DetectorRun):
     agent: AgentConfig
     rounds: Positive[int]
     samples: Positive[int]
-    share: float | None
+    share: Share[float | None]
     mixture: MixtureConfig
     reward_ensemble: RewardEnsembleConfig
     plugins: list[str]

@@ -50,22 +50,13 @@ MATTERS = 0.01
 
 
 def check_config(config: MemoryAutoencoderConfig) -> None:
-    """Refuse losses, poolings and mixes of keys that can't be."""
+    """Refuse unknown poolings, and keys that make another variant than the one chosen."""
     found = ("mem" if config.items else "") + ("vae" if config.variational else "ae")
     if config.name in VARIANTS and config.name != found:
         raise UserError(
             f"autoencoder={config.name} with autoencoder.items={config.items} and "
             f"autoencoder.variational={str(config.variational).lower()} is another variant: "
             f"choose autoencoder={found}, or leave these keys as they are"
-        )
-    for name in ("kl", "entropy"):
-        if not getattr(config, name) >= 0:
-            raise UserError(
-                f"autoencoder.{name}={getattr(config, name)} must not be negative: it weighs a loss"
-            )
-    if not 0 <= config.warmup < 1:
-        raise UserError(
-            f"autoencoder.warmup={config.warmup:g} must lie from 0 to below 1: it is a share of the steps"
         )
     if config.pooling not in POOLINGS:
         raise UserError(

@@ -19,15 +19,19 @@ def check_values(config: object, above: str = "") -> None:
             check_values(value, f"{path}.")
         for limits in getattr(kind, "__metadata__", ()):
             if isinstance(limits, Limits) and value is not None and not limits.hold(value):
-                raise UserError(f"{path}={value} must {_expected(limits, value)}")
+                given = value if isinstance(value, int) else f"{value:g}"
+                raise UserError(f"{path}={given} must {_expected(limits, value)}")
 
 
 def _expected(limits: Limits, value: float) -> str:
-    if limits.above > -math.inf:
-        return f"be above {limits.above:g}{' and finite' if value > limits.above else ''}"
-    if limits.most == math.inf:
-        return f"be at least {limits.least:g}"
-    return f"lie from {limits.least:.0f} to {limits.most:.0f}"
+    if limits.most < math.inf and limits.least > -math.inf:
+        return f"lie from {limits.least} to {limits.most}"
+    if limits.below < math.inf:
+        return f"lie from {limits.least} to below {limits.below}"
+    found = f"be at least {limits.least}" if limits.least > -math.inf else f"be above {limits.above}"
+    if limits.most < math.inf:
+        return f"{found} and at most {limits.most}"
+    return f"{found} and finite" if value == math.inf else found
 
 
 def unknown_keys(given: Any, known: Any, above: str = "") -> Iterator[str]:

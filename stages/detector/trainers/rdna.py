@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,11 +30,6 @@ def check_config(config: RdnaConfig) -> None:
         raise UserError(
             f"detector.input={config.input}: detector=rdna reads images; leave it out, or choose "
             "detector=transformer"
-        )
-    if not 0 <= config.adversarial_weight < math.inf:
-        raise UserError(
-            f"detector.adversarial_weight={config.adversarial_weight:g} must be at least 0 (0: no "
-            "discriminators)"
         )
 
 
