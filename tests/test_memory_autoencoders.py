@@ -199,7 +199,7 @@ def test_prototypes_begin_as_encodings_of_different_images() -> None:
     images, generator = stripes(6), torch.Generator().manual_seed(0)
     model = make_variant("memae")
     assert model.memory is not None
-    model.remember(images, generator)
+    model.fill_memory(images, generator)
     known = model.encode(images.float() / 255)
     near = torch.cdist(known, model.memory.prototypes[0]) / known.std(correction=0)
     assert sorted(near.argmin(1).tolist()) == list(range(6))

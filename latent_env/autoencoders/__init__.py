@@ -1,4 +1,4 @@
-"""Autoencoders, and the frozen, whitened form in which the environment wraps them."""
+"""Autoencoders, how they learn, and the frozen, whitened wrapper that the environment uses them in."""
 
 from latent_env.autoencoders.conv import ConvAutoencoder
 from latent_env.autoencoders.frozen import FrozenAutoencoder

@@ -1,4 +1,4 @@
-"""Features of a frozen, pretrained vision network: chosen hidden states on one grid, joined."""
+"""Features of a frozen pretrained vision network: chosen hidden states, resized to one grid and joined."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ INSTALL = "`pip install '.[pretrained]'` installs what it takes"
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-"""Mean and deviation of colours: the usual ones, and those of networks that want [-1, 1]."""
+"""Mean and standard deviation of colours: those of ImageNet, and those of networks that expect [-1, 1]."""
 
 UNIMPORTANT = ("_name_or_path", "architectures", "dtype", "transformers_version")
-"""Of a network's description, what doesn't change what it computes here."""
+"""Keys of a network's description that don't change its features."""
 
 CHOSEN_STRIDES = (8, 16)
-"""Of convolutional networks, the last maps that halved the image three and four times: deep enough to know
-parts, early enough to know where."""
+"""By default, of convolutional networks the last maps at these strides: deep enough for parts of objects, and
+fine enough for their position."""
 
 CHOSEN_DEPTHS = (0.5, 0.75)
-"""Of transformers, the states after these shares of all layers: the last ones forget the place."""
+"""By default, of transformers the states after these shares of all layers: the last lose the position."""
 
 
 class Backbone(nn.Module):
     """Images ``(B, C, size, size)`` in [0, 1] to features ``(B, F, grid, grid)``.
 
     Maps of convolutional networks are averaged over 3×3 neighbours; of transformers the patch tokens are
-    taken, class and register tokens left out. Every chosen state is brought to unit length, resized to
-    one grid, and all are joined. Nothing in it ever learns.
+    used, not class and register tokens. Every chosen state is normalised to unit length and resized to one
+    grid, and all are joined. Nothing in it ever learns.
 
-    :param description: what Hugging Face's ``config.json`` says of the network.
+    :param description: the network's ``config.json`` of Hugging Face.
     :param layers: which hidden states (0 is the embedding); None chooses.
     :param grid: tokens a side; None is the finest of the chosen states.
-    :param colours: mean and deviation that the network expects of red, green and blue.
+    :param colours: mean and standard deviation that the network expects of red, green and blue.
     """
 
     means: Tensor
@@ -61,7 +61,7 @@ class Backbone(nn.Module):
         colours: Sequence[Sequence[float]] = IMAGENET,
     ) -> None:
         super().__init__()
-        # Convolutions are twice as fast so on a CPU; PyTorch's stubs forget this form of `to`.
+        # Convolutions are twice as fast so on a CPU; the type stubs of PyTorch lack this form of `to`.
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.eval().requires_grad_(False)
         self.description, self.size = dict(description), size
@@ -87,7 +87,7 @@ class Backbone(nn.Module):
         self.features = sum(maps[layer].shape[1] for layer in self.layers)
 
     def digest(self) -> str:
-        """A digest of all that decides the features: what was made with others must be made again."""
+        """A digest of everything that the features depend on."""
         facts = {key: value for key, value in self.description.items() if key not in UNIMPORTANT}
         digest = hashlib.sha256(json.dumps([facts, self.colours], sort_keys=True).encode())
         for name, tensor in sorted(self.network.state_dict().items()):
@@ -96,7 +96,7 @@ class Backbone(nn.Module):
         return digest.hexdigest()[:16]
 
     def train(self, mode: bool = True) -> Backbone:  # noqa: ARG002
-        """Stay as it is: averages of a batch would make an image's features depend on its neighbours."""
+        """Stay in evaluation mode: batch statistics would make an image's features depend on other images."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class Backbone(nn.Module):
         return torch.cat(chosen, dim=1)
 
     def _maps(self, images: Tensor) -> dict[int, Tensor]:
-        """All hidden states that are square maps ``(B, c, h, h)`` of at least 2 × 2, by their number."""
+        """All hidden states that are square maps ``(B, c, h, h)`` of at least 2 × 2, by their index."""
         try:
             states = self.network(pixel_values=images, output_hidden_states=True).hidden_states
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -133,7 +133,7 @@ class Backbone(nn.Module):
         return maps
 
     def _from_tokens(self, tokens: Tensor) -> Tensor | None:
-        """Patch tokens ``(B, T, c)`` as a map ``(B, c, h, h)``; those in front are no patches."""
+        """Tokens ``(B, T, c)`` as a map ``(B, c, h, h)`` of the last ones, the patches; None if none fits."""
         patch = self.description.get("patch_size")
         if isinstance(patch, Sequence):
             patch = patch[0]
@@ -149,7 +149,7 @@ class Backbone(nn.Module):
 
 
 def _choice(maps: Mapping[int, Tensor], size: int) -> list[int]:
-    """Hidden states that usually tell normal from abnormal."""
+    """The default choice of hidden states."""
     last_of_side = {m.shape[2]: number for number, m in maps.items()}
     chosen = []
     for stride in CHOSEN_STRIDES:
@@ -163,7 +163,7 @@ def _choice(maps: Mapping[int, Tensor], size: int) -> list[int]:
 
 
 def load_backbone(name: str, size: int, layers: Sequence[int] | None, grid: int | None) -> Backbone:
-    """The network in a local folder, or of this name on the Hugging Face hub; from safetensors only."""
+    """The network in a local folder or of this name on the Hugging Face hub, from safetensors only."""
     if not name:
         raise UserError(
             "autoencoder.backbone is missing: name a folder with config.json and model.safetensors, or a "
@@ -189,13 +189,13 @@ def load_backbone(name: str, size: int, layers: Sequence[int] | None, grid: int 
                 trust_remote_code=False,
                 dtype=torch.float32,
             )
-    except Exception as error:  # what goes wrong between here and a hub has no common ancestor
+    except Exception as error:  # errors of the hub and the network have no common class
         if folder.is_dir():
             raise UserError(
                 f"autoencoder.backbone={name}: transformers can't load this folder ({_first_line(error)})"
             ) from error
         raise UserError(
-            f"autoencoder.backbone={name} is no folder here, and the Hugging Face hub didn't give it "
+            f"autoencoder.backbone={name} is no folder here, and the Hugging Face hub failed "
             f"({_first_line(error)}): name a local folder, or check the name and the network"
         ) from error
     description = json.loads(network.config.to_json_string())
@@ -210,14 +210,14 @@ def empty_backbone(
     grid: int,
     colours: Sequence[Sequence[float]],
 ) -> Backbone:
-    """The same architecture with weights yet to be filled in, as stored artifacts need it."""
+    """A backbone with weights to be loaded, as stored artifacts need it."""
     transformers = _transformers()
     facts = dict(description)
     try:
         config = transformers.AutoConfig.for_model(facts.pop("model_type", None), **facts)
         with torch.random.fork_rng(devices=[]), _quietly(transformers):
             network = transformers.AutoModel.from_config(config)
-    except Exception as error:  # a description from a file can be wrong in any way
+    except Exception as error:  # a damaged description raises anything
         raise UserError(f"the backbone can't be built from its description ({_first_line(error)})") from error
     return Backbone(network.float(), description, size, layers, grid, colours)
 
@@ -231,7 +231,7 @@ def _transformers() -> Any:
 
 @contextmanager
 def _quietly(transformers: Any) -> Iterator[None]:
-    """Without the library's own progress bars and reports: we say what matters."""
+    """A context without the library's own progress bars and log lines."""
     logging, hub = transformers.utils.logging, importlib.import_module("huggingface_hub").logging
     before = logging.get_verbosity(), hub.get_verbosity()
     logging.set_verbosity_error()
@@ -246,7 +246,7 @@ def _quietly(transformers: Any) -> Iterator[None]:
 
 
 def _colours(transformers: Any, name: str, description: Mapping[str, Any]) -> Sequence[Sequence[float]]:
-    """What the network expects of colours, from the settings beside its weights if there are any."""
+    """Mean and standard deviation that the network expects of colours, from its preprocessor if known."""
     try:
         facts, _ = transformers.ImageProcessingMixin.get_image_processor_dict(
             name, local_files_only=Path(name).is_dir()

@@ -16,8 +16,8 @@ LATENT_KINDS = ("flat", "spatial")
 def downsamplings(size: int, latent: str) -> int:
     """How often the encoder halves an image of ``size`` pixels: 1 to 3 times.
 
-    A spatial latent keeps a grid of about 16 tokens a side, where the image has them: on a coarser one
-    a single token already moves whole organs, and no stroke is as small as a lesion.
+    A spatial latent keeps a grid of about 16 tokens a side where the image is large enough. On a coarser grid
+    a single token already covers whole organs, and no stroke is as small as a lesion.
     """
     smallest = 12 if latent == "spatial" else 4
     halvings = 1
@@ -35,7 +35,7 @@ class Residual(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, h, w)`` to the same shape."""
+        """Features ``(B, C, h, w)`` to features of the same shape."""
         out: Tensor = x + self.second(torch.nn.functional.silu(self.first(x)))
         return out
 
@@ -94,15 +94,15 @@ class ConvAutoencoder(nn.Module):
             ]
         self.encoder = nn.Sequential(*down, *to_latent)
         self.decoder = nn.Sequential(*from_latent, *up)
-        # Convolutions are a quarter faster so; PyTorch's stubs forget this form of `to`.
+        # Convolutions are a quarter faster so; the type stubs of PyTorch lack this form of `to`.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.no_grad()
     def start_from(self, images: Tensor) -> None:
-        """Begin with latents of unit spread and pictures of the mean colour of ``images (B, C, H, W)``.
+        """Initialise such that ``images (B, C, H, W)`` have latents of unit variance and their mean colour.
 
-        As PyTorch makes it, a deep encoder starts with latents so faint that the decoder first learns to
-        do without them: on digits it then answers black for ever, on slices it loses 4 dB.
+        By PyTorch's own initialisation, the latents of a deep encoder vary so little that the decoder first
+        learns to do without them: on digits it then stays black for ever, on slices it loses 4 dB.
         """
         last, picture = self.encoder[-1], self.decoder[-1]
         assert isinstance(last, nn.Linear | nn.Conv2d)
@@ -127,9 +127,11 @@ class ConvAutoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Raw latents ``(B, *latent_shape)`` to images ``(B, C, H, W)`` in [0, 1]."""
-        images: Tensor = torch.sigmoid(self.decoder(latents).float())  # brightness needs all digits
+        images: Tensor = torch.sigmoid(
+            self.decoder(latents).float()
+        )  # in full precision: brightness needs it
         return images
 
     def forward(self, images: Tensor) -> Tensor:
-        """The reconstruction of ``images``."""
+        """The reconstructions of ``images``, both ``(B, C, H, W)`` in [0, 1]."""
         return self.decode(self.encode(images))

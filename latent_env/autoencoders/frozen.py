@@ -1,4 +1,4 @@
-"""The frozen, whitened form of an autoencoder: what the environment, detectors and agents use."""
+"""The frozen, whitened autoencoder that the environment, detectors and agents use."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from detectors.blocks.tokens import as_tokens
 from latent_common.image_source import ImageSource, evenly_spaced, images_at_once
 
 MOST_IMAGES, MOST_NUMBERS = 8192, 2**27
-"""Statistics are taken from at most so many training images, evenly spread, and so many numbers in them."""
+"""Statistics are of at most so many evenly spaced training images, and so many numbers of latents."""
 
 MOST_CYCLES = 256
-"""So many images say what decoding and encoding again usually costs."""
+"""The error of decoding and encoding again is measured on so many latents."""
 
 MOST_ROWS = 2048
-"""Principal directions are found from at most so many latents (or tokens), evenly spread."""
+"""Principal directions are found from at most so many evenly spaced latents (or tokens)."""
 
 DISTANCE_LEVELS = 101
 """Quantiles 0, 1, …, 100 % of the distance between a normal token and its nearest neighbour."""
@@ -27,14 +27,14 @@ LEAST_VARIANCE = 0.01
 """No dimension is scaled as if its variance were below this share of the mean variance."""
 
 LEAST_VISIBLE, LEAST_REACH = 0.01, 4.0
-"""Nobody sees weaker changes, however well a decoder works; and strokes go at least so far."""
+"""Weaker changes are invisible, however well a decoder works; and strokes go at least so far."""
 
 MAX_DIRECTIONS = 32
 MAX_TOKEN_DIRECTIONS = 16
 
 
 class Autoencoder(Protocol):
-    """What an autoencoder must offer to be frozen; it is an ``nn.Module`` as well."""
+    """What an autoencoder must have to be frozen; it is also an ``nn.Module``."""
 
     latent_shape: tuple[int, ...]
     channels: int
@@ -44,7 +44,7 @@ class Autoencoder(Protocol):
         """Images ``(B, C, H, W)`` to raw latents ``(B, *latent_shape)``."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Raw latents to images in [0, 1]."""
+        """Raw latents ``(B, *latent_shape)`` to images ``(B, C, H, W)`` in [0, 1]."""
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build the architecture again."""
@@ -57,16 +57,16 @@ class FrozenAutoencoder(nn.Module):
     the normal images there. Besides mean and scale it keeps
 
     - ``directions (P, d)`` and ``direction_scales (P,)``: the leading principal directions of the
-      flattened whitened latents, unit length, and the standard deviation along each;
-    - ``token_directions (K, C)``: the same for single tokens of a spatial latent;
+      flattened whitened latents, of unit length, and the standard deviation along each;
+    - ``token_directions (K, C)``: the leading principal directions of single tokens;
     - ``normal_distances (101,)``: quantiles of the distance from a token to the nearest token at the same
-      place in another normal image (at any place, where the model whitens its tokens itself), the
-      yardstick of what is still a normal variation;
-    - ``cycle_error``: the mean of ``‖E(D(z)) − z‖`` (root mean square a dimension) on normals;
-    - ``barely_visible``: how strong a change of a decoded image must be to be one, in intensities of 0 to 1;
-    - ``reach``: how far strokes must go to show, in radii within which normal tokens lie apart.
+      position in another normal image (at any position, where the model whitens its tokens itself), which
+      measure what a normal variation is;
+    - ``cycle_error``: the mean of ``‖E(D(z)) − z‖`` (root mean square a dimension) on normal images;
+    - ``barely_visible``: how strong a change of the image must be to be seen, in intensities from 0 to 1;
+    - ``reach``: how far strokes must go to be seen, in units of ``normal_distances[95]``.
 
-    The last two are for :func:`latent_env.visibility.measure_visibility` to fill in.
+    :func:`latent_env.visibility.measure_visibility` measures the last two.
     """
 
     mean: Tensor
@@ -121,29 +121,29 @@ class FrozenAutoencoder(nn.Module):
         return self.model.decode(latents * self.scale + self.mean)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The reconstruction of ``images``."""
+        """The reconstructions of ``images``, both ``(B, C, H, W)`` in [0, 1]."""
         return self.decode(self.encode(images))
 
     def detector_inputs(self, images: Tensor, reads: str) -> tuple[Tensor, ...]:
-        """What is shown to a detector that ``reads`` ``images (B, C, H, W)``, their latents, or both."""
+        """What a detector that ``reads`` images, latents or both gets for ``images (B, C, H, W)``."""
         if reads == IMAGE:
             return images, self(images)
         latents = self.encode(images)
         return (latents,) if reads == LATENT else (images, self.decode(latents), latents)
 
     def decode_all(self, latents: Tensor) -> Tensor:
-        """Whitened latents ``(N, *latent_shape)`` decoded, some at a time."""
+        """Whitened latents ``(N, *latent_shape)`` to images ``(N, C, H, W)`` in [0, 1], some at a time."""
         return torch.cat([self.decode(part) for part in latents.split(images_at_once(self.size))])
 
     def encode_all(self, images: ImageSource) -> Tensor:
-        """Whitened latents of ``images`` ``(N, C, H, W)``, uint8 or float, on the model's device."""
+        """Images ``(N, C, H, W)``, uint8 or float, to whitened latents on the model's device, in parts."""
         with torch.no_grad():
             parts = images.split(images_at_once(self.size))
             return torch.cat([self.encode(as_float(part, self.mean)) for part in parts])
 
     @property
     def natural_scales(self) -> Tensor:
-        """``(C,)``: how far normal latents spread along each channel before they were whitened."""
+        """``(C,)``: the standard deviation of normal latents along each channel before they were whitened."""
         if self.whitens_itself:
             scales: Tensor = getattr(self.model, "encoder").natural_scales  # noqa: B009
             return scales
@@ -151,15 +151,15 @@ class FrozenAutoencoder(nn.Module):
 
     @property
     def whitens_itself(self) -> bool:
-        """Whether the model's own latents are white already, each token by the same measure."""
+        """Whether the model's own latents are whitened already, all tokens alike."""
         return getattr(self.model, "whitened", False)
 
     @torch.no_grad()
     def calibrate(self, images: ImageSource, latents: ImageSource | None = None) -> FrozenAutoencoder:
-        """Measure the statistics above on the training images ``(N, C, H, W)``; returns itself.
+        """Measure the statistics above on training images ``(N, C, H, W)``; returns itself.
 
-        Of very many images some thousand, evenly spaced, say the same. The ``latents`` of a model that
-        whitens them itself need not be computed again.
+        Of very many images some thousand evenly spaced ones are used. If the model whitens its latents
+        itself, their known ``latents`` are not computed again.
         """
         self.mean.zero_()
         self.scale.fill_(1)
@@ -177,7 +177,7 @@ class FrozenAutoencoder(nn.Module):
         tokens = as_tokens(white)
         directions, _ = _principal(tokens.flatten(0, 1), len(self.token_directions))
         self.token_directions.copy_(directions)
-        measure = _quantiles_anywhere if self.whitens_itself else _quantiles_by_place
+        measure = _quantiles_anywhere if self.whitens_itself else _quantiles_position_wise
         self.normal_distances.copy_(measure(tokens))
         errors = [
             (self.encode(self.decode(part)) - part).square().flatten(1).mean(1).sqrt()
@@ -191,8 +191,8 @@ class FrozenAutoencoder(nn.Module):
         self.mean.copy_(raw.mean(0))
         variance = raw.var(0, correction=0)
         if self.is_spatial:
-            # One scale a channel: the decoder is the same at every place, so the same change should
-            # show as much in the liver as at the body's edge, where normal images differ most.
+            # One scale a channel: the decoder is the same at every position, so a change should show as
+            # much in the liver as at the body's edge, where normal images differ most.
             variance = variance.mean(dim=(1, 2), keepdim=True).expand_as(variance)
         # A dimension that hardly varies must not be blown up until its rounding errors look large.
         least = LEAST_VARIANCE * float(variance.mean()) + 1e-12
@@ -200,13 +200,13 @@ class FrozenAutoencoder(nn.Module):
 
 
 def as_float(images: Tensor, like: Tensor) -> Tensor:
-    """Images as floats in [0, 1] on the device of ``like``; uint8 means 0 to 255."""
+    """Images as floats in [0, 1], of the type and on the device of ``like``; uint8 are divided by 255."""
     images = images.to(like.device)
     return images.to(like.dtype) / 255 if images.dtype == torch.uint8 else images
 
 
 def _principal(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` leading principal directions of ``rows (N, d)`` and the deviation along each."""
+    """The ``count`` leading principal directions of ``rows (N, d)``, and the deviation along each."""
     picks = torch.linspace(0, len(rows) - 1, min(len(rows), MOST_ROWS)).long().to(rows.device)
     centred = rows[picks] - rows[picks].mean(0)
     # Rows and columns give Gram matrices of the same eigenvalues: take the smaller one.
@@ -217,7 +217,7 @@ def _principal(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
         vectors = centred.T.double() @ vectors
         vectors = vectors / vectors.norm(dim=0).clamp_min(1e-12)
     values, vectors = values[-count:], vectors[:, -count:]
-    missing = count - len(values)  # fewer images than directions: the rest have no spread at all
+    missing = count - len(values)  # fewer images than directions: along the rest nothing varies
     values = torch.nn.functional.pad(values, (missing, 0))
     directions = torch.nn.functional.pad(vectors, (missing, 0)).flip(1).T
     # An eigenvector's sign is arbitrary: fix it, so that the same data always give the same one.
@@ -225,26 +225,26 @@ def _principal(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return (directions * largest.sign()).float(), values.flip(0).clamp_min(0).sqrt().float()
 
 
-def _quantiles_by_place(tokens: Tensor, most: int = 1024) -> Tensor:
-    """Quantiles of the nearest-neighbour distance between images, place by place.
+def _quantiles_position_wise(tokens: Tensor, most: int = 1024) -> Tensor:
+    """Quantiles of the distance from a token to the nearest one at the same position in other images.
 
-    ``tokens (N, T, C)``; only the first ``most`` images are compared, which bounds the work.
+    Of ``tokens (N, T, C)`` only the first ``most`` images are compared, which bounds the work.
     """
     tokens = tokens[:most]
     if len(tokens) < 2:
         return torch.ones(DISTANCE_LEVELS)
     nearest = []
-    for place in range(tokens.shape[1]):
-        distances = torch.cdist(tokens[:, place], tokens[:, place])
+    for position in range(tokens.shape[1]):
+        distances = torch.cdist(tokens[:, position], tokens[:, position])
         distances.fill_diagonal_(torch.inf)
         nearest.append(distances.amin(1))
     return _levels(torch.stack(nearest).flatten())
 
 
 def _quantiles_anywhere(tokens: Tensor, most: int = 8192) -> Tensor:
-    """Quantiles of the distance from a token to the nearest one, at any place, in other images.
+    """Quantiles of the distance from a token to the nearest one at any position in other images.
 
-    ``tokens (N, T, C)``; only about ``most`` of all tokens are compared, evenly spread.
+    Of ``tokens (N, T, C)`` only about ``most`` are compared, evenly spaced.
     """
     if len(tokens) < 2:
         return torch.ones(DISTANCE_LEVELS)

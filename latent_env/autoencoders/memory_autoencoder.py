@@ -1,4 +1,4 @@
-"""Autoencoders of four forms on one network: plain, variational, with a memory, and with both."""
+"""Memory autoencoders: one network, plain or variational, with or without a memory of prototypes."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from latent_env.autoencoders.prototype_memory import PrototypeMemory, addressing
 JOINS = ("average", "concatenate", "replace")
 
 LEAST_LOG_VARIANCE, MOST_LOG_VARIANCE = -10.0, 4.0
-"""Beyond these a variance is as good as none, or as the whole prior; unbounded, its exponential overflows."""
+"""Log variances are clamped to these: without bounds the exponential overflows."""
 
 FIRST_LOG_VARIANCE = -4.0
-"""A variational encoder begins nearly sure of itself, or the decoder first learns to ignore it."""
+"""A variational encoder begins with small variances, or the decoder first learns to ignore it."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """What the encoder says of a batch while it learns."""
+    """The encodings of a batch, as distributions where the autoencoder is variational."""
 
     mean: Tensor
     """``(B, *latent_shape)``"""
     log_variance: Tensor | None
-    """The same shape; None where the form isn't variational."""
+    """``(B, *latent_shape)``; None if the autoencoder isn't variational."""
 
     def divergence(self) -> Tensor:
         """KL divergence from the prior N(0, 1) in nats, ``(B,)``, summed over the latent."""
@@ -41,19 +41,19 @@ class Encoding:
 
 
 class MemoryAutoencoder(ConvAutoencoder):
-    """Images ``(B, C, size, size)`` in [0, 1] to a latent, and back through what the memory knows.
+    """Images ``(B, C, size, size)`` in [0, 1] to a latent, and back by way of a memory of prototypes.
 
-    The latent is the mean of the encoding, before the memory: ``encode`` is deterministic, ``decode`` reads
-    the memory. So a change Δz of the latent is looked up like any encoding, and the error of
-    ``decode(encode(x))`` says how far ``x`` is from what the memory knows.
+    The latent is the mean of the encoding, before the memory is read: ``encode`` is deterministic, ``decode``
+    reads the memory. So a change Δz of the latent is looked up like any encoding, and the error of
+    ``decode(encode(x))`` measures how far ``x`` is from the prototypes.
 
     :param variational: encodings are distributions, pulled towards N(0, 1).
     :param items: prototypes in the memory; 0 for no memory.
-    :param heads: pieces that a flat latent is looked up in, each in a memory of its own: mixtures of pieces
-        can make up more than mixtures of whole images, anomalies among it.
-    :param shared: one memory for all places of a spatial latent, else one for each.
-    :param join: ``concatenate``: the decoder gets the encoding and what was retrieved for it; ``average``:
-        their mean, so that it can't do without the memory; ``replace``: only what was retrieved.
+    :param heads: so many pieces of a flat latent are looked up, each in a memory of its own. Mixtures of
+        pieces can reconstruct more than mixtures of whole images, anomalies among it.
+    :param shared: one memory for all positions of a spatial latent, else one for each.
+    :param join: what the decoder gets: ``concatenate`` the encoding and the retrieved mixture, ``average``
+        their mean, so that it can't do without the memory, or ``replace`` the retrieved mixture alone.
     :param shrinkage: passed on to :class:`~latent_env.autoencoders.prototype_memory.PrototypeMemory`.
     :param temperature: likewise.
     """
@@ -108,53 +108,51 @@ class MemoryAutoencoder(ConvAutoencoder):
         mean = self.encoder[-1](features).float()
         if self.log_variance is None:
             return Encoding(mean, None)
-        spread = self.log_variance(features).float()
-        return Encoding(mean, spread.clamp(LEAST_LOG_VARIANCE, MOST_LOG_VARIANCE))
+        log_variance = self.log_variance(features).float()
+        return Encoding(mean, log_variance.clamp(LEAST_LOG_VARIANCE, MOST_LOG_VARIANCE))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Raw latents ``(B, *latent_shape)`` to images ``(B, C, H, W)`` in [0, 1], by way of the memory."""
         return self.decode_with_weights(latents)[0]
 
     def decode_with_weights(self, latents: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The same, with the memory's weights ``(B, T, items)``; None without a memory.
+        """Images ``(B, C, H, W)`` in [0, 1], and the memory's weights ``(B, T, items)`` if there is one.
 
-        An empty memory answers with what it is asked, so that encoder and decoder can learn before it.
+        An empty memory returns the latents themselves, so that encoder and decoder can learn before it.
         """
         if self.memory is None:
             return super().decode(latents), None
         if self.memory.empty:
             return super().decode(self._joined(latents, latents)), None
-        with full_precision(latents.device):  # what is far and what is near differs in the last digits
+        with full_precision(latents.device):  # small differences decide which prototypes are near
             retrieved, weights = self.memory(self._queries(latents.float()))
-        known = self._as_latents(retrieved)
-        return super().decode(self._joined(latents, known)), weights
+        return super().decode(self._joined(latents, self._as_latents(retrieved))), weights
 
     @property
     def awaits_memory(self) -> bool:
-        """Whether there is a memory, and nothing in it yet."""
+        """Whether there is a memory that is still empty."""
         return self.memory is not None and self.memory.empty
 
     @torch.no_grad()
     def memory_weights(self, images: Tensor) -> Tensor:
-        """The weights ``(B, T, items)`` with which the memory answers to images ``(B, C, H, W)`` in [0,
-        1].
-        """
+        """The memory's weights ``(B, T, items)`` for images ``(B, C, H, W)`` in [0, 1]."""
         assert self.memory is not None
         weights: Tensor = self.memory.address(self._queries(self.encode(images)))
         return weights
 
     @torch.no_grad()
-    def remember(self, images: Tensor, generator: torch.Generator) -> None:
-        """Fill the memory with what the encoder makes of ``images (N, C, H, W)`` uint8 now."""
+    def fill_memory(self, images: Tensor, generator: torch.Generator) -> None:
+        """Fill the memory with encodings of ``images (N, C, H, W)`` uint8."""
         assert self.memory is not None
         parts = images.split(images_at_once(self.size))
         tokens = torch.cat([self._queries(self.encode(part.float() / 255)) for part in parts])
         self.memory.start_from(tokens, generator)
 
     def regularisers(self, encoding: Encoding, weights: Tensor | None) -> dict[str, Tensor]:
-        """What the form adds to the reconstruction's losses, unweighted: scalars.
+        """The losses beside those of the reconstruction, unweighted scalars.
 
-        ``kl`` in nats a pixel value, so that its weight means the same for all sizes; ``entropy`` in nats.
+        :returns: ``kl`` if variational, in nats a pixel value, so that its weight means the same for all
+            sizes; ``entropy`` of the memory's weights in nats, if there is a memory.
         """
         found = {}
         if encoding.log_variance is not None:
@@ -163,11 +161,11 @@ class MemoryAutoencoder(ConvAutoencoder):
             found["entropy"] = addressing_entropy(weights)
         return found
 
-    def _joined(self, latents: Tensor, known: Tensor) -> Tensor:
-        """What the decoder gets of latents and of what was ``known`` of them, both ``(B, *latent_shape)``."""
+    def _joined(self, latents: Tensor, retrieved: Tensor) -> Tensor:
+        """What the decoder gets of latents and of the mixtures ``retrieved``, both ``(B, *latent_shape)``."""
         if self.join == "concatenate":
-            return torch.cat([latents, known], 1)
-        return (latents + known) / 2 if self.join == "average" else known
+            return torch.cat([latents, retrieved], 1)
+        return (latents + retrieved) / 2 if self.join == "average" else retrieved
 
     def _queries(self, latents: Tensor) -> Tensor:
         """What is looked up for latents ``(B, *latent_shape)``: their tokens, or pieces, ``(B, T, C)``."""
@@ -180,7 +178,7 @@ class MemoryAutoencoder(ConvAutoencoder):
         return tokens.transpose(1, 2).reshape(len(tokens), *self.latent_shape)
 
     def _variance_head(self) -> nn.Module:
-        """A layer like the one that makes the mean; it begins with the same small variance everywhere."""
+        """A layer for log variances, initialised to the same small variance everywhere."""
         mean = self.encoder[-1]
         head: nn.Linear | nn.Conv2d
         if isinstance(mean, nn.Linear):
@@ -194,7 +192,7 @@ class MemoryAutoencoder(ConvAutoencoder):
         return head
 
     def _twice_as_wide(self, first: nn.Module) -> nn.Module:
-        """The decoder's first layer, for encodings and what was retrieved side by side."""
+        """A first layer of the decoder for encodings and retrieved mixtures side by side."""
         if isinstance(first, nn.Linear):
             return nn.Linear(2 * self.latent_size, first.out_features)
         assert isinstance(first, nn.Conv2d)

@@ -1,4 +1,4 @@
-"""A frozen pretrained encoder as an autoencoder: whitened features as latent, a decoder for our images."""
+"""A frozen pretrained encoder with a trained decoder: whitened features are the latent."""
 
 from __future__ import annotations
 
@@ -16,28 +16,27 @@ from latent_env.autoencoders.backbone import Backbone, empty_backbone
 from latent_env.autoencoders.conv import Residual
 
 MOST_FITTED, FITTED_AT_ONCE = 1024, 32
-"""Principal components are found from the features of at most so many images, evenly spread."""
+"""Principal components are found from the features of at most so many evenly spaced images."""
 
 MOST_KEPT_BYTES = 2**30
-"""Features that take no more than this are kept until the components are known, instead of computed twice."""
+"""Features are kept until the components are known if they take no more than this, else computed twice."""
 
-
-LEAST_SPREAD = 1e-6
+MIN_VARIANCE = 1e-6
 """A component must have at least this share of the first one's variance."""
 
 
 class PretrainedEncoder(nn.Module):
     """Images to whitened principal components of a backbone's features, ``(B, K, g, g)``.
 
-    The components are those of single tokens, wherever they lie: one mean and one scale a component,
-    so that tokens can be compared with each other across places.
+    The components are those of single tokens, wherever they are: with one mean and one scale a component,
+    tokens of different positions can be compared.
     """
 
     centre: Tensor
     components: Tensor
     deviations: Tensor
     explained: float = float("nan")
-    """The share of the features' variance that the components keep; known once fitted."""
+    """The share of the features' variance that the components keep; NaN before they are fitted."""
 
     def __init__(self, backbone: Backbone, channels: int, components: int) -> None:
         super().__init__()
@@ -49,7 +48,7 @@ class PretrainedEncoder(nn.Module):
 
     @property
     def natural_scales(self) -> Tensor:
-        """``(K,)``: the components' standard deviations, which whitening made 1."""
+        """``(K,)``: the components' standard deviations before whitening."""
         return self.deviations
 
     def whiten(self, features: Tensor) -> Tensor:
@@ -64,7 +63,7 @@ class PretrainedEncoder(nn.Module):
 
 
 def check_components(backbone: Backbone, components: float) -> None:
-    """Complain about a number of components that the backbone can't have."""
+    """Raise a ``UserError`` for a number of components that the backbone can't have."""
     if not components > 0 or (components >= 1 and components % 1):
         raise UserError(f"autoencoder.components={components:g} must be a whole number, or a share below 1")
     if components > backbone.features:
@@ -77,11 +76,11 @@ def check_components(backbone: Backbone, components: float) -> None:
 def fit_encoder(
     backbone: Backbone, images: ImageSource, channels: int, components: float
 ) -> tuple[PretrainedEncoder, Tensor | None]:
-    """The encoder whose components suit ``images (N, C, H, W)`` uint8, and their latents.
+    """An encoder with the principal components of ``images (N, C, H, W)`` uint8, and their latents.
 
-    There are no latents if not all images were looked at, or if their features didn't fit in memory.
+    The latents are None if not all images were used, or if their features didn't fit in memory.
 
-    :param components: how many, from 1; or the share of the features' variance to keep, below 1.
+    :param components: their number, from 1; or the share of the features' variance to keep, below 1.
     """
     check_components(backbone, components)
     chosen = evenly_spaced(images, MOST_FITTED)
@@ -107,22 +106,22 @@ def fit_encoder(
     if components < 1:
         number = int((values.cumsum(0) < components * values.sum()).sum()) + 1
     else:
-        # Few images have fewer directions than that: one without spread would only blow up rounding errors.
-        number = min(int(components), int((values > LEAST_SPREAD * values[0]).sum()))
+        # Few images have fewer directions: whitening one without variance would only amplify rounding errors.
+        number = min(int(components), int((values > MIN_VARIANCE * values[0]).sum()))
     directions = vectors[:, :number].T
     # An eigenvector's sign is arbitrary: fix it, so that the same images always give the same one.
     largest = directions.gather(1, directions.abs().argmax(1, keepdim=True))
     encoder = PretrainedEncoder(backbone, channels, number).to(images.device).requires_grad_(False)
     encoder.centre.copy_(mean)
     encoder.components.copy_(directions * largest.sign())
-    encoder.deviations.copy_(values[:number].clamp_min(LEAST_SPREAD * float(values[0]) + 1e-12).sqrt())
+    encoder.deviations.copy_(values[:number].clamp_min(MIN_VARIANCE * float(values[0]) + 1e-12).sqrt())
     encoder.explained = float(values[:number].sum() / values.sum())
     latents = torch.cat([encoder.whiten(part.float()).half() for part in kept]) if keep else None
     return encoder, latents
 
 
 class PretrainedAutoencoder(nn.Module):
-    """A :class:`PretrainedEncoder`, and a decoder that makes our images of its latents."""
+    """A :class:`PretrainedEncoder`, and a decoder that turns its latents into images."""
 
     whitened = True
     """Its latents need no further whitening."""
@@ -159,7 +158,7 @@ class PretrainedAutoencoder(nn.Module):
         components: int,
         width: int,
     ) -> PretrainedAutoencoder:
-        """The architecture that :meth:`hyperparameters` describes, its weights yet to be filled in."""
+        """The architecture that :meth:`hyperparameters` describes, with weights to be loaded."""
         network = empty_backbone(backbone, size, layers, grid, colours)
         return cls(PretrainedEncoder(network, channels, components), width)
 
@@ -169,18 +168,18 @@ class PretrainedAutoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents ``(B, K, g, g)`` to images ``(B, C, H, W)`` in [0, 1]."""
-        pictures: Tensor = self.decoder(latents)
-        if pictures.shape[2] != self.size:
-            pictures = functional.interpolate(pictures, self.size, mode="bilinear", align_corners=False)
-        return torch.sigmoid(pictures)
+        logits: Tensor = self.decoder(latents)
+        if logits.shape[2] != self.size:
+            logits = functional.interpolate(logits, self.size, mode="bilinear", align_corners=False)
+        return torch.sigmoid(logits)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The reconstruction of ``images``."""
+        """The reconstructions of ``images``, both ``(B, C, H, W)`` in [0, 1]."""
         return self.decode(self.encode(images))
 
 
 def make_decoder(latent_shape: tuple[int, ...], channels: int, size: int, width: int) -> nn.Sequential:
-    """From a grid of tokens up to about ``size`` pixels, doubling as often as it takes."""
+    """Layers from a grid of tokens to about ``size`` pixels, doubling the grid as often as it takes."""
     components, grid, _ = latent_shape
     doublings = max(round(math.log2(size / grid)), 0)
     wide = width * 4
@@ -193,5 +192,5 @@ def make_decoder(latent_shape: tuple[int, ...], channels: int, size: int, width:
         if number == 0:
             layers.append(Residual(wide))
     layers.append(nn.Conv2d(wide, channels, 3, padding=1))
-    # Convolutions are a quarter faster so; PyTorch's stubs forget this form of `to`.
+    # Convolutions are a quarter faster so; the type stubs of PyTorch lack this form of `to`.
     return nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""An external memory of normal prototypes that encodings are looked up in."""
+"""A memory of normal prototypes that encodings are looked up in."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch.nn.functional import normalize
 from latent_common.errors import UserError
 
 TINY = 1e-12
-"""Keeps divisions finite; far below any weight that matters."""
+"""Keeps divisions finite; far smaller than any weight that matters."""
 
 
 class PrototypeMemory(nn.Module):
-    """Learned prototypes, addressed by cosine: a token becomes a sparse mixture of the closest ones.
+    """Learned prototypes, addressed by cosine: a token becomes a sparse mixture of the most similar ones.
 
-    (Gong et al. 2019, "Memorizing Normality to Detect Anomaly".) It is empty, all its prototypes are 0, until
-    :meth:`start_from` fills it, or prototypes are loaded.
+    From Gong et al. 2019, "Memorizing Normality to Detect Anomaly". The memory is empty, with all prototypes
+    0, until :meth:`start_from` fills it or prototypes are loaded.
 
     :param places: 1 for one memory that all tokens share, else one memory for each of so many tokens.
     :param items: prototypes in each memory.
     :param width: numbers in a token, and in a prototype.
-    :param shrinkage: weights up to this many times the uniform one, ``1 / items``, become 0.
-    :param temperature: what cosines are divided by: the lower it is, the fewer prototypes share a token.
+    :param shrinkage: weights up to so many times the uniform one, ``1 / items``, become 0.
+    :param temperature: what cosines are divided by: the lower, the fewer prototypes make up a token.
     """
 
     def __init__(self, places: int, items: int, width: int, shrinkage: float, temperature: float) -> None:
@@ -46,26 +46,24 @@ class PrototypeMemory(nn.Module):
         self.empty = True
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """What the memory knows that is like ``tokens (B, T, C)``.
+        """Look up ``tokens (B, T, C)``.
 
-        :returns: the mixture of prototypes ``(B, T, C)``, and the weights it was made with, ``(B, T,
-            items)``: not negative, of sum 1.
+        :returns: mixtures of prototypes ``(B, T, C)``, and their weights ``(B, T, items)``, at least 0 and of
+            sum 1.
         """
         weights = self.address(tokens)
-        # One memory for all serves as the memory of every place.
+        # A shared memory is expanded to one for every token.
         return torch.einsum("btn,tnc->btc", weights, self._for_each(tokens)), weights
 
     def address(self, tokens: Tensor) -> Tensor:
-        """The weights ``(B, T, items)`` of the prototypes in what is retrieved for ``tokens (B, T, C)``."""
+        """The weights ``(B, T, items)`` of the prototypes in the mixtures for ``tokens (B, T, C)``."""
         directions = normalize(self._for_each(tokens), dim=2)
         cosines = torch.einsum("btc,tnc->btn", normalize(tokens, dim=2), directions)
         return shrink((cosines / self.temperature).softmax(2), self.shrinkage / self.items)
 
     @torch.no_grad()
     def start_from(self, tokens: Tensor, generator: torch.Generator) -> None:
-        """Begin with tokens ``(B, T, C)`` of real images as prototypes, a little blurred so that none are
-        alike.
-        """
+        """Use tokens ``(B, T, C)`` of real images as prototypes, with a little noise so that all differ."""
         pool = tokens.transpose(0, 1) if self.places > 1 else tokens.flatten(0, 1)[None]  # (places, n, C)
         draws = torch.rand(self.places, pool.shape[1], generator=generator)
         order = draws.argsort(1).repeat(1, -(-self.items // pool.shape[1]))[:, : self.items].to(pool.device)
@@ -76,7 +74,7 @@ class PrototypeMemory(nn.Module):
 
     def _load_from_state_dict(self, *arguments: Any, **more: Any) -> None:
         super()._load_from_state_dict(*arguments, **more)
-        # Known to the host from now on: a step that asked the device would have to wait for it.
+        # Kept on the host: a step that asked the device would have to wait for it.
         self.empty = not bool(self.prototypes.any())
 
     def _for_each(self, tokens: Tensor) -> Tensor:
@@ -85,13 +83,10 @@ class PrototypeMemory(nn.Module):
 
 
 def shrink(weights: Tensor, threshold: float) -> Tensor:
-    """Weights ``(..., items)`` of sum 1, those up to ``threshold`` set to 0, the others scaled to sum 1
-    again.
+    """Weights ``(..., items)`` of sum 1, with those up to ``threshold`` set to 0 and the rest rescaled.
 
-    A mixture of many faint prototypes could make up anything: without them, what is unlike all of the memory
-    can't be put together. Written with a ReLU so that the gradient flows. Where every weight is below
-    the threshold (a uniform address), the largest one alone is kept, since nothing would be retrieved
-    otherwise.
+    A mixture of many prototypes with small weights could reconstruct anything, anomalies too. It is written
+    with a ReLU so that gradients pass. Where every weight is below the threshold, the largest alone is kept.
     """
     above = (weights - threshold).relu()
     kept = above * weights / (above + TINY)
@@ -101,5 +96,5 @@ def shrink(weights: Tensor, threshold: float) -> Tensor:
 
 
 def addressing_entropy(weights: Tensor) -> Tensor:
-    """The mean entropy, in nats, of addresses ``(B, T, items)``: 0 where each token is one prototype."""
+    """The mean entropy of weights ``(B, T, items)`` in nats: 0 if each token is a single prototype."""
     return -(weights * weights.clamp_min(TINY).log()).sum(-1).mean()

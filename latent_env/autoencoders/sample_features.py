@@ -1,9 +1,9 @@
-"""Features that generated images are judged in: those of a small classifier trained on the same data set.
+"""Features that generated images are compared in: those of a small classifier trained on the same data set.
 
-Published Fréchet distances use a network that has seen ImageNet. This one has seen nothing but the normal
-training images, and learns to tell what was done to them: turned by 0, 90, 180 or 270 degrees, and left as
-they were, blurred, or cut into quarters that changed places. So it needs no labels and no download, it has
-to look at shapes and at sharpness, and its distances compare with each other on one data set only, never with
+Published Fréchet distances use a network that learned from ImageNet. This classifier learns from the normal
+training images alone: to tell by how much an image was rotated (0, 90, 180 or 270 degrees), and whether it
+was blurred, cut into quarters that were swapped, or neither. So it needs no labels and no download, and its
+features depend on shapes and on sharpness. Distances are comparable on one data set only, never with
 published ones.
 """
 
@@ -25,10 +25,7 @@ TURNS = 4
 
 
 class SampleClassifier(nn.Module):
-    """Which of ``TURNS * DAMAGES`` changes an image ``(B, C, H, W)`` in [0, 1] went through.
-
-    Or which of ``outputs`` classes it is of, where labels are known.
-    """
+    """Predicts by which of 12 changes an image was changed, or which of ``outputs`` classes it has."""
 
     def __init__(self, channels: int, outputs: int = TURNS * DAMAGES) -> None:
         super().__init__()
@@ -42,19 +39,22 @@ class SampleClassifier(nn.Module):
         self.out = nn.Linear(FEATURES, outputs)
 
     def features(self, images: Tensor) -> Tensor:
-        """``(B, FEATURES)``: what the last layer decides by; coarse places count, so shapes do."""
+        """What the last layer reads, ``(B, FEATURES)``, of images ``(B, C, H, W)`` in [0, 1].
+
+        It is pooled to a coarse grid, so that shapes count.
+        """
         coarse = functional.adaptive_avg_pool2d(self.body(images * 2 - 1), 2).flatten(1)
         mixed: Tensor = torch.tanh(self.mix(coarse))
         return mixed
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(B, outputs)``."""
+        """Logits ``(B, outputs)`` for images ``(B, C, H, W)`` in [0, 1]."""
         logits: Tensor = self.out(self.features(images))
         return logits
 
 
 def changed(images: Tensor, kinds: Tensor) -> Tensor:
-    """Images ``(B, C, H, W)``, each turned and damaged as ``kinds (B,)`` from 0 to 11 say."""
+    """Images ``(B, C, H, W)``, each changed by its kind in ``kinds (B,)``: damage · 4 + rotation."""
     side = images.shape[-1] // 2
     swapped = images.roll((side, side), dims=(2, 3))
     blurred = functional.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
@@ -65,13 +65,13 @@ def changed(images: Tensor, kinds: Tensor) -> Tensor:
 
 
 def train_classifier(images: ImageSource, seed: int, steps: int = STEPS) -> SampleClassifier:
-    """A classifier that has learned from normal images ``(N, C, H, W)`` uint8; the same for the same seed."""
+    """A classifier trained on normal images ``(N, C, H, W)`` uint8; the same one for the same seed."""
     known = evenly_spaced(images, MOST_IMAGES)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SampleClassifier(known.shape[1]).to(known.device)
     state = TrainingState(model, LEARNING_RATE, steps, seed)
-    with progress_bar("judge of samples", steps) as bar:
+    with progress_bar("sample classifier", steps) as bar:
         while state.step < steps:
             rows = torch.randint(len(known), (BATCH,), generator=state.generator)
             kinds = torch.randint(TURNS * DAMAGES, (BATCH,), generator=state.generator)

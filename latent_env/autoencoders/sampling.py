@@ -1,4 +1,4 @@
-"""New images from a frozen autoencoder: drawn from its prior, or on the way from one image to another."""
+"""New images from a frozen autoencoder: drawn from its prior, or interpolated between two images."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from latent_env.autoencoders.memory_autoencoder import as_memory_autoencoder
 def draw_latents(autoencoder: FrozenAutoencoder, count: int, generator: torch.Generator) -> Tensor:
     """Whitened latents ``(count, *latent_shape)`` drawn from the prior.
 
-    A variational form has a prior, N(0, 1) on its raw latents. Any other has none: it gets the Gaussian of
-    the leading principal directions of its training latents instead.
+    A variational autoencoder has a prior, N(0, 1) on its raw latents. For any other it is the Gaussian along
+    the leading principal directions of its training latents.
     """
-    memory, shape = as_memory_autoencoder(autoencoder.model), autoencoder.latent_shape
-    if memory is not None and memory.variational:
+    model, shape = as_memory_autoencoder(autoencoder.model), autoencoder.latent_shape
+    if model is not None and model.variational:
         raw = torch.randn(count, *shape, generator=generator).to(autoencoder.mean)
         return (raw - autoencoder.mean) / autoencoder.scale
     scales = autoencoder.direction_scales
@@ -27,9 +27,7 @@ def draw_latents(autoencoder: FrozenAutoencoder, count: int, generator: torch.Ge
 
 @torch.inference_mode()
 def generate(autoencoder: FrozenAutoencoder, count: int, generator: torch.Generator) -> Tensor:
-    """New images ``(count, C, H, W)`` in [0, 1]: draws from the prior, decoded through the memory if there
-    is one.
-    """
+    """New images ``(count, C, H, W)`` in [0, 1], decoded from draws from the prior."""
     return autoencoder.decode_all(draw_latents(autoencoder, count, generator))
 
 

@@ -11,21 +11,21 @@ from torch.nn import functional
 from latent_common.image_source import ImageSource, evenly_spaced
 from latent_common.training_state import Progress, Stopwatch, TrainingState
 from latent_env.autoencoders.conv import ConvAutoencoder
-from latent_env.autoencoders.memory_autoencoder import MemoryAutoencoder
+from latent_env.autoencoders.memory_autoencoder import MemoryAutoencoder, as_memory_autoencoder
 from latent_env.autoencoders.pretrained import PretrainedAutoencoder
 
 START_IMAGES = 128
-"""So many show a new autoencoder what images look like."""
+"""A new autoencoder is initialised with so many images."""
 
 LATENT_NOISE = 0.1
-"""Noise on the latent while training, in its standard deviations: what lies near a latent must decode
-to something alike, or a change Δz would leave the decoder's known ground at once."""
+"""Noise on the latent while training, in its standard deviations: latents near each other must decode to
+similar images, or the decoder would know nothing of changed ones."""
 
 
 def reconstruction_losses(images: Tensor, decoded: Tensor) -> dict[str, Tensor]:
     """Squared, absolute and edge error of ``decoded`` against ``images``, both ``(B, C, H, W)``."""
     error = decoded - images
-    # The same error weighs more where it moves an edge: plain squared error only blurs it.
+    # Squared error alone blurs edges, so an error counts more where it moves one.
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
     return {"squared": 10 * error.square().mean(), "absolute": error.abs().mean(), "edges": edges}
 
@@ -42,18 +42,19 @@ def train_autoencoder(
     """Train ``state.model``, which is ``model``, on ``images (N, C, H, W)`` uint8.
 
     :param augment: changes batches ``(B, C, H, W)`` in [0, 1] at random.
-    :param weights: of the losses that a form adds, ``kl`` and ``entropy``.
-    :param warmup: after so many steps a memory is filled, and answers from then on. Prototypes are encodings
-        of images: before the encoder has learned something there are none worth keeping.
+    :param weights: of the losses that memory autoencoders add, ``kl`` and ``entropy``.
+    :param warmup: after so many steps a memory is filled and used. Its prototypes are encodings, which say
+        little before the encoder has learned something.
     """
     if state.step == 0:
         model.start_from(evenly_spaced(images, START_IMAGES).float() / 255)
     model.train()
-    form = model if isinstance(model, MemoryAutoencoder) else None
+    memory_autoencoder = as_memory_autoencoder(model)
     while state.step < state.total:
         watch = Stopwatch()
-        if form is not None and form.awaits_memory and state.step >= warmup:
-            form.remember(evenly_spaced(images, max(START_IMAGES, form.items)), state.generator)
+        if memory_autoencoder and memory_autoencoder.awaits_memory and state.step >= warmup:
+            some = evenly_spaced(images, max(START_IMAGES, memory_autoencoder.items))
+            memory_autoencoder.fill_memory(some, state.generator)
         index = torch.randint(len(images), (batch_size,), generator=state.generator)
         batch = images[index.to(images.device)].float() / 255
         if augment is not None:
@@ -68,9 +69,9 @@ def train_autoencoder(
 def _sampled_reconstruction(
     model: ConvAutoencoder, batch: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """What ``model`` makes of ``batch (B, C, H, W)`` while it learns, and what its form adds to the losses.
+    """The reconstructions of ``batch (B, C, H, W)`` from disturbed latents, and the losses that it adds.
 
-    A variational form samples from its own distribution, any other one gets a fixed share of noise.
+    A variational autoencoder draws latents from its own distribution; any other gets a fixed share of noise.
     """
     if not isinstance(model, MemoryAutoencoder):
         latents = model.encode(batch).float()
@@ -86,8 +87,8 @@ def _sampled_reconstruction(
 
 
 def _disturbed(latents: Tensor, generator: torch.Generator) -> Tensor:
-    spread = latents.detach().std(0, correction=0)
-    return latents + spread * _noise(latents, generator)
+    scale = latents.detach().std(0, correction=0)
+    return latents + scale * _noise(latents, generator)
 
 
 def train_decoder(
@@ -97,15 +98,15 @@ def train_decoder(
     latents: ImageSource,
     batch_size: int,
 ) -> Iterator[Progress]:
-    """Train ``state.model``, the decoder of ``model``, to make ``images (N, C, H, W)`` of ``latents``."""
+    """Train ``state.model``, the decoder of ``model``, to turn ``latents`` into ``images (N, C, H, W)``."""
     state.model.train()
     while state.step < state.total:
         watch = Stopwatch()
         index = torch.randint(len(images), (batch_size,), generator=state.generator)
         batch = images[index.to(images.device)].float() / 255
-        seen = latents[index.to(latents.device)].float()
+        known = latents[index.to(latents.device)].float()
         watch.lap("env")
-        decoded = model.decode(seen + _noise(seen, state.generator))
+        decoded = model.decode(known + _noise(known, state.generator))
         yield _learn(state, batch, decoded, watch)
     state.model.eval()
 
@@ -122,9 +123,7 @@ def _learn(
     added: Mapping[str, Tensor] | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> Progress:
-    """One step towards reconstructing ``batch``; losses that are ``added`` count as much as ``weights``
-    say.
-    """
+    """One optimiser step towards reconstructing ``batch``, with the losses ``added`` by their ``weights``."""
     losses = reconstruction_losses(batch, decoded)
     weighted = [(weights or {}).get(name, 0.0) * loss for name, loss in (added or {}).items()]
     total = torch.stack([*losses.values(), *weighted]).sum()
@@ -137,5 +136,5 @@ def _learn(
 
 
 def peak_signal_to_noise(images: Tensor, decoded: Tensor) -> Tensor:
-    """PSNR in dB of every image, ``(B,)``, for images ``(B, C, H, W)`` in [0, 1]."""
+    """The PSNR in dB of every image, ``(B,)``; both are ``(B, C, H, W)`` in [0, 1]."""
     return -10 * functional.mse_loss(decoded, images, reduction="none").flatten(1).mean(1).log10()
