@@ -393,7 +393,7 @@ def test_latents_that_dont_fit_in_memory_are_streamed(dataset: Dataset, tmp_path
 def test_latents_that_are_known_are_taken_over(dataset: Dataset, tmp_path: Path) -> None:
     encoder, features = inputs_of(dataset, tmp_path)
     known = torch.rand(40, 2, GRID, GRID).half()
-    features.keep("train", known)
+    features.store("train", known)
     assert torch.equal(features.latents("train")[:], known)
     assert encoder.seen == 0
 
@@ -408,7 +408,7 @@ def test_a_real_backbone_gives_the_same_features_in_every_batch(
 def test_a_folder_that_can_not_be(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     _, features = inputs_of(dataset, tmp_path / "file")
-    with pytest.raises(UserError, match="latents can't be kept there"):
+    with pytest.raises(UserError, match="latents can't be stored there"):
         features.latents("train")
 
 

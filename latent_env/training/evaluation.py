@@ -1,4 +1,4 @@
-"""How well a world's detector does on labelled images, as figures and pictures."""
+"""How well detectors do on labelled images: scores, metrics and pictures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from latent_env.worlds.world import World
 Floats = npt.NDArray[np.float32]
 
 SCORES = "scores.npz"
-"""In a run's folder: labels of the test images and the raw scores that detectors gave them."""
+"""The file in a run's folder with the labels of test images and their raw scores."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Evaluation:
     scores: Floats
     """``(N,)``"""
     maps: Floats | None
-    """``(N, H, W)``, kept where the split has masks to compare them with."""
+    """``(N, H, W)``; None if the split has no masks to compare them with."""
 
     @cached_property
     def metrics(self) -> dict[str, float]:
@@ -54,9 +54,10 @@ class Evaluation:
 def evaluate(
     world: World, split: Split, latents: ImageSource | None = None, label: str | None = None
 ) -> Evaluation:
-    """Score every image of ``split``; where the detector reads latents, known ones aren't encoded again.
+    """Score every image of ``split`` with the world's detector.
 
-    :param label: what the progress bar says; without one there is none.
+    :param latents: of these images, if known: a detector that reads latents then needs no encoding.
+    :param label: of the progress bar; None for no bar.
     """
     if world.reads_latents and latents is not None:
         return evaluate_latents(world.detector, latents, split, label)
@@ -67,12 +68,12 @@ def evaluate(
 def evaluate_latents(
     detector: Detector, latents: ImageSource, split: Split, label: str | None = None
 ) -> Evaluation:
-    """Score the latents ``(N, *latent_shape)`` of every image of ``split``."""
+    """Score every image of ``split`` by its latent in ``latents (N, *latent_shape)``."""
     return evaluate_source(detector, lambda batch: (batch,), latents, split, label)
 
 
 def evaluate_test(world: World, features: FeatureCache) -> Evaluation:
-    """The world's detector on the test split; latents that it reads are encoded once."""
+    """Score every image of the test split with the world's detector; latents come from the cache."""
     known = features.latents("test") if world.reads_latents else None
     return evaluate(world, features.dataset.test, known, "test")
 
@@ -80,7 +81,7 @@ def evaluate_test(world: World, features: FeatureCache) -> Evaluation:
 def evaluate_source(
     detector: Detector, inputs_of: InputsOf, source: ImageSource, split: Split, label: str | None = None
 ) -> Evaluation:
-    """Score every image of ``split``, of which ``source`` holds images uint8 or latents."""
+    """Score every image of ``split``; ``source`` holds these images as uint8, or their latents."""
     masked, size = split.masks is not None, split.images.shape[-1]
     with progress_bar(label or "", len(source), hidden=label is None) as bar:
         found = score(detector, inputs_of, source, size, keep_maps=masked, advance=bar.update)
@@ -88,7 +89,7 @@ def evaluate_source(
 
 
 def save_scores(folder: Path, labels: npt.NDArray[np.int64], **scores: Floats) -> None:
-    """Write raw scores ``(N,)`` by name, and the labels ``(N,)``, so that runs can be compared later."""
+    """Write the labels ``(N,)`` and raw scores ``(N,)`` by name to ``scores.npz``, for later comparisons."""
     arrays: dict[str, Any] = {"labels": labels, **scores}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -96,7 +97,7 @@ def save_scores(folder: Path, labels: npt.NDArray[np.int64], **scores: Floats) -
 
 
 def metrics_table(name: str, metrics: Mapping[str, float]) -> str:
-    """A detector's metrics as a table; rivals' ones, ``<baseline>_<metric>``, stand beside them."""
+    """A detector's metrics as a table, beside those of its baselines (``<baseline>_<metric>``) if any."""
     own = [key for key in metrics if key.startswith(("image_", "pixel_"))]
     others = [key.removesuffix(f"_{own[0]}") for key in metrics if key.endswith(f"_{own[0]}")]
     if not others:
@@ -109,45 +110,47 @@ def metrics_table(name: str, metrics: Mapping[str, float]) -> str:
     return "\n".join(lines)
 
 
-Show = Callable[[Tensor], tuple[Detection, Tensor | None]]
-"""What a detector says of images ``(B, C, H, W)``, and their reconstructions where a decoder was trained."""
+Examine = Callable[[Tensor], tuple[Detection, Tensor | None]]
+"""Turns images ``(B, C, H, W)`` into scores and maps, and reconstructions where a decoder was trained."""
 
 
-def log_evaluation(run: Run, evaluation: Evaluation, show: Show, device: torch.device, step: int) -> None:
-    """Test metrics, precision-recall curve and example pictures, to TensorBoard and ``pictures/``."""
+def log_evaluation(
+    run: Run, evaluation: Evaluation, examine: Examine, device: torch.device, step: int
+) -> None:
+    """Write test metrics, the precision-recall curve and examples to TensorBoard and ``pictures/``."""
     run.log({f"test/{key}": value for key, value in evaluation.metrics.items()}, step)
     probability = torch.from_numpy(evaluation.scores).sigmoid()
     labels = torch.from_numpy(evaluation.split.labels)
     run.writer.add_pr_curve("test/precision_recall", labels, probability, step)
-    run.picture("test/detections", detections(evaluation, show, device), step)
+    run.picture("test/detections", detection_picture(evaluation, examine, device), step)
 
 
 def log_curves(run: Run, evaluations: Mapping[str, Evaluation], step: int) -> None:
-    """ROC and precision-recall curves of several detectors on the same split, in one picture."""
+    """Write ROC and precision-recall curves of several detectors on one split, in one picture."""
     labels = next(iter(evaluations.values())).split.labels
     scores = {name: evaluation.scores for name, evaluation in evaluations.items()}
     run.picture("test/curves", curves(labels, scores), step)
 
 
 @torch.inference_mode()
-def detections(
-    evaluation: Evaluation, show: Show, device: torch.device, anomalies: int = 5, normals: int = 2
+def detection_picture(
+    evaluation: Evaluation, examine: Examine, device: torch.device, anomalies: int = 5, normals: int = 2
 ) -> Picture:
-    """Rows of original, decoded, difference, heat map and truth, from sure to missed."""
+    """Rows of original, decoded, difference, heat map and true mask, from high to low scores."""
     split = evaluation.split
     by_score = np.argsort(-evaluation.scores, kind="stable")
     rows = []
     for label, count in ((1, anomalies), (0, normals)):
         chosen = by_score[split.labels[by_score] == label]
-        spread = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).astype(int)
-        rows += [_detection_row(evaluation, show, device, int(index)) for index in chosen[spread]]
+        picks = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).astype(int)
+        rows += [_detection_row(evaluation, examine, device, int(index)) for index in chosen[picks]]
     return stack(rows)
 
 
-def _detection_row(evaluation: Evaluation, show: Show, device: torch.device, index: int) -> Picture:
+def _detection_row(evaluation: Evaluation, examine: Examine, device: torch.device, index: int) -> Picture:
     split = evaluation.split
     image = StreamedImages(split.images, device)[index : index + 1].float() / 255
-    detection, decoded = show(image)
+    detection, decoded = examine(image)
     label = "anomaly" if split.labels[index] else "normal"
     tiles, captions = [to_rgb(image[0])], [f"original ({label})"]
     if decoded is not None:

@@ -1,4 +1,4 @@
-"""Latents of frozen data: encoded once, kept in a file, and read from there ever after."""
+"""Latents of a data set's splits: encoded once, stored in files, and read from there afterwards."""
 
 from __future__ import annotations
 
@@ -16,43 +16,46 @@ from torch.nn.functional import normalize
 from detectors.blocks.distance import DistanceDetector
 from latent_common.artifacts import write_atomically
 from latent_common.errors import UserError
-from latent_common.image_source import ImageSource, evenly_spaced, evenly_spaced_positions, images_at_once
+from latent_common.image_source import ImageSource, evenly_spaced, images_at_once
 from latent_common.progress import progress_bar
 from latent_env.data import Dataset, Split
 from latent_env.data.placement import StreamedImages, place_images
 
 ENCODED_AT_ONCE = 32
-"""Images that go through a backbone together: more would gain nothing on a CPU, and lose more on Ctrl-C."""
+"""Images that go through a backbone together: more gain nothing on a CPU, and Ctrl-C would lose more."""
 
 LARGEST = 6e4
-"""What half precision can hold."""
+"""The largest number that is stored: half precision holds little more."""
 
 MOST_CALIBRATED = 1024
+"""At most so many normal validation images are used for calibration."""
 
 MOST_COMPARED, NUMBERS_COMPARED, COMPARED_AT_ONCE = 2048, 2**27, 256
-NEARLY_THE_SAME = 0.8
-"""The cosine between the features of two images above which they show the same object, or nearly."""
+"""At most so many images, and numbers of their latents, are searched for near copies, so many at a time."""
+
+NEAR_COPY = 0.8
+"""Two images are near copies if the cosine between their features is above this."""
 
 
 class Encoder(Protocol):
-    """What makes latents of images."""
+    """What turns images into latents."""
 
     latent_shape: tuple[int, ...]
     size: int
 
     @property
     def natural_scales(self) -> Tensor:
-        """``(C,)``: the deviations that whitening took from the channels."""
+        """``(C,)``: the standard deviation of latents along each channel before whitening."""
 
     def encode(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [0, 1] to whitened latents ``(B, *latent_shape)``."""
 
 
 class FeatureCache:
-    """An encoder, and what it makes of a data set's splits: each is encoded once, whoever asks.
+    """The latents that an encoder makes of a data set's splits; each split is encoded once.
 
-    :param folder: where the latents are kept; the encoder and the data must be what it was named after.
-    :param memory: MB that the latents of one split may take up on the device; None decides by what is free.
+    :param folder: where latents are stored; its name must stand for this encoder and these images.
+    :param memory: MB that the latents of one split may take on the device; None for a share of what is free.
     """
 
     def __init__(
@@ -62,38 +65,37 @@ class FeatureCache:
         self.device, self.memory = device, memory
         self._latents: dict[str, ImageSource] = {}
         self.nearest: dict[tuple[Any, ...], Tensor] = {}
-        """What detectors' memories found while they were trained, by what it depends on: the next ones
-        remember the same."""
+        """Nearest neighbours found while detectors were trained, by what they depend on, for later ones."""
         self.fitted: dict[tuple[str, int], DistanceDetector] = {}
-        """Detectors that measure distances from its normal latents, by name and seed."""
+        """Distance-based detectors fitted to the normal latents, by name and seed."""
 
     def latents(self, split: str) -> ImageSource:
         """The whitened latents ``(N, *latent_shape)`` of ``train``, ``valid`` or ``test``, in half precision.
 
-        On the device if they fit there, else read from their file as needed.
+        They are on the device if they fit there, else read from their file as needed.
         """
         if split not in self._latents:
             images = StreamedImages(getattr(self.dataset, split).images, self.device)
-            kept = encoded(self.encoder, images, self._path(split), split)
-            self._latents[split] = place_images(kept, self.device, self.memory)
+            stored = encode_to_file(self.encoder, images, self._path(split), split)
+            self._latents[split] = place_images(stored, self.device, self.memory)
         return self._latents[split]
 
     def normal_validation(self) -> Tensor:
-        """Latents of normal validation images, ``(N, *latent_shape)``: of very many, some evenly spaced."""
+        """Latents ``(K, *latent_shape)`` of normal validation images; of very many, evenly spaced ones."""
         latents = self.latents("valid")
         return latents[normal_positions(self.dataset.valid).to(latents.device)]
 
     def normal_validation_images(self) -> Tensor:
-        """The same images themselves, ``(N, C, H, W)`` uint8, on the device."""
+        """The images ``(K, C, H, W)`` uint8 of :meth:`normal_validation`, on the device."""
         valid = self.dataset.valid
         return StreamedImages(valid.images, self.device)[normal_positions(valid)]
 
     @torch.no_grad()
     def near_copies(self) -> float:
-        """The share of normal validation images that look almost like some training image.
+        """The share of normal validation images that are near copies of some training image.
 
-        Where it is large, a detector partly says whether it has seen an object before. What all images have
-        in common at a place is taken off first: objects that are merely aligned are no copies.
+        Where it is large, detectors partly measure whether they have seen an object before. The mean of all
+        training images is subtracted first, so that aligned objects don't count as copies.
         """
         if self.dataset.valid.labels.all():
             return 0.0
@@ -104,10 +106,10 @@ class FeatureCache:
         common = train.mean(0)
         train, valid = (normalize((part - common).flatten(1), dim=1) for part in (train, valid))
         closest = torch.cat([(part @ train.T).amax(1) for part in valid.split(COMPARED_AT_ONCE)])
-        return float((closest > NEARLY_THE_SAME).float().mean())
+        return float((closest > NEAR_COPY).float().mean())
 
-    def keep(self, split: str, latents: Tensor) -> None:
-        """Take over latents of a whole split, float16, that are known already."""
+    def store(self, split: str, latents: Tensor) -> None:
+        """Store known latents ``(N, *latent_shape)`` float16 of a whole split."""
         write_atomically(self._path(split), latents.cpu().numpy().tobytes())
 
     def _path(self, split: str) -> Path:
@@ -115,15 +117,14 @@ class FeatureCache:
 
 
 def normal_positions(split: Split) -> Tensor:
-    """Positions ``(K,)`` of the normal images of ``split``: of very many, some evenly spaced."""
-    rows = torch.from_numpy(np.flatnonzero(split.labels == 0))
-    return rows[evenly_spaced_positions(len(rows), MOST_CALIBRATED)]
+    """Positions ``(K,)`` of the normal images of ``split``, evenly spaced if there are very many."""
+    return evenly_spaced(torch.from_numpy(np.flatnonzero(split.labels == 0)), MOST_CALIBRATED)
 
 
-def encoded(encoder: Encoder, images: ImageSource, path: Path, label: str) -> NDArray[np.float16]:
-    """The latents ``(N, *latent_shape)`` of ``images (N, C, H, W)`` uint8, mapped from the file ``path``.
+def encode_to_file(encoder: Encoder, images: ImageSource, path: Path, label: str) -> NDArray[np.float16]:
+    """Encode ``images (N, C, H, W)`` uint8 into the file ``path``; returns the latents, mapped from it.
 
-    What the file holds already is not computed again: a stopped command goes on where it was.
+    What the file holds already isn't computed again, so a stopped command goes on where it was.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,9 +132,9 @@ def encoded(encoder: Encoder, images: ImageSource, path: Path, label: str) -> ND
         done = min(latent_count(path, encoder), len(images))
         if done < len(images):
             _append(encoder, images, path, label, done)
-        return mapped(path, len(images), encoder.latent_shape)
+        return map_latents(path, len(images), encoder.latent_shape)
     except OSError as error:
-        raise UserError(f"{path}: latents can't be kept there ({error.strerror})") from error
+        raise UserError(f"{path}: latents can't be stored there ({error.strerror})") from error
 
 
 def _row_bytes(encoder: Encoder) -> int:
@@ -141,12 +142,12 @@ def _row_bytes(encoder: Encoder) -> int:
 
 
 def latent_count(path: Path, encoder: Encoder) -> int:
-    """How many whole latents the file holds; none if it isn't there."""
+    """How many complete latents the file holds; 0 if it isn't there."""
     return path.stat().st_size // _row_bytes(encoder) if path.is_file() else 0
 
 
-def mapped(path: Path, count: int, latent_shape: Sequence[int]) -> NDArray[np.float16]:
-    """The ``count`` latents in a file that is whole, ``(count, *latent_shape)``."""
+def map_latents(path: Path, count: int, latent_shape: Sequence[int]) -> NDArray[np.float16]:
+    """The latents ``(count, *latent_shape)`` of a complete file, mapped from it."""
     return np.memmap(path, np.float16, "r", shape=(count, *latent_shape))
 
 

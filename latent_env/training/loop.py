@@ -1,4 +1,4 @@
-"""Watching over a training loop: progress bar, TensorBoard, checkpoints, and Ctrl-C."""
+"""What surrounds every training loop: progress bar, TensorBoard, checkpoints, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,23 +21,28 @@ from latent_common.training_state import Progress, TrainingState
 from latent_env.training.run_folder import Run
 
 LOG_EVERY = 10
-VALIDATIONS = 5
-CHECKPOINT_SECONDS = 30.0
+"""Training steps between two entries in TensorBoard."""
 
+VALIDATIONS = 5
+"""About so many times a training is validated."""
+
+CHECKPOINT_SECONDS = 30.0
+"""Seconds between two checkpoints."""
 
 COST_OF_A_STEP = 3
-"""Passes through a network that learning from an image takes: one forward, about two backward."""
+"""Learning from an image costs about so many forward passes: one forward, and a backward like two."""
 
-MOST_SPENT = 0.1
-"""Of the time of a training, validation may take so much."""
+MAX_SHARE = 0.1
+"""The largest share of the time of a training that validation may take."""
 
 
 def validation_interval(steps: int, batch_size: int, images: int) -> int:
-    """Training steps between two validations on so many ``images``: about ``VALIDATIONS`` in all.
+    """Training steps between two validations on so many ``images``.
 
-    Fewer if they would take more than a tenth of the training; but one, at the end, there always is.
+    There are about ``VALIDATIONS`` in all, fewer if they took more than a tenth of the training, and always
+    one at the end.
     """
-    affordable = MOST_SPENT * COST_OF_A_STEP * steps * batch_size / max(images, 1)
+    affordable = MAX_SHARE * COST_OF_A_STEP * steps * batch_size / max(images, 1)
     return max(steps // max(min(VALIDATIONS, int(affordable)), 1), 1)
 
 
@@ -49,9 +54,9 @@ class Interrupt:
 
 @contextmanager
 def interrupt_deferred() -> Iterator[Interrupt]:
-    """Hold the first Ctrl-C back until the loop asks for it; the second one acts at once.
+    """A context in which the first Ctrl-C only sets a flag; the second one acts at once.
 
-    In the middle of a step the state is no place to go on from: a batch is drawn but not learned.
+    A training can't be resumed from the middle of a step, where a batch is drawn but not learned.
     """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
@@ -78,12 +83,13 @@ def follow(
     validate: Callable[[], Mapping[str, float]] | None = None,
     every: int | None = None,
 ) -> None:
-    """Run a training loop to its end, from where an earlier command left it.
+    """Run a training loop to its end, from the last checkpoint if an earlier command left one.
 
-    ``validate`` is asked for scalars after ``every`` so many steps, else about ``VALIDATIONS`` times on the
-    way.
+    :param label: of the progress bar, and of the checkpoint.
+    :param validate: returns scalars by their tags in TensorBoard.
+    :param every: training steps between two validations; None for about ``VALIDATIONS`` in all.
     """
-    _go_on(run, label, state)
+    _resume(run, label, state)
     since = saved = time.perf_counter()
     spent: dict[str, float] = {}
     steps = 0
@@ -122,8 +128,8 @@ def _report(
     total = float(progress.losses["total"])
     if not math.isfinite(total):
         raise UserError(
-            f"{label}: the loss is {total} at step {progress.step}: lower its learning_rate "
-            f"(now {progress.learning_rate:g})"
+            f"{label}: the loss is {total} at step {progress.step}: choose a lower learning_rate than "
+            f"{progress.learning_rate:g}"
         )
     scalars: dict[str, float | Tensor] = {f"losses/{name}": loss for name, loss in progress.losses.items()}
     scalars |= progress.measured
@@ -135,11 +141,13 @@ def _report(
     bar.set_postfix_str(f"loss {total:.3f}", refresh=False)
 
 
-def _go_on(run: Run, label: str, state: TrainingState) -> None:
+def _resume(run: Run, label: str, state: TrainingState) -> None:
     if not (run.path / "checkpoint.json").is_file():
         return
     tensors, facts = load_artifact(run.path, "checkpoint", "checkpoint")
     if facts.get("label") != label:
-        raise UserError(f"{run.path} holds a checkpoint of {facts.get('label')!r}: delete the folder")
+        raise UserError(
+            f"{run.path} holds a checkpoint of {facts.get('label')!r}, not of {label!r}: delete the folder"
+        )
     state.restore(tensors)
     print(f"{label}: going on from step {state.step} of {state.total}", file=sys.stderr)

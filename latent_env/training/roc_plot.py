@@ -1,4 +1,4 @@
-"""Curves as pictures."""
+"""ROC and precision-recall curves as a picture."""
 
 from __future__ import annotations
 

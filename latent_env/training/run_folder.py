@@ -1,4 +1,4 @@
-"""The folder of a stage: its configuration, TensorBoard events, pictures and metrics."""
+"""The folder of a run: its configuration, TensorBoard events, pictures and metrics."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """``runs/<dataset>/<stage>/<name>-<hash of the settings>/``.
+    """The folder ``<root>/<dataset>/<stage>/<name>-<digest of the settings>/``.
 
-    ``settings`` are all that decides the outcome, as plain values: the same settings are the same
-    folder. A folder with ``metrics.json`` is whole and is not made again.
+    The settings are everything that the outcome depends on, as plain values, so equal settings share a
+    folder. A folder with ``metrics.json`` is complete and is not made again.
     """
 
     def __init__(self, root: Path, dataset: str, stage: str, name: str, settings: Mapping[str, Any]) -> None:
@@ -34,24 +34,24 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether the stage was finished in an earlier run."""
+        """Whether a command has finished this run."""
         return (self.path / COMPLETE).is_file()
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The metrics of a finished stage."""
+        """The metrics of a finished run."""
         held: dict[str, float] = read_json(self.path / COMPLETE)
         return held
 
     def part(self, name: str) -> Run:
-        """A run inside this one, with its own events: shown beside it in TensorBoard, tag by tag."""
+        """A run in the sub-folder ``name``, with its own events: TensorBoard shows both tag by tag."""
         part = copy.copy(self)
         part.__dict__.pop("writer", None)
         part.path = self.path / name
         return part
 
     def begin(self) -> None:
-        """Make the folder and write down the configuration."""
+        """Make the folder and write the configuration."""
         try:
             (self.path / "pictures").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -62,7 +62,7 @@ class Run:
         write_atomically(self.path / "config.yaml", text.encode())
 
     def finish(self, metrics: Mapping[str, float]) -> None:
-        """Write the metrics, which declares the folder whole."""
+        """Write the metrics, which marks the folder as complete."""
         self.log_hyperparameters(metrics)
         self.writer.close()
         write_json(self.path / COMPLETE, dict(metrics))
@@ -75,27 +75,28 @@ class Run:
         return SummaryWriter(str(self.path))
 
     def log(self, scalars: Mapping[str, float | Tensor], step: int) -> None:
-        """Write scalars to TensorBoard."""
+        """Write scalars, by their tags, to TensorBoard."""
         for tag, value in scalars.items():
             self.writer.add_scalar(tag, float(value), step)
 
     def picture(self, tag: str, picture: Picture, step: int = 0, name: str | None = None) -> Path:
-        """Keep a picture in TensorBoard and as ``pictures/<name or tag>.png``."""
+        """Write a picture to TensorBoard and to ``pictures/<name or tag>.png``, whose path is returned."""
         path = self.path / "pictures" / f"{(name or tag).replace('/', '_')}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)  # a part of a run begins without a folder
+        path.parent.mkdir(parents=True, exist_ok=True)  # a part of a run has none yet
         save_picture(path, picture)
         self.writer.add_image(tag, picture, step, dataformats="HWC")
         return path
 
     def log_hyperparameters(self, metrics: Mapping[str, float]) -> None:
-        """Settings and final metrics side by side in TensorBoard's HPARAMS tab."""
+        """Write settings and final metrics to TensorBoard's HPARAMS tab."""
         final = {f"final/{name}": float(value) for name, value in metrics.items()}
-        # A run name of "." keeps them in this run instead of a new one named after the clock.
+        # The run name "." keeps them in this run; without it TensorBoard makes a new one named after the
+        # time.
         self.writer.add_hparams(dict(_flatten(self.settings)), final, run_name=".")
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings as ``a.b.c`` and a value that TensorBoard takes."""
+    """Nested settings as names ``a.b.c`` with values of types that TensorBoard accepts."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")

@@ -124,7 +124,7 @@ class PretrainedPlan(AutoencoderPlan):
         save_artifact(run.path, KIND, KIND, own, {"layers": list(backbone.layers), "grid": backbone.grid})
         features = self._cache(encoder, run)
         if latents is not None:
-            features.keep("train", latents)
+            features.store("train", latents)
         show_components(run, encoder, images[:SHOWN])
         found = {"components": encoder.latent_shape[0], "explained_variance": encoder.explained}
         run.finish({**found, "near_copies": features.near_copies()})

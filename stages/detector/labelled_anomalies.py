@@ -14,7 +14,7 @@ from detectors.blocks.tokens import anomalous_tokens, grid_of
 from detectors.training.samples import Samples
 from latent_env.data import Split
 from latent_env.data.placement import StreamedImages
-from latent_env.training.feature_cache import FeatureCache, encoded
+from latent_env.training.feature_cache import FeatureCache, encode_to_file
 from latent_env.worlds.labelled_anomalies import LabelledAnomalies, mirrored
 from stages.detector.labelled_split import Positions
 
@@ -63,7 +63,7 @@ def mirrored_latents(features: FeatureCache, split: Split) -> Tensor:
     turned = mirrored(torch.from_numpy(np.array(split.images)))[1:]
     path = features.folder / f"latents-mirrored-{len(split)}-{split_digest(split)}.f16"
     source = StreamedImages(turned.flatten(0, 1).numpy(), features.device)
-    kept = np.array(encoded(features.encoder, source, path, "mirrored"))
+    kept = np.array(encode_to_file(features.encoder, source, path, "mirrored"))
     return torch.from_numpy(kept).to(features.device).unflatten(0, tuple(turned.shape[:2]))
 
 

@@ -15,7 +15,7 @@ from latent_env.data import Dataset, Split
 from latent_env.data.placement import StreamedImages
 from latent_env.rewards.reference_term import ReferenceTerm
 from latent_env.rewards.reward import Reward
-from latent_env.training.feature_cache import FeatureCache, encoded
+from latent_env.training.feature_cache import FeatureCache, encode_to_file
 from latent_env.worlds.reference_set import ReferenceSet
 from stages.detector.labelled_anomalies import marked_tokens, masks_of, split_digest
 from stages.detector.labelled_split import LabelledSplit
@@ -82,7 +82,7 @@ def validation_inputs(
         return split, images
     # The folder knows the data set, the file name must tell one part of it from another.
     path = features.folder / f"latents-{purpose}-{len(split)}-{split_digest(split)}.f16"
-    latents = np.array(encoded(features.encoder, images, path, purpose))
+    latents = np.array(encode_to_file(features.encoder, images, path, purpose))
     return split, torch.from_numpy(latents).to(features.device)
 
 

@@ -24,7 +24,7 @@ from latent_common.artifacts import write_atomically
 from latent_common.digest import digest_of
 from latent_common.image_source import ImageSource, evenly_spaced_positions
 from latent_env.data.placement import place_images
-from latent_env.training.feature_cache import FeatureCache, encoded, latent_count, mapped
+from latent_env.training.feature_cache import FeatureCache, encode_to_file, latent_count, map_latents
 from stages.training_data import TrainingData
 
 MADE_AT_ONCE = 50
@@ -67,12 +67,12 @@ def make_pool(
     latents_path, facts_path = features.folder / f"latents-{key}.f16", features.folder / f"latents-{key}.npz"
     if not (facts_path.is_file() and latent_count(latents_path, features.encoder) == count):
         made, masks, sources = _make(images, count, change)
-        encoded(features.encoder, made, latents_path, name)
+        encode_to_file(features.encoder, made, latents_path, name)
         tokens = functional.adaptive_avg_pool2d(masks, grid_of(features.encoder.latent_shape))
         buffer = io.BytesIO()
         np.savez(buffer, tokens=tokens.cpu().numpy(), sources=sources.numpy())
         write_atomically(facts_path, buffer.getvalue())
-    kept = mapped(latents_path, count, features.encoder.latent_shape)
+    kept = map_latents(latents_path, count, features.encoder.latent_shape)
     with np.load(facts_path) as facts:
         tokens, sources = torch.from_numpy(facts["tokens"]), torch.from_numpy(facts["sources"])
     return Pool(
