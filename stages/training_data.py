@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,19 @@ class TrainingData:
     """What tells these textures from others."""
 
 
+@singledispatch
 def load_training_data(config: AutoencoderRun, context: Context) -> TrainingData:
-    """Load or prepare the data set of ``config``, and say in a line what was found."""
+    """Load or prepare the data set of ``config`` and the textures it names, and say what was found."""
+    return _load(config, context)
+
+
+@load_training_data.register
+def _(config: DetectorRun, context: Context) -> TrainingData:
+    data = _load(config, context)
+    return data if config.texture_root is None else _with_textures(data, config.texture_root, config, context)
+
+
+def _load(config: AutoencoderRun, context: Context) -> TrainingData:
     dataset = load_dataset(config)
     if config.max_train_images is not None:
         dataset = dataset.with_max_train_images(config.max_train_images)
@@ -44,22 +56,16 @@ def load_training_data(config: AutoencoderRun, context: Context) -> TrainingData
     if isinstance(images, StreamedImages):
         say(f"{dataset.name}: the training images don't fit in memory (memory=): they are read as needed")
     settings = {**dataset_settings(config.dataset), "fingerprint": dataset.fingerprint()}
-    data = TrainingData(dataset, images, make_augmentation(config.dataset), settings)
-    if isinstance(config, DetectorRun) and config.texture_root is not None:
-        return _with_textures(data, config, context)
-    return data
+    return TrainingData(dataset, images, make_augmentation(config.dataset), settings)
 
 
-def _with_textures(data: TrainingData, config: DetectorRun, context: Context) -> TrainingData:
+def _with_textures(data: TrainingData, root: str, config: DetectorRun, context: Context) -> TrainingData:
     dataset, problems = data.dataset, Problems(getattr(config.dataset, "on_error", "stop"))
-    root = Path(str(config.texture_root)).expanduser()
-    prepared = Path(config.prepared).expanduser()
-    textures = prepare_textures(root, dataset.size, dataset.channels, prepared, problems)
+    folder, prepared = Path(root).expanduser(), Path(config.prepared).expanduser()
+    textures = prepare_textures(folder, dataset.size, dataset.channels, prepared, problems)
     found = textures.splits["textures"]
-    say(f"textures: {len(found)} from {config.texture_root}")
+    say(f"textures: {len(found)} from {root}")
     for remark in problems.remarks():
         say(f"textures: {remark}")
-    kept = place_images(found.images, context.device, context.memory)
-    return TrainingData(
-        dataset, data.images, data.augmentation, data.settings, kept, textures.facts["digest"]
-    )
+    images = place_images(found.images, context.device, context.memory)
+    return replace(data, textures=images, textures_digest=textures.facts["digest"])

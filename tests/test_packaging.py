@@ -21,7 +21,7 @@ for world in ("digits", "phantom"):
 env = gym.make("LatentDenoise-v0")
 env.reset(seed=0)
 env.step(env.action_space.sample())
-import train_ppo, conf.choices
+import train_ppo, stages.cli.choices
 assert "ppo" in stages.cli.choices.choices("agent")
 """
 
