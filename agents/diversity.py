@@ -9,7 +9,7 @@ from torch import Tensor
 
 from agents.rollout import Augmented
 from detectors.blocks.tokens import as_tokens
-from latent_common.image_source import evenly_spaced_positions
+from latent_common.image_source import evenly_spaced
 from latent_common.projection import random_projection
 from latent_env.shell import ANOMALY
 
@@ -39,7 +39,7 @@ def describe_set(augmented: Augmented, inner: float) -> dict[str, float]:
     size. A set without anomalies has 0 everywhere.
     """
     anomalies = torch.nonzero(augmented.labels == ANOMALY).flatten()
-    delta = augmented.delta[anomalies[evenly_spaced_positions(len(anomalies), MOST_SAMPLES)]].float()
+    delta = augmented.delta[evenly_spaced(anomalies, MOST_SAMPLES)].float()
     if not len(delta):
         return {"coverage": 0.0, "duplicates": 0.0, "effective_rank": 0.0}
     rows = delta.flatten(1)

@@ -1,4 +1,4 @@
-"""A short name for settings: the same settings have the same."""
+"""Short digests of settings, for names of folders."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from typing import Any
 
 
 def digest_of(settings: Any) -> str:
-    """Ten hexadecimal digits for plain values; the order of a mapping's keys doesn't matter."""
+    """Ten hexadecimal digits for plain values, equal for equal values; the order of keys doesn't matter."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:10]

@@ -1,9 +1,8 @@
-"""The one exception that is meant for the user's eyes."""
+"""The exception for mistakes of the user."""
 
 
 class UserError(ValueError):
-    """A mistake of the user's.
+    """A mistake of the user.
 
-    Its message names what was wrong, what was expected and what mends it; scripts print it without
-    a traceback.
+    Its message says what was wrong, what was expected and what to do. Scripts print it without a traceback.
     """

@@ -1,4 +1,4 @@
-"""What training and scoring ask of a set of images, wherever it is kept."""
+"""Sets of images, in memory or on disk, as training and scoring need them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 
 class ImageSource(Protocol):
-    """Images ``(N, C, H, W)`` uint8: a tensor on the device, or what behaves like one."""
+    """Images ``(N, C, H, W)`` uint8, or latents: a tensor on the device, or what behaves like one."""
 
     @property
     def device(self) -> torch.device:
-        """Where batches come out."""
+        """The device of the batches."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Which is ``(N, C, H, W)``."""
+        """The shape ``(N, C, H, W)``, or ``(N, *latent_shape)``."""
 
     def __len__(self) -> int: ...
 
@@ -29,30 +29,27 @@ class ImageSource(Protocol):
         """All images in their order, ``size`` at a time."""
 
 
-PIXELS_AT_ONCE = 2**20
-"""What a network looks at in one go without learning: larger batches take memory and save no time."""
+LARGEST_IMAGE = 512
+"""The largest side of an image, in pixels."""
 
-MOST_AT_ONCE = 256
+PIXELS_AT_ONCE, IMAGES_AT_ONCE = 2**20, 256
+"""At most so many pixels and images go through a network together: more takes memory and saves no time."""
 
 
 def images_at_once(size: int) -> int:
-    """How many images of ``size`` × ``size`` pixels to put through a network together."""
-    return max(min(PIXELS_AT_ONCE // size**2, MOST_AT_ONCE), 1)
+    """How many images of ``size`` × ``size`` pixels go through a network together."""
+    return max(min(PIXELS_AT_ONCE // size**2, IMAGES_AT_ONCE), 1)
 
 
 def evenly_spaced(images: ImageSource, most: int) -> Tensor:
-    """All images if they are at most ``most``, else so many of them evenly spaced; uint8."""
+    """All images (or rows of a tensor) if they are at most ``most``, else so many evenly spaced ones."""
     if len(images) <= most:
         return images[:]
     return images[evenly_spaced_positions(len(images), most).to(images.device)]
 
 
 def evenly_spaced_positions(count: int, most: int) -> Tensor:
-    """All positions below ``count`` if these are at most ``most``, else so many evenly spaced; int64."""
+    """All positions below ``count`` if they are at most ``most``, else so many evenly spaced ones: int64."""
     if count <= most:
         return torch.arange(count)
     return torch.linspace(0, count - 1, most).round().long()
-
-
-LARGEST_IMAGE = 512
-"""Pixels a side."""

@@ -1,4 +1,4 @@
-"""What the machine has: cores and memory."""
+"""The machine: its cores, memory and devices, and folders that can be written to."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from latent_common.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 
 def cores() -> int:
@@ -26,19 +22,17 @@ def cores() -> int:
 def free_bytes(device: torch.device) -> int:
     """Memory that is free on the device, in bytes."""
     if device.type == "cuda":
-        import torch  # slow to import, and whoever has such a device has imported it
-
         return torch.cuda.mem_get_info(device)[0]
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             facts = dict(line.split(":", 1) for line in file)
         return int(facts["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):  # no Linux: say half of all there is
+    except (OSError, KeyError, ValueError):  # not Linux: half of all memory
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def resolve_device(device: str) -> torch.device:
-    """``"auto"`` is a GPU where there is one; a device that isn't there is an error."""
+    """The device of this name, which must exist; ``"auto"`` is a GPU where there is one, else the CPU."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", device):
@@ -51,7 +45,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def check_writable(folder: str, key: str) -> None:
-    """Complain now about a folder that can't be written to later."""
+    """Raise a ``UserError`` if ``folder``, which the setting ``key`` names, can't be written to."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -1,4 +1,4 @@
-"""In which numbers networks compute."""
+"""The precision that networks compute with."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ PRECISIONS = (FULL, HALF)
 
 
 def check_precision(precision: object, key: str = "precision") -> None:
-    """Complain about a precision that isn't there."""
+    """Raise a ``UserError`` for an unknown precision."""
     if precision not in PRECISIONS:
         raise UserError(f"{key}={precision!r} must be {' or '.join(map(repr, PRECISIONS))}")
 
 
 def computing_in(precision: str, device: torch.device) -> torch.autocast:
-    """A context in which networks on ``device`` compute so; what they return may be of that kind, too."""
+    """A context in which networks on ``device`` compute with ``precision``, and may return it, too."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision != FULL)
 
 
 def full_precision(device: torch.device) -> torch.autocast:
-    """A context in which networks on ``device`` compute in full precision, whatever is around it."""
+    """A context in which networks on ``device`` compute in full precision, inside any other context."""
     return torch.autocast(device.type, enabled=False)

@@ -1,4 +1,4 @@
-"""The progress bar of everything that takes longer than a few seconds."""
+"""The progress bar of all that takes more than a few seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BAR = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}, {rem
 
 
 def progress_bar(label: str, total: int, initial: int = 0, hidden: bool = False) -> tqdm[Any]:
-    """A progress bar with an ETA; in a log file it prints a line now and then instead."""
+    """A progress bar with the time left; in a log file it prints a line now and then instead."""
     return tqdm(
         total=total,
         initial=initial,

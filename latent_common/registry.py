@@ -1,4 +1,4 @@
-"""Names for things that users may add from their own code."""
+"""Registries of things that users may add from their own code, by name."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ T = TypeVar("T", bound=Callable[..., Any])
 class Registry(Generic[T]):
     """Factories by name.
 
-    A name of the form ``"my_module:name"`` imports ``my_module`` first, as Gymnasium does for
-    environment ids: so a name in a JSON spec is enough in a fresh process too.
+    A name of the form ``"my_module:name"`` imports ``my_module`` first, as Gymnasium does for environment
+    ids, so that a name in a JSON spec is enough in a new process.
+
+    :param what: what is registered, for error messages.
     """
 
     def __init__(self, what: str) -> None:
@@ -23,7 +25,7 @@ class Registry(Generic[T]):
         self._factories: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """A decorator that files a class or function under ``name``."""
+        """A decorator that registers a class or function as ``name``."""
         if not name or ":" in name:
             raise UserError(f"a {self.what} can't be named {name!r}: use a plain word")
 
@@ -34,7 +36,7 @@ class Registry(Generic[T]):
         return keep
 
     def names(self) -> list[str]:
-        """All names known so far."""
+        """All registered names, sorted."""
         return sorted(self._factories)
 
     def __getitem__(self, name: str) -> T:

@@ -1,7 +1,7 @@
-"""How many threads PyTorch should use here: measured, because nobody can know.
+"""How many threads PyTorch should use: it is measured.
 
-Networks as small as these often lose by more threads, and on a machine that others use as well threads that
-wait for each other can be many times slower than one.
+Networks as small as these are often slower with more threads, and on a busy machine threads that wait for
+each other can be many times slower than one.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from torch import nn
 from latent_common.machine import cores
 
 CANDIDATES = (1, 2, 4, 8)
-"""Small networks gain nothing from more."""
+"""Numbers of threads that are measured; small networks gain nothing from more."""
 
 TURNS, PASSES = 4, 3
+"""Each number of threads is measured in so many turns of so many passes."""
+
 WORTH = 1.1
-"""More threads must be so many times as fast: they take cores from others."""
+"""More threads must be so many times as fast to be chosen, as they take cores from other processes."""
 
 
 def measured_threads() -> tuple[int, float]:
-    """How many threads are best here, and how many times as fast as one they are.
+    """The best number of threads, and how many times as fast as one they are.
 
-    A convolution learns a few batches with each number in turn; of each the best turn counts. A fifth of a
-    second.
+    A convolution learns from a few batches with each number in turn, and the best turn of each counts. It
+    takes a fifth of a second.
     """
     candidates = [count for count in CANDIDATES if count <= cores()]
     if len(candidates) == 1:

@@ -1,4 +1,4 @@
-"""A training run that can stop anywhere and go on as if it had not."""
+"""The state of a training, which can be stored after any step and resumed as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from latent_common.precision import FULL, computing_in
 
 @dataclass
 class Progress:
-    """What a training loop reports after each step."""
+    """The report of a training loop after each step."""
 
     step: int
     """Steps done so far, from 1."""
     total: int
     losses: dict[str, Tensor]
-    """Detached scalars, still on the device: reading one waits for it."""
+    """Detached scalars on the device; reading one waits for it."""
     learning_rate: float
     seconds: dict[str, float]
-    """Time of this step by what it was spent on: ``env`` (data), ``policy`` (forward), ``update``."""
+    """The time of this step: ``env`` (data), ``policy`` (forward pass) and ``update``."""
     measured: dict[str, Tensor] = field(default_factory=dict)
-    """More scalars of that kind that are no losses, by the tag that they are logged under."""
+    """More detached scalars, by the tags that they are logged under."""
 
 
 class TrainingState:
-    """Model, optimiser, random numbers and step count of one training run."""
+    """Model, optimiser, random generator and step count of one training."""
 
     def __init__(
         self, model: nn.Module, learning_rate: float, total: int, seed: int, precision: str = FULL
@@ -38,15 +38,15 @@ class TrainingState:
         self.model, self.precision = model, precision
         self.peak, self.total, self.step = learning_rate, total, 0
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-4)
-        # On the CPU whatever the device: the same seed then draws the same batches everywhere.
+        # On the CPU for any device, so that a seed draws the same batches everywhere.
         self.generator = torch.Generator().manual_seed(seed)
 
     def autocast(self) -> torch.autocast:
-        """A context for forward passes of the model; losses are better computed outside."""
+        """A context for forward passes in the training's precision; losses are better computed outside."""
         return computing_in(self.precision, next(self.model.parameters()).device)
 
     def minimise(self, loss: Tensor) -> float:
-        """Take one optimiser step; returns the learning rate it was taken with."""
+        """Take one optimiser step; returns its learning rate."""
         rate = one_cycle(self.step, self.total, self.peak)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -58,7 +58,7 @@ class TrainingState:
         return rate
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that must be kept to go on later."""
+        """All that must be stored to resume the training."""
         kept = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         kept |= optimizer_tensors(self.optimizer)
         kept["generator"] = self.generator.get_state()
@@ -66,7 +66,7 @@ class TrainingState:
         return kept
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go back to where :meth:`tensors` was called."""
+        """Go back to the step at which :meth:`tensors` was called."""
         self.model.load_state_dict(dict(below(tensors, "model")))
         restore_optimizer(self.optimizer, tensors)
         self.generator.set_state(tensors["generator"])
@@ -77,7 +77,7 @@ OPTIMIZER = "optimizer"
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str = OPTIMIZER) -> dict[str, Tensor]:
-    """An optimiser's memory as ``<prefix>.<parameter>.<slot>``."""
+    """The state of an optimiser as ``<prefix>.<parameter>.<slot>``."""
     return {
         f"{prefix}.{index}.{name}": torch.as_tensor(slot)
         for index, slots in optimizer.state_dict()["state"].items()
@@ -88,7 +88,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str = OPTIMIZER)
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], prefix: str = OPTIMIZER
 ) -> None:
-    """Put what :func:`optimizer_tensors` returned back; its learning rate stays as it is."""
+    """Restore the state that :func:`optimizer_tensors` returned; the learning rate stays as it is."""
     slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in below(tensors, prefix):
         index, slot = name.split(".", 1)
@@ -98,13 +98,13 @@ def restore_optimizer(
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> Iterable[tuple[str, Tensor]]:
-    """The tensors called ``<prefix>.<name>``, by ``name``."""
+    """Pairs of ``name`` and tensor for all tensors called ``<prefix>.<name>``."""
     start = f"{prefix}."
     return ((n.removeprefix(start), t) for n, t in tensors.items() if n.startswith(start))
 
 
 def one_cycle(step: int, total: int, peak: float) -> float:
-    """Learning rate: a short linear warm-up, then a cosine down to a hundredth of the peak."""
+    """The learning rate at a step: a short linear warm-up, then a cosine down to a hundredth of the peak."""
     warmup = max(total // 20, 1)
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -114,13 +114,13 @@ def one_cycle(step: int, total: int, peak: float) -> float:
 
 @dataclass
 class Stopwatch:
-    """Seconds by label, for the time split of a loop."""
+    """Measures how the time of a loop is spent, in seconds by label."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     _since: float = field(default_factory=perf_counter)
 
     def lap(self, label: str) -> None:
-        """Book the time since the last lap under ``label``."""
+        """Add the time since the last lap to ``label``."""
         now = perf_counter()
         self.seconds[label] = self.seconds.get(label, 0.0) + now - self._since
         self._since = now

@@ -14,6 +14,7 @@ from conftest import make_world
 
 from agents.rollout import Augmented, load_augmented, save_augmented
 from detectors.transformer import TransformerDetector
+from latent_common import artifacts
 from latent_common.artifacts import FORMAT, load_artifact, save_artifact, write_atomically
 from latent_common.errors import UserError
 from latent_env.worlds.artifacts import load_autoencoder, load_detector, save_autoencoder, save_detector
@@ -111,6 +112,36 @@ def test_foreign_descriptions(folder: Path) -> None:
     path.write_text("[]")
     with pytest.raises(UserError, match="describes 'list'"):
         load_detector(folder)
+
+
+def write_format_2(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A world as it was stored before artifacts and their facts got the names of today."""
+    with monkeypatch.context() as patched:
+        patched.setattr(artifacts, "FORMAT", 2)
+        save(make_world("spatial"), folder)
+        save_artifact(folder, "trial", "trial", {"inputs": torch.zeros(1)}, {"count": 1})
+    path = folder / "detector.json"
+    description = json.loads(path.read_text())
+    description["facts"]["most"] = description["facts"].pop("depth")
+    path.write_text(json.dumps(description))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "detector", "images", "reference_set"])
+def test_artifacts_of_format_2_are_refused_by_a_line_that_says_what_to_do(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = write_format_2(tmp_path / "old", monkeypatch), save(make_world("spatial"), tmp_path / "new")
+    for suffix in (".json", ".safetensors"):  # one old artifact among new ones is refused as well
+        shutil.copy(old / f"{'trial' if name == 'reference_set' else name}{suffix}", new / f"{name}{suffix}")
+    before = (new / f"{name}.json").read_bytes()
+    with pytest.raises(UserError) as refused:
+        gym.make("LatentAug-v0", artifacts=str(new))
+    assert str(refused.value) == (
+        f"{new / name}.json has format 2, but this version reads format 3: delete the folder {new}, and the "
+        "command that made it makes it again"
+    )
+    assert (new / f"{name}.json").read_bytes() == before  # nothing is migrated
 
 
 def test_a_file_that_only_claims_to_be_tensors(tmp_path: Path) -> None:

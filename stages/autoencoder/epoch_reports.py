@@ -14,7 +14,7 @@ from detectors.metrics import image_AUROC
 from detectors.metrics.ssim import structural_similarity
 from detectors.reconstruction import ReconstructionDetector
 from latent_common.artifacts import read_json, write_json
-from latent_common.image_source import evenly_spaced_positions, images_at_once
+from latent_common.image_source import evenly_spaced, images_at_once
 from latent_env.autoencoders.memory_autoencoder import MemoryAutoencoder
 from latent_env.autoencoders.training import (
     peak_signal_to_noise,
@@ -143,7 +143,7 @@ class EpochReports:
         """Images of each kind above what the model makes of them."""
         rows = []
         for name, images in self.watched.parts().items():
-            chosen = images[evenly_spaced_positions(len(images), SHOWN).to(images.device)].float() / 255
+            chosen = evenly_spaced(images, SHOWN).float() / 255
             decoded = self.model(chosen)
             blank = [torch.zeros_like(chosen[0])] * (SHOWN - len(chosen))
             rows.append(_row([*chosen, *blank], name))
