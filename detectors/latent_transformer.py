@@ -12,9 +12,9 @@ from torch.nn import functional
 from detectors.base import LATENT, Detection
 from detectors.blocks.last_layer import LastLayerInput
 from detectors.blocks.memory_bank import PositionalMemory
+from detectors.blocks.token_transformer import token_transformer
 from detectors.blocks.tokens import TOP_TOKENS, as_map, grid_of, top_tokens
 from detectors.training.batches import Batch
-from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
 
 DROPOUT, NOISE, LENGTHS_ONLY = 0.3, 0.3, 0.3
@@ -53,18 +53,13 @@ class LatentTransformerDetector(nn.Module):
         self, latent_shape: Sequence[int], memory_size: int, width: int = 64, depth: int = 2, heads: int = 4
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise UserError(f"detector.heads={heads} must divide detector.width={width}")
         self.input_shape = tuple(latent_shape)
         self.memory_size, self.width, self.depth, self.heads = memory_size, width, depth, heads
         rows, columns = grid_of(latent_shape)
         self.memory = PositionalMemory(latent_shape, memory_size)
         self.into = nn.Linear(latent_shape[0] + 1, width)
         self.places = nn.Parameter(torch.randn(1, rows * columns, width) * 0.02)
-        layer = nn.TransformerEncoderLayer(
-            width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.transformer = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
+        self.transformer = token_transformer(width, depth, heads)
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 1))
         # Over normal images, of the transformer's output and of the length.
         self.register_buffer("means", torch.zeros(2))

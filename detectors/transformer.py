@@ -11,6 +11,7 @@ from torch.nn import functional
 from detectors.base import IMAGE, Detection
 from detectors.blocks.last_layer import LastLayerInput
 from detectors.blocks.pixels import FLOOR, top_count, top_mean
+from detectors.blocks.token_transformer import token_transformer
 from latent_common.errors import UserError
 
 
@@ -58,8 +59,6 @@ class TransformerDetector(nn.Module):
                 f"detector.patch={patch} must be a power of two of at least 2 that divides "
                 f"size={size}; null picks {default_patch(size)}"
             )
-        if width % heads:
-            raise UserError(f"detector.heads={heads} must divide detector.width={width}")
         self.channels, self.size, self.patch = channels, size, patch
         self.width, self.depth, self.heads = width, depth, heads
         shape = (channels, size, size)
@@ -77,16 +76,7 @@ class TransformerDetector(nn.Module):
         self.into = nn.Conv2d(before, width, 1)
         grid = size // patch
         self.places = nn.Parameter(torch.randn(1, grid * grid, width) * 0.02)
-        layer = nn.TransformerEncoderLayer(
-            width,
-            heads,
-            2 * width,
-            dropout=0.0,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
-        )
-        self.transformer = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
+        self.transformer = token_transformer(width, depth, heads)
         self.up = nn.ModuleList()
         before = width + widths[-1]
         for skip in [*reversed(widths[:-1]), 0]:
