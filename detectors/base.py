@@ -38,11 +38,11 @@ class Detector(Protocol):
         """The arguments that build the architecture again."""
 
 
-def inputs_for(reads: str, seen: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def inputs_for(reads: str, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """What a detector with the input ``reads`` needs of images, reconstructions and latents.
 
     Of fewer than these three, all are returned.
     """
-    if len(seen) < 3 or reads == BOTH:
-        return seen
-    return seen[2:] if reads == LATENT else seen[:2]
+    if len(inputs) < 3 or reads == BOTH:
+        return inputs
+    return inputs[2:] if reads == LATENT else inputs[:2]

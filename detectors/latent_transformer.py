@@ -27,7 +27,7 @@ LENGTH_WEIGHT = 0.3
 the length is wrong."""
 
 CALIBRATED_AT_ONCE = 64
-"""Latents."""
+"""Latents that calibration scores at once."""
 
 
 class LatentTransformerDetector(nn.Module):
