@@ -67,8 +67,8 @@ def dataset_settings(config: DatasetConfig) -> dict[str, Any]:
 
 
 @singledispatch
-def _load(config: DatasetConfig, run: DataRun) -> Dataset:
-    raise TypeError(f"{type(config).__name__} has no loader: register one in {__name__}, for {run}")
+def _load(config: DatasetConfig, run: DataRun) -> Dataset:  # noqa: ARG001
+    raise TypeError(f"{type(config).__name__} has no loader: register one in {__name__}")
 
 
 @_load.register
@@ -91,11 +91,8 @@ def _(config: FilesConfig, run: DataRun) -> Dataset:
 
 
 @singledispatch
-def _find(config: FilesConfig, data_root: Path, splitting: Splitting, problems: Problems) -> Source:
-    raise TypeError(
-        f"{type(config).__name__} has no reader: register one in {__name__}, "
-        f"for {data_root}, {splitting} and {problems}"
-    )
+def _find(config: FilesConfig, data_root: Path, splitting: Splitting, problems: Problems) -> Source:  # noqa: ARG001
+    raise TypeError(f"{type(config).__name__} has no reader: register one in {__name__}")
 
 
 @_find.register

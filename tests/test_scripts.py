@@ -109,6 +109,7 @@ def test_the_whole_configuration_is_plain(tmp_path: Path, run_here: RunHere) -> 
     code, shown, _ = run_here(train_ppo.main, "train_ppo", *arguments, cwd=tmp_path)
     assert code == 0
     assert "${" not in shown
+    assert "recommended" not in shown
     config = yaml.safe_load(shown)
     assert (config["seed"], config["detector"]["steps"], config["agent"]["total_steps"]) == (3, 200, 6144)
     assert not list(tmp_path.iterdir())

@@ -17,12 +17,14 @@ else:
 
 @dataclass(frozen=True)
 class Limits:
-    """The finite numbers that a key may be: from ``least`` to ``most``, above ``above`` and below ``below``."""
+    """The finite numbers that a key may be: from ``least`` to ``most``, or between two that it may not be."""
 
     least: float = -math.inf
     most: float = math.inf
     above: float = -math.inf
+    """What it must be larger than."""
     below: float = math.inf
+    """What it must be smaller than."""
 
     def hold(self, value: float) -> bool:
         """Whether ``value`` is one of them."""

@@ -67,7 +67,7 @@ def run_script(main: Callable[[DictConfig], None], script: str, purpose: str | N
     with mistakes_explained(script, arguments):
         refuse_former_names(arguments)
         if (asked := asked_to_show(arguments)) is not None:
-            print(OmegaConf.to_yaml(compose(script, asked), resolve=True), end="")
+            print(shown(compose(script, asked)), end="")
         else:
             hydra.main(version_base=None, config_path=str(CONF), config_name=script)(guarded)()
 
@@ -83,6 +83,16 @@ def asked_to_show(arguments: list[str]) -> list[str] | None:
             others = [each for each in arguments[:at] + arguments[at + 2 :] if each != "--resolve"]
             return None if any(each.startswith("-") for each in others) else others
     return None
+
+
+def shown(cfg: DictConfig) -> str:
+    """A configuration as YAML, without what its choices recommend: that is filled in already."""
+    groups = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(groups, dict)
+    for group in groups.values():
+        if isinstance(group, dict):
+            group.pop("recommended", None)
+    return OmegaConf.to_yaml(OmegaConf.create(groups))
 
 
 @contextmanager
