@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from conf.schema.runs import AutoencoderRun, DetectorRun
 from latent_common.artifacts import FORMAT
-from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
 from latent_common.machine import check_writable, cores, resolve_device
 from latent_common.precision import FULL, HALF, check_precision
@@ -28,7 +27,7 @@ from latent_env.data.augmentation import Augmentation
 from latent_env.data.placement import StreamedImages, place_images
 from latent_env.data.prepared.preparation import Prepared
 from latent_env.training.run_folder import Run
-from stages.cli.checks import check_values, unknown_keys
+from stages.cli.checks import read_config
 from stages.datasets import dataset_settings, load_dataset, make_augmentation
 
 C = TypeVar("C", bound=AutoencoderRun, covariant=True)
@@ -156,12 +155,8 @@ class Job(Generic[C]):
 
 def start(cfg: DictConfig, kind: type[C]) -> tuple[C, Context]:
     """Check a composed configuration and set up the machine."""
-    config = cast("C", OmegaConf.to_object(cfg))
-    assert isinstance(config, kind)
-    check_values(config)
+    config = read_config(cfg, kind)
     check_track(config.track)
-    for path in unknown_keys(OmegaConf.to_container(cfg), asdict(config)):
-        raise UserError(f"+{path}=… is an unknown key: nothing would read it")
     check_writable(config.runs, "runs")
     check_precision(config.precision)
     device = resolve_device(config.device)

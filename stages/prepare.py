@@ -6,21 +6,20 @@ The first argument is the data set; the scripts then find it prepared.
 from __future__ import annotations
 
 import sys
-from typing import cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from conf.schema.runs import DataRun
 from latent_env.data.dataset import Dataset
 from latent_env.data.prepared.overview import PICTURE
+from stages.cli.checks import read_config
 from stages.cli.launch import run_script
 from stages.datasets import load_dataset
 
 
 def main(cfg: DictConfig) -> None:
     """Prepare the data set and print its summary."""
-    config = cast("DataRun", OmegaConf.to_object(cfg))
-    print(describe(load_dataset(config)))
+    print(describe(load_dataset(read_config(cfg, DataRun))))
 
 
 def describe(dataset: Dataset) -> str:

@@ -22,13 +22,13 @@ import yaml
 from conftest import ROOT
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from stable_baselines3 import PPO
 
 from benchmarks.augmentation import choices as study
 from benchmarks.command import choose
 from benchmarks.detectors import STUDIES
+from conf.schema.runs import DataRun
 from detectors.rdna import RdnaDetector
 from detectors.reconstruction import ReconstructionDetector
 from latent_common.errors import UserError
@@ -36,7 +36,7 @@ from latent_env.autoencoders import FrozenAutoencoder, MemoryAutoencoder
 from latent_env.perturbations.base import perturbations
 from latent_env.rewards.base import reward_terms
 from latent_env.worlds.artifacts import save_autoencoder, save_detector
-from stages.cli.checks import check_values
+from stages.cli.checks import read_config
 from stages.cli.choices import CONF, GROUPS, choices
 from stages.cli.compose import compose
 from stages.cli.error_messages import explain
@@ -236,7 +236,7 @@ def check_composes(where: str, script: str, arguments: list[str]) -> None:
         assert "-m" in arguments or "--multirun" in arguments or not any(swept), f"{where}: a sweep needs -m"
         for chosen in zip_longest(*values) if values else [()]:
             picked = [given or options[-1] for given, options in zip(chosen, values, strict=True)]
-            check_values(OmegaConf.to_object(compose(script, picked)))
+            read_config(compose(script, picked), DataRun)
     except (HydraException, OmegaConfBaseException) as error:
         pytest.fail(f"{where}: {explain(error, script, overrides)}", pytrace=False)
     except UserError as error:

@@ -1,14 +1,29 @@
-"""Checks of a composed configuration that its types don't make."""
+"""From a composed configuration to a checked object."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import is_dataclass
-from typing import Any, get_type_hints
+from dataclasses import asdict, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
 
 from conf.schema.fields import Limits
+from conf.schema.runs import DataRun
 from latent_common.errors import UserError
+
+C = TypeVar("C", bound=DataRun)
+
+
+def read_config(cfg: DictConfig, kind: type[C]) -> C:
+    """A composed configuration as an object, once its numbers and keys are checked."""
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, kind)
+    check_values(config)
+    for path in unknown_keys(OmegaConf.to_container(cfg), asdict(config)):
+        raise UserError(f"+{path}=… is an unknown key: nothing would read it")
+    return config
 
 
 def check_values(config: object, above: str = "") -> None:
