@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from latent_common.errors import UserError
 from latent_env.data import Splitting
 from latent_env.data.samples import FileSample
-from latent_env.data.splitting import group_finder, set_aside, set_aside_anomalies, spread
+from latent_env.data.splitting import evenly_spaced_samples, group_finder, set_aside, set_aside_anomalies
 
 SHARES = st.floats(0.01, 0.99)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -229,7 +229,7 @@ def test_a_patient_with_several_kinds_of_anomaly_stays_on_one_side(seed: int) ->
 @given(st.integers(0, 50), st.none() | st.integers(2, 60))
 def test_a_limit_spreads_over_all(count: int, limit: int | None) -> None:
     samples = plain(count)
-    kept = spread(samples, limit)
+    kept = evenly_spaced_samples(samples, limit)
     assert len(kept) == (count if limit is None else min(count, limit))
     assert len({sample.name for sample in kept}) == len(kept)
     assert kept == [sample for sample in samples if sample in kept]

@@ -1,4 +1,4 @@
-"""Random changes of a batch after which a normal image is still normal, made on the device."""
+"""Random augmentation of training images, after which a normal image is still normal, on the device."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch.nn import functional
 from latent_common.errors import UserError
 
 MOVED_SHARE = 0.5
-"""So many images of a batch are shifted and turned: these are resampled, and a detector that never saw
-a sharp image would take sharpness for an anomaly."""
+"""The share of a batch that is shifted and rotated. Resampling blurs an image, and a detector that never saw
+sharp ones would find sharpness anomalous."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may be done to an image, by the nature of a data set.
+    """How images of a data set may be changed.
 
     :param flip_horizontal: mirror left and right, half of the time.
     :param flip_vertical: mirror top and bottom, half of the time.
-    :param shift: the most that an image moves along each axis, as a share of its side.
-    :param rotation: the most that it turns either way, in degrees.
-    :param brightness: the most that it gets brighter or darker, as a share.
+    :param shift: the largest shift along each axis, as a share of the side.
+    :param rotation: the largest rotation in either direction, in degrees.
+    :param brightness: the largest change of brightness, as a share.
     """
 
     flip_horizontal: bool = False
@@ -43,14 +43,14 @@ class Augmentation:
         return any((self.flip_horizontal, self.flip_vertical, self.shift, self.rotation, self.brightness))
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Change images ``(B, C, H, W)`` in [0, 1]."""
+        """Augment images ``(B, C, H, W)`` in [0, 1]."""
         return self.with_masks(images, generator, images[:, :0])[0]
 
     def with_masks(self, images: Tensor, generator: torch.Generator, masks: Tensor) -> tuple[Tensor, Tensor]:
-        """Change images ``(B, C, H, W)`` in [0, 1], and their masks ``(B, 1, H, W)`` with them.
+        """Augment images ``(B, C, H, W)`` in [0, 1], and their masks ``(B, 1, H, W)`` in the same way.
 
-        What comes into view at an edge mirrors what was there. Random numbers are drawn on the CPU, so
-        a seed means the same changes on every device.
+        Images are mirrored beyond their edges. Random numbers are drawn on the CPU, so a seed means the same
+        changes on every device.
         """
         if not self:
             return images, masks
@@ -72,7 +72,7 @@ class Augmentation:
         return images, masks
 
     def _grid(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Where every pixel comes from, ``(B, H, W, 2)``; ``draws (3, B)`` are uniform in [0, 1]."""
+        """The source of every pixel, ``(B, H, W, 2)``; ``draws (3, B)`` are uniform in [0, 1]."""
         angle, right, down = 2 * draws - 1
         angle = angle * math.radians(self.rotation)
         # Coordinates run from -1 to 1, so the side is 2.

@@ -1,4 +1,4 @@
-"""What every data set looks like once it is loaded: three splits of images, labels and masks."""
+"""A data set: three splits of images with labels, names and masks."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ from latent_common.image_source import LARGEST_IMAGE
 
 
 def check_size(size: int) -> int:
-    """Return ``size``, the side of an image in pixels, if the autoencoders can take it."""
+    """Return ``size``, the side of images in pixels; a ``UserError`` if autoencoders can't have it."""
     if isinstance(size, bool) or not isinstance(size, int | np.integer):
         raise UserError(f"size={size!r} is not a whole number of pixels: give for example 64.")
     if not 8 <= size <= LARGEST_IMAGE or size % 8:
@@ -28,7 +28,7 @@ def check_size(size: int) -> int:
 
 @dataclass(frozen=True)
 class Split:
-    """Images with what is known about them.
+    """Images with their labels, masks and names.
 
     :param images: ``(N, C, H, W)`` uint8, C is 1 (grey) or 3 (RGB).
     :param labels: ``(N,)`` int64, 0 normal and 1 anomaly.
@@ -99,12 +99,12 @@ def check_track(track: str) -> None:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set ready for use: train is normal only, valid may be, test has both labels.
+    """Three splits ready for use: train is normal only, valid may be, test has both labels.
 
-    :param native: the smallest and the largest native size, where images were resized.
-    :param remarks: lines that a user should read.
-    :param digest: the contents' digest, if it is known already.
-    :param folder: where it lies prepared.
+    :param native: the smallest and the largest size before images were resized; None if they weren't.
+    :param remarks: lines for the user.
+    :param digest: of the contents, if it is known.
+    :param folder: where the data set is prepared; None if it isn't.
     """
 
     name: str
@@ -185,7 +185,7 @@ class Dataset:
         return f" from {smallest}" if smallest == largest else f" from {smallest} to {largest}"
 
     def fingerprint(self) -> str:
-        """Short SHA-256 of all images, labels, masks and names: equal contents, equal print."""
+        """A short SHA-256 of all images, labels, masks and names; equal for equal contents."""
         if self.digest is not None:
             return self.digest
         digest = hashlib.sha256()
@@ -197,7 +197,7 @@ class Dataset:
 
 
 def digest_into(digest: Any, arrays: Iterable[NDArray[Any]]) -> None:
-    """Feed arrays into a hashlib digest, with their shapes and types."""
+    """Update a hashlib digest with arrays, their shapes and types."""
     for array in arrays:
         digest.update(repr((array.shape, array.dtype.str)).encode())
         for part in in_chunks(array):
@@ -205,7 +205,7 @@ def digest_into(digest: Any, arrays: Iterable[NDArray[Any]]) -> None:
 
 
 def in_chunks(array: NDArray[Any], rows: int = 64) -> Iterator[NDArray[Any]]:
-    """An array some rows at a time, so that a mapped one never is in memory whole."""
+    """An array some rows at a time, so that a mapped one is never in memory as a whole."""
     for first in range(0, len(array), rows):
         yield np.ascontiguousarray(array[first : first + rows])
 

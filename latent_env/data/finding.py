@@ -18,7 +18,7 @@ TREE_DEPTH, TREE_LINES = 5, 30
 def list_images(folder: Path) -> list[Path]:
     """The image files directly in ``folder``, sorted by name; none if there is no such folder.
 
-    A link that leads nowhere is listed too: whoever opens it will say so.
+    Broken links are listed too; opening them gives an error that names them.
     """
     found = [
         Path(entry.path)
@@ -98,8 +98,10 @@ def find_place(data_root: Path, aliases: Sequence[str], holds: Callable[[Path], 
     return next((place for place in places(data_root, aliases) if holds(place)), None)
 
 
-def missing(name: str, data_root: Path, aliases: Sequence[str], expected: str, origin: str) -> UserError:
-    """The error for a data set that isn't there: what was expected, what was found, where to get it.
+def not_found_error(
+    name: str, data_root: Path, aliases: Sequence[str], expected: str, origin: str
+) -> UserError:
+    """The error for a data set that wasn't found: what was expected, what was found, where to get it.
 
     :param aliases: the folder names that were looked for.
     :param expected: the tree below such a folder.

@@ -1,4 +1,4 @@
-"""Decoding image files: every mode that Pillow knows becomes grey or RGB, and errors name the file."""
+"""Decoding image files: every mode of Pillow becomes grey or RGB, and errors name the file."""
 
 from __future__ import annotations
 
@@ -11,17 +11,21 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from latent_common.errors import UserError
 
-MAX_PIXELS = 80_000_000  # below Pillow's own limit, so that ours is the message one reads
-SMALLEST_DRAFT = 3  # a JPEG is decoded at a fraction of its size down to this multiple of the target
+MAX_PIXELS = 80_000_000
+"""The largest image that is decoded; below Pillow's own limit, so that the user reads our message."""
+
+SMALLEST_DRAFT = 3
+"""A JPEG is decoded at a fraction of its size, down to so many times the target size."""
+
 ORIENTATION = 0x0112  # the EXIF tag
 MOST_CLASSES = 32
-"""A mask whose brightest value is below holds numbers of classes, of which 0 is the background."""
+"""A mask with no larger value than this holds class indices, of which 0 is the background."""
 
 
 def open_image(path: Path, size: int) -> tuple[Image.Image, tuple[int, int]]:
-    """Decode a file upright as mode L or RGB, and tell its native (width, height) in pixels.
+    """Decode a file upright: the image in mode L or RGB, and its native (width, height) in pixels.
 
-    A JPEG of several times ``size`` pixels a side comes already reduced, which is much faster.
+    A JPEG of several times ``size`` pixels a side is decoded at a reduced size, which is much faster.
     """
     return _open(path, _as_uint8, size)
 
@@ -29,8 +33,8 @@ def open_image(path: Path, size: int) -> tuple[Image.Image, tuple[int, int]]:
 def open_mask(path: Path, image_path: Path, image_size: tuple[int, int]) -> Image.Image:
     """Decode a mask as mode L: 255 where it is set, 0 elsewhere.
 
-    Grey edges, as resizing and JPEG leave them, are cut at half of the mask's brightest value; a mask
-    of small numbers or of colours holds classes, and all but 0 or black count.
+    Grey edges, which come from resizing and JPEG, are cut at half of the mask's largest value. A mask of
+    small numbers or of colours holds classes, and all but 0 or black are set.
     """
     mask, native = _open(path, _as_mask)
     if native != image_size:
@@ -58,10 +62,10 @@ def shrink_image(image: Image.Image, size: int, channels: int) -> NDArray[np.uin
 
 
 def shrink_mask(mask: Image.Image, size: int) -> NDArray[np.bool_]:
-    """Bring a mask of 0 and 255 to ``(size, size)`` bool, nearest; no defect gets lost."""
+    """Resize a mask of 0 and 255 to ``(size, size)`` bool by nearest neighbours, without losing a defect."""
     small: NDArray[np.bool_] = np.asarray(mask.resize((size, size), Image.Resampling.NEAREST)) > 0
     if mask.getbbox() is not None and not small.any():
-        # A defect that falls between the grid points stays, where most of it lies.
+        # A defect between the grid points is kept where most of it lies.
         cover = np.asarray(mask.convert("F").resize((size, size), Image.Resampling.BOX))
         small = cover == cover.max()
     return small
@@ -82,7 +86,7 @@ def _open(path: Path, convert: Convert, size: int | None = None) -> tuple[Image.
     try:
         if not path.stat().st_size:
             raise UserError(f"{path} is empty (0 bytes). Copy it again or delete it.")
-        # Given a path, Pillow maps uncompressed TIFFs, and scrambles those that are turned.
+        # Given a path, Pillow maps uncompressed TIFFs, and scrambles rotated ones.
         with path.open("rb") as file, Image.open(file) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(
@@ -114,7 +118,7 @@ def _open(path: Path, convert: Convert, size: int | None = None) -> tuple[Image.
         what = "is a link that leads nowhere" if path.is_symlink() else "is not there"
         raise UserError(f"{path} {what}. Copy the file there, or delete what points to it.") from error
     except OSError as error:
-        if error.errno is not None:  # the system's, not a decoder's
+        if error.errno is not None:  # an error of the system, not of a decoder
             raise UserError(f"{path} can't be opened ({error.strerror}).") from error
         raise _broken(path, error) from error
     except Exception as error:  # Pillow's decoders raise anything, from SyntaxError to IndexError
@@ -153,7 +157,7 @@ def _as_uint8(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _as_mask(image: Image.Image, path: Path) -> Image.Image:
-    """As :func:`_as_uint8`, but small numbers in deep pixels stay what they are."""
+    """Convert a mask like :func:`_as_uint8`, but keep small numbers of 16 or 32 bits as they are."""
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() >= 0 and values.max() < 256:

@@ -1,4 +1,4 @@
-"""Where a split's images are while a model trains on them: on the device, or on disk."""
+"""Where a split's images are during training: in memory on the device, or on disk."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from latent_common.image_source import ImageSource
 from latent_common.machine import free_bytes
 
 SHARE = 0.25
-"""Of the memory that is free, for one split, where a user gives no number."""
+"""By default one split may take this share of the free memory."""
 
 MEGABYTE = 2**20
 
 
 class StreamedImages:
-    """Images ``(N, C, H, W)`` uint8, or latents, that stay in a file; what is asked for comes to the device.
+    """Images ``(N, C, H, W)`` uint8, or latents, that stay in a file; those of an index come to the device.
 
-    It answers to what :class:`~latent_common.image_source.ImageSource` needs of a tensor.
+    It is an :class:`~latent_common.image_source.ImageSource`.
     """
 
     def __init__(self, pixels: NDArray[Any], device: torch.device) -> None:
@@ -35,7 +35,7 @@ class StreamedImages:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Which is ``(N, C, H, W)``."""
+        """The shape ``(N, C, H, W)``, or ``(N, *latent_shape)``."""
         return self._pixels.shape
 
     def __getitem__(self, index: Any) -> Tensor:
@@ -43,7 +43,7 @@ class StreamedImages:
         if isinstance(index, slice):
             return self._moved(self._pixels[index])
         rows = index.cpu().numpy()
-        order = np.argsort(rows, kind="stable")  # a disk reads forwards best
+        order = np.argsort(rows, kind="stable")  # disks read forwards fastest
         picked = np.empty((len(rows), *self.shape[1:]), self._pixels.dtype)
         picked[order] = self._pixels[rows[order]]
         return self._moved(picked)
@@ -62,7 +62,7 @@ class StreamedImages:
 def place_images(pixels: NDArray[Any], device: torch.device, megabytes: float | None = None) -> ImageSource:
     """Images ``(N, C, H, W)`` uint8, or latents, as a tensor on the device if they fit there, else streamed.
 
-    :param megabytes: the most that they may take up; None is a quarter of what is free.
+    :param megabytes: the most that they may take; None for a quarter of the free memory.
     """
     if megabytes is not None and not megabytes > 0:
         raise UserError(f"memory={megabytes} must be above 0 (MB), or null")

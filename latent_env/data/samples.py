@@ -1,4 +1,4 @@
-"""What a data set is made of before anything is decoded: samples, splits, and what went wrong."""
+"""A data set before it is decoded: its samples and splits, and files that can't be used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from latent_common.errors import UserError
 from latent_env.data.images import open_image, open_mask
 
 SHOWN = 5
-"""So many skipped files or duplicates are named in a remark; the rest are counted."""
+"""At most so many skipped files or copies are named in a remark; the rest are counted."""
 
 
 class Sample(Protocol):
@@ -25,7 +25,7 @@ class Sample(Protocol):
 
     @property
     def name(self) -> str:
-        """Such as its path below the data set's folder."""
+        """A unique name, such as the path below the data set's folder."""
 
     @property
     def label(self) -> int:
@@ -33,16 +33,16 @@ class Sample(Protocol):
 
     @property
     def kind(self) -> str:
-        """The kind of defect, or the class: splits keep its share."""
+        """The kind of defect, or the class; splits keep the share of each kind."""
 
     @property
     def masked(self) -> bool:
-        """Whether it comes with a mask of its anomalous pixels."""
+        """Whether there is a mask of its anomalous pixels."""
 
     def image(self, size: int) -> tuple[Image.Image, tuple[int, int]]:
         """The image upright, mode L or RGB, and its native (width, height) in pixels.
 
-        It may come smaller than native if it is still several times ``size``.
+        It may be decoded smaller than native if it is still several times ``size``.
         """
 
     def mask(self, native: tuple[int, int]) -> Image.Image:
@@ -76,7 +76,7 @@ class FileSample:
 
 @dataclass(frozen=True)
 class ArraySample:
-    """An image that already lies in memory, ``(H, W)`` or ``(H, W, 3)`` uint8, perhaps with a mask."""
+    """An image in memory, ``(H, W)`` or ``(H, W, 3)`` uint8, perhaps with a mask."""
 
     pixels: NDArray[np.uint8]
     label: int
@@ -84,7 +84,7 @@ class ArraySample:
     marked: NDArray[np.bool_] | None = None
     kind: str = ""
     border: int = 0
-    """So many black pixels are added on every side, which keeps small images sharp."""
+    """So many black pixels are added on every side, which reaches a size without blurring."""
 
     @property
     def masked(self) -> bool:
@@ -120,13 +120,13 @@ class Problems:
             raise UserError(f"dataset.on_error={self.on_error} is unknown: choose stop or skip")
 
     def note(self, message: str) -> None:
-        """Raise a ``UserError`` with ``message``, or remember it."""
+        """Raise a ``UserError`` with ``message``, or count the file as skipped."""
         if self.on_error == "stop":
             raise UserError(f"{message}\nTo go on without such files: dataset.on_error=skip")
         self.skipped.append(message)
 
     def remarks(self) -> list[str]:
-        """What was skipped, for the log."""
+        """Lines for the user on what was skipped."""
         if not self.skipped:
             return []
         count = len(self.skipped)
@@ -136,14 +136,14 @@ class Problems:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set on disk, found and sorted into splits but not decoded.
+    """A data set that was found and split, but not decoded.
 
-    :param name: what it is called, also in paths.
+    :param name: of the data set, also in paths.
     :param splits: ``train``, ``valid`` and ``test``; train is normal only. (Textures have one split.)
-    :param files: every file it is read from: when one changes, it is prepared again.
-    :param settings: plain values that tell this choice of images from another of the same name.
+    :param files: all files that it is read from: when one changes, the data set is prepared again.
+    :param settings: plain values that all images and splits depend on, besides the files.
     :param channels: 1 for grey, 3 for RGB, None for what the training images are.
-    :param remarks: lines that a user should read.
+    :param remarks: lines for the user.
     """
 
     name: str
@@ -164,7 +164,7 @@ class Source:
             try:
                 about = path.stat()
                 facts = (path.name, about.st_size, about.st_mtime_ns)
-            except OSError:  # decoding will say what is wrong with it
+            except OSError:  # decoding gives the error that names it
                 facts = (path.name, -1, -1)
             digest.update(repr(facts).encode("utf-8", "surrogateescape"))
         for split, samples in self.splits.items():
@@ -179,7 +179,7 @@ def files_of(samples: Sequence[FileSample]) -> list[Path]:
 
 
 def shortened(lines: Sequence[str]) -> list[str]:
-    """The first lines, and how many more there are."""
+    """The first ``SHOWN`` lines, and a line with the number of the others."""
     more = [f"… and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     return [*lines[:SHOWN], *more]
 

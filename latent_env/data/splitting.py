@@ -1,4 +1,4 @@
-"""Setting images aside for validation, so that neighbours never sit on both sides."""
+"""Dividing images into splits, without putting images of one group (such as a patient) into two of them."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from latent_env.data.samples import Sample
 S = TypeVar("S", bound=Sample)
 
 NUMBERED = re.compile(r"[^\s_./-]*\d[^\s_./-]*")
-"""A part of a name with a number in it, between separators."""
+"""A part of a name between separators that holds a number."""
 
 FEWEST_GROUPS = 3
-"""With fewer, a group on one side would be a third of the data: not a split by group any more."""
+"""With fewer groups, images are split one by one."""
 
 MOST_LEVELS = 4
+"""At most so many numbers of a name are tried as the end of its group."""
 
 
 def group_finder(pattern: str | None, level: int = 0) -> Callable[[Sample], str]:
-    """What tells the group (patient, volume, object) that a sample belongs to, from its name.
+    """A function that returns the group (patient, volume, object) of a sample, from its name.
 
     :param pattern: a regular expression; the group is its first parenthesis, or all that it matches.
         ``None`` looks for names such as ``patient07_slice012`` or ``volume-3/45``; an empty one
-        takes every image as a group of its own.
-    :param level: how many numbers of the name to pass over, without a pattern: in
-        ``BraTS20_007_slice_12`` the first tells the data set, the second the patient.
+        makes every image a group of its own.
+    :param level: without a pattern, how many numbers of the name to skip: in ``BraTS20_007_slice_12`` the
+        first is that of the data set, the second that of the patient.
     """
     if pattern is None:
         return lambda sample: _prefix(_inner_name(sample), level) or sample.name
@@ -55,8 +56,9 @@ def _prefix(name: str, level: int) -> str | None:
 
 
 def _inner_name(sample: Sample) -> str:
-    """The name without its ending and without the folders down to that of its kind: the same patient
-    may stand in several of those.
+    """The name without its ending and without the folders down to that of its kind.
+
+    One patient may have images in the folders of several kinds.
     """
     path = PurePosixPath(sample.name)
     parts = (path.with_suffix("") if path.name else path).parts
@@ -70,13 +72,13 @@ def _match(pattern: re.Pattern[str], name: str) -> str | None:
 
 
 def _groups(samples: Sequence[Sample], pattern: str | None) -> dict[str, list[int]] | None:
-    """The positions of each group's samples, or None where the names carry no groups."""
+    """The positions of each group's samples; None if the names have no groups."""
     for level in range(MOST_LEVELS if pattern is None else 1):
         find_group = group_finder(pattern, level)
         groups: dict[str, list[int]] = defaultdict(list)
         for index, sample in enumerate(samples):
             groups[find_group(sample)].append(index)
-        # The widest groups that there are: one patient's series and modalities belong together.
+        # The widest groups come first: series and modalities of a patient belong together.
         if FEWEST_GROUPS <= len(groups) < len(samples):
             return groups
     return None
@@ -85,20 +87,20 @@ def _groups(samples: Sequence[Sample], pattern: str | None) -> dict[str, list[in
 def set_aside(
     samples: Sequence[S], share: float, seed: int | tuple[int, int], pattern: str | None = None
 ) -> tuple[list[S], list[S], str]:
-    """Split samples at random into those that stay and about ``share`` set aside; both keep some.
+    """Split samples at random into those that stay and about ``share`` set aside; neither part is empty.
 
-    :param pattern: see :func:`group_finder`; groups stay whole.
-    :returns: the two parts, both in the order given, and a remark if the names carry groups.
+    :param pattern: see :func:`group_finder`; groups aren't divided.
+    :returns: the two parts, both in the given order, and a remark if the names have groups.
     """
     groups = _groups(samples, pattern)
     if pattern and not groups:
         raise UserError(
             f"dataset.group={pattern} finds fewer than {FEWEST_GROUPS} groups, or one an image, in names "
-            f"such as {samples[0].name}: choose another, or null to look for groups by itself"
+            f"such as {samples[0].name}: choose another pattern, or null to find groups automatically"
         )
     members = list(groups.values()) if groups else [[index] for index in range(len(samples))]
     wanted = min(max(round(share * len(samples)), 1), len(samples) - 1)
-    # Groups that are too large stay, so that few images never are what is left to learn from.
+    # Groups that are too large stay, so that enough images are left to learn from.
     most = max(wanted, min(map(len, members), default=0))
     aside: set[int] = set()
     taken = 0
@@ -118,7 +120,7 @@ def set_aside(
 def set_aside_anomalies(
     samples: Sequence[S], share: float, seed: int, pattern: str | None = None
 ) -> tuple[list[S], list[S]]:
-    """Split anomalous samples like :func:`set_aside`: by group, or else every kind by itself."""
+    """Split anomalous samples like :func:`set_aside`: by group, or else kind by kind."""
     if _groups(samples, pattern):
         return set_aside(samples, share, seed, pattern)[:2]
     kinds: dict[str, list[S]] = defaultdict(list)
@@ -136,7 +138,7 @@ def set_aside_anomalies(
     return stay, aside
 
 
-def spread(samples: Sequence[S], limit: int | None) -> list[S]:
+def evenly_spaced_samples(samples: Sequence[S], limit: int | None) -> list[S]:
     """At most ``limit`` of the samples, evenly spaced so that every kind keeps its share."""
     if limit is None or len(samples) <= limit:
         return list(samples)
@@ -148,8 +150,8 @@ class Splitting:
     """How images without an official split are divided, and how many of all are used.
 
     :param track: ``few_labelled`` moves a share of the anomalies from test to valid.
-    :param seed: which images go where.
-    :param valid_fraction: share of the normal training images that becomes valid.
+    :param seed: of the random choice of images.
+    :param valid_fraction: the share of the normal training images that becomes valid.
     :param group: see :func:`group_finder`.
     :param limit: use at most so many normal and so many anomalous images of each split.
     """
@@ -173,9 +175,12 @@ class Splitting:
     def divide(
         self, normal: Sequence[S], test_normal: Sequence[S], anomalous: Sequence[S]
     ) -> tuple[dict[str, list[S]], list[str]]:
-        """Train, valid and test from images that come as train and test, and remarks on them."""
-        normal, test_normal = spread(normal, self.limit), spread(test_normal, self.limit)
-        anomalous = spread(anomalous, self.limit)
+        """Train, valid and test, from images of a train and a test split, and remarks for the user."""
+        normal, test_normal = (
+            evenly_spaced_samples(normal, self.limit),
+            evenly_spaced_samples(test_normal, self.limit),
+        )
+        anomalous = evenly_spaced_samples(anomalous, self.limit)
         train, valid, by_group = set_aside(normal, self.valid_fraction, self.seed, self.group)
         remarks = [f"valid is {by_group} of the training images"] if by_group else []
         if self.track == "few_labelled":
@@ -188,6 +193,6 @@ class Splitting:
         return {"train": train, "valid": valid, "test": [*test_normal, *anomalous]}, remarks
 
     def settings(self) -> dict[str, Any]:
-        """Plain values that decide which image is in which split."""
-        # Validation loses its labelled anomalies later on, so the other two tracks share a preparation.
+        """Plain values that the splits depend on."""
+        # Tracks without labelled anomalies drop them from valid after preparation, so they share one.
         return {**asdict(self), "track": self.track == "few_labelled"}

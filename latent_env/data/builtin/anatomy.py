@@ -1,4 +1,4 @@
-"""A made-up patient: one axial slice through the upper abdomen, as CT shows it."""
+"""A synthetic patient: one axial slice through the upper abdomen, as CT shows it."""
 
 from dataclasses import dataclass
 
@@ -44,12 +44,12 @@ def draw_anatomy(rng: np.random.Generator, size: int) -> Anatomy:
     return Anatomy(canvas, image, inside, organs)
 
 
-def _jitter(rng: np.random.Generator, x: float, y: float, spread: float = 0.02) -> tuple[float, float]:
-    return x + rng.normal(0, spread), y + rng.normal(0, spread)
+def _jitter(rng: np.random.Generator, x: float, y: float, scale: float = 0.02) -> tuple[float, float]:
+    return x + rng.normal(0, scale), y + rng.normal(0, scale)
 
 
-def _scaled(rng: np.random.Generator, a: float, b: float, spread: float = 0.04) -> tuple[float, float]:
-    return float(a * np.exp(rng.normal(0, spread))), float(b * np.exp(rng.normal(0, spread)))
+def _scaled(rng: np.random.Generator, a: float, b: float, scale: float = 0.04) -> tuple[float, float]:
+    return float(a * np.exp(rng.normal(0, scale))), float(b * np.exp(rng.normal(0, scale)))
 
 
 def _body_wall(rng: np.random.Generator, canvas: Canvas, image: Field) -> Field:

@@ -1,4 +1,4 @@
-"""A made-up CT data set with exact lesion masks: runs anywhere, needs no download."""
+"""The phantom: a synthetic CT data set with exact lesion masks, which needs no download."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,11 @@ from latent_env.data.builtin.anatomy import Anatomy, draw_anatomy
 from latent_env.data.builtin.shapes import Field, random_waves, smooth_noise
 from latent_env.data.dataset import Dataset, Split, check_size
 
-NOISE = 4.0  # standard deviation of the noise, grey levels
-VISIBLE = 4.0  # a pixel belongs to a lesion where it changes the image by more, grey levels
+NOISE = 4.0
+"""The standard deviation of the noise, in grey levels."""
+
+VISIBLE = 4.0
+"""A pixel belongs to a lesion if that changes it by more grey levels."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,10 @@ class PhantomSlice:
 def make_phantom_dataset(
     size: int = 64, train: int = 600, valid: int = 120, test: int = 300, seed: int = 0
 ) -> Dataset:
-    """Draw CT-like grey slices of made-up patients, some with lesions.
+    """Draw CT-like grey slices of synthetic patients, some with lesions.
 
-    Every image is a patient of its own, drawn from ``(seed, split, index)``: the same seed gives the
-    same bytes, and the size of one split changes nothing in another.
+    Every image is another patient, drawn from ``(seed, split, index)``: the same seed gives the same bytes,
+    and the size of one split changes nothing in another.
 
     :param size: side in pixels, a multiple of 8 from 32 to 512.
     :param train: number of normal training images.
@@ -73,7 +76,7 @@ def draw_slice(rng: np.random.Generator, size: int, lesions: bool) -> PhantomSli
 
 
 def _add_lesion(rng: np.random.Generator, anatomy: Anatomy, image: Field) -> None:
-    """Let one lesion grow in ``image`` ``(H, W)``, in place."""
+    """Draw one lesion into ``image (H, W)``, in place."""
     host = anatomy.inside
     if rng.random() < 0.75:
         names = list(anatomy.organs)
@@ -93,11 +96,11 @@ def _add_lesion(rng: np.random.Generator, anatomy: Anatomy, image: Field) -> Non
         edge=rng.uniform(1.0, 3.0) * image.shape[0] / 64,
     )
     shape = shape * host
-    # What was there mostly gives way to the lesion, which is darker or brighter than its host.
+    # The lesion, darker or brighter than its host, mostly replaces what was there.
     around = float((image * shape).sum() / max(float(shape.sum()), 1e-6))
     contrast = rng.choice([-1, 1], p=[0.6, 0.4]) * rng.uniform(16, 62)
     tissue = around + contrast + 0.5 * (image - around)
-    if rng.random() < 0.25:  # contrast agent gathers in the rim, the core is dead
+    if rng.random() < 0.25:  # a bright rim around a dark core
         core = anatomy.canvas.ellipse(
             centre, (0.62 * radius * stretch, 0.62 * radius / stretch), edge=2 * image.shape[0] / 64
         )

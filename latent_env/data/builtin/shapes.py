@@ -1,8 +1,8 @@
-"""Soft-edged shapes on a square canvas: what the phantom is painted with.
+"""Soft-edged shapes on a square canvas, which the phantom is drawn with.
 
 Lengths are in half canvas widths: ``x`` runs from -1 at the left edge to 1 at the right, ``y`` from
--1 at the top to 1 at the bottom. A shape is its coverage, ``(H, W)`` float in [0, 1], one pixel wide
-at the edge so that it looks the same at every resolution.
+-1 at the top to 1 at the bottom. A shape is its coverage, ``(H, W)`` float in [0, 1], with an edge one pixel
+wide, so that it looks the same at every resolution.
 """
 
 from dataclasses import dataclass

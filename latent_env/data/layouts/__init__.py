@@ -1,1 +1,1 @@
-"""Reading what users have on disk: one module a layout, each finds files and sorts them into splits."""
+"""Layouts of data sets on disk: one file a layout, each finds the images and divides them into splits."""

@@ -10,13 +10,13 @@ from latent_env.data.finding import (
     find_place,
     list_folders,
     list_images,
-    missing,
+    not_found_error,
     walk_images,
 )
 from latent_env.data.layouts.mvtec import relative
 from latent_env.data.layouts.pairing import only_masked, pair_masks
 from latent_env.data.samples import FileSample, Problems, Source, files_of
-from latent_env.data.splitting import Splitting, set_aside, spread
+from latent_env.data.splitting import Splitting, evenly_spaced_samples, set_aside
 
 TREE = """\
   train/good/img/*.png               normal images to learn from
@@ -37,7 +37,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "bmad_rsna": ("RSNA", "RSNA_AD", "Chest_RSNA", "Chest"),
     "bmad_camelyon16": ("Camelyon16", "Camelyon16_AD", "Camelyon16_256"),
 }
-"""What the folder of each data set is called in the copies in circulation."""
+"""Names of each data set's folder in the copies in circulation."""
 
 MASK_FOLDERS = ("anomaly_mask", "label", "mask", "masks")
 SPLIT_NAMES = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
@@ -53,12 +53,12 @@ def bmad_source(
     aliases = ALIASES.get(name, (name, f"{name}_AD"))
     if not name:
         raise UserError(
-            "dataset.name is missing: name the folder of the data set, "
+            "dataset.name is missing: give the name of the data set's folder, "
             "for example `dataset=bmad_custom dataset.name=BUSI`"
         )
     root = find_place(data_root, aliases, _holds_splits)
     if root is None:
-        raise missing(
+        raise not_found_error(
             name, data_root, aliases, TREE, ORIGIN if name in ALIASES else "It is a set of your own."
         )
     found = {
@@ -82,7 +82,11 @@ def bmad_source(
     for split in ("valid", "test"):
         found[split, 1] = [sample for sample in found[split, 1] if sample.path in kept]
     splits = {
-        split: [s for label in (0, 1) for s in spread(found.get((split, label), []), splitting.limit)]
+        split: [
+            s
+            for label in (0, 1)
+            for s in evenly_spaced_samples(found.get((split, label), []), splitting.limit)
+        ]
         for split in SPLIT_NAMES
     }
     title = name if name in ALIASES else f"bmad_{name.lower()}"

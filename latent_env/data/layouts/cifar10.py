@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latent_common.errors import UserError
-from latent_env.data.finding import find_file, find_place, missing
+from latent_env.data.finding import find_file, find_place, not_found_error
 from latent_env.data.layouts.one_class import Classified, check_normal, one_class_source
 from latent_env.data.samples import Source
 from latent_env.data.splitting import Splitting
@@ -37,7 +37,7 @@ def cifar10_source(data_root: Path, normal: int | Sequence[int], splitting: Spli
         lambda folder: bool(_files(folder)),
     )
     if place is None:
-        raise missing("cifar10", data_root, ("cifar10",), TREE, ORIGIN)
+        raise not_found_error("cifar10", data_root, ("cifar10",), TREE, ORIGIN)
     files = _files(place)
     parts = [_read_binary(path) if path.suffix == ".bin" else _read_pickled(path) for path in files]
     train = Classified(

@@ -16,17 +16,17 @@ from latent_env.data.samples import FileSample, Problems, Source, files_of
 from latent_env.data.splitting import Splitting, set_aside
 
 TEST_SHARE = 0.2
-"""Of the normal images, where no folder of normal test images is named; anomalib's default."""
+"""The share of normal images that is set aside for testing if none are named; anomalib's default."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The folders that hold each part, below the root or absolute; images may lie in folders of theirs.
+    """The folders of each part, below the root or absolute; images may lie in sub-folders.
 
     :param normal_dir: normal images to learn from.
-    :param abnormal_dir: anomalous images to measure on.
-    :param normal_test_dir: normal images to measure on; without it a fifth of ``normal_dir``.
-    :param mask_dir: masks of the anomalous images, named as these.
+    :param abnormal_dir: anomalous images to test on.
+    :param normal_test_dir: normal images to test on; without it a fifth of ``normal_dir``.
+    :param mask_dir: masks of the anomalous images, with the same names.
     """
 
     normal_dir: str | Sequence[str] | None = None
@@ -46,7 +46,7 @@ def folder_source(
     problems: Problems,
     channels: int | None = None,
 ) -> Source:
-    """A folder of the user's; without ``parts`` it must be in MVTec AD's layout."""
+    """A folder of a user; without ``parts`` it must have MVTec AD's layout."""
     name = name or root.resolve().name or "folder"
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
@@ -114,9 +114,9 @@ def _samples(root: Path, key: str, names: str | Sequence[str] | None, label: int
     for folder in _folders(root, key, names):
         for path in walk_images(folder):
             inner = path.relative_to(folder)
-            # A folder inside is a kind of defect, but one with a number (patient07) holds neighbours.
-            sorts = label == 1 and len(inner.parts) > 1 and not re.search(r"\d", inner.parts[0])
-            kind = inner.parts[0] if sorts else folder.name
+            # A sub-folder is a kind of defect, but one with a number (patient07) is a group.
+            is_kind = label == 1 and len(inner.parts) > 1 and not re.search(r"\d", inner.parts[0])
+            kind = inner.parts[0] if is_kind else folder.name
             samples.append(FileSample(path, label, f"{folder.name}/{inner.as_posix()}", kind=kind))
     if not samples:
         raise UserError(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latent_common.errors import UserError
-from latent_env.data.finding import find_file, find_place, missing
+from latent_env.data.finding import find_file, find_place, not_found_error
 from latent_env.data.layouts.one_class import Classified, check_normal, one_class_source
 from latent_env.data.samples import Source
 from latent_env.data.splitting import Splitting
@@ -28,7 +28,7 @@ ORIGIN = (
 )
 UNSIGNED_BYTE = 8
 BORDER = 2
-"""MNIST's 28 pixels become 32 without blurring: its digits stand on black anyway."""
+"""Black pixels on every side turn MNIST's 28 pixels into 32 without blurring."""
 
 
 def mnist_source(data_root: Path, normal: int | Sequence[int], splitting: Splitting) -> Source:
@@ -36,7 +36,7 @@ def mnist_source(data_root: Path, normal: int | Sequence[int], splitting: Splitt
     digits = check_normal(normal, "dataset.normal=3")
     place = find_place(data_root, ALIASES, lambda folder: len(_files(folder)) == 4)
     if place is None:
-        raise missing("mnist", data_root, ALIASES, TREE, ORIGIN)
+        raise not_found_error("mnist", data_root, ALIASES, TREE, ORIGIN)
     files = _files(place)
     train, test = _read_pair(*files[:2]), _read_pair(*files[2:])
     names = [f"digit {digit}" for digit in range(10)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latent_common.errors import UserError
-from latent_env.data.finding import find_folder, find_place, list_folders, list_images, missing
+from latent_env.data.finding import find_folder, find_place, list_folders, list_images, not_found_error
 from latent_env.data.layouts.pairing import only_masked, pair_masks
 from latent_env.data.samples import FileSample, Problems, Source, files_of
 from latent_env.data.splitting import Splitting
@@ -73,7 +73,7 @@ def collection_source(
     name = f"{collection.name}_{category}"
     if folder is None:
         tree = "\n".join(f"  {category}/{line.strip()}" for line in TREE.splitlines())
-        raise missing(name, data_root, collection.aliases, tree, collection.origin)
+        raise not_found_error(name, data_root, collection.aliases, tree, collection.origin)
     return mvtec_source(folder, name, splitting, problems, channels)
 
 

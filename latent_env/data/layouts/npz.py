@@ -1,4 +1,4 @@
-"""A user's own ``.npz`` files, one a split: those that we write, and the older style that needs pickle."""
+"""A user's ``.npz`` files, one a split: of plain arrays, or of object arrays, which need pickle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from latent_common.errors import UserError
 from latent_env.data.finding import find_file, show_tree
 from latent_env.data.samples import ArraySample, Problems, Source
-from latent_env.data.splitting import Splitting, set_aside, spread
+from latent_env.data.splitting import Splitting, evenly_spaced_samples, set_aside
 
 KEYS = {
     "images": ("images", "image", "x", "data", "arr_0"),
@@ -71,7 +71,9 @@ def npz_source(
         split: [
             sample
             for label in (0, 1)
-            for sample in spread([s for s in samples[split] if s.label == label], splitting.limit)
+            for sample in evenly_spaced_samples(
+                [s for s in samples[split] if s.label == label], splitting.limit
+            )
         ]
         for split in files
     }
@@ -87,9 +89,9 @@ def _read(path: Path, split: str, problems: Problems, trust_pickle: bool) -> lis
     except ValueError as error:
         if "allow_pickle" in str(error):
             raise UserError(
-                f"{path} holds object arrays, the older style that was saved for allow_pickle=True. Reading "
-                "them can run any code that somebody put into the file. If you made it yourself or trust who "
-                "did: dataset.trust_pickle=true. Then it is read once and kept in a form that needs no trust."
+                f"{path} holds object arrays, which were saved for allow_pickle=True. Reading them can run "
+                "any code in the file. If you made it yourself or trust who did: dataset.trust_pickle=true. "
+                "Then it is read once, and stored in a form that needs no trust."
             ) from error
         raise UserError(f"{path} can't be read ({error})") from error
     except Exception as error:  # a damaged archive, or a pickle in it, raises anything
@@ -100,7 +102,8 @@ def _read(path: Path, split: str, problems: Problems, trust_pickle: bool) -> lis
     labels = _find(path, held, "labels", len(images))
     if labels is None and split != "train":
         raise UserError(
-            f"{path} holds no {' or '.join(KEYS['labels'])}: {split} needs to say what is an anomaly"
+            f"{path} holds no {' or '.join(KEYS['labels'])}: {split} needs to say what is an anomaly "
+            "(0 normal, 1 anomaly)"
         )
     masks, names = _find(path, held, "masks", len(images)), _find(path, held, "names", len(images))
     samples = []

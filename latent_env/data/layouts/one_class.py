@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from latent_common.errors import UserError
 from latent_env.data.samples import ArraySample, Source
-from latent_env.data.splitting import Splitting, spread
+from latent_env.data.splitting import Splitting, evenly_spaced_samples
 
 
 @dataclass(frozen=True)
 class Classified:
-    """Images with their classes, as an archive holds them.
+    """The images of an archive with their classes.
 
     :param images: ``(N, H, W)`` grey or ``(N, H, W, 3)`` RGB, uint8.
     :param classes: ``(N,)`` whole numbers from 0 to 9.
@@ -31,9 +31,9 @@ def check_normal(
 ) -> list[int]:
     """The classes that count as normal, checked: one to nine different ones from 0 to 9.
 
-    :param example: how a user would write it, for the error.
-    :param what: what a class is called in the error.
-    :param alone: whether a number may stand for a list of it alone.
+    :param example: a valid setting, for the error.
+    :param what: the word for a class in the error.
+    :param alone: whether a single number is allowed instead of a list.
     """
     plural = "classes" if what == "class" else f"{what}s"
     hint = f"give one to nine different {plural} from 0 to 9, for example {example}"
@@ -71,7 +71,7 @@ def one_class_source(
     Of the archive's normal training images a share becomes valid, joined by as many anomalies, evenly
     from the other classes; the other anomalies of the archive's training images are not used.
 
-    :param class_names: what the classes are called in the images' names.
+    :param class_names: names of the classes, which become part of the images' names.
     :param border: black pixels to add on every side.
     """
     rng = np.random.default_rng(splitting.seed)
@@ -94,7 +94,7 @@ def one_class_source(
             for row in np.sort(chosen)
         ]
         parts = ([s for s in found if s.label == label] for label in (0, 1))
-        return [sample for part in parts for sample in spread(part, splitting.limit)]
+        return [sample for part in parts for sample in evenly_spaced_samples(part, splitting.limit)]
 
     splits = {
         "train": samples("train", train, normals[count:]),

@@ -10,9 +10,9 @@ from latent_env.data.samples import FileSample, Problems
 
 
 def pair_masks(images: Sequence[Path], masks: Sequence[Path], problems: Problems) -> dict[Path, Path | None]:
-    """Match masks to images by name: ``000_mask`` or ``000`` for ``000``, whatever the ending.
+    """Match masks to images by name: ``000_mask`` or ``000`` for ``000``, with any ending.
 
-    :returns: the images with their masks, None where there is none, without those whose mask is unclear.
+    :returns: the mask of each image, or None; images with several masks are left out.
     """
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for mask in masks:
@@ -45,9 +45,9 @@ def pair_masks(images: Sequence[Path], masks: Sequence[Path], problems: Problems
 
 
 def only_masked(samples: Sequence[FileSample], expected: str, problems: Problems) -> list[FileSample]:
-    """The anomalous samples; if some have masks, those without are a problem.
+    """The anomalous samples that have masks, or all if none has; noting those without as problems.
 
-    :param expected: where a mask should lie.
+    :param expected: where a mask should be, for the message.
     """
     missing = [sample.path for sample in samples if not sample.masked]
     if not missing or len(missing) == len(samples):

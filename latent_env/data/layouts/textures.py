@@ -1,4 +1,4 @@
-"""Textures for anomalies: the Describable Textures Dataset, or any folder of pictures."""
+"""Textures for synthetic anomalies: the Describable Textures Dataset, or any folder of images."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from latent_env.data.finding import show_tree, walk_images
 from latent_env.data.samples import FileSample
 
 HINT = (
-    "DTD comes from https://www.robots.ox.ac.uk/~vgg/data/dtd/; any folder of pictures will do, and without "
-    "texture_root textures are made."
+    "DTD comes from https://www.robots.ox.ac.uk/~vgg/data/dtd/; any folder of images will do, and without "
+    "texture_root textures are generated."
 )
 
 

@@ -1,4 +1,4 @@
-"""VisA (Zou et al.) in its own layout with its table of splits, or rearranged as MVTec AD."""
+"""VisA (Zou et al.) in its own layout with its table of splits, or rearranged like MVTec AD."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from latent_common.errors import UserError
-from latent_env.data.finding import find_file, find_folder, find_place, missing
+from latent_env.data.finding import find_file, find_folder, find_place, not_found_error
 from latent_env.data.layouts.mvtec import check_category, find_category, mvtec_source
 from latent_env.data.layouts.pairing import only_masked
 from latent_env.data.samples import FileSample, Problems, Source, files_of
@@ -48,7 +48,7 @@ def visa_source(
             f"or rearranged as MVTec AD: {category}/train/good, {category}/test/{{good,bad}}, "
             f"{category}/ground_truth/bad"
         )
-        raise missing(name, data_root, ALIASES, tree, ORIGIN)
+        raise not_found_error(name, data_root, ALIASES, tree, ORIGIN)
     return mvtec_source(folder, name, splitting, problems, channels)
 
 

@@ -21,13 +21,20 @@ from latent_common.progress import progress_bar
 from latent_env.data.dataset import Size, digest_into
 from latent_env.data.images import is_grey, shrink_image, shrink_mask
 from latent_env.data.samples import Problems, Sample, Source, shortened
-from latent_env.data.splitting import spread
+from latent_env.data.splitting import evenly_spaced_samples
 from latent_env.data.prepared.split_files import (SplitWriter, open_split)
 
-MANY_FILES = 50  # from here on reading takes long enough for a progress bar
-GREY_PROBES = 8  # training images that decide between grey and RGB
-DARK = 32  # of 255: nobody would look at a data set that is darker everywhere
-AHEAD = 4  # images decoded ahead of the one that is written, for each thread
+MANY_FILES = 50
+"""From so many files on there is a progress bar."""
+
+GREY_PROBES = 8
+"""So many training images decide between grey and RGB."""
+
+DARK = 32
+"""Data sets whose largest value (of 255) is below this get a remark."""
+
+AHEAD = 4
+"""For each thread, so many images are decoded ahead of the one that is written."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,24 +50,24 @@ class Decoded:
     """``(H, W)``"""
     native: Size
     digest: bytes
-    """Of the pixels as they were: copies of an image have the same."""
+    """Of the decoded pixels; equal for copies of an image."""
 
 
 @dataclass
 class Findings:
-    """What is learned about a data set while it is decoded."""
+    """Facts about a data set that are collected while it is decoded."""
 
     natives: set[Size] = field(default_factory=set)
     copies: list[dict[str, str]] = field(default_factory=list)
     """Images whose pixels are those of an image in an earlier split."""
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    """By split and label."""
+    """The number of images by split and label."""
     brightest: int = 0
-    """Of all values, 0 to 255."""
+    """The largest value, from 0 to 255."""
     _first: dict[bytes, tuple[str, str]] = field(default_factory=dict)
 
     def note(self, split: str, sample: Sample, decoded: Decoded) -> None:
-        """Count one image, and compare it with all before."""
+        """Count one image, and compare it with all earlier ones."""
         counts = self.counts.setdefault(split, {"normal": 0, "anomalous": 0})
         counts["anomalous" if sample.label else "normal"] += 1
         self.natives.add(decoded.native)
@@ -71,7 +78,7 @@ class Findings:
             self.copies.append(copy)
 
     def remarks(self) -> list[str]:
-        """What a user should know."""
+        """Lines for the user."""
         remarks = []
         if self.brightest < DARK:
             remarks.append(
@@ -87,7 +94,7 @@ class Findings:
 
 
 def decode_all(source: Source, size: int, folder: Path, problems: Problems, progress: bool) -> dict[str, Any]:
-    """Write every split of ``source`` as ``.npz`` in ``folder``; returns facts about them for a JSON."""
+    """Write every split of ``source`` as ``.npz`` into ``folder``; returns facts for ``prepared.json``."""
     already = len(problems.skipped)
     every = [sample for samples in source.splits.values() for sample in samples]
     channels = source.channels or decide_channels(next(iter(source.splits.values())), size)
@@ -130,9 +137,9 @@ def decode_all(source: Source, size: int, folder: Path, problems: Problems, prog
 
 
 def decide_channels(samples: Sequence[Sample], size: int) -> int:
-    """1 if a few samples from all over the set are grey, 3 if one of them has colour."""
-    for sample in spread(samples, GREY_PROBES):
-        with contextlib.suppress(UserError):  # said, or skipped, when its turn comes
+    """1 if some evenly spaced samples are all grey, 3 if one of them has colour."""
+    for sample in evenly_spaced_samples(samples, GREY_PROBES):
+        with contextlib.suppress(UserError):  # decoding it later gives the error, or skips it
             if not is_grey(sample.image(size)[0]):
                 return 3
     return 1
@@ -142,8 +149,8 @@ def _decode(sample: Sample, size: int, channels: int) -> Decoded:
     image, native = sample.image(size)
     mask = shrink_mask(sample.mask(native), size) if sample.masked else None
     small = np.ascontiguousarray(shrink_image(image, size, channels))
-    # A checksum of all pixels tells apart what looks alike when small; a real digest of them would take
-    # a tenth of the time.
+    # A checksum of all pixels distinguishes images that are equal only when small; a real digest of them would
+    # take a tenth of the time.
     key = f"{image.size} {zlib.crc32(np.asarray(image).data)}".encode()
     return Decoded(small, mask, native, hashlib.blake2b(small.data, digest_size=12, key=key).digest())
 
@@ -151,7 +158,7 @@ def _decode(sample: Sample, size: int, channels: int) -> Decoded:
 def _ordered(
     pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T]
 ) -> Generator[tuple[T, Future[R]], None, None]:
-    """Run ``function`` on every item, in order, few enough ahead that memory stays bounded."""
+    """Run ``function`` on every item, in order, a few items ahead, so that memory stays bounded."""
     waiting: deque[tuple[T, Future[R]]] = deque()
     try:
         for item in items:
@@ -160,7 +167,7 @@ def _ordered(
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()
-    finally:  # after an error or Ctrl-C nobody wants the rest
+    finally:  # after an error or Ctrl-C the rest isn't needed
         for _, future in waiting:
             future.cancel()
 
@@ -175,7 +182,7 @@ def _check_left(source: Source, split: str, findings: Findings, problems: Proble
 
 
 def _digest(folder: Path, splits: Mapping[str, Any]) -> str:
-    """A digest of all contents, whatever they were decoded from."""
+    """A digest of all contents."""
     digest = hashlib.sha256()
     for split in splits:
         part = open_split(folder / f"{split}.npz")

@@ -1,4 +1,4 @@
-"""A picture of a prepared data set, to see whether it is what one thinks."""
+"""A picture of a prepared data set, so that a user can check it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PICTURE = "overview.png"
 
 def save_overview(folder: Path, splits: Iterable[str]) -> Path:
     """Draw normal and anomalous images of each split in ``folder`` as ``overview.png``, masks outlined."""
-    import torch  # slow to import, and a data set that is prepared already needs none of it
+    import torch  # slow to import, and not needed once a data set is prepared
 
     from latent_env.rendering import contact_sheet, save_picture, stack
 
@@ -26,7 +26,7 @@ def save_overview(folder: Path, splits: Iterable[str]) -> Path:
             chosen = np.flatnonzero(split.labels == label)
             if not len(chosen):
                 continue
-            # As many tiles in each row, the same ones again where there are few.
+            # Rows of equal length: images are repeated where there are few.
             picks = chosen[np.linspace(0, len(chosen) - 1, COLUMNS).round().astype(int)]
             part = split.subset(picks)
             masks = (

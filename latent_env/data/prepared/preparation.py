@@ -1,4 +1,4 @@
-"""A data set is decoded and resized once, and found prepared from then on."""
+"""Preparing a data set: decoding and resizing it once, and finding it prepared afterwards."""
 
 from __future__ import annotations
 
@@ -25,17 +25,19 @@ from latent_env.data.samples import Problems, Source, files_of
 from latent_env.data.prepared.split_files import open_split
 
 FORMAT = 1
-"""Raised when the same source would be prepared differently: older preparations are then redone."""
+"""Raised when images are prepared differently than before: older preparations are then made again."""
 
 DESCRIPTION = "prepared.json"
-ABANDONED_AFTER = 24 * 3600  # seconds after which a half preparation is nobody's
-HALF = re.compile(r"\.\d+-[0-9a-f]{10}\..+")
-"""What half preparations are called: hidden folders of a user's may lie beside them."""
+ABANDONED_AFTER = 24 * 3600
+"""An unfinished preparation is removed after so many seconds: the process that made it was killed."""
+
+UNFINISHED = re.compile(r"\.\d+-[0-9a-f]{10}\..+")
+"""Names of unfinished preparations; a user's own hidden folders may lie beside them."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Splits that lie ready on disk, and what their JSON says."""
+    """The splits of a prepared data set, and its facts from ``prepared.json``."""
 
     folder: Path
     splits: dict[str, Split]
@@ -45,9 +47,9 @@ class Prepared:
 def prepare(source: Source, size: int, folder: Path, problems: Problems, progress: bool = True) -> Dataset:
     """The data set at ``size`` × ``size`` pixels, from ``folder`` if it was prepared there before.
 
-    Its images stay on disk until they are looked at.
+    Its images stay on disk until they are used.
 
-    :param folder: where preparations are kept, those of other data sets too.
+    :param folder: of all preparations, also of other data sets.
     :param progress: show a progress bar when there are many files.
     """
     prepared = prepare_splits(source, size, folder, problems, progress)
@@ -65,7 +67,7 @@ def prepare(source: Source, size: int, folder: Path, problems: Problems, progres
 
 
 def prepare_textures(root: Path, size: int, channels: int, folder: Path, problems: Problems) -> Prepared:
-    """The pictures below ``root`` as one split called ``textures``, prepared like a data set."""
+    """The images below ``root``, prepared like a data set with one split called ``textures``."""
     samples = texture_samples(root)
     settings = {"root": str(root.resolve())}
     source = Source("textures", {"textures": samples}, files_of(samples), settings, channels)
@@ -75,10 +77,10 @@ def prepare_textures(root: Path, size: int, channels: int, folder: Path, problem
 def prepare_splits(
     source: Source, size: int, folder: Path, problems: Problems, progress: bool = True
 ) -> Prepared:
-    """The splits of ``source`` as files that ``np.load`` opens, made now or found.
+    """The splits of ``source`` as files that ``np.load`` opens, found or made now.
 
-    Each is an ``.npz`` with ``images (N, C, H, W)`` uint8, ``labels``, ``names`` and, where there is
-    pixel truth, ``masks (N, H, W)`` bool; ``prepared.json`` says what they hold.
+    Each is an ``.npz`` with ``images (N, C, H, W)`` uint8, ``labels``, ``names`` and, where there are
+    masks, ``masks (N, H, W)`` bool; ``prepared.json`` describes them.
     """
     check_size(size)
     if source.channels not in (None, 1, 3):
@@ -91,25 +93,25 @@ def prepare_splits(
     if found is not None:
         problems.skipped += found.facts["skipped"]
         return found
-    with _half_made(target, folder) as half:
-        facts = decode_all(source, size, half, problems, progress)
+    with _unfinished(target, folder) as made:
+        facts = decode_all(source, size, made, problems, progress)
         facts["settings"] = settings
         facts["source"] = {"fingerprint": fingerprint, "files": len(source.files)}
         facts["prepared_by"] = {"latent_env": __version__, "format": FORMAT}
-        save_overview(half, source.splits)
+        save_overview(made, source.splits)
         description = json.dumps(facts, indent=2) + "\n"
-        (half / DESCRIPTION).write_text(description, encoding="utf-8")
+        (made / DESCRIPTION).write_text(description, encoding="utf-8")
         # Opened before they are moved: another process may remove them again, and they stay usable.
-        splits = {split: open_split(half / f"{split}.npz") for split in source.splits}
-        while not _moved(half, target):
+        splits = {split: open_split(made / f"{split}.npz") for split in source.splits}
+        while not _moved(made, target):
             if (found := _open(target, source, fingerprint, problems)) is not None:
                 return found  # another process was faster
-            _remove(target, half.with_name(f"{half.name}.old"))
+            _remove(target, made.with_name(f"{made.name}.old"))
     return Prepared(target, splits, json.loads(description))
 
 
 def _open(folder: Path, source: Source, fingerprint: str, problems: Problems) -> Prepared | None:
-    """What was prepared in ``folder``, or None if it must be prepared (again)."""
+    """The preparation in ``folder``; None if there is none, or if it must be made again."""
     try:
         facts = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         outdated = facts["source"]["fingerprint"] != fingerprint
@@ -125,27 +127,27 @@ def _open(folder: Path, source: Source, fingerprint: str, problems: Problems) ->
 
 
 @contextlib.contextmanager
-def _half_made(target: Path, root: Path) -> Any:
-    """A folder beside ``target``, which vanishes at the end unless it was put in its place."""
+def _unfinished(target: Path, root: Path) -> Any:
+    """A new folder beside ``target``, which is removed at the end unless it was moved there."""
     _sweep(target.parent)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        half = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        half.chmod(0o755)
+        made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        made.chmod(0o755)
     except OSError as error:
         raise UserError(f"prepared={root}: can't write there ({error.strerror})") from error
     try:
-        yield half
+        yield made
     except OSError as error:
         raise UserError(f"prepared={root}: can't write there ({error.strerror})") from error
-    finally:  # also on Ctrl-C: no half file stays
-        shutil.rmtree(half, ignore_errors=True)
+    finally:  # also on Ctrl-C
+        shutil.rmtree(made, ignore_errors=True)
 
 
-def _moved(half: Path, target: Path) -> bool:
-    """Move ``half`` to ``target``; False if something is there."""
+def _moved(made: Path, target: Path) -> bool:
+    """Move ``made`` to ``target``; False if something is there."""
     try:
-        os.replace(half, target)
+        os.replace(made, target)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             return False
@@ -161,9 +163,9 @@ def _remove(outdated: Path, aside: Path) -> None:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what preparations left that were killed long ago."""
-    for half in folder.glob(".*"):
+    """Remove unfinished preparations of processes that were killed long ago."""
+    for path in folder.glob(".*"):
         with contextlib.suppress(OSError):
-            abandoned = HALF.fullmatch(half.name) and half.is_dir()
-            if abandoned and time.time() - half.stat().st_mtime > ABANDONED_AFTER:
-                shutil.rmtree(half, ignore_errors=True)
+            unfinished = UNFINISHED.fullmatch(path.name) and path.is_dir()
+            if unfinished and time.time() - path.stat().st_mtime > ABANDONED_AFTER:
+                shutil.rmtree(path, ignore_errors=True)

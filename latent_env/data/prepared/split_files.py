@@ -1,4 +1,4 @@
-"""Splits as ``.npz`` files that ``np.load`` opens, and that are mapped into memory, not read."""
+"""Splits as ``.npz`` files: ``np.load`` opens them, and here they are mapped into memory."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ COPIED_AT_ONCE = 1 << 22  # bytes
 
 
 class SplitWriter:
-    """Collects one split's images row by row in plain files, then packs them as ``<name>.npz``.
+    """Collects the images of a split one by one in plain files, then packs them as ``<name>.npz``.
 
-    The number of rows is known only at the end, when broken files are skipped; but an array's head
-    stands before its values. So the values are copied once more.
+    The number of images is known only at the end, as broken files may be skipped, but it comes before the
+    values in the header of an array. So the values are copied once.
     """
 
     def __init__(self, folder: Path, name: str, channels: int, size: int, with_masks: bool) -> None:
@@ -34,7 +34,7 @@ class SplitWriter:
         self._empty = np.zeros(self._shape[1:], np.bool_)
 
     def append(self, image: NDArray[np.uint8], mask: NDArray[np.bool_] | None, label: int, name: str) -> None:
-        """Add an image ``(C, H, W)`` with its mask ``(H, W)``, if it has one."""
+        """Add an image ``(C, H, W)`` and its mask ``(H, W)``, if it has one."""
         self._images.write(np.ascontiguousarray(image).data)
         if self._masks is not None:
             self._masks.write(np.ascontiguousarray(self._empty if mask is None else mask).data)
@@ -42,7 +42,7 @@ class SplitWriter:
         self._names.append(name)
 
     def finish(self) -> None:
-        """Pack everything; the plain files go."""
+        """Pack all images, and remove the plain files."""
         count = len(self._labels)
         with zipfile.ZipFile(self.path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
             self._images.close()
@@ -77,7 +77,7 @@ def _pack(
 
 
 def open_split(path: Path) -> Split:
-    """A split whose images and masks stay on disk until they are looked at.
+    """A split whose images and masks stay on disk until they are used.
 
     :raises OSError, ValueError, KeyError, zipfile.BadZipFile: for a file that is missing or damaged.
     """
@@ -97,7 +97,7 @@ def _map(path: Path, member: zipfile.ZipInfo) -> NDArray[Any]:
     if member.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{member.filename} is compressed")
     with path.open("rb") as file:
-        # The head of a member in the file itself: its length differs from that in the directory.
+        # The header of a member in the file itself: its length differs from that in the directory.
         file.seek(member.header_offset + 26)
         name_length, extra_length = struct.unpack("<HH", file.read(4))
         file.seek(member.header_offset + 30 + name_length + extra_length)
