@@ -28,9 +28,9 @@ from stages.job_of import autoencoder_plan
 SMALL = ["dataset=digits", "device=cpu", "threads=1", "autoencoder.width=8", "autoencoder.generated=40"]
 
 
-def variant_keys(form: str) -> list[str]:
-    return [*SMALL, f"autoencoder={form}", "autoencoder.steps=20"] + (
-        ["autoencoder.items=20"] if "mem" in form else []
+def variant_keys(variant: str) -> list[str]:
+    return [*SMALL, f"autoencoder={variant}", "autoencoder.steps=20"] + (
+        ["autoencoder.items=20"] if "mem" in variant else []
     )
 
 
@@ -40,27 +40,27 @@ def metrics_of(folder: Path) -> dict[str, float]:
     return found
 
 
-@pytest.mark.parametrize("form", ["ae", "vae", "memae", "memvae"])
-def test_a_variant_is_trained_and_shown(form: str, tmp_path: Path, run_here: RunHere) -> None:
-    code, log, error = run_here(train_ae.main, "train_ae", *variant_keys(form), cwd=tmp_path)
+@pytest.mark.parametrize("variant", ["ae", "vae", "memae", "memvae"])
+def test_a_variant_is_trained_and_shown(variant: str, tmp_path: Path, run_here: RunHere) -> None:
+    code, log, error = run_here(train_ae.main, "train_ae", *variant_keys(variant), cwd=tmp_path)
     assert code == 0, error
     metrics = metrics_of(tmp_path)
     (folder,) = tmp_path.glob("runs/digits/autoencoder/*")
-    assert folder.name.startswith(f"{form}-")
+    assert folder.name.startswith(f"{variant}-")
     pictures = {path.stem for path in (folder / "pictures").glob("*.png")}
     # 541 images in batches of 64: an epoch is 9 steps, and the end is looked at too.
     shown = {"epoch_0001", "epoch_0002", "plots_losses", "plots_auroc", "plots_errors"}
     assert shown | {"samples_generated", "samples_interpolations"} <= pictures
-    assert ("plots_memory" in pictures) == ("mem" in form)
+    assert ("plots_memory" in pictures) == ("mem" in variant)
     assert "AUROC" in log
-    assert ("prototypes ever matter" in log) == ("mem" in form)
+    assert ("prototypes ever matter" in log) == ("mem" in variant)
     epochs = json.loads((folder / "epochs.json").read_text())
     assert [seen["step"] for seen in epochs] == [9, 18, 20]
     assert epochs[-1]["image_AUROC"] == metrics["valid_image_AUROC"]
     assert {"train_loss", "valid_loss", "sample_frechet", "sample_precision"} <= metrics.keys()
-    assert ("valid_kl" in metrics) == ("vae" in form)
+    assert ("valid_kl" in metrics) == ("vae" in variant)
     assert all(np.isfinite(list(metrics.values())))
-    if "mem" in form:
+    if "mem" in variant:
         assert 0 <= metrics["memory_dead"] < metrics["memory_items"] == 20
 
 
@@ -170,9 +170,9 @@ def trained_auroc(tmp_path: Path, *keys: str) -> float:
     return image_AUROC(found.score.numpy(), test.labels)
 
 
-@pytest.mark.parametrize("form", ["memae", "memvae"])
-def test_a_short_training_finds_digits_it_never_saw(form: str, tmp_path: Path) -> None:
-    keys = ["dataset=digits", "dataset.normal=[0]", "device=cpu", "threads=1", f"autoencoder={form}"]
+@pytest.mark.parametrize("variant", ["memae", "memvae"])
+def test_a_short_training_finds_digits_it_never_saw(variant: str, tmp_path: Path) -> None:
+    keys = ["dataset=digits", "dataset.normal=[0]", "device=cpu", "threads=1", f"autoencoder={variant}"]
     small = ["autoencoder.width=8", "autoencoder.steps=300", "autoencoder.items=50", "seed=0"]
     assert trained_auroc(tmp_path, *keys, *small) > 0.9
 

@@ -19,7 +19,7 @@ from latent_env.autoencoders.sampling import draw_latents, generate, interpolate
 from latent_env.autoencoders.training import train_autoencoder
 from latent_env.worlds.artifacts import load_autoencoder, save_autoencoder
 
-FORMS: dict[str, dict[str, Any]] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "ae": {},
     "vae": {"variational": True},
     "memae": {"items": 6, "join": "replace"},
@@ -28,10 +28,10 @@ FORMS: dict[str, dict[str, Any]] = {
 WEIGHTS = {"kl": 0.1, "entropy": 2e-4}
 
 
-def make_variant(form: str, latent: str = "flat", size: int = 16, **more: Any) -> MemoryAutoencoder:
+def make_variant(variant: str, latent: str = "flat", size: int = 16, **more: Any) -> MemoryAutoencoder:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = MemoryAutoencoder(1, size, latent, 4, width=8, **{**FORMS[form], **more})
+        model = MemoryAutoencoder(1, size, latent, 4, width=8, **{**VARIANTS[variant], **more})
         if model.memory is not None:
             fill(model.memory)
         return model
@@ -105,7 +105,7 @@ def test_impossible_memories(arguments: dict[str, Any], message: str) -> None:
         MemoryAutoencoder(1, 16, "flat", 4, **arguments)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(
     ("latent", "more"),
     [
@@ -116,15 +116,15 @@ def test_impossible_memories(arguments: dict[str, Any], message: str) -> None:
         ("spatial", {"shared": False, "join": "concatenate"}),
     ],
 )
-def test_every_variant_goes_forward_and_backward(form: str, latent: str, more: dict[str, Any]) -> None:
-    model = make_variant(form, latent, size=32, **more)
+def test_every_variant_goes_forward_and_backward(variant: str, latent: str, more: dict[str, Any]) -> None:
+    model = make_variant(variant, latent, size=32, **more)
     images = torch.rand(3, 1, 32, 32)
     encoding = model.encoding(images)
     assert encoding.mean.shape == (3, *model.latent_shape)
     decoded, weights = model.decode_with_weights(encoding.mean)
     assert decoded.shape == images.shape
     added = model.regularisers(encoding, weights)
-    assert set(added) == {*(["kl"] if "vae" in form else []), *(["entropy"] if "mem" in form else [])}
+    assert set(added) == {*(["kl"] if "vae" in variant else []), *(["entropy"] if "mem" in variant else [])}
     if weights is not None:
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
         assert bool((weights >= 0).all())
@@ -182,9 +182,9 @@ def test_a_memory_is_filled_with_encodings_once_warm(latent: str) -> None:
         assert ("entropy" in progress.losses) == (progress.step > 3)
 
 
-@pytest.mark.parametrize("form", ["vae", "memae", "memvae"])
-def test_variants_learn_in_half_precision_and_address_memory_in_full(form: str) -> None:
-    model = make_variant(form)
+@pytest.mark.parametrize("variant", ["vae", "memae", "memvae"])
+def test_variants_learn_in_half_precision_and_address_memory_in_full(variant: str) -> None:
+    model = make_variant(variant)
     state = TrainingState(model, 3e-3, 12, 0, "bfloat16")
     losses = [float(step.losses["total"]) for step in train_autoencoder(state, model, stripes(32), 8)]
     assert losses[-1] < losses[0]
@@ -218,11 +218,11 @@ def test_divergence_is_that_of_torch() -> None:
     torch.testing.assert_close(encoding.divergence(), exact)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("latent", ["flat", "spatial"])
-def test_saved_and_loaded_variants_are_the_same(form: str, latent: str, tmp_path: Path) -> None:
+def test_saved_and_loaded_variants_are_the_same(variant: str, latent: str, tmp_path: Path) -> None:
     images = stripes(12, 16)
-    frozen = FrozenAutoencoder(make_variant(form, latent)).calibrate(images)
+    frozen = FrozenAutoencoder(make_variant(variant, latent)).calibrate(images)
     save_autoencoder(tmp_path, frozen)
     again = load_autoencoder(tmp_path)
     assert isinstance(again.model, MemoryAutoencoder)
@@ -232,12 +232,12 @@ def test_saved_and_loaded_variants_are_the_same(form: str, latent: str, tmp_path
 
 
 @pytest.mark.parametrize("warmup", [2, 6])
-@pytest.mark.parametrize("form", FORMS)
-def test_training_goes_on_exactly_where_it_stopped(form: str, warmup: int) -> None:
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_training_goes_on_exactly_where_it_stopped(variant: str, warmup: int) -> None:
     images = stripes(32)
 
     def fresh() -> tuple[MemoryAutoencoder, TrainingState]:
-        model = make_variant(form)
+        model = make_variant(variant)
         if model.memory is not None:
             model.memory.load_state_dict({"prototypes": torch.zeros_like(model.memory.prototypes)})
         return model, TrainingState(model, 3e-3, 10, 0)
@@ -258,10 +258,10 @@ def test_training_goes_on_exactly_where_it_stopped(form: str, warmup: int) -> No
         assert torch.equal(a, b), name
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_samples_and_interpolations(form: str) -> None:
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_samples_and_interpolations(variant: str) -> None:
     images = stripes(20)
-    frozen = FrozenAutoencoder(make_variant(form)).calibrate(images)
+    frozen = FrozenAutoencoder(make_variant(variant)).calibrate(images)
     made = generate(frozen, 6, torch.Generator().manual_seed(1))
     assert made.shape == (6, 1, 16, 16)
     assert torch.equal(made, generate(frozen, 6, torch.Generator().manual_seed(1)))
