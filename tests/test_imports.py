@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = ["train_ae", "train_detector", "train_ppo"]
 BELOW: dict[str, set[str]] = {
     "latent_common": set(),
-    "conf": {"latent_common"},
+    "conf": set(),
     "detectors": {"latent_common"},
     "latent_env": {"latent_common", "detectors"},
     "agents": {"latent_common", "detectors", "latent_env"},

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
-from stages.cli.choices import CONF, choices, groups, title
+from stages.cli.choices import choices, groups, title
+from stages.cli.compose import compose
 
 EXPECTED = {
     "Integer": "a whole number",
@@ -32,6 +31,12 @@ def explain(error: Exception, script: str, arguments: list[str]) -> str:
         return _unknown_key(match.group(1), script, arguments)
     if match := re.search(r"full_key: (\S+)", text):
         return _wrong_value(match.group(1), text, arguments)
+    if match := re.search(r"Ambiguous value for argument '(.*?)'", text):
+        return (
+            f"{match.group(1)}: several values need -m (a run for each), or brackets [] where they are a list"
+        )
+    if match := re.search(r"missing \d+ required positional arguments?: '(\w+)'", text):
+        return f"{match.group(1)} must have a value: leave ~ away"
     return " ".join(text.split())
 
 
@@ -79,9 +84,7 @@ def _composed(script: str, arguments: list[str]) -> DictConfig:
         group, _, choice = argument.partition("=")
         if group in groups(script) and choice in choices(group):
             selected.append(argument)
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(config_dir=str(CONF), version_base=None):
-        return compose(config_name=script, overrides=selected)
+    return compose(script, selected)
 
 
 def _wrong_value(key: str, text: str, arguments: list[str]) -> str:
@@ -97,6 +100,12 @@ def _wrong_value(key: str, text: str, arguments: list[str]) -> str:
         return f"{given} must be {EXPECTED.get(match.group(2), match.group(2))}"
     if "is not Optional" in text:
         return f"{given}: this key can't be null"
+    if "is not a subclass of" in text:
+        return f"{given}: set the keys below it, as {key}.<name>=<value>"
+    if "is not a ListConfig, list or tuple" in text:
+        return f"{given} must be a list, such as {key}=[{given.partition('=')[2]}]"
+    if "to string" in text:
+        return f"{given} must be text"
     if "Missing mandatory value" in text:
         return f"{key} is missing: give it as {key}=…"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
