@@ -30,7 +30,6 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from agents.learners.a2c import ActorCritic
 from agents.learners.batch_ppo import BatchPPO
-from agents.learners.factory import MAKERS
 from agents.learners.mpo import MPO
 from agents.learners.reinforce import Reinforce
 from agents.learners.saving import load_policy, save_policy
@@ -45,7 +44,8 @@ from benchmarks.scripts import SCRIPTS
 from latent_common.artifacts import write_json
 from latent_common.errors import UserError
 from latent_env.worlds.store import COMPLETE
-from stages.denoise.report import ARTIST, DIFFUSION, UNTRAINED
+from stages.augmentation.learner_factory import LEARNERS
+from stages.denoise.report import AGENT, DIFFUSION, UNTRAINED
 
 NAME = "learners"
 PENDULUM, PENDULUM_ID = "pendulum", "Pendulum-v1"
@@ -141,7 +141,7 @@ def pendulum(case: Case, options: argparse.Namespace) -> Path:
     before = play(model)
     model.learn(steps)
     save_policy(folder, model, {"agent": case.method, "steps": steps})
-    found = {f"{ARTIST}_return": play(model), f"{UNTRAINED}_return": before, "training_steps": steps}
+    found = {f"{AGENT}_return": play(model), f"{UNTRAINED}_return": before, "training_steps": steps}
     write_json(folder / COMPLETE, found)
     return folder
 
@@ -193,7 +193,7 @@ def results_of(outcome: Outcome) -> list[Result]:
     """The learner, the same policy untrained, and the diffusion model beside it."""
     found, run = outcome.read(COMPLETE), outcome.case
     names = {
-        ARTIST: run.method,
+        AGENT: run.method,
         UNTRAINED: f"{run.method}, untrained",
         DIFFUSION: f"diffusion beside {run.method}",
     }
@@ -207,7 +207,7 @@ def results_of(outcome: Outcome) -> list[Result]:
 
 def pairs_of(results: Results) -> list[Pair]:
     """Every learner minus its untrained policy, and minus diffusion."""
-    learners = [(place, name) for place, name in results.methods if name in MAKERS]
+    learners = [(place, name) for place, name in results.methods if name in LEARNERS]
     others = ("{}, untrained", "diffusion beside {}")
     pairs = [((place, name), (place, other.format(name))) for other in others for place, name in learners]
     return [pair for pair in pairs if pair[1] in results.methods]
@@ -217,7 +217,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = new_parser(NAME, __doc__, "train_ppo")
     made.add_argument("--tasks", nargs="+", choices=(PENDULUM, *IMAGES), default=[PENDULUM, "digits"])
-    made.add_argument("--agents", nargs="+", choices=tuple(MAKERS), default=list(MAKERS), help="default: all")
+    made.add_argument(
+        "--agents", nargs="+", choices=tuple(LEARNERS), default=list(LEARNERS), help="default: all"
+    )
     text = "steps of every learner on Pendulum-v1, for a quick look (default: as many as each needs)"
     made.add_argument("--pendulum-steps", type=int, metavar="N", help=text)
     return made

@@ -9,8 +9,9 @@ from typing import Any
 
 from benchmarks.cases import Outcome
 from benchmarks.differences import Pair, Results
-from benchmarks.tables import csv_table, difference, markdown_table, mean_and_deviation
+from benchmarks.tables import csv_table, difference, mean_and_deviation
 from latent_common.artifacts import write_atomically
+from latent_common.tables import markdown_table
 
 GENERATED = "<!-- Generated. Delete this line to keep the text: later reports then go to RESULTS.new.md. -->"
 INTERVALS = """\

@@ -10,16 +10,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.cases import Case, Script
-from conf.schema.envs import DenoiseEnvConfig
 from conf.schema.runs import AgentRun, DetectorRun
 from latent_common.errors import UserError
-from stages.augmentation.stage import agent_stage, import_plugins
+from stages.augmentation.plugins import import_plugins
 from stages.cli.compose import compose
 from stages.cli.error_messages import explain
-from stages.context import start, start_job
-from stages.denoise.stage import denoise_stage
+from stages.context import start
 from stages.detector.plan import plan_detector
-from stages.job_of import autoencoder_stage
+from stages.experiment import plan_experiment
 from stages.training_data import load_training_data
 
 
@@ -48,11 +46,12 @@ def train_detector(case: Case) -> Path:
 
 def train_ppo(case: Case) -> Path:
     """The folder of an agent's run."""
-    job = start_job(composed(case), AgentRun)
-    import_plugins(job)
-    if isinstance(job.config.env, DenoiseEnvConfig):
-        return denoise_stage(job, autoencoder_stage).path
-    return agent_stage(job).path
+    config, context = start(composed(case), AgentRun)
+    import_plugins(config.plugins)
+    data = load_training_data(config, context)
+    experiment = plan_experiment(config.env, config, context, data)
+    experiment.perform()
+    return experiment.run.path
 
 
 SCRIPTS: dict[str, Script] = {"train_detector": train_detector, "train_ppo": train_ppo}

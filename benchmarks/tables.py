@@ -1,27 +1,16 @@
-"""Numbers as cells, and rows as Markdown and CSV."""
+"""Numbers as cells of a table, and rows as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from detectors.metrics.intervals import Estimate
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table that also reads well in a terminal."""
-    body = [[" ".join(str(cell).split()).replace("|", r"\|") for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in [list(header), *body]) for column in range(len(header))]
-    lines = [list(header), ["-" * width for width in widths], *body]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in lines
-    )
 
 
 def number(value: float, sign: str = "") -> str:

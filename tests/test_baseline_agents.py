@@ -20,7 +20,6 @@ from torch import Tensor, nn
 import train_ppo
 from agents.base import Agent
 from agents.baselines.mixup import MixupAgent, largest_difference
-from agents.ppo import make_ppo
 from agents.rollout import collect
 from agents.sb3_vec_env import LatentVecEnv
 from detectors.base import LATENT, Detection
@@ -30,19 +29,10 @@ from latent_env.dynamics import Dynamics
 from latent_env.settings import Settings
 from latent_env.transition import Transition
 from latent_env.worlds.world import World
+from stages.augmentation.learner_factory import untrained_policy
 
 FAR = 1000.0
 """A shell that cuts nothing."""
-
-PPO = {
-    "n_steps": 4,
-    "batch_size": 8,
-    "n_epochs": 1,
-    "learning_rate": 3e-4,
-    "gamma": 0.9,
-    "ent_coef": 0.0,
-    "hidden": [16],
-}
 
 
 @register_reward("upwards")
@@ -88,7 +78,7 @@ def mixing(latent: str, **changes: Any) -> Dynamics:
 
 
 def policy(batch: Dynamics, seed: int = 0) -> Agent:
-    return make_ppo(LatentVecEnv(batch), PPO, seed)
+    return untrained_policy([16], LatentVecEnv(batch), seed)
 
 
 AGENTS: dict[str, Callable[[Dynamics, int], Agent]] = {

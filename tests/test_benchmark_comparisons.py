@@ -20,11 +20,12 @@ from benchmarks.detectors import STUDIES
 from benchmarks.differences import Result, Results
 from benchmarks.report import GENERATED
 from benchmarks.scripts import composed
-from benchmarks.tables import csv_table, difference, markdown_table, mean_and_deviation
+from benchmarks.tables import csv_table, difference, mean_and_deviation
 from detectors.metrics import image_AUROC
 from detectors.metrics.intervals import Estimate
 from latent_common.artifacts import write_json
 from latent_common.errors import UserError
+from latent_common.tables import markdown_table
 from latent_env.training.evaluation import SCORES
 from latent_env.worlds.store import COMPLETE
 

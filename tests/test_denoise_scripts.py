@@ -33,11 +33,11 @@ TINY_DENOISE = [
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.denoise.report.JUDGE_STEPS", 20)
+    monkeypatch.setattr("stages.denoise.references.CLASSIFIER_STEPS", 20)
 
 
 def figures(folder: Path) -> dict[str, Any]:
-    (path,) = folder.glob("runs/digits/artist/*/report.json")
+    (path,) = folder.glob("runs/digits/generator/*/report.json")
     loaded: dict[str, Any] = json.loads(path.read_text())["figures"]
     return loaded
 
@@ -50,26 +50,26 @@ def test_everything_from_nothing_once_more_and_after_a_stop(
     assert code == 0, err
     for word in ("class accuracy", "plain diffusion", "random prior samples", "its untrained policy"):
         assert word in out
-    (folder,) = (tmp_path / "runs/digits/artist").iterdir()
+    (folder,) = (tmp_path / "runs/digits/generator").iterdir()
     kept = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    pictures = {f"pictures/{name}.png" for name in ("strips", "images_artist", "images_diffusion")}
+    pictures = {f"pictures/{name}.png" for name in ("strips", "images_agent", "images_diffusion")}
     saved = {"round_2/policy.zip", "round_1/critic/critic.json", "diffusion/diffusion.json"}
     assert pictures | saved | {"report.md", "config.yaml", COMPLETE, "critic_latent.json"} <= kept
     first = figures(tmp_path)
-    assert set(first) == {"artist", "untrained", "diffusion", "prior", "real"}
-    assert {"accuracy", "frechet", "diversity", "quality", "return"} <= set(first["artist"])
+    assert set(first) == {"agent", "untrained", "diffusion", "prior", "real"}
+    assert {"accuracy", "frechet", "diversity", "quality", "return"} <= set(first["agent"])
     for place in (folder, tmp_path / "out", tmp_path / "runs"):
         env = gym.make("LatentDenoise-v0", artifacts=str(place))
         assert env.reset(seed=0)[0].shape == (21,)
 
     code, again, err = run_here(train_ppo.main, "train_ppo", *TINY_DENOISE, cwd=tmp_path)
     assert code == 0
-    assert "artist: using" in err
+    assert "generator: using" in err
     assert again == out
 
     # Stopped at the very end, nothing is learned again, and the figures are the same.
     (folder / COMPLETE).unlink()
-    monkeypatch.setattr("stages.denoise.stage.train_critic", None)
+    monkeypatch.setattr("stages.denoise.critic.train_critic", None)
     code, _, err = run_here(train_ppo.main, "train_ppo", *TINY_DENOISE, cwd=tmp_path)
     assert code == 0, err
     assert "critic: using" in err
@@ -89,7 +89,7 @@ def test_pixels_without_classes(tmp_path: Path, run_here: RunHere) -> None:
     code, _, err = run_here(train_ppo.main, "train_ppo", *arguments, *more, cwd=tmp_path)
     assert code == 0, err
     assert not (tmp_path / "runs/digits/autoencoder").exists()
-    assert 0 <= figures(tmp_path)["artist"]["quality"] <= 1
+    assert 0 <= figures(tmp_path)["agent"]["quality"] <= 1
 
 
 MISTAKES = [

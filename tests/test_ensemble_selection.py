@@ -202,7 +202,7 @@ def test_before_and_after_are_ensembles(tmp_path: Path, run_here: RunHere) -> No
         assert isinstance(load_detector(only_run(tmp_path, stage)), EnsembleDetector)
     before, after = (only_run(tmp_path, stage) / "detector.safetensors" for stage in ("detector", "agent"))
     assert before.read_bytes() != after.read_bytes()
-    assert (only_run(tmp_path, "agent") / "with_learned_0.5/ensemble.json").is_file()
+    assert (only_run(tmp_path, "agent") / "with_agent_0.5/ensemble.json").is_file()
 
 
 DATA = ["dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=8", "dataset.test=8"]

@@ -101,7 +101,7 @@ def test_random_samples_are_learned_from_once_for_all_agents(tmp_path: Path, run
     for agent in ("untrained", "gradient"):
         code, _, error = run_here(train_ppo.main, "train_ppo", *QUICK, f"agent={agent}", *small, cwd=tmp_path)
         assert code == 0, error
-        (detector,) = tmp_path.glob("*/detector/*/chance-*/with_random_*/detector.safetensors")
+        (detector,) = tmp_path.glob("*/detector/*/random-*/with_random_*/detector.safetensors")
         found.append((detector.stat().st_mtime_ns, detector.read_bytes()))
         (folder,) = tmp_path.glob(f"*/agent/{agent}-*")
         assert not list(folder.glob("with_random_*"))

@@ -15,7 +15,7 @@ from benchmarks.cases import Case, Outcome
 from benchmarks.differences import Results
 from detectors.metrics.intervals import Estimate
 from latent_env.worlds.store import COMPLETE
-from stages.denoise.report import ARTIST, DIFFUSION, UNTRAINED
+from stages.denoise.report import AGENT, DIFFUSION, UNTRAINED
 
 WORLDS = ["dataset=digits", "device=cpu", "threads=1", "env.num_envs=8", "samples=32"]
 DENOISE = [
@@ -55,7 +55,7 @@ def small(agent: str) -> list[str]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.denoise.report.JUDGE_STEPS", 20)
+    monkeypatch.setattr("stages.denoise.references.CLASSIFIER_STEPS", 20)
 
 
 @pytest.mark.usefixtures("quick")
@@ -65,7 +65,7 @@ def test_images_from_noise(agent: str, tmp_path: Path, run_here: RunHere) -> Non
     code, out, err = run_here(train_ppo.main, "train_ppo", *arguments, cwd=tmp_path)
     assert code == 0, err
     assert f"agent {agent}" in out
-    (folder,) = (tmp_path / "runs/digits/artist").iterdir()
+    (folder,) = (tmp_path / "runs/digits/generator").iterdir()
     assert {path.name for path in (folder / "round_2").iterdir()} >= {"policy.json", "policy.zip"}
     assert not (folder / "round_2/memory.json").exists()  # there is nothing left to go on with
     first = (folder / "report.json").read_bytes()
@@ -91,7 +91,7 @@ def test_images_for_a_detector(agent: str, tmp_path: Path, run_here: RunHere) ->
 def test_a_saved_policy_teaches(tmp_path: Path, run_here: RunHere) -> None:
     code, _, err = run_here(train_ppo.main, "train_ppo", *DENOISE, *small("reinforce"), cwd=tmp_path)
     assert code == 0, err
-    (folder,) = (tmp_path / "runs/digits/artist").iterdir()
+    (folder,) = (tmp_path / "runs/digits/generator").iterdir()
     taught = [*DENOISE, *small("decision_transformer"), f"agent.demonstrations=[{folder / 'round_2'}]"]
     code, out, err = run_here(train_ppo.main, "train_ppo", *taught, cwd=tmp_path)
     assert code == 0, err
@@ -124,7 +124,7 @@ def test_the_benchmark_goes_on_and_reports(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_results_of_a_denoising_run_stand_beside_each_other(tmp_path: Path) -> None:
-    figures = {ARTIST: {"return": 0.7, "accuracy": 0.9}, UNTRAINED: {"return": 0.1, "accuracy": 0.2}}
+    figures = {AGENT: {"return": 0.7, "accuracy": 0.9}, UNTRAINED: {"return": 0.1, "accuracy": 0.2}}
     figures[DIFFUSION] = {"accuracy": 0.95, "quality": 0.5}
     metrics = {f"{name}_{key}": value for name, own in figures.items() for key, value in own.items()}
     (tmp_path / COMPLETE).write_text(json.dumps(metrics))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import pytest
 import torch
 from conftest import make_world
 from denoise_worlds import make_denoise_world
+from learner_configs import small_learner
 from one_step_task import Array, quiet, recorded
 from stable_baselines3.common.base_class import BaseAlgorithm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from agents.learners.factory import MAKERS, make_learner, saved_learner
 from agents.learners.mpo import MPO
 from agents.learners.saving import load_policy, optimizers, policy_tensors, save_policy
 from agents.learners.sequences.decision_transformer import DecisionTransformer
@@ -26,50 +27,10 @@ from latent_common.errors import UserError
 from latent_common.progress import progress_bar
 from latent_env.denoise.settings import DenoiseSettings
 from latent_env.settings import Settings
+from stages.augmentation.learner_factory import LEARNERS, make_learner, saved_learner
 
-LEARNERS = list(MAKERS)
+NAMES = list(LEARNERS)
 REMEMBER = ("mpo", "decision_transformer")
-
-COMMON: dict[str, Any] = {
-    "total_steps": 64,
-    "n_steps": 8,
-    "learning_rate": 1e-2,
-    "gamma": 0.9,
-    "ent_coef": 0.01,
-    "init_std": 0.8,
-    "min_std": 0.1,
-    "hidden": [8],
-}
-OWN: dict[str, dict[str, Any]] = {
-    "ppo": {"batch_size": 16, "n_epochs": 2},
-    "reinforce": {"baseline_epochs": 2},
-    "actor_critic": {"gae_lambda": 0.9},
-    "mpo": {
-        "n_steps": 4,
-        "gradient_steps": 2,
-        "batch_size": 16,
-        "buffer_size": 1000,
-        "learning_starts": 16,
-        "candidates": 4,
-        "epsilon": 0.1,
-        "epsilon_mean": 0.05,
-        "epsilon_std": 1e-3,
-    },
-    "decision_transformer": {
-        "demonstrations": ["random"],
-        "target_return": None,
-        "context": 3,
-        "heads": 2,
-        "gradient_steps": 2,
-        "batch_size": 16,
-        "memory_size": 1000,
-    },
-}
-
-
-def configured(learner: str, **others: Any) -> dict[str, Any]:
-    """Small settings of one learner, as ``conf/agent/`` has large ones."""
-    return {"name": learner, **COMMON, **OWN[learner], **others}
 
 
 def worlds(kind: str = "augment", count: int = 4, seed: int = 0, **arguments: Any) -> LatentVecEnv:
@@ -126,10 +87,10 @@ PARTS = {
 
 
 @pytest.mark.parametrize("kind", ["augment", "denoise"])
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_everyone_learns_in_all_worlds(name: str, kind: str, tmp_path: Path) -> None:
     env = worlds(kind)
-    model = make_learner(env, configured(name), seed=3)
+    model = make_learner(small_learner(name), env, seed=3)
     before = parameters(model)
     kept = learned(model, tmp_path)
     assert model.num_timesteps == 64
@@ -152,11 +113,11 @@ def test_everyone_learns_in_all_worlds(name: str, kind: str, tmp_path: Path) -> 
     assert model.num_timesteps == {"mpo": 80}.get(name, 96)
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_learned_is_logged(name: str, tmp_path: Path) -> None:
     """However short the run is, it leaves some curves."""
     env = worlds(reward={"realism": 2.0, "novelty": 0.5})
-    learned(make_learner(env, configured(name), seed=0), tmp_path)
+    learned(make_learner(small_learner(name), env, seed=0), tmp_path)
     scalars = logged(tmp_path)
     own = {"mpo": "critic_loss", "decision_transformer": "action_loss"}.get(name, "value_loss")
     tags = [f"train/{own}", "charts/SPS", "charts/learning_rate", "rollout/ep_rew_mean", "time/env"]
@@ -172,10 +133,10 @@ def test_what_is_learned_is_logged(name: str, tmp_path: Path) -> None:
     assert scalars["rollout/ep_rew_mean"][-1] == pytest.approx(4 * total.mean(), rel=0.5)
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_curve_has_one_point_a_step(name: str, tmp_path: Path) -> None:
     """However many worlds end together."""
-    learned(make_learner(worlds(count=8), configured(name), 0), tmp_path, 256)
+    learned(make_learner(small_learner(name), worlds(count=8), 0), tmp_path, 256)
     events = EventAccumulator(str(tmp_path)).Reload()
     for tag in events.Tags()["scalars"]:
         steps = [event.step for event in events.Scalars(tag)]
@@ -183,14 +144,14 @@ def test_a_curve_has_one_point_a_step(name: str, tmp_path: Path) -> None:
 
 
 def test_where_nothing_is_played_no_reward_is_logged(tmp_path: Path) -> None:
-    settings = configured("decision_transformer", demonstrations=["forward"])
-    learned(make_learner(worlds("denoise"), settings, 0), tmp_path / "forward")
+    settings = small_learner("decision_transformer", demonstrations=["forward"])
+    learned(make_learner(settings, worlds("denoise"), 0), tmp_path / "forward")
     scalars = logged(tmp_path / "forward")
     assert scalars["train/action_loss"]
     assert scalars["rollout/ep_rew_mean"]
     assert not [tag for tag in scalars if tag.startswith("reward/")]
-    both = {**settings, "demonstrations": ["forward", "random", "self"]}
-    model = make_learner(worlds("denoise"), both, 0)
+    both = small_learner("decision_transformer", demonstrations=["forward", "random", "self"])
+    model = make_learner(both, worlds("denoise"), 0)
     learned(model, tmp_path / "both", 96)
     assert len(logged(tmp_path / "both")["train/target_return"]) == 3  # one a recording
     assert logged(tmp_path / "both")["reward/total"]
@@ -201,10 +162,10 @@ def test_where_nothing_is_played_no_reward_is_logged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["augment", "denoise"])
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_seed_is_a_run(name: str, kind: str, tmp_path: Path) -> None:
     def weights(seed: int, run: int) -> dict[str, Tensor]:
-        model = make_learner(worlds(kind, seed=run), configured(name), seed)
+        model = make_learner(small_learner(name), worlds(kind, seed=run), seed)
         learned(model, tmp_path / str(run))
         return parameters(model)
 
@@ -213,13 +174,13 @@ def test_a_seed_is_a_run(name: str, kind: str, tmp_path: Path) -> None:
     assert any(not first[name].equal(other[name]) for name in first)
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_saved_comes_back(name: str, tmp_path: Path) -> None:
-    settings = configured(name, total_steps=128)
-    model = make_learner(worlds(), settings, seed=0)
+    settings = small_learner(name, total_steps=128)
+    model = make_learner(settings, worlds(), seed=0)
     learned(model, tmp_path / "log")
-    save_policy(tmp_path, model, settings, goal=128)
-    twin = make_learner(worlds(), settings, seed=1)
+    save_policy(tmp_path, model, asdict(settings), goal=128)
+    twin = make_learner(settings, worlds(), seed=1)
     assert optimizers(model).keys() == optimizers(twin).keys()
     load_policy(tmp_path, twin)
     ours, theirs = policy_tensors(model), policy_tensors(twin)
@@ -239,21 +200,21 @@ def test_what_is_saved_comes_back(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "memory.safetensors").is_file() == (name in REMEMBER)
     learned(twin, tmp_path / "log", 128)
     assert twin.num_timesteps == 128
-    save_policy(tmp_path, twin, settings, goal=128)
+    save_policy(tmp_path, twin, asdict(settings), goal=128)
     assert not list(tmp_path.glob("memory.*"))
-    fresh = make_learner(worlds(), settings, seed=2)
+    fresh = make_learner(settings, worlds(), seed=2)
     load_policy(tmp_path, fresh)
     assert fresh.num_timesteps == 128
     learned(fresh, tmp_path / "log", 160)  # as the next round does
     assert fresh.num_timesteps == 160
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_zip_is_stable_baselines(name: str, tmp_path: Path) -> None:
-    settings = configured(name)
-    model = make_learner(worlds(), settings, seed=0)
+    settings = small_learner(name)
+    model = make_learner(settings, worlds(), seed=0)
     learned(model, tmp_path / "log")
-    save_policy(tmp_path, model, settings)
+    save_policy(tmp_path, model, asdict(settings))
     loaded = type(model).load(tmp_path / "policy.zip", device="cpu")
     assert loaded.num_timesteps == 64
     seen, later = observations_of(model), observations_of(model) + 1
@@ -273,10 +234,10 @@ def test_the_zip_is_stable_baselines(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("capacity", [1000, 48])
 def test_the_replay_buffer_comes_back(capacity: int, tmp_path: Path) -> None:
-    settings = configured("mpo", total_steps=128, buffer_size=capacity)
-    model, twin = (make_learner(worlds(), settings, seed) for seed in (0, 1))
+    settings = small_learner("mpo", total_steps=128, buffer_size=capacity)
+    model, twin = (make_learner(settings, worlds(), seed) for seed in (0, 1))
     learned(model, tmp_path / "log")
-    save_policy(tmp_path, model, settings, goal=128)
+    save_policy(tmp_path, model, asdict(settings), goal=128)
     load_policy(tmp_path, twin)
     assert isinstance(model, MPO)
     assert isinstance(twin, MPO)
@@ -293,22 +254,22 @@ def test_the_replay_buffer_comes_back(capacity: int, tmp_path: Path) -> None:
 
 
 def test_a_memory_of_other_worlds_is_refused(tmp_path: Path) -> None:
-    settings = configured("mpo", total_steps=128)
-    model = make_learner(worlds(), settings, seed=0)
+    settings = small_learner("mpo", total_steps=128)
+    model = make_learner(settings, worlds(), seed=0)
     learned(model, tmp_path / "log")
-    save_policy(tmp_path, model, settings, goal=128)
+    save_policy(tmp_path, model, asdict(settings), goal=128)
     with pytest.raises(UserError, match="the saved replay memory doesn't fit this world"):
-        load_policy(tmp_path, make_learner(worlds(count=2), settings, 0))
+        load_policy(tmp_path, make_learner(settings, worlds(count=2), 0))
 
 
 def test_copies_of_mpo_catch_up_by_the_same_count_after_a_stop(tmp_path: Path) -> None:
-    settings = configured("mpo", total_steps=128)
-    model, twin = (make_learner(worlds(), settings, seed) for seed in (0, 1))
+    settings = small_learner("mpo", total_steps=128)
+    model, twin = (make_learner(settings, worlds(), seed) for seed in (0, 1))
     for learner in (model, twin):
         assert isinstance(learner, MPO)
         learner.target_period = 8
     learned(model, tmp_path / "log")
-    save_policy(tmp_path, model, settings, goal=128)
+    save_policy(tmp_path, model, asdict(settings), goal=128)
     load_policy(tmp_path, twin)
     assert isinstance(twin, MPO)
     assert twin._n_updates == 6  # 48 steps after the first 16, two for every 16
@@ -323,10 +284,10 @@ def test_copies_of_mpo_catch_up_by_the_same_count_after_a_stop(tmp_path: Path) -
 
 
 def test_the_trajectories_come_back(tmp_path: Path) -> None:
-    settings = configured("decision_transformer", total_steps=128)
-    model, twin = (make_learner(worlds(), settings, seed) for seed in (0, 1))
+    settings = small_learner("decision_transformer", total_steps=128)
+    model, twin = (make_learner(settings, worlds(), seed) for seed in (0, 1))
     learned(model, tmp_path / "log")
-    save_policy(tmp_path, model, settings, goal=128)
+    save_policy(tmp_path, model, asdict(settings), goal=128)
     load_policy(tmp_path, twin)
     assert len(recorded(model)) == 64
     assert_equal(recorded(model).tensors(), recorded(twin).tensors())
@@ -341,12 +302,12 @@ def test_the_trajectories_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("source", ["forward", "random"])
 def test_after_a_stop_nothing_is_recorded_twice(source: str, tmp_path: Path) -> None:
     """The worlds get another seed then, as ``train_ppo.py`` gives them."""
-    settings = configured("decision_transformer", total_steps=128, demonstrations=[source])
-    model = make_learner(worlds("denoise"), settings, seed=0)
+    settings = small_learner("decision_transformer", total_steps=128, demonstrations=[source])
+    model = make_learner(settings, worlds("denoise"), seed=0)
     learned(model, tmp_path / "log", 32)
-    save_policy(tmp_path, model, settings, goal=128)
+    save_policy(tmp_path, model, asdict(settings), goal=128)
     env = worlds("denoise")
-    twin = make_learner(env, settings, seed=0)
+    twin = make_learner(settings, env, seed=0)
     load_policy(tmp_path, twin)
     env.seed(17)
     learned(twin, tmp_path / "log", 64)
@@ -356,10 +317,10 @@ def test_after_a_stop_nothing_is_recorded_twice(source: str, tmp_path: Path) -> 
 
 def test_what_a_transformer_measures_by_stays_in_the_next_round(tmp_path: Path) -> None:
     """Whose memory is gone by then: weights that were learned in some units mean nothing in others."""
-    settings = configured("decision_transformer", total_steps=128)
-    model, twin = (make_learner(worlds(), settings, seed) for seed in (0, 1))
+    settings = small_learner("decision_transformer", total_steps=128)
+    model, twin = (make_learner(settings, worlds(), seed) for seed in (0, 1))
     learned(model, tmp_path / "log")
-    save_policy(tmp_path, model, settings, goal=64)
+    save_policy(tmp_path, model, asdict(settings), goal=64)
     load_policy(tmp_path, twin)
     learned(twin, tmp_path / "log", 128)
     for name in ("return_scale", "location", "scale"):
@@ -367,39 +328,39 @@ def test_what_a_transformer_measures_by_stays_in_the_next_round(tmp_path: Path) 
 
 
 def test_a_wish_of_ones_own_is_kept(tmp_path: Path) -> None:
-    model = make_learner(worlds(), configured("decision_transformer", target_return=2.5), 0)
+    model = make_learner(small_learner("decision_transformer", target_return=2.5), worlds(), 0)
     learned(model, tmp_path)
     assert isinstance(model, DecisionTransformer)
     assert float(model.policy.target_return) == 2.5
 
 
 def test_no_more_trajectories_are_kept_than_asked_for(tmp_path: Path) -> None:
-    model = make_learner(worlds(), configured("decision_transformer", memory_size=40), 0)
+    model = make_learner(small_learner("decision_transformer", memory_size=40), worlds(), 0)
     learned(model, tmp_path, 128)
     assert len(recorded(model)) == 40
     assert int((recorded(model).times == 0).sum()) == 10
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_policy_of_another_world_is_refused(name: str, tmp_path: Path) -> None:
-    settings = configured(name)
-    save_policy(tmp_path, make_learner(worlds(), settings, 0), settings)
+    settings = small_learner(name)
+    save_policy(tmp_path, make_learner(settings, worlds(), 0), asdict(settings))
     for other in (worlds(latent="spatial"), worlds("denoise")):
         with pytest.raises(UserError, match="the saved policy doesn't fit this world"):
-            load_policy(tmp_path, make_learner(other, settings, 0))
+            load_policy(tmp_path, make_learner(settings, other, 0))
 
 
 def test_a_saved_policy_teaches(tmp_path: Path) -> None:
-    settings = configured("mpo")
-    recorded_policy = make_learner(worlds("denoise"), settings, 0)
+    settings = small_learner("mpo")
+    recorded_policy = make_learner(settings, worlds("denoise"), 0)
     learned(recorded_policy, tmp_path / "log")
     folder = tmp_path / "recorded"
-    save_policy(folder, recorded_policy, settings)
+    save_policy(folder, recorded_policy, asdict(settings))
     again = saved_learner(folder, worlds("denoise"), seed=5)
     assert isinstance(again, MPO)
     assert_equal(policy_tensors(recorded_policy), policy_tensors(again))
     pupil = make_learner(
-        worlds("denoise"), configured("decision_transformer", demonstrations=[str(folder)]), seed=0
+        small_learner("decision_transformer", demonstrations=[str(folder)]), worlds("denoise"), seed=0
     )
     learned(pupil, tmp_path / "pupil")
     by_hand = recorded(pupil)
@@ -412,21 +373,28 @@ def test_a_saved_policy_teaches(tmp_path: Path) -> None:
 
 def test_a_policy_teaches_before_it_is_finished(tmp_path: Path) -> None:
     """What it remembers, of however many worlds, is nothing to those whom it teaches."""
-    settings = configured("mpo")
-    recorded_policy = make_learner(worlds(), settings, 0)
+    settings = small_learner("mpo")
+    recorded_policy = make_learner(settings, worlds(), 0)
     learned(recorded_policy, tmp_path / "log", 32)
-    save_policy(tmp_path, recorded_policy, settings, goal=64)
+    save_policy(tmp_path, recorded_policy, asdict(settings), goal=64)
     again = saved_learner(tmp_path, worlds(count=2), seed=5)
     assert_equal(dict(recorded_policy.policy.state_dict()), dict(again.policy.state_dict()))
 
 
+@pytest.mark.parametrize("changes", [{"name": "mpq"}, {"wish": 3.0}], ids=str)
+def test_a_policy_of_another_version_is_refused(changes: dict[str, Any], tmp_path: Path) -> None:
+    settings = small_learner("mpo")
+    save_policy(tmp_path, make_learner(settings, worlds(), 0), asdict(settings) | changes)
+    with pytest.raises(UserError, match="a policy with other settings than today's learners have"):
+        saved_learner(tmp_path, worlds(), seed=0)
+
+
 MISTAKES: list[tuple[str, dict[str, Any], str]] = [
-    *((name, {"hidden": []}, r"agent\.hidden=\[\] must name layers") for name in LEARNERS),
-    *((name, {"hidden": [8, 0]}, r"agent\.hidden=\[8, 0\] must name layers") for name in LEARNERS),
-    *((name, {"min_std": 0}, r"agent\.min_std=0 must be above 0") for name in LEARNERS),
-    *((name, {"init_std": -1}, r"agent\.init_std=-1 must be above 0") for name in LEARNERS),
-    *((name, {"n_steps": 0}, r"agent\.n_steps=0 must be at least 1") for name in LEARNERS),
-    ("mpo", {"name": "mpq"}, r"agent\.name=mpq is no learner: choose one of ppo, .*decision_transformer"),
+    *((name, {"hidden": []}, r"agent\.hidden=\[\] must name layers") for name in NAMES),
+    *((name, {"hidden": [8, 0]}, r"agent\.hidden=\[8, 0\] must name layers") for name in NAMES),
+    *((name, {"min_std": 0}, r"agent\.min_std=0 must be above 0") for name in NAMES),
+    *((name, {"init_std": -1}, r"agent\.init_std=-1 must be above 0") for name in NAMES[:-1]),
+    *((name, {"n_steps": 0}, r"agent\.n_steps=0 must be at least 1") for name in NAMES),
     ("ppo", {"batch_size": 24}, r"agent\.batch_size=24 must divide"),
     ("reinforce", {"baseline_epochs": 0}, r"agent\.baseline_epochs=0 must be at least 1"),
     ("mpo", {"candidates": 0}, r"agent\.candidates=0 must be at least 1"),
@@ -451,13 +419,13 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("name", "others", "message"), MISTAKES, ids=lambda value: str(value)[:30])
 def test_mistakes_are_explained(name: str, others: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        make_learner(worlds(), configured(name, **others), seed=0)
+        make_learner(small_learner(name, **others), worlds(), seed=0)
 
 
 def test_demonstrations_are_of_denoising_alone(tmp_path: Path) -> None:
-    settings = configured("decision_transformer", demonstrations=["forward"])
+    settings = small_learner("decision_transformer", demonstrations=["forward"])
     with pytest.raises(UserError, match=r"agent\.demonstrations: forward is for env=latent_denoise alone"):
-        learned(make_learner(worlds(), settings, 0), tmp_path)
+        learned(make_learner(settings, worlds(), 0), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["ppo", "reinforce", "actor_critic"])
@@ -465,7 +433,7 @@ def test_one_step_of_one_world_is_refused_or_learned_from(name: str, tmp_path: P
     """One number has no deviation to divide by."""
     env = worlds(count=1)
     try:
-        model = make_learner(env, configured(name, n_steps=1), seed=0)
+        model = make_learner(small_learner(name, n_steps=1), env, seed=0)
     except UserError:
         return
     learned(model, tmp_path, 4)

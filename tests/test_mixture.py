@@ -10,36 +10,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from composed_runs import make_job
+from composed_runs import Composed, compose_run
 from conftest import TINY_AGENT, RunHere
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import stages.augmentation.mixture as mixture
 import train_ppo
 from agents.rollout import Augmented
-from conf.schema.runs import AgentRun, MixtureConfig
 from detectors.training.samples import Samples, SampleSource, make_mixture
 from latent_common.errors import UserError
 from latent_env.data import Split
 from latent_env.training.run_folder import Run
-from stages.augmentation.comparison import mixed
-from stages.augmentation.mixture import (
-    LEARNED,
-    RANDOM,
-    Candidate,
-    check_choice,
-    check_mixture,
-    choose_mixture,
-    learn_mixtures,
-    mixtures_to_try,
-    sample_sources,
-    shares_to_try,
-)
-from stages.augmentation.reward_ensemble import varied_job
-from stages.context import Job
-from stages.job_of import detector_stage
+from stages.augmentation.candidates import Candidate, choose_candidate, sample_sources, train_candidates
+from stages.augmentation.comparison import listed
+from stages.augmentation.mixtures import AGENT, RANDOM, Mixtures, mixtures_of, plan_mixtures
+from stages.detector.labelled_split import split_labelled
+from stages.detector.trained import plan_trained_detector
+from stages.detector.trainers.base import DetectorTrainer
 
 SEEDS = st.integers(0, 2**31)
 
@@ -128,9 +116,9 @@ def test_no_samples_make_no_mixture() -> None:
 # --- candidates ---
 
 
-@given(st.lists(st.floats(0, 1), max_size=4), st.lists(st.sampled_from([LEARNED, RANDOM]), unique=True))
+@given(st.lists(st.floats(0, 1), max_size=4), st.lists(st.sampled_from([AGENT, RANDOM]), unique=True))
 def test_candidates(shares: list[float], sources: list[str]) -> None:
-    found = mixtures_to_try(shares, sources)
+    found = mixtures_of(shares, sources)
     some = {share for share in shares if share > 0}
     assert len(found) == len(some) * (len(sources) + (len(sources) > 1)) * bool(sources)
     assert len({tuple(sorted(each.items())) for each in found}) == len(found)
@@ -146,18 +134,19 @@ def test_candidates(shares: list[float], sources: list[str]) -> None:
 
 
 class Made:
-    """A command with its first two stages, and folders for what comes after them."""
+    """A command with its trained detector, and folders for what comes after that."""
 
     def __init__(self, folder: Path) -> None:
         small = [argument for argument in TINY_AGENT if not argument.startswith("detector.steps")]
         learning = ["detector.steps=100", "detector.learning_rate=3e-3", "detector.batch_size=16"]
         learning += ["labelled.train=0", "detector.baselines=[]"]
-        trying = ["mixture.shares=[0.5]", "mixture.margin=0.5", "share=null"]
-        self.job: Job[AgentRun] = make_job(folder, *small, *learning, *trying, "agent=random")
-        self.world, self.detector_run, self.features = detector_stage(self.job)
+        run = compose_run(folder, *small, *learning, "mixture.shares=[0.5]", "share=null", "agent=random")
+        self.context, self.dataset = run.context, run.data.dataset
+        self.baseline = plan_trained_detector(*run).train()
+        self.world, self.trainer = self.baseline.world, self.baseline.trainer
 
     def run(self, name: str) -> Run:
-        run = self.job.run("agent", "test", {"name": name})
+        run = self.context.run_folder(self.dataset.name, "agent", "test", {"name": name})
         run.begin()
         return run
 
@@ -168,11 +157,17 @@ class Made:
         return kept.shares, candidates
 
     def outcome(
-        self, name: str, sets: Mapping[str, Augmented], **changes: Any
+        self,
+        name: str,
+        sets: Mapping[str, Augmented],
+        share: float | None = None,
+        margin: float = 0.5,
+        trainer: DetectorTrainer | None = None,
     ) -> tuple[Candidate, list[Candidate]]:
-        job, before = varied_job(self.job, **changes), Candidate({}, self.world)
-        run = self.run(name)
-        return choose_mixture(job, self.features, learn_mixtures(job, run, run, before, self.features, sets))
+        run, mixtures = self.run(name), Mixtures(share, [0.5], margin, can_choose=True)
+        trainer = trainer or self.trainer
+        trained = train_candidates(trainer, run, run, self.world, sets, mixtures)
+        return choose_candidate(trainer, trained, mixtures)
 
 
 @pytest.fixture(scope="module")
@@ -196,22 +191,22 @@ def as_augmented(split: Split, label: int, chosen: int, shape: tuple[int, ...]) 
 @pytest.fixture(scope="module")
 def helpful(made: Made) -> Augmented:
     """What really is anomalous, though not the images that choices are made by."""
-    return as_augmented(made.job.dataset.test, 1, 1, made.world.autoencoder.latent_shape)
+    return as_augmented(made.dataset.test, 1, 1, made.world.autoencoder.latent_shape)
 
 
 @pytest.fixture(scope="module")
 def harmful(made: Made) -> Augmented:
     """What really is normal, called anomalous."""
-    return as_augmented(made.job.dataset.train, 1, 0, made.world.autoencoder.latent_shape)
+    return as_augmented(made.dataset.train, 1, 0, made.world.autoencoder.latent_shape)
 
 
 def test_what_helps_is_taken(made: Made, helpful: Augmented, harmful: Augmented) -> None:
-    shares, candidates = made.choose("helpful", {LEARNED: helpful, RANDOM: harmful})
-    assert [each.shares for each in candidates] == [{}, *mixtures_to_try([0.5], [LEARNED, RANDOM])]
-    assert shares == {LEARNED: 0.5}
+    shares, candidates = made.choose("helpful", {AGENT: helpful, RANDOM: harmful})
+    assert [each.shares for each in candidates] == [{}, *mixtures_of([0.5], [AGENT, RANDOM])]
+    assert shares == {AGENT: 0.5}
     by_hand = {tuple(each.shares): each.image_AUROC for each in candidates}
-    assert by_hand[(LEARNED,)] > by_hand[()] + 0.05
-    assert by_hand[(LEARNED,)] > by_hand[(RANDOM,)]
+    assert by_hand[(AGENT,)] > by_hand[()] + 0.05
+    assert by_hand[(AGENT,)] > by_hand[(RANDOM,)]
     assert candidates[0].margin == 0
     assert all(each.margin > 0 for each in candidates[1:])
 
@@ -227,8 +222,8 @@ def test_where_masks_are_known_both_figures_count(images: float, pixels: float) 
 
 
 def test_what_does_harm_is_left_out(made: Made, harmful: Augmented) -> None:
-    kept, candidates = made.outcome("harmful", {LEARNED: harmful})
-    assert [each.shares for each in candidates] == [{}, {LEARNED: 0.5}]
+    kept, candidates = made.outcome("harmful", {AGENT: harmful})
+    assert [each.shares for each in candidates] == [{}, {AGENT: 0.5}]
     assert candidates[1].image_AUROC < candidates[0].image_AUROC + candidates[1].margin
     assert candidates[1].merit < candidates[0].merit + candidates[1].margin
     assert kept.world is made.world
@@ -237,14 +232,13 @@ def test_what_does_harm_is_left_out(made: Made, harmful: Augmented) -> None:
 def test_the_margin_decides(
     made: Made, helpful: Augmented, harmful: Augmented, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sets = {LEARNED: helpful, RANDOM: harmful}
+    sets = {AGENT: helpful, RANDOM: harmful}
     first, candidates = made.choose("helpful", sets)
-    monkeypatch.setattr(mixture, "train_one_detector", forbidden)  # the candidates are kept
+    monkeypatch.setattr(type(made.trainer), "train", forbidden)  # all candidates are known
     again, found = made.choose("helpful", sets)
     assert again == first
     assert [each.facts() for each in found] == [each.facts() for each in candidates]
-    careful = MixtureConfig([0.5], 1000.0, by_synthetic=True)
-    assert made.choose("helpful", sets, mixture=careful)[0] == {}
+    assert made.choose("helpful", sets, margin=1000.0)[0] == {}
 
 
 def forbidden(*_: object) -> None:
@@ -254,45 +248,42 @@ def forbidden(*_: object) -> None:
 def test_a_fixed_share_is_not_questioned(
     made: Made, harmful: Augmented, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taught: list[Any] = []
+    given: list[Any] = []
     monkeypatch.setattr(
-        mixture, "train_one_detector", lambda *given: taught.append(given[-1]) or made.world.detector
+        type(made.trainer), "train", lambda *arguments: given.append(arguments[-1]) or made.world.detector
     )
     for share in (0.0, 0.3, 1.0):
-        found = made.choose("fixed", {LEARNED: harmful}, share=share)
-        assert found == ({LEARNED: share} if share else {}, [])
-    assert [sample_source.share for sample_sources in taught for sample_source in sample_sources] == [
-        0.3,
-        1.0,
-    ]
-    monkeypatch.setattr(mixture, "train_one_detector", forbidden)
-    nothing = as_augmented(made.job.dataset.test, 0, 0, made.world.autoencoder.latent_shape)
+        found = made.choose("fixed", {AGENT: harmful}, share=share)
+        assert found == ({AGENT: share} if share else {}, [])
+    assert [source.share for sources in given for source in sources] == [0.3, 1.0]
+    monkeypatch.setattr(type(made.trainer), "train", forbidden)
+    nothing = as_augmented(made.dataset.test, 0, 0, made.world.autoencoder.latent_shape)
     for either in (0.3, None):  # without an anomaly there is nothing to learn from
-        assert made.choose("fixed", {LEARNED: nothing}, share=either) == ({}, [])
+        assert made.choose("fixed", {AGENT: nothing}, share=either) == ({}, [])
         assert made.choose("fixed", {}, share=either) == ({}, [])
 
 
 def test_a_detector_is_retrained_on_what_was_chosen(made: Made, helpful: Augmented) -> None:
-    sets = {LEARNED: helpful}
+    sets = {AGENT: helpful}
     after, again = (
         made.outcome("retrained", sets, share=0.5)[0].world for _ in range(2)
     )  # then from its file
 
     def scores(of: Any) -> Tensor:
-        images = torch.from_numpy(made.job.dataset.test.images[:20]).float() / 255
+        images = torch.from_numpy(made.dataset.test.images[:20]).float() / 255
         return of.detect(images).score
 
     assert torch.equal(scores(after), scores(again))
     assert not torch.equal(scores(after), scores(made.world))
     assert after.reference_set is made.world.reference_set
-    chosen = sample_sources(made.job, made.world, sets, {LEARNED: 0.5, RANDOM: 0.0})
-    assert [sample_source.share for sample_source in chosen] == [0.5]
+    chosen = sample_sources(made.trainer, made.world, sets, {AGENT: 0.5, RANDOM: 0.0})
+    assert [source.share for source in chosen] == [0.5]
     assert torch.equal(chosen[0].samples.images, helpful.images)
 
 
 def test_shares_as_text() -> None:
-    assert mixed({LEARNED: 0.25, RANDOM: 0.1}) == "25% the agent's, 10% of random actions"
-    assert mixed({LEARNED: 0.0}) == ""
+    assert listed({AGENT: 0.25, RANDOM: 0.1}) == "25% by the agent, 10% by random actions"
+    assert listed({AGENT: 0.0}) == ""
 
 
 @pytest.mark.parametrize(
@@ -310,22 +301,28 @@ def test_shares_as_text() -> None:
 )
 def test_impossible_shares_are_refused(arguments: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as refused:
-        check_mixture(make_job(tmp_path, "dataset=digits", *arguments))
+        planned(tmp_path, *arguments)
     assert message in str(refused.value)
+
+
+def planned(folder: Path, *arguments: str) -> Mixtures:
+    run: Composed = compose_run(folder, "dataset=digits", "threads=1", *arguments)
+    dataset = run.data.dataset
+    return plan_mixtures(run.config, dataset, split_labelled(dataset.valid, run.config.labelled))
 
 
 def test_shares_that_labelled_anomalies_leave_no_room_for_are_no_candidates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["dataset=digits", "mixture.shares=[0.25,0.5]", "labelled.weight=0.6", "threads=1"]
-    job = make_job(tmp_path, *arguments)
-    check_mixture(job)
-    check_choice(job)
-    assert "mixture.shares: 0.5 isn't tried, as labelled.weight=0.6 leaves" in capsys.readouterr().err
-    check_choice(make_job(tmp_path, *arguments, "share=0.25"))
-    assert "isn't tried" not in capsys.readouterr().err
-    assert shares_to_try(job) == [0.25]
-    assert shares_to_try(make_job(tmp_path, *arguments, "labelled.weight=0.5")) == [0.25, 0.5]
+    arguments = ["mixture.shares=[0.25,0.5]", "labelled.weight=0.6"]
+    assert planned(tmp_path, *arguments).shares == [0.25]
+    assert (
+        "mixture.shares: 0.5 is no candidate, as labelled.weight=0.6 leaves no room for it"
+        in capsys.readouterr().err
+    )
+    planned(tmp_path, *arguments, "share=0.25")
+    assert "is no candidate" not in capsys.readouterr().err
+    assert planned(tmp_path, *arguments, "labelled.weight=0.5").shares == [0.25, 0.5]
 
 
 def test_impossible_shares_show_before_anything_is_trained(tmp_path: Path, run_here: RunHere) -> None:
@@ -345,15 +342,15 @@ def test_that_nothing_will_be_added_is_said_beforehand(
         (["track=one_class", "share=0.25"], False),
         (["track=one_class", "agent=none"], False),
     ):
-        check_choice(make_job(tmp_path, "dataset=digits", "threads=1", *arguments))
+        planned(tmp_path, *arguments)
         assert ("detectors won't learn from what the agent makes" in capsys.readouterr().err) == told
 
 
 def test_where_nothing_is_labelled_it_takes_no_room(tmp_path: Path) -> None:
     for free in (["track=one_class"], ["labelled.train=0"]):
-        check_mixture(make_job(tmp_path, "dataset=digits", "share=1", *free))
+        planned(tmp_path, "share=1", *free)
     with pytest.raises(UserError, match="leave room"):
-        check_mixture(make_job(tmp_path, "dataset=digits", "share=1"))
+        planned(tmp_path, "share=1")
 
 
 # --- whole commands ---
@@ -390,11 +387,11 @@ def test_nothing_chosen_leaves_the_detector_as_it_was(here: Path, run_here: RunH
     held = scores(run)
     assert np.array_equal(held["with"], held["without"])
     report = read(run / "report.json")
-    assert [each["shares"] for each in report["mixtures_tried"]] == [
+    assert [each["shares"] for each in report["candidates"]] == [
         {},
-        *mixtures_to_try([0.5], [LEARNED, RANDOM]),
+        *mixtures_of([0.5], [AGENT, RANDOM]),
     ]
-    assert report["share_learned"] == report["share_random"] == 0
+    assert report["share_agent"] == report["share_random"] == 0
     assert {"coverage", "duplicates", "effective_rank"} <= report.keys()
     assert report["coverage"] > 0
     assert report["effective_rank"] > 1
@@ -402,6 +399,7 @@ def test_nothing_chosen_leaves_the_detector_as_it_was(here: Path, run_here: RunH
     assert "Nothing was added" in (run / "report.md").read_text()
     assert not list(run.rglob("with_*/detector.*"))  # only the chosen one is kept
     assert not list(run.rglob("round_*/augmented.npz"))
+    assert not list(run.rglob("reward_ensemble.json"))  # nothing that such an agent makes depends on one
 
 
 def test_synthetic_anomalies_choose_only_where_they_can_stand_in_for_real_ones(
@@ -409,14 +407,14 @@ def test_synthetic_anomalies_choose_only_where_they_can_stand_in_for_real_ones(
 ) -> None:
     unlabelled = [*QUICK, "agent=untrained", "track=one_class"]
     run = finished(here, run_here, *unlabelled)
-    assert read(run / "report.json")["mixtures_tried"] == []
+    assert read(run / "report.json")["candidates"] == []
     assert not list(run.rglob("with_*"))
-    assert "mixture.by_synthetic=true lets synthetic ones choose" in (run / "report.md").read_text()
+    assert "mixture.by_synthetic=true lets synthetic anomalies choose" in (run / "report.md").read_text()
     assert np.array_equal(scores(run)["with"], scores(run)["without"])
 
     run = finished(here, run_here, *unlabelled, "mixture.by_synthetic=true")
-    shares = [each["shares"] for each in read(run / "report.json")["mixtures_tried"]]
-    assert shares == [{}, *mixtures_to_try([0.5], [LEARNED, RANDOM])]
+    shares = [each["shares"] for each in read(run / "report.json")["candidates"]]
+    assert shares == [{}, *mixtures_of([0.5], [AGENT, RANDOM])]
 
     run = finished(here, run_here, *unlabelled, "share=0.5")
-    assert read(run / "report.json")["share_learned"] == 0.5
+    assert read(run / "report.json")["share_agent"] == 0.5

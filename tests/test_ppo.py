@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_world
+from learner_configs import small_learner
 from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -19,13 +20,13 @@ from torch import Tensor
 
 import latent_env
 from agents.learners.training import learn
-from agents.ppo import make_ppo
 from agents.sb3_vec_env import LatentVecEnv
 from latent_common.errors import UserError
 from latent_common.progress import progress_bar
 from latent_env import RewardTerm, Transition
 from latent_env.settings import Settings
 from latent_env.worlds.world import World
+from stages.augmentation.learner_factory import make_learner
 
 SETTINGS: dict[str, Any] = {
     "n_steps": 8,
@@ -35,7 +36,14 @@ SETTINGS: dict[str, Any] = {
     "gamma": 0.9,
     "ent_coef": 0.0,
     "hidden": [8],
+    "init_std": 1.0,
 }
+
+
+def ppo(vec_env: LatentVecEnv, **changes: Any) -> PPO:
+    model = make_learner(small_learner("ppo", **{**SETTINGS, **changes}), vec_env, seed=0)
+    assert isinstance(model, PPO)
+    return model
 
 
 @latent_env.register_reward("quiet")
@@ -58,7 +66,7 @@ def learned(
     of: World, reward: Mapping[str, float], folder: Path, steps: int, least: float, **settings: float
 ) -> PPO:
     vec_env = LatentVecEnv(Settings(reward=reward, horizon=2, max_delta=1.0).dynamics(of, 4), 0)
-    model = make_ppo(vec_env, {**SETTINGS, **settings}, seed=0)
+    model = ppo(vec_env, **settings)
     kept: list[float] = []
 
     def keep() -> None:
@@ -127,14 +135,14 @@ def test_by_default_the_policy_is_sb3s_own(tmp_path: Path) -> None:
 def test_an_impossible_floor_is_refused(least: float) -> None:
     vec_env = LatentVecEnv(Settings().dynamics(make_world("flat"), 4), 0)
     with pytest.raises(UserError, match=r"agent\.min_std=.* must be above 0"):
-        make_ppo(vec_env, {**SETTINGS, "min_std": least}, seed=0)
+        ppo(vec_env, min_std=least)
 
 
 @pytest.mark.parametrize("speed", [0.0, -1.0, math.nan])
 def test_an_impossible_speed_is_refused(speed: float) -> None:
     vec_env = LatentVecEnv(Settings().dynamics(make_world("flat"), 4), 0)
     with pytest.raises(UserError, match=r"agent\.mean_bias_lr_scale=.* must be above 0"):
-        make_ppo(vec_env, {**SETTINGS, "mean_bias_lr_scale": speed}, seed=0)
+        ppo(vec_env, mean_bias_lr_scale=speed)
 
 
 def logged(folder: Path) -> dict[str, list[float]]:

@@ -1,4 +1,4 @@
-"""The reward ensemble: small detectors, trained before every round and kept with the world."""
+"""The reward ensemble: small detectors that rewards depend on, trained before every round."""
 
 from __future__ import annotations
 
@@ -11,31 +11,35 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from composed_runs import SMALL_PHANTOM, make_job
+from composed_runs import SMALL_PHANTOM, compose_run
 from conftest import RunHere, make_world
 from safetensors.torch import load_file
 from test_usefulness import member, world
 from torch import Tensor, nn
 
-import stages.augmentation.reward_ensemble as judging
+import stages.augmentation.reward_ensemble as ensembles
 import stages.augmentation.rounds as rounds
 import train_ppo
 from agents.baselines.none_and_random import RandomAgent
 from agents.rollout import Augmented, collect
 from conf.schema.agents import AgentConfig, MixupConfig, UntrainedConfig
-from conf.schema.runs import AgentRun
+from conf.schema.detectors import RewardEnsembleConfig
 from detectors.base import Detector
 from latent_common.errors import UserError
-from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
 from latent_env.worlds.reference_set import load_reference_set
 from latent_env.worlds.reward_ensemble import SHARED, load_reward_ensemble, save_reward_ensemble, share_memory
 from latent_env.worlds.store import load_world, save_world
 from latent_env.worlds.world import World
-from stages.augmentation.agent_factory import make_dynamics
-from stages.augmentation.reward_ensemble import check_reward_ensemble, judged, varied_job
-from stages.context import Job
-from stages.job_of import detector_stage, train_single_detector
+from stages.augmentation.agent_factory import depends_on_detectors
+from stages.augmentation.dynamics import make_dynamics
+from stages.augmentation.reward_ensemble import (
+    check_reward_ensemble,
+    member_trainer,
+    with_reward_ensemble,
+)
+from stages.detector.trained import plan_trained_detector
+from stages.detector.trainers.base import SingleTrainer
 
 KINDS = ["image", "latent"]
 CPU = torch.device("cpu")
@@ -181,27 +185,34 @@ def test_a_reference_set_may_lack_masks(tmp_path: Path) -> None:
 
 # --- how a command trains them ---
 
-SMALL_JUDGES = ["reward_ensemble.count=2", "reward_ensemble.width=8", "reward_ensemble.effort=0.5"]
+SMALL_ENSEMBLE = ["reward_ensemble.count=2", "reward_ensemble.width=8", "reward_ensemble.effort=0.5"]
 
 
 class Made:
-    """The first two stages of a command, and rounds in folders of their own."""
+    """A command with its trained detector, and rounds in folders of their own."""
 
     def __init__(self, folder: Path, *overrides: str) -> None:
-        self.job: Job[AgentRun] = make_job(folder, *SMALL_PHANTOM, *SMALL_JUDGES, *overrides)
-        self.world, _, self.features = detector_stage(self.job)
-        batch = make_dynamics(self.job, self.world)
+        run = compose_run(folder, *SMALL_PHANTOM, *SMALL_ENSEMBLE, *overrides)
+        self.config, self.context, self.data = run
+        trained = plan_trained_detector(*run).train()
+        self.world, self.trainer = trained.world, trained.trainer
+        batch = make_dynamics(run.env, self.config.reward, self.config.agent, self.world)
         self.pool = collect(batch, RandomAgent(batch, 0), 32, 0)
 
     def run(self, name: str) -> Run:
-        run = self.job.run("agent", "test", {"name": name})
+        run = self.context.run_folder(self.data.dataset.name, "agent", "test", {"name": name})
         run.begin()
         return run
 
     def with_ensemble(
-        self, name: str, pool: Augmented | None = None, number: int = 1, job: Job[AgentRun] | None = None
+        self,
+        name: str,
+        pool: Augmented | None = None,
+        number: int = 1,
+        config: RewardEnsembleConfig | None = None,
     ) -> World:
-        return judged(job or self.job, self.run(name), self.world, self.features, pool, number)
+        config = config or self.config.reward_ensemble
+        return with_reward_ensemble(config, self.trainer, self.run(name), self.world, pool, number)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -220,14 +231,14 @@ def test_reward_detectors_are_small_and_differ(made: Made) -> None:
     assert found.detector is made.world.detector
     folder = made.run("differ").path / "round_1"
     assert (folder / "reward_ensemble.json").is_file()
-    assert not list(folder.glob("judge_*"))
+    assert not list(folder.glob("member_*"))
 
 
 def test_the_same_command_uses_the_reward_ensemble_it_has(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = made.with_ensemble("again")
-    monkeypatch.setattr(judging, "learn_alone", forbidden)
+    monkeypatch.setattr(SingleTrainer, "train", forbidden)
     again = made.with_ensemble("again")
     scores = [
         words([*found.reward_ensemble, found.held_out_detector], seen(made.world)) for found in (first, again)
@@ -242,7 +253,7 @@ def forbidden(*_: object) -> None:
 
 def test_the_reward_ensemble_of_the_second_round_learns_from_what_agents_made(made: Made) -> None:
     first = made.with_ensemble("rounds")
-    without, second = made.with_ensemble("rounds", None, 2), made.predictions("more", made.pool, 2)
+    without, second = made.with_ensemble("rounds", None, 2), made.with_ensemble("more", made.pool, 2)
     for a, b, c in zip(first.reward_ensemble, without.reward_ensemble, second.reward_ensemble, strict=True):
         assert not same_weights(a, b)  # other random numbers
         assert not same_weights(b, c)  # the same ones, and other samples
@@ -260,33 +271,28 @@ def test_a_stop_between_reward_detectors_goes_on_where_it_was(
     whole = made.with_ensemble("whole")
     labels: list[str] = []
 
-    def until(
-        job: Job[AgentRun],
-        run: Run,
-        autoencoder: Any,
-        features: FeatureCache,
-        label: str,
-        sample_sources: Any,
-    ) -> Any:
+    train = SingleTrainer.train
+
+    def until(trainer: SingleTrainer, run: Run, label: str, sample_sources: Any = ()) -> Any:
         if len(labels) == stop_at:
             raise KeyboardInterrupt
         labels.append(label)
-        return train_single_detector(job, run, autoencoder, features, label, sample_sources)
+        return train(trainer, run, label, sample_sources)
 
     name = f"stopped {stop_at}"
-    monkeypatch.setattr(judging, "learn_alone", until)
+    monkeypatch.setattr(SingleTrainer, "train", until)
     if stop_at < 3:
         with pytest.raises(KeyboardInterrupt):
             made.with_ensemble(name)
     else:  # all are trained, and the stop comes before they are kept together
-        monkeypatch.setattr(judging, "save_judges", interrupted_save)
+        monkeypatch.setattr(ensembles, "save_reward_ensemble", interrupted_save)
         with pytest.raises(KeyboardInterrupt):
             made.with_ensemble(name)
-        monkeypatch.setattr(judging, "save_judges", save_reward_ensemble)
+        monkeypatch.setattr(ensembles, "save_reward_ensemble", save_reward_ensemble)
     first, labels[:] = list(labels), []
     stop_at = 9
     found = made.with_ensemble(name)
-    assert sorted(first + labels) == [f"judge {each}, round 1" for each in (1, 2, 3)]
+    assert sorted(first + labels) == [f"reward ensemble {each}, round 1" for each in (1, 2, 3)]
     pairs = zip(
         [*found.reward_ensemble, found.held_out_detector],
         [*whole.reward_ensemble, whole.held_out_detector],
@@ -306,7 +312,7 @@ def interrupted_save(
     save_reward_ensemble(folder, reward_ensemble, held_out_detector)
 
 
-AGENTS_WITHOUT_DETECTORS: list[AgentConfig] = [
+INDEPENDENT: list[AgentConfig] = [
     AgentConfig("random", "auto", 1.0),
     AgentConfig("none", "auto", 1.0),
     MixupConfig("mixup", "dense", 1.0, low=0.2, high=0.8),
@@ -314,22 +320,21 @@ AGENTS_WITHOUT_DETECTORS: list[AgentConfig] = [
 ]
 
 
-@pytest.mark.parametrize("agent", AGENTS_WITHOUT_DETECTORS, ids=lambda agent: agent.name)
-def test_agents_that_dont_use_detectors_get_none(agent: AgentConfig, made: Made) -> None:
-    found = made.with_ensemble(agent.name, job=varied_job(made.job, agent=agent))
-    assert found is made.world
-    assert not found.reward_ensemble
-    assert not (made.run(agent.name).path / "round_1").exists()
+@pytest.mark.parametrize("agent", INDEPENDENT, ids=lambda agent: agent.name)
+def test_what_some_agents_make_depends_on_no_detector(agent: AgentConfig) -> None:
+    assert not depends_on_detectors(agent)
+    assert depends_on_detectors(replace(agent, keep_fraction=0.5))
 
 
 def test_a_reward_ensemble_of_none(made: Made) -> None:
-    job = varied_job(made.job, reward_ensemble=replace(made.job.config.reward_ensemble, count=0))
-    assert made.with_ensemble("nobody", job=job) is made.world
+    nobody = replace(made.config.reward_ensemble, count=0)
+    assert made.with_ensemble("nobody", config=nobody) is made.world
+    assert not (made.run("nobody").path / "round_1").exists()
 
 
 def test_attention_heads_are_as_many_as_fit(tmp_path: Path) -> None:
     """The detector's number of attention heads need not divide the width of a small one."""
-    job = make_job(
+    run = compose_run(
         tmp_path,
         *SMALL_PHANTOM,
         "detector.width=24",
@@ -337,7 +342,8 @@ def test_attention_heads_are_as_many_as_fit(tmp_path: Path) -> None:
         "reward_ensemble.count=1",
         "reward_ensemble.width=16",
     )
-    small: Any = judging.smaller(job, 1, 0).config.detector
+    trainer = plan_trained_detector(*run).train().trainer
+    small: Any = member_trainer(run.config.reward_ensemble, trainer, 1, 0).config
     assert small.width == 16
     assert small.width % small.heads == 0
     assert small.heads > 1
@@ -346,7 +352,7 @@ def test_attention_heads_are_as_many_as_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("reward_ensemble.count=-1", "judges: count=-1 must be at least 0"),
+        ("reward_ensemble.count=-1", "reward_ensemble.count=-1 must be at least 0"),
         ("reward_ensemble.depth=0", "depth=0"),
         ("reward_ensemble.width=0", "width=0"),
         ("reward_ensemble.effort=0", "reward_ensemble.effort=0 must be above 0"),
@@ -355,7 +361,7 @@ def test_attention_heads_are_as_many_as_fit(tmp_path: Path) -> None:
 )
 def test_impossible_reward_ensembles_are_refused(wrong: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as refused:
-        check_reward_ensemble(make_job(tmp_path, "dataset=digits", wrong))
+        check_reward_ensemble(compose_run(tmp_path, "dataset=digits", wrong).config.reward_ensemble)
     assert message in str(refused.value)
 
 
@@ -368,16 +374,14 @@ def test_the_world_of_a_whole_command(
 ) -> None:
     pools: list[Augmented | None] = []
 
-    def spy(
-        job: Job[AgentRun], run: Run, of: World, features: FeatureCache, pool: Augmented | None, number: int
-    ) -> World:
+    def spy(config: Any, trainer: Any, run: Run, of: World, pool: Augmented | None, number: int) -> World:
         pools.append(pool)
-        return judged(job, run, of, features, pool, number)
+        return with_reward_ensemble(config, trainer, run, of, pool, number)
 
-    monkeypatch.setattr(rounds, "judged", spy)
+    monkeypatch.setattr(rounds, "with_reward_ensemble", spy)
     arguments = [
         *SMALL_PHANTOM,
-        *SMALL_JUDGES,
+        *SMALL_ENSEMBLE,
         f"detector.input={kind}",
         "reward=useful",
         "rounds=2",
@@ -404,7 +408,7 @@ def test_the_world_of_a_whole_command(
         env.reset(seed=0)
         assert np.isfinite(float(env.step(env.action_space.sample())[1]))
     last, _ = load_reward_ensemble(run / "round_2", stored.detector)
-    (kept,) = (tmp_path / "runs/phantom/detector").glob("*/judges-*/round_1")  # for other agents too
+    (kept,) = (tmp_path / "runs/phantom/detector").glob("*/reward-ensemble-*/round_1")  # for other agents too
     first, _ = load_reward_ensemble(kept, stored.detector)
     assert same_weights(stored.reward_ensemble[0], last[0])  # those of the last round
     assert not same_weights(stored.reward_ensemble[0], first[0])

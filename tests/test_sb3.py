@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from conftest import make_world
+from learner_configs import small_learner
 from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from agents.learners.saving import load_policy, save_policy
 from agents.learners.training import learn
-from agents.ppo import make_ppo
 from agents.sb3_vec_env import LatentVecEnv
 from latent_common.errors import UserError
 from latent_common.progress import progress_bar
 from latent_env.settings import Settings
+from stages.augmentation.learner_factory import make_learner
 
 PPO_SETTINGS = {
     "n_steps": 16,
@@ -28,7 +30,12 @@ PPO_SETTINGS = {
     "gamma": 0.9,
     "ent_coef": 0.0,
     "hidden": [32],
+    "init_std": 1.0,
 }
+
+
+def ppo(env: LatentVecEnv, seed: int = 0, **changes: Any) -> BaseAlgorithm:
+    return make_learner(small_learner("ppo", **{**PPO_SETTINGS, **changes}), env, seed)
 
 
 @pytest.mark.parametrize("algorithm", [PPO, SAC, TD3])
@@ -46,7 +53,7 @@ def test_strangers_code(algorithm: type[BaseAlgorithm]) -> None:
 
 
 def test_neighbouring_seeds_share_no_world() -> None:
-    seeds = [make_ppo(vec_env(), PPO_SETTINGS, seed).get_env() for seed in (10**15, 2 * 10**15)]
+    seeds = [ppo(vec_env(), seed).get_env() for seed in (10**15, 2 * 10**15)]
     first, second = ({env.dynamics.streams.seeds.tolist()[0] for _ in [env.reset()]} for env in seeds)  # type: ignore[union-attr]
     assert first == {10**15}
     assert second == {2 * 10**15}
@@ -102,7 +109,7 @@ def test_ppo_learns_on_the_batch(tmp_path: Path) -> None:
     env = LatentVecEnv(
         Settings(reward={"realism": 1.0}, max_delta=2.0, horizon=2).dynamics(make_world("flat"), 16), 0
     )
-    model = make_ppo(env, PPO_SETTINGS, seed=0)
+    model = ppo(env)
 
     def mean_reward() -> float:
         env.seed(123)
@@ -120,7 +127,7 @@ def test_ppo_learns_on_the_batch(tmp_path: Path) -> None:
     assert model.num_timesteps >= 12288
     assert mean_reward() > before + 0.05
 
-    twin = make_ppo(env, PPO_SETTINGS, seed=1)
+    twin = ppo(env, seed=1)
     load_policy(tmp_path, twin)
     observation = env.reset()
     ours, _ = model.predict(observation, deterministic=True)  # type: ignore[arg-type]
@@ -132,12 +139,12 @@ def test_ppo_learns_on_the_batch(tmp_path: Path) -> None:
 
 
 def test_a_policy_of_another_world_is_refused(tmp_path: Path) -> None:
-    save_policy(tmp_path, make_ppo(vec_env(), PPO_SETTINGS, 0), PPO_SETTINGS)
+    save_policy(tmp_path, ppo(vec_env()), PPO_SETTINGS)
     other = LatentVecEnv(Settings().dynamics(make_world("spatial"), 2), 0)
     with pytest.raises(UserError, match="doesn't fit this world"):
-        load_policy(tmp_path, make_ppo(other, {**PPO_SETTINGS, "batch_size": 32}, 0))
+        load_policy(tmp_path, ppo(other, batch_size=32))
 
 
 def test_batch_size_must_divide_the_rollout() -> None:
     with pytest.raises(UserError, match=r"agent.batch_size=48 must divide"):
-        make_ppo(vec_env(), {**PPO_SETTINGS, "batch_size": 48}, 0)
+        ppo(vec_env(), batch_size=48)

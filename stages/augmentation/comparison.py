@@ -1,4 +1,4 @@
-"""How a run of `train_ppo.py` ends: the comparison of before with after, and all that is told of it."""
+"""How a run of `train_ppo.py` ends: both detectors are scored on the test split, and compared."""
 
 from __future__ import annotations
 
@@ -6,96 +6,126 @@ from collections.abc import Mapping
 
 from agents.diversity import describe_set
 from agents.rollout import Augmented
-from conf.schema.detectors import TrainedConfig
+from conf.schema.envs import AugmentEnvConfig
 from conf.schema.runs import AgentRun
-from latent_env.shell import Shell
-from latent_env.training.evaluation import evaluate_test, log_curves, log_evaluation, save_scores
-from latent_env.training.feature_cache import FeatureCache
+from detectors.metrics import image_AP, image_AUROC, paired_bootstrap
+from latent_env.data import Dataset
+from latent_env.training.evaluation import (
+    Evaluation,
+    evaluate_test,
+    log_curves,
+    log_evaluation,
+    save_scores,
+)
 from latent_env.training.run_folder import Run
-from stages.augmentation.agent_factory import augment_env
+from stages.augmentation.candidates import Candidate
+from stages.augmentation.dynamics import make_shell
 from stages.augmentation.figures import show_embedding
-from stages.augmentation.mixture import LEARNED, UNTOLD, Candidate, can_choose
-from stages.augmentation.report import AFTER, BEFORE, compare, write_report
-from stages.context import Job
-from stages.job_of import training_steps
+from stages.augmentation.mixtures import AGENT, NOTHING_CHOOSES, Mixtures, Shares
+from stages.augmentation.report import Report, Row, write_report
+from stages.detector.trained import TrainedDetector
+
+BEFORE, AFTER = "without augmentation", "with augmentation"
+BOOTSTRAPPED = {"image_AUROC": image_AUROC, "image_AP": image_AP}
 
 
-def conclude(
-    job: Job[AgentRun],
+def write_comparison(
+    config: AgentRun,
+    env: AugmentEnvConfig,
+    mixtures: Mixtures,
+    baseline: TrainedDetector,
     run: Run,
-    detector_run: Run,
-    outcome: tuple[Candidate, Candidate],
-    features: FeatureCache,
-    pool: Augmented,
+    samples: Augmented,
+    chosen: Candidate,
     candidates: list[Candidate],
 ) -> None:
-    """Score the test split with the detectors of an ``outcome``, before and after, and write it all down."""
-    config, (first, chosen) = job.config, outcome
-    before, after, shares = first.world, chosen.world, chosen.shares
-    assert isinstance(config.detector, TrainedConfig)
-    steps = training_steps(job)
-    evaluations = {BEFORE: evaluate_test(before, features), AFTER: evaluate_test(after, features)}
-    log_evaluation(run, evaluations[AFTER], after.detect_and_reconstruct, job.device, steps)
+    """Score the test split with the ``baseline`` and with the ``chosen`` detector, and write the report.
+
+    This is the only place of a run where the test split is read. ``candidates`` are told of with their
+    figures on the validation split.
+    """
+    trainer, features = baseline.trainer, baseline.features
+    dataset, steps, after = trainer.data.dataset, trainer.steps, chosen.world
+    evaluations = {BEFORE: evaluate_test(baseline.world, features), AFTER: evaluate_test(after, features)}
+    log_evaluation(run, evaluations[AFTER], after.detect_and_reconstruct, trainer.context.device, steps)
     log_curves(run, evaluations, steps)
-    show_embedding(run, after, features, job.dataset, pool)
-    save_scores(
-        run.path,
-        evaluations[BEFORE].split.labels,
-        **{"without": evaluations[BEFORE].scores, "with": evaluations[AFTER].scores},
-    )
+    show_embedding(run, after, features, dataset, samples)
+    scores = {"without": evaluations[BEFORE].scores, "with": evaluations[AFTER].scores}
+    save_scores(run.path, evaluations[BEFORE].split.labels, **scores)
     rows = compare(evaluations[BEFORE], evaluations[AFTER])
-    env = augment_env(job)
-    around = (env.shell_quantile, env.shell_ratio, env.shell_band)
-    shell = Shell.around_normals(after.autoencoder, *around)
-    made = describe_set(pool, shell.inner)
     facts = {
-        "dataset": job.dataset.name,
+        "dataset": dataset.name,
         "agent": config.agent.name,
         "seed": config.seed,
         "rounds": config.rounds,
-        "samples": len(pool),
-        "anomalous_samples": int(pool.labels.sum()),
-        **made,
-        "share_learned": shares.get(LEARNED, 0.0),
-        "share_random": sum(shares.values()) - shares.get(LEARNED, 0.0),
-        "mixtures_tried": [each.facts() for each in candidates],
+        "samples": len(samples),
+        "anomalous_samples": int(samples.labels.sum()),
+        **describe_set(samples, make_shell(env, after).inner),
+        "share_agent": chosen.shares.get(AGENT, 0.0),
+        "share_random": sum(chosen.shares.values()) - chosen.shares.get(AGENT, 0.0),
         "detector_steps": steps,
-        "detector_before": str(detector_run.path),
+        "detector_before": str(baseline.run.path),
     }
-    others = (key for key in detector_run.metrics if not key.startswith(("image_", "pixel_", "weight_")))
-    opinions = {key: detector_run.metrics[key] for key in others}
-    write_report(run.path, rows, headline(job, pool, shares), facts, opinions)
+    report = Report(
+        headline(config, dataset, steps, mixtures, samples, chosen.shares),
+        rows,
+        [each.facts() for each in candidates],
+        other_detectors(baseline.run.metrics),
+        facts,
+    )
+    write_report(run.path, report)
     gains = {f"gain_{row.metric}": row.difference for row in rows}
     run.finish({row.metric: row.after for row in rows} | gains)
 
 
-def headline(job: Job[AgentRun], pool: Augmented, shares: Mapping[str, float]) -> str:
+def compare(before: Evaluation, after: Evaluation) -> list[Row]:
+    """A row for every metric, from the scores of both detectors on the same images."""
+    rows = []
+    for name, value in before.metrics.items():
+        interval = None
+        if name in BOOTSTRAPPED:
+            labels = before.split.labels
+            _, low, high = paired_bootstrap(BOOTSTRAPPED[name], labels, before.scores, after.scores)
+            interval = (low, high)
+        rows.append(Row(name, value, after.metrics[name], interval))
+    return rows
+
+
+def other_detectors(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of the other detectors of a detector's run, as ``<detector>_<metric>``."""
+    own = ("image_", "pixel_", "weight_")
+    return {name: value for name, value in metrics.items() if not name.startswith(own)}
+
+
+def headline(
+    config: AgentRun, dataset: Dataset, steps: int, mixtures: Mixtures, samples: Augmented, shares: Shares
+) -> str:
     """What was compared, in a few lines."""
-    config = job.config
-    assert isinstance(config.detector, TrainedConfig)
     rounds = f"{config.rounds} round{'' if config.rounds == 1 else 's'}"
-    text = (
-        f"{job.dataset.summary()}\nagent {config.agent.name}, {rounds}, seed {config.seed}; "
-        f"both detectors took {training_steps(job)} steps\n"
+    return (
+        f"{dataset.summary()}\n"
+        f"agent {config.agent.name}, {rounds}, seed {config.seed}; both detectors were trained for {steps} "
+        f"steps\n{added(config, mixtures, samples, shares)}"
     )
-    if not len(pool):
-        return text + (
-            f"None of the {config.rounds * config.samples} samples was decided: all lay between normal and "
-            "anomaly, so nothing was added. Try another env.max_delta or env.shell_quantile."
-        )
-    if not any(shares.values()):
-        if config.agent.name == "none" or config.share is not None:
-            return text + "Nothing was added."
-        if not can_choose(job):
-            return f"{text}Nothing was added: {UNTOLD}"
+
+
+def added(config: AgentRun, mixtures: Mixtures, samples: Augmented, shares: Shares) -> str:
+    """What the second detector learned from beside synthetic anomalies, or why from nothing else."""
+    if any(shares.values()):
+        return f"anomalies that the second one learned from: {listed(shares)}, the others as for the first"
+    if not len(samples):
         return (
-            text
-            + "Nothing was added: no mixture with samples did better without doubt on the validation split."
+            f"Nothing was added: none of the {config.rounds * config.samples} samples lay clearly beyond "
+            "normal variation or within it. Try another env.max_delta or env.shell_quantile."
         )
-    return text + "of the second one's anomalies: " + mixed(shares)
+    if config.agent.name == "none" or config.share is not None:
+        return "Nothing was added."
+    if not mixtures.can_choose:
+        return f"Nothing was added: {NOTHING_CHOOSES}"
+    return "Nothing was added: no mixture with samples was clearly better on the validation split."
 
 
-def mixed(shares: Mapping[str, float]) -> str:
-    """Shares as text."""
-    names = {LEARNED: "the agent's", "random": "of random actions"}
-    return ", ".join(f"{share:.0%} {names[source]}" for source, share in shares.items() if share)
+def listed(shares: Shares) -> str:
+    """The sources of samples and their shares, as text."""
+    names = {AGENT: "by the agent", "random": "by random actions"}
+    return ", ".join(f"{100 * share:.3g}% {names[source]}" for source, share in shares.items() if share)

@@ -1,19 +1,18 @@
-"""The before/after table: what augmentation changed, and whether this run can tell."""
+"""The report of a run: the before/after table, what may be concluded from it, and all facts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectors.metrics import image_AP, image_AUROC, paired_bootstrap
 from latent_common.artifacts import write_atomically, write_json
-from latent_env.training.evaluation import Evaluation
+from latent_common.tables import markdown_table
 
-BEFORE, AFTER = "without augmentation", "with augmentation"
-BOOTSTRAPPED = {"image_AUROC": image_AUROC, "image_AP": image_AP}
+BASELINE_METRIC = "_image_AUROC"
+"""The metric of other detectors that ``report.md`` shows."""
 
 
 @dataclass(frozen=True)
@@ -32,22 +31,58 @@ class Row:
         return self.after - self.before
 
 
-def compare(before: Evaluation, after: Evaluation) -> list[Row]:
-    """A row a metric, from the scores of both detectors on the same images."""
-    rows = []
-    for name, value in before.metrics.items():
-        interval = None
-        if name in BOOTSTRAPPED:
-            labels = before.split.labels
-            _, low, high = paired_bootstrap(BOOTSTRAPPED[name], labels, before.scores, after.scores)
-            interval = (low, high)
-        rows.append(Row(name, value, after.metrics[name], interval))
-    return rows
+@dataclass(frozen=True)
+class Report:
+    """All that a run found out."""
+
+    headline: str
+    """What was compared, in a few lines."""
+    rows: Sequence[Row]
+    candidates: Sequence[Mapping[str, Any]]
+    """The mixtures that detectors learned from, with their figures on the validation split."""
+    baselines: Mapping[str, float]
+    """Metrics of other detectors on the test images, as ``<detector>_<metric>``."""
+    facts: Mapping[str, Any]
 
 
-def table(rows: list[Row]) -> str:
-    """The rows as Markdown that also reads well in a terminal."""
-    header = ["metric", "without", "with", "difference", "95 % interval"]
+def write_report(folder: Path, report: Report) -> None:
+    """Write ``report.md`` for people and ``report.json`` for programs."""
+    write_atomically(folder / "report.md", as_text(report).encode())
+    metrics = {
+        row.metric: {
+            "without": row.before,
+            "with": row.after,
+            "difference": row.difference,
+            "interval": row.interval,
+        }
+        for row in report.rows
+    }
+    content = {
+        "metrics": metrics,
+        "verdict": verdict(report.rows),
+        "baselines": dict(report.baselines),
+        "candidates": list(report.candidates),
+        **report.facts,
+    }
+    write_json(folder / "report.json", content)
+
+
+def as_text(report: Report) -> str:
+    """The report as Markdown; what stands before the first section is printed at the end of a run."""
+    parts = ["# Before and after", report.headline, table(report.rows), verdict(report.rows)]
+    if report.baselines:
+        parts.append(f"Image AUROC of other detectors on the same features: {baselines(report.baselines)}.")
+    if report.candidates:
+        note = (
+            "Detectors trained on different mixtures, on the validation split; the best was taken if it was "
+        )
+        parts += ["## Candidates", note + "better than none by its margin.", candidates(report.candidates)]
+    parts += ["## This run", "\n".join(f"- {name}: {value}" for name, value in report.facts.items())]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The metrics without and with augmentation."""
     body = [
         [
             row.metric,
@@ -58,16 +93,33 @@ def table(rows: list[Row]) -> str:
         ]
         for row in rows
     ]
-    widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
-    lines = [header, ["-" * width for width in widths], *body]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in lines
+    return markdown_table(["metric", "without", "with", "difference", "95 % interval"], body)
+
+
+def baselines(metrics: Mapping[str, float]) -> str:
+    """The image AUROC of other detectors, in a line."""
+    return ", ".join(
+        f"{name.removesuffix(BASELINE_METRIC)} {value:.4f}"
+        for name, value in metrics.items()
+        if name.endswith(BASELINE_METRIC)
     )
 
 
-def verdict(rows: list[Row]) -> str:
-    """What the image AUROC's interval allows to say of this run."""
+def candidates(found: Sequence[Mapping[str, Any]]) -> str:
+    """The mixtures and their figures on the validation split."""
+    figures = [name for name in ("image_AUROC", "pixel_AUPRO", "margin") if name in found[0]]
+    body = [
+        [
+            " + ".join(f"{100 * share:.3g}% {source}" for source, share in each["shares"].items()) or "none",
+            *(f"{each[name]:.4f}" for name in figures),
+        ]
+        for each in found
+    ]
+    return markdown_table(["samples", *figures], body)
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """What the image AUROC's interval allows to conclude from this run."""
     row = next(row for row in rows if row.metric == "image_AUROC")
     assert row.interval is not None
     low, high = row.interval
@@ -80,48 +132,6 @@ def verdict(rows: list[Row]) -> str:
     else:
         found = "no different with augmentation, as far as these test images can tell"
     return (
-        f"By image_AUROC the detector is {found} (95 % interval over images; one seed, so the luck of "
-        "training is not in it: repeat with seed=0,1,2,3,4 -m)."
-    )
-
-
-def write_report(
-    folder: Path,
-    rows: list[Row],
-    headline: str,
-    facts: Mapping[str, Any],
-    opinions: Mapping[str, float],
-) -> None:
-    """Write ``report.md`` and ``report.json``.
-
-    ``opinions`` are metrics of other detectors on the same images, ``<detector>_<metric>``.
-    """
-    text = f"{headline}\n\n{table(rows)}\n\n{verdict(rows)}"
-    if opinions:
-        text += "\n\nOther detectors, with the same eyes: " + ", ".join(
-            f"{name.removesuffix('_image_AUROC')} {value:.4f}"
-            for name, value in opinions.items()
-            if name.endswith("_image_AUROC")
-        )
-        text += " image_AUROC."
-    listed = "\n".join(f"- {name}: {value}" for name, value in facts.items())
-    write_atomically(
-        folder / "report.md", f"# Before and after\n\n{text}\n\n## This run\n\n{listed}\n".encode()
-    )
-    write_json(
-        folder / "report.json",
-        {
-            "metrics": {
-                row.metric: {
-                    "without": row.before,
-                    "with": row.after,
-                    "difference": row.difference,
-                    "interval": row.interval,
-                }
-                for row in rows
-            },
-            "verdict": verdict(rows),
-            "baselines": dict(opinions),
-            **facts,
-        },
+        f"By image_AUROC the detector is {found} (95 % interval over test images). Another training may come "
+        "out differently: repeat with seed=0,1,2,3,4 -m."
     )

@@ -1,115 +1,107 @@
-"""The judges that rewards of a command go by: trained before every round, on what agents made so far."""
+"""The reward ensemble: small detectors that rewards depend on, trained anew before every round."""
 
 from __future__ import annotations
 
 import shutil
-from copy import copy
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict
 
 from agents.rollout import Augmented
-from conf.schema.detectors import TrainedConfig
-from conf.schema.runs import AgentRun
+from conf.schema.detectors import RewardEnsembleConfig
 from detectors.base import Detector
 from detectors.training.samples import Samples, SampleSource
 from latent_common.digest import digest_of
 from latent_common.errors import UserError
-from latent_common.image_source import evenly_spaced_positions
-from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
 from latent_env.worlds.reward_ensemble import load_reward_ensemble, save_reward_ensemble, share_memory
 from latent_env.worlds.world import World
-from stages.augmentation.agent_factory import depends_on_detectors
-from stages.context import Job
-from stages.job_of import train_single_detector
+from stages.augmentation.training_samples import training_samples
+from stages.detector.trainers.base import DetectorTrainer
 from stages.seeds import LARGEST_SEED, derived_seed
 
-REPLAYED = 0.5
-"""Of the anomalies that judges of a later round learn from, so many are what agents made before."""
+EARLIER_SAMPLES = 0.5
+"""The share of the anomalies that members of later rounds learn from which agents made before."""
 
-JUDGING = 2
-"""Sets the random numbers of judges apart from those of agents and of sampling."""
-
-
-def check_reward_ensemble(job: Job[AgentRun]) -> None:
-    """Complain about numbers of judges, or efforts, that can't be."""
-    reward_ensemble = job.config.reward_ensemble
-    if reward_ensemble.count < 0:
-        raise UserError(f"judges: count={reward_ensemble.count} must be at least 0")
-    if not 0 < reward_ensemble.effort <= 1:
-        raise UserError(f"reward_ensemble.effort={reward_ensemble.effort:g} must be above 0 and at most 1")
+MEMBERS = 2
+"""Keeps the random numbers of members apart from those of agents and of sampling."""
 
 
-def reward_ensemble_digest(job: Job[AgentRun]) -> str:
-    """A name for what judges of the same detector may differ by."""
-    return digest_of(asdict(job.config.reward_ensemble))
+def check_reward_ensemble(config: RewardEnsembleConfig) -> None:
+    """Complain about an impossible number of members, or an impossible effort."""
+    if config.count < 0:
+        raise UserError(f"reward_ensemble.count={config.count} must be at least 0")
+    if not 0 < config.effort <= 1:
+        raise UserError(f"reward_ensemble.effort={config.effort:g} must be above 0 and at most 1")
 
 
-def judged(
-    job: Job[AgentRun], run: Run, world: World, features: FeatureCache, pool: Augmented | None, number: int
+def first_ensemble_run(detector_run: Run, config: RewardEnsembleConfig) -> Run:
+    """Where the ensemble of the first round is kept: it is the same for all agents."""
+    return detector_run.part(f"reward-ensemble-{digest_of(asdict(config))}")
+
+
+def with_reward_ensemble(
+    config: RewardEnsembleConfig,
+    trainer: DetectorTrainer,
+    run: Run,
+    world: World,
+    made: Augmented | None,
+    number: int,
 ) -> World:
-    """``world`` before judges that have learned what agents made in earlier rounds, ``pool``.
+    """``world`` with the reward ensemble of round ``number``, and a detector that no reward depends on.
 
-    Agents that don't heed what detectors say get none.
+    All of them learn from ``made``, what agents made in earlier rounds. With ``config.count=0`` there are
+    none.
     """
-    count = job.config.reward_ensemble.count
-    if not count or not depends_on_detectors(job.config.agent):
+    if not config.count:
         return world
     part = run.part(f"round_{number}")
     members, held_out_detector = load_reward_ensemble(part.path, world.detector)
     if not members:
-        samples = None if pool is None or not len(pool) else as_samples(job, world, pool)
+        samples = training_samples(trainer, world, made) if made is not None and len(made) else None
         trained = [
-            train_member(job, part, world, features, samples, number, each) for each in range(count + 1)
+            train_member(config, trainer, part, world, samples, (number, member))
+            for member in range(config.count + 1)
         ]
         *members, held_out_detector = trained
         save_reward_ensemble(part.path, members, held_out_detector)
-        for each in range(count + 1):
-            shutil.rmtree(part.part(f"judge_{each + 1}").path)
+        for member in range(config.count + 1):
+            shutil.rmtree(member_run(part, member).path)
     return world.with_reward_ensemble(members, held_out_detector)
 
 
+def member_run(run: Run, member: int) -> Run:
+    """Where a member, counted from 0, is kept until all are trained."""
+    return run.part(f"member_{member + 1}")
+
+
 def train_member(
-    job: Job[AgentRun],
-    part: Run,
+    config: RewardEnsembleConfig,
+    trainer: DetectorTrainer,
+    run: Run,
     world: World,
-    features: FeatureCache,
     samples: Samples | None,
-    number: int,
-    each: int,
+    place: tuple[int, int],
 ) -> Detector:
-    """One small detector, with random numbers of its own; kept by itself until all are there."""
-    own = part.part(f"judge_{each + 1}")
+    """One small detector with random numbers of its own.
+
+    :param place: the number of the round, from 1, and that of the member, from 0.
+    """
+    number, member = place
+    own = member_run(run, member)
     known, _ = load_reward_ensemble(own.path, world.detector)
     if known:
         return known[0]
-    label = f"judge {each + 1}, round {number}"
-    sample_sources = [] if samples is None else [SampleSource(samples, REPLAYED)]
-    small = smaller(job, number, each)
-    member = train_single_detector(small, own, world.autoencoder, features, label, sample_sources)
+    small = member_trainer(config, trainer, number, member)
+    sources = [] if samples is None else [SampleSource(samples, EARLIER_SAMPLES)]
+    detector = small.train(own, f"reward ensemble {member + 1}, round {number}", sources)
     own.writer.close()
-    save_reward_ensemble(own.path, [member], None)
-    share_memory(member, world.detector)
-    return member
+    save_reward_ensemble(own.path, [detector], None)
+    share_memory(detector, world.detector)
+    return detector
 
 
-def smaller(job: Job[AgentRun], number: int, each: int) -> Job[AgentRun]:
-    """The same command, with a detector as small as a judge and another seed."""
-    config, detector = job.config, job.config.detector
-    assert isinstance(detector, TrainedConfig)
-    small = detector.smaller(config.reward_ensemble)
-    seed = derived_seed(config.seed, number, JUDGING, each) % LARGEST_SEED
-    return varied_job(job, detector=small, seed=seed)
-
-
-def varied_job(job: Job[AgentRun], **changes: Any) -> Job[AgentRun]:
-    """The same command with another configuration; what it has loaded already stays loaded."""
-    other = copy(job)
-    other.config = replace(job.config, **changes)
-    return other
-
-
-def as_samples(job: Job[AgentRun], world: World, pool: Augmented) -> Samples:
-    """What agents made, as detectors train on it."""
-    sources = evenly_spaced_positions(len(job.train_images), job.config.detector.num_start_images)
-    return pool.latent_samples(world, sources) if world.reads_latents else pool.samples(job.device, sources)
+def member_trainer(
+    config: RewardEnsembleConfig, trainer: DetectorTrainer, number: int, member: int
+) -> DetectorTrainer:
+    """A trainer of small detectors, with the seed of one member."""
+    seed = derived_seed(trainer.context.seed, number, MEMBERS, member) % LARGEST_SEED
+    return trainer.smaller(config, seed)

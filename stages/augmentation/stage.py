@@ -1,92 +1,129 @@
-"""TODO: stages/augmentation/stage.py."""
+"""A run of `train_ppo.py` in LatentAug-v0: baseline, agent, retrained detectors, comparison."""
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
-from agents.rollout import save_augmented
-from conf.schema.detectors import TrainedConfig
+from agents.rollout import Augmented
+from conf.schema.envs import AugmentEnvConfig
 from conf.schema.runs import AgentRun
 from latent_common.errors import UserError
 from latent_env.training.run_folder import Run
 from latent_env.worlds.store import save_world
-from stages.augmentation.agent_factory import check_keep, make_agent, make_dynamics
-from stages.augmentation.comparison import conclude
-from stages.augmentation.mixture import (
-    Candidate,
-    can_choose,
-    check_choice,
-    check_mixture,
-    choose_mixture,
-    learn_mixtures,
-)
+from stages.augmentation.agent_factory import make_agent
+from stages.augmentation.candidates import CANDIDATE, Candidate, choose_candidate, train_candidates
+from stages.augmentation.comparison import write_comparison
+from stages.augmentation.dynamics import make_dynamics
+from stages.augmentation.mixtures import AGENT, RANDOM, Mixtures, plan_mixtures
+from stages.augmentation.plugins import plugin_digests
+from stages.augmentation.random_baseline import random_baseline_run, random_samples
 from stages.augmentation.reward_ensemble import check_reward_ensemble
-from stages.augmentation.rounds import agent_own_settings, play, random_baseline_run, sources, tidy
-from stages.context import Job, say
+from stages.augmentation.rounds import play_rounds, samples_file
+from stages.context import Context, say
+from stages.detector.trained import TrainedDetector, TrainedPlan, export_world, plan_trained_detector
 from stages.detector.validation_sets import check_reference_set
-from stages.job_of import detector_settings, detector_stage, rehearse_detector
+from stages.training_data import TrainingData
 
 
-def agent_settings(job: Job[AgentRun]) -> dict[str, Any]:
-    """All that decides what the agent makes and what becomes of the detector."""
-    return {**detector_settings(job), **agent_own_settings(job)}
+@dataclass(frozen=True)
+class AugmentationExperiment:
+    """An agent, a detector and their comparison; all was built once, untrained, to show mistakes early."""
 
+    config: AgentRun
+    env: AugmentEnvConfig
+    context: Context
+    data: TrainingData
+    detector: TrainedPlan
+    mixtures: Mixtures
 
-def agent_run(job: Job[AgentRun]) -> Run:
-    """The folder of a run, whole or not."""
-    return job.run("agent", job.config.agent.name, agent_settings(job))
+    @cached_property
+    def run(self) -> Run:
+        """The folder of all results, complete or not."""
+        settings = {**self.detector.settings(), **self.settings()}
+        return self.context.run_folder(self.data.dataset.name, "agent", self.config.agent.name, settings)
 
+    def perform(self) -> None:
+        """Train what is missing, compare the detector with and without augmentation, and write the report."""
+        if self.run.complete:
+            say(f"agent: using {self.run.path}")
+        else:
+            baseline = self.detector.train()
+            self.run.begin()
+            samples, world = play_rounds(self.config, self.env, baseline, self.run)
+            retrained = self.retrain(baseline, samples)
+            chosen, candidates = choose_candidate(baseline.trainer, retrained, self.mixtures)
+            improved = chosen.world.with_reward_ensemble(world.reward_ensemble, world.held_out_detector)
+            save_world(self.run.path, improved)
+            write_comparison(
+                self.config, self.env, self.mixtures, baseline, self.run, samples, chosen, candidates
+            )
+            self.remove_intermediate_files()
+        self.export()
 
-def rehearse_agent(job: Job[AgentRun]) -> None:
-    """Put everything together untrained: what can't work shows before hours are spent on it."""
-    check_mixture(job)
-    check_choice(job)
-    check_reward_ensemble(job)
-    check_keep(job.config.agent)
-    if not isinstance(job.config.detector, TrainedConfig):
-        raise UserError(
-            f"detector={job.config.detector.name} learns from normal images alone, so no sample can change "
-            "it: use it with train_detector.py, or choose detector=transformer"
+    def retrain(self, baseline: TrainedDetector, samples: Augmented) -> list[Candidate]:
+        """The baseline, and detectors that learned from mixtures of the agent's and of random samples."""
+        shared = random_baseline_run(self.config, self.env, baseline.run)
+        sources: dict[str, Augmented] = {}
+        if self.mixtures.can_choose and self.config.agent.name != "none":
+            sources[AGENT] = samples
+            if self.config.share is None and self.config.agent.name != RANDOM:
+                sources[RANDOM] = random_samples(self.config, self.env, shared, baseline.world)
+        return train_candidates(baseline.trainer, self.run, shared, baseline.world, sources, self.mixtures)
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides what the agent makes, and how the detector learns from it."""
+        config = self.config
+        return {
+            "env": self.env.settings(),
+            "reward": asdict(config.reward),
+            "agent": asdict(config.agent),
+            "loop": {
+                "rounds": config.rounds,
+                "samples": config.samples,
+                "share": config.share,
+                "mixture": asdict(config.mixture),
+                "reward_ensemble": asdict(config.reward_ensemble),
+            },
+            "plugins": plugin_digests(config.plugins),
+        }
+
+    def remove_intermediate_files(self) -> None:
+        """Remove what was only kept so that a stopped run could go on."""
+        for number in range(1, self.config.rounds + 1):
+            samples_file(self.run, number).unlink(missing_ok=True)
+        for name in ("detector", "checkpoint"):
+            for path in self.run.path.glob(f"{CANDIDATE}*/{name}.*"):
+                path.unlink()
+
+    def export(self) -> None:
+        """Copy the world with the new detector to where the user wants it."""
+        if self.config.export:
+            export_world(self.run, self.config.export)
+
+    def summary(self) -> str:
+        """The before/after table, and where everything is."""
+        report = (self.run.path / "report.md").read_text(encoding="utf-8")
+        return (
+            f"{report.partition(chr(10) * 2)[2].partition(chr(10) * 2 + '## ')[0]}\n\n"
+            f"pictures:    {self.run.path / 'pictures'}\n"
+            f"samples:     {self.run.path / 'augmented.npz'}\n"
+            f"environment: gym.make('LatentAug-v0', artifacts='{self.run.path}')\n"
+            f"look further: tensorboard --logdir {self.config.runs}"
         )
-    dynamics = make_dynamics(job, rehearse_detector(job))
-    check_reference_set(job.dataset, dynamics.reward)
-    make_agent(job, dynamics, number=1)
 
 
-def agent_stage(job: Job[AgentRun]) -> Run:
-    """Rounds of *agent against judges*, a detector that learns from the best mixture, and the comparison."""
-    config = job.config
-    rehearse_agent(job)
-    run = agent_run(job)
-    if run.complete:
-        say(f"agent: using {run.path}")
-        return run
-    before, detector_run, features = detector_stage(job)
-    run.begin()
-    pool, played = play(job, run, detector_run, before, features)
-    save_augmented(run.path / "augmented.npz", pool)
-    first = Candidate({}, before)
-    sets = sources(job, detector_run, before, pool) if can_choose(job) else {}
-    mixtures = learn_mixtures(job, run, random_baseline_run(job, detector_run), first, features, sets)
-    chosen, candidates = choose_mixture(job, features, mixtures)
-    save_world(
-        run.path,
-        chosen.world.with_reward_ensemble(played.reward_ensemble, played.held_out_detector),
-    )
-    conclude(job, run, detector_run, (first, chosen), features, pool, candidates)
-    tidy(run, config.rounds)
-    return run
-
-
-def import_plugins(job: Job[AgentRun]) -> None:
-    """Import the user's modules, which may register rewards and perturbations."""
-    if job.config.plugins and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # a script's path is its own folder, plugins lie in the user's
-    for plugin in job.config.plugins:
-        try:
-            importlib.import_module(plugin)
-        except ImportError as error:
-            raise UserError(f"plugins: can't import {plugin!r} ({error})") from error
+def plan_augmentation(
+    config: AgentRun, env: AugmentEnvConfig, context: Context, data: TrainingData
+) -> AugmentationExperiment:
+    """Build everything once, untrained: what can't work together is refused before hours are spent on it."""
+    if not 0 < config.agent.keep_fraction <= 1:
+        raise UserError(f"agent.keep_fraction={config.agent.keep_fraction:g} must be above 0 and at most 1")
+    check_reward_ensemble(config.reward_ensemble)
+    detector = plan_trained_detector(config, context, data)
+    mixtures = plan_mixtures(config, data.dataset, detector.labelled_split)
+    dynamics = make_dynamics(env, config.reward, config.agent, detector.untrained)
+    check_reference_set(data.dataset, dynamics.reward)
+    make_agent(config.agent, dynamics, config.seed, number=1)
+    return AugmentationExperiment(config, env, context, data, detector, mixtures)

@@ -1,0 +1,101 @@
+"""Which mixtures of samples a retrained detector may learn from, and whether the best can be chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from conf.schema.runs import AgentRun
+from latent_common.errors import UserError
+from latent_env.data import Dataset
+from stages.context import say
+from stages.detector.labelled_split import LabelledSplit
+
+AGENT, RANDOM = "agent", "random"
+"""Sources of samples: the agent, and random actions. The other anomalies of a batch are synthetic."""
+
+FULL = 1 + 1e-9
+"""The anomalies of a batch, up to rounding."""
+
+Shares = dict[str, float]
+"""What part of a batch's anomalies comes from each source."""
+
+NOTHING_CHOOSES = (
+    "no labelled anomaly tells which share would help, and synthetic ones mislead where real anomalies are "
+    "of another kind. share=0.25 takes a quarter of a batch's anomalies from the agent, "
+    "mixture.by_synthetic=true lets synthetic anomalies choose."
+)
+"""Why nothing is added where nothing can choose."""
+
+
+@dataclass(frozen=True)
+class Mixtures:
+    """The mixtures that detectors are trained on."""
+
+    share: float | None
+    """The one share of the agent's samples, where it is fixed."""
+    shares: list[float]
+    """The shares to choose among: those of ``mixture.shares`` for which a batch has room."""
+    margin: float
+    """By how many standard errors a mixture must be better than no samples at all."""
+    can_choose: bool
+    """Whether the share is fixed, or the validation split tells which is best."""
+
+    def candidates(self, sources: list[str]) -> list[Shares]:
+        """The mixtures of ``sources`` to train detectors on."""
+        if self.share is not None:
+            return [{AGENT: self.share}] if AGENT in sources and self.share else []
+        return mixtures_of(self.shares, sources) if sources else []
+
+
+def mixtures_of(shares: list[float], sources: list[str]) -> list[Shares]:
+    """Every share of every source alone, and of all in equal parts, in ascending order."""
+    found: list[Shares] = []
+    for share in sorted({share for share in shares if share > 0}):
+        found += [{source: share} for source in sources]
+        if len(sources) > 1:
+            found.append({source: share / len(sources) for source in sources})
+    return found
+
+
+def plan_mixtures(config: AgentRun, dataset: Dataset, split: LabelledSplit) -> Mixtures:
+    """The mixtures of ``config``; complains about impossible shares, and says if nothing will be added.
+
+    :param split: what each labelled anomaly of the data set's validation split is used for.
+    """
+    _check_shares(config)
+    weight = config.labelled.weight if len(split.train) else 0.0
+    smallest = min(config.mixture.shares) if config.share is None else config.share
+    if config.labelled.weight < 0 or smallest + weight > FULL:
+        raise UserError(
+            f"labelled.weight={config.labelled.weight:g} must be at least 0, and leave room beside the share "
+            f"{smallest:g} of an agent's samples: together at most 1"
+        )
+    mixture, fixed = config.mixture, config.share is not None
+    fitting = [share for share in mixture.shares if share + weight <= FULL]
+    can_choose = fixed or mixture.by_synthetic or len(split.choice) > 0
+    if not fixed and config.agent.name != "none":
+        _check_choice(config, dataset, fitting, can_choose)
+    return Mixtures(config.share, fitting, mixture.margin, can_choose)
+
+
+def _check_shares(config: AgentRun) -> None:
+    if config.share is not None and not 0 <= config.share <= 1:
+        raise UserError(f"share={config.share} must lie from 0 to 1, or be null")
+    if not config.mixture.shares or not all(0 <= share <= 1 for share in config.mixture.shares):
+        raise UserError(f"mixture.shares={config.mixture.shares} must be shares from 0 to 1")
+
+
+def _check_choice(config: AgentRun, dataset: Dataset, fitting: list[float], can_choose: bool) -> None:
+    """Complain about a validation split by which no mixture can be chosen, or say which aren't candidates."""
+    if dataset.valid.labels.all():
+        raise UserError(
+            f"{dataset.name}: the valid split needs normal images, or nothing tells how much of an agent's "
+            "samples a detector should learn from: add some, or fix a share, such as share=0.5"
+        )
+    if not can_choose:
+        say(f"detectors won't learn from what the agent makes: {NOTHING_CHOOSES}")
+        return
+    large = [f"{share:g}" for share in config.mixture.shares if share not in fitting]
+    if large:
+        weight = f"labelled.weight={config.labelled.weight:g}"
+        say(f"mixture.shares: {', '.join(large)} is no candidate, as {weight} leaves no room for it")

@@ -1,0 +1,35 @@
+"""The user's own modules, which may register reward terms and perturbations."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from latent_common.errors import UserError
+
+
+def import_plugins(names: Iterable[str]) -> None:
+    """Import the modules ``names`` from the user's working directory or from what is installed."""
+    for name in names:
+        if str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))  # Python itself only adds the folder of the script
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(
+                f"plugins: can't import {name!r} ({error}): name a module of the working directory, or an "
+                "installed one"
+            ) from error
+
+
+def plugin_digests(names: Iterable[str]) -> dict[str, str]:
+    """A digest of every plugin's source: when that changes, what it made must be made again."""
+    return {name: _source_digest(name) for name in names}
+
+
+def _source_digest(name: str) -> str:
+    file = sys.modules[name].__file__
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] if file else ""

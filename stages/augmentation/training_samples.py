@@ -1,0 +1,17 @@
+"""What agents made, as detectors train on it."""
+
+from __future__ import annotations
+
+from agents.rollout import Augmented
+from detectors.training.samples import Samples
+from latent_common.image_source import evenly_spaced_positions
+from latent_env.worlds.world import World
+from stages.detector.trainers.base import DetectorTrainer
+
+
+def training_samples(trainer: DetectorTrainer, world: World, made: Augmented) -> Samples:
+    """The samples of ``made`` on the device: images, or latents if the detectors of ``world`` read these."""
+    sources = evenly_spaced_positions(len(trainer.data.images), trainer.config.num_start_images)
+    if world.reads_latents:
+        return made.latent_samples(world, sources)
+    return made.samples(trainer.context.device, sources)
