@@ -10,11 +10,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from composed_runs import make_job
+from composed_runs import compose_run
 from conftest import ROOT, TINY, RunHere
 
 import train_ae
 import train_detector
+from conf.schema.autoencoders import MemoryAutoencoderConfig
 from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector
 from detectors.training.loop import score
@@ -23,7 +24,6 @@ from latent_env.training.loop import follow
 from stages.autoencoder.epoch_reports import report_every
 from stages.autoencoder.memory import MemoryPlan
 from stages.autoencoder.scoring import ReconstructionScorer
-from stages.job_of import autoencoder_plan
 
 SMALL = ["dataset=digits", "device=cpu", "threads=1", "autoencoder.width=8", "autoencoder.generated=40"]
 
@@ -32,6 +32,13 @@ def variant_keys(variant: str) -> list[str]:
     return [*SMALL, f"autoencoder={variant}", "autoencoder.steps=20"] + (
         ["autoencoder.items=20"] if "mem" in variant else []
     )
+
+
+def make_plan(folder: Path, *keys: str) -> MemoryPlan:
+    """How a command with these keys makes its memory autoencoder."""
+    config, context, data = compose_run(folder, *keys)
+    assert isinstance(config.autoencoder, MemoryAutoencoderConfig)
+    return MemoryPlan(config.autoencoder, context, data)
 
 
 def metrics_of(folder: Path) -> dict[str, float]:
@@ -103,13 +110,11 @@ def test_a_variant_carries_the_environment_and_reconstruction_scores(
 
 def test_a_stopped_training_ends_where_it_would_have_ended(tmp_path: Path) -> None:
     keys = [*variant_keys("memvae"), "autoencoder.steps=30"]
-    whole, stopped = (make_job(tmp_path / name, *keys) for name in ("whole", "stopped"))
-    autoencoder_plan(whole).train()
-    plan = autoencoder_plan(stopped)
-    assert isinstance(plan, MemoryPlan)
+    whole, plan = (make_plan(tmp_path / name, *keys) for name in ("whole", "stopped"))
+    whole.train()
     model = plan.untrained()
     state, training = plan.start_training(model)
-    run = stopped.run("autoencoder", "memvae", plan.settings())
+    run = plan.run_folder()
     reports = plan.reports(run, model)
     run.begin()
 
@@ -121,7 +126,7 @@ def test_a_stopped_training_ends_where_it_would_have_ended(tmp_path: Path) -> No
 
     with pytest.raises(KeyboardInterrupt):
         follow(run, "autoencoder", training, state, stop, 9)
-    autoencoder_plan(stopped).train()
+    plan.train()
     one, other = (next(tmp_path.glob(f"{name}/runs/digits/autoencoder/*")) for name in ("whole", "stopped"))
     assert (one / "autoencoder.safetensors").read_bytes() == (other / "autoencoder.safetensors").read_bytes()
     assert (one / "epochs.json").read_text() == (other / "epochs.json").read_text()
@@ -157,13 +162,11 @@ def test_a_mistake_is_one_clear_line(key: str, message: str, tmp_path: Path, run
 
 def trained_auroc(tmp_path: Path, *keys: str) -> float:
     """AUROC on the test split of an autoencoder that is really trained, by its reconstruction error."""
-    job = make_job(tmp_path, *keys)
-    plan = autoencoder_plan(job)
-    assert isinstance(plan, MemoryPlan)
+    plan = make_plan(tmp_path, *keys)
     model = plan.untrained()
     for _ in plan.start_training(model)[1]:
         pass
-    test = job.dataset.test
+    test = plan.data.dataset.test
     error = ReconstructionDetector(model.channels, model.size, pooling=plan.config.pooling)
     images = torch.from_numpy(np.array(test.images))
     found = score(error, lambda batch: (batch, model(batch)), images, model.size, keep_maps=False)

@@ -58,6 +58,11 @@ class AutoencoderPlan(ABC):
         """All that decides what latents its encoder makes."""
         return self.settings()
 
+    def run_folder(self) -> Run:
+        """The folder of its run, complete or not."""
+        name, dataset = self.config.name, self.data.dataset.name
+        return self.context.run_folder(dataset, "autoencoder", name, self.settings())
+
     @abstractmethod
     def untrained(self) -> Autoencoder:
         """The autoencoder before it has learned anything; what can't work is refused here."""
@@ -80,8 +85,7 @@ class AutoencoderPlan(ABC):
 
     @cached_property
     def _trained(self) -> TrainedAutoencoder:
-        name, dataset = self.config.name, self.data.dataset.name
-        run = self.context.run_folder(dataset, "autoencoder", name, self.settings())
+        run = self.run_folder()
         if run.complete:
             say(f"autoencoder: using {run.path}")
             return TrainedAutoencoder(load_autoencoder(run.path).to(self.context.device), run)

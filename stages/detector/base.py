@@ -44,5 +44,5 @@ class DetectorPlan(ABC):
         """The detector: found if an earlier command made it, else made now."""
 
     def run_folder(self) -> Run:
-        """The folder of its run, whole or not."""
+        """The folder of its run, complete or not."""
         return self.context.run_folder(self.data.dataset.name, "detector", self.config.name, self.settings())
