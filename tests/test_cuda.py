@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import WORLDS
+from learner_configs import small_learner
 from torch import Tensor, nn
 
-from agents.ppo import make_ppo
 from agents.sb3_vec_env import LatentVecEnv
 from latent_common.machine import free_bytes, resolve_device
 from latent_env.data.placement import StreamedImages, place_images
@@ -22,6 +22,7 @@ from latent_env.random_streams import Streams
 from latent_env.settings import Settings
 from latent_env.worlds.artifacts import save_autoencoder, save_detector
 from latent_env.worlds.store import load_world, save_images
+from stages.augmentation.learner_factory import make_learner
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -154,8 +155,8 @@ def test_images_are_placed_in_the_gpus_memory_or_streamed_to_it() -> None:
 def test_ppo_takes_an_update_on_the_gpu(task: str) -> None:
     settings = Settings(horizon=2) if task == "augment" else DenoiseSettings(horizon=2)
     env = LatentVecEnv(settings.load("digits", "cuda", 16), 0)
-    arguments = {"n_steps": 8, "batch_size": 64, "n_epochs": 1, "learning_rate": 1e-3, "hidden": [16]}
-    model = make_ppo(env, {**arguments, "gamma": 0.9, "ent_coef": 0.0}, seed=0)
+    short = {"n_steps": 8, "batch_size": 64, "n_epochs": 1, "learning_rate": 1e-3, "ent_coef": 0.0}
+    model = make_learner(small_learner("ppo", **short), env, seed=0)
     before = {name: value.clone() for name, value in model.policy.state_dict().items()}
     model.learn(8 * 16)
     assert model.num_timesteps == 8 * 16
