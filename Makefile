@@ -35,6 +35,7 @@ builtin: $(VENV)/ready
 	$(BIN)/python train_detector.py dataset=phantom device=cpu detector.num_start_images=128 export=latent_env/builtin/phantom
 	$(BIN)/python train_ppo.py env=latent_denoise env.artifacts=digits dataset=digits device=cpu export=latent_env/builtin/digits
 	$(BIN)/python train_ppo.py env=latent_denoise env.space=pixel dataset=digits device=cpu export=latent_env/builtin/digits
+	$(BIN)/python -m latent_env.worlds.half_precision latent_env/builtin/digits latent_env/builtin/phantom
 
 clean:
 	rm -rf $(VENV) runs prepared build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

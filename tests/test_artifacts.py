@@ -11,13 +11,16 @@ import gymnasium as gym
 import pytest
 import torch
 from conftest import make_world
+from denoise_worlds import make_denoise_world
 
 from agents.rollout import Augmented, load_augmented, save_augmented
 from detectors.transformer import TransformerDetector
 from latent_common import artifacts
 from latent_common.artifacts import FORMAT, load_artifact, save_artifact, write_atomically
 from latent_common.errors import UserError
+from latent_env.denoise.world import load_denoise_world, save_critic
 from latent_env.worlds.artifacts import load_autoencoder, load_detector, save_autoencoder, save_detector
+from latent_env.worlds.half_precision import halve
 from latent_env.worlds.store import find_world, load_world, save_images
 from latent_env.worlds.world import World
 
@@ -50,6 +53,29 @@ def test_only_safetensors_and_json(folder: Path) -> None:
     assert facts["kind"] == "autoencoder"
     assert facts["facts"]["latent"] == "spatial"
     assert "torch" in facts["versions"]
+
+
+def test_networks_in_half_precision_compute_nearly_the_same_in_float32(folder: Path) -> None:
+    world, size = make_world("spatial"), (folder / "detector.safetensors").stat().st_size
+    halve(folder)
+    again = load_world(str(folder), torch.device("cpu"))
+    assert (folder / "detector.safetensors").stat().st_size < 0.7 * size
+    assert all(tensor.dtype == torch.float32 for tensor in again.autoencoder.state_dict().values())
+    assert torch.equal(again.autoencoder.normal_distances, world.autoencoder.normal_distances)
+    image = world.images[:2].float() / 255
+    assert float((again.detect(image).map - world.detect(image).map).abs().mean()) < 0.02
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    halve(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_critic_in_half_precision_still_fits_its_autoencoder(tmp_path: Path) -> None:
+    world = make_denoise_world()
+    save_autoencoder(tmp_path, world.space)  # type: ignore[arg-type]
+    save_critic(tmp_path, world, "latent")
+    halve(tmp_path)
+    again = load_denoise_world(str(tmp_path), "latent", torch.device("cpu"))
+    torch.testing.assert_close(again.states, world.states, atol=1e-2, rtol=1e-2)
 
 
 def test_a_world_is_loaded_once(folder: Path) -> None:
