@@ -18,6 +18,7 @@ def main(cfg: DictConfig) -> None:
     data = load_training_data(config, context)
     # The plan builds everything once, untrained: mistakes show before hours are spent.
     detector = plan_detector(config, context, data).train()
+    detector.evaluate()
     print(detector.summary())
     if config.export:
         export_world(detector.run, config.export)

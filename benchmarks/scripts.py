@@ -41,7 +41,9 @@ def train_detector(case: Case) -> Path:
     """The folder of a detector's run."""
     config, context = start(composed(case), DetectorRun)
     data = load_training_data(config, context)
-    return plan_detector(config, context, data).train().run.path
+    detector = plan_detector(config, context, data).train()
+    detector.evaluate()
+    return detector.run.path
 
 
 def train_ppo(case: Case) -> Path:

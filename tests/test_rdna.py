@@ -392,5 +392,5 @@ def test_reward_detectors_are_smaller() -> None:
 def test_latents_are_refused() -> None:
     config = detector_config("detector=rdna", "detector.input=latent")
     assert isinstance(config, RdnaConfig)
-    with pytest.raises(UserError, match="detector.input=latent: detector=rdna reads images"):
+    with pytest.raises(UserError, match=r"detector\.input=latent: detector=rdna reads images"):
         check_config(config)

@@ -44,6 +44,7 @@ def write_comparison(
     This is the only place of a run where the test split is read. ``candidates`` are told of with their
     figures on the validation split.
     """
+    baseline.evaluate()
     trainer, features = baseline.trainer, baseline.features
     dataset, steps, after = trainer.data.dataset, trainer.steps, chosen.world
     evaluations = {BEFORE: evaluate_test(baseline.world, features), AFTER: evaluate_test(after, features)}

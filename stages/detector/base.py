@@ -13,16 +13,31 @@ from stages.autoencoder.base import AutoencoderPlan
 from stages.context import Context
 from stages.training_data import TrainingData
 
+EVALUATED = "image_AUROC"
+"""A metric of every detector that was evaluated on the test split."""
+
 
 @dataclass(frozen=True)
-class FinishedDetector:
+class FinishedDetector(ABC):
     """A detector that was made now or by an earlier command, and the run that it lies in."""
 
     name: str
     run: Run
 
+    def evaluate(self) -> None:
+        """Score the test split, unless an earlier command did, and keep figures and pictures in the run.
+
+        Training and evaluating are apart, so that a command reads the test split once all is trained.
+        """
+        if EVALUATED not in self.run.metrics:
+            self.run.finish(self.run.metrics | self._evaluate())
+
+    @abstractmethod
+    def _evaluate(self) -> dict[str, float]:
+        """The metrics on the test split, by name."""
+
     def summary(self) -> str:
-        """Its metrics on the test split as a table, and where its pictures are."""
+        """Its metrics on the test split as a table, and where its pictures are; it must be evaluated."""
         return f"{metrics_table(self.name, self.run.metrics)}\npictures:    {self.run.path / 'pictures'}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from conf.schema.detectors import DetectorConfig, ReconstructionConfig
 from detectors.base import Detection
@@ -17,14 +17,14 @@ from detectors.registry import DISTANCE_DETECTORS
 from latent_common.errors import UserError
 from latent_env.training.evaluation import (
     Evaluation,
+    Examine,
     evaluate_latents,
     evaluate_test,
     log_curves,
     log_evaluation,
     save_scores,
 )
-from latent_env.training.run_folder import Run
-from latent_env.worlds.artifacts import save_detector
+from latent_env.worlds.artifacts import load_detector, save_detector
 from latent_env.worlds.world import World
 from stages.context import say
 from stages.detector.base import DetectorPlan, FinishedDetector
@@ -34,18 +34,41 @@ from stages.detector.baselines import fit_distances, fit_reconstruction
 class FittedPlan(DetectorPlan):
     """A detector that learns from normal images alone."""
 
-    def train(self) -> FinishedDetector:
+    def train(self) -> FittedDetector:
         """The detector: found if an earlier command fitted it, else fitted now."""
         run = self.run_folder()
         if run.complete:
             say(f"detector: using {run.path}")
         else:
-            run.finish(self._fit(run).metrics)
-        return FinishedDetector(self.config.name, run)
+            detector = self._fit()
+            run.begin()
+            save_detector(run.path, detector)
+            run.finish({})
+        return FittedDetector(self.config.name, run, self)
 
     @abstractmethod
-    def _fit(self, run: Run) -> Evaluation:
-        """Fit the detector, keep it and what is shown of it in ``run``, and evaluate it on the test split."""
+    def score_test(self, detector: Any) -> tuple[Evaluation, Examine]:
+        """What ``detector`` gives on the test split, and what shows pictures of it."""
+
+    @abstractmethod
+    def _fit(self) -> Any:
+        """The detector after a look at the normal images."""
+
+
+@dataclass(frozen=True)
+class FittedDetector(FinishedDetector):
+    """A detector that was fitted, and the plan that knows what it reads."""
+
+    plan: FittedPlan
+
+    def _evaluate(self) -> dict[str, float]:
+        device, detector = self.plan.context.device, load_detector(self.run.path)
+        assert isinstance(detector, nn.Module)
+        evaluation, show = self.plan.score_test(detector.to(device))
+        log_evaluation(self.run, evaluation, show, device, 0)
+        save_scores(self.run.path, evaluation.split.labels, scores=evaluation.scores)
+        log_curves(self.run, {self.name: evaluation}, 0)
+        return evaluation.metrics
 
 
 class DistancePlan(FittedPlan):
@@ -59,21 +82,20 @@ class DistancePlan(FittedPlan):
         """The detector before it has seen an image, for latents of an untrained encoder."""
         return new_distance_detector(self.config, self.autoencoder.untrained_encoder().latent_shape)
 
-    def _fit(self, run: Run) -> Evaluation:
-        features, test = self.autoencoder.features(), self.data.dataset.test
-        run.begin()
-        detector = new_distance_detector(self.config, features.encoder.latent_shape)
-        fit_distances(detector, features, self.context.seed)
-        save_detector(run.path, detector)
-        evaluation = evaluate_latents(detector, features.latents("test"), test, "test")
+    def score_test(self, detector: DistanceDetector) -> tuple[Evaluation, Examine]:
+        """What ``detector`` gives on the test split, and what shows pictures of it: no reconstruction."""
+        features = self.autoencoder.features()
+        evaluation = evaluate_latents(detector, features.latents("test"), self.data.dataset.test, "test")
 
         def show(images: Tensor) -> tuple[Detection, None]:
             return detector(features.encoder.encode(images)), None
 
-        log_evaluation(run, evaluation, show, self.context.device, 0)
-        save_scores(run.path, test.labels, scores=evaluation.scores)
-        log_curves(run, {self.config.name: evaluation}, 0)
-        return evaluation
+        return evaluation, show
+
+    def _fit(self) -> DistanceDetector:
+        features = self.autoencoder.features()
+        detector = new_distance_detector(self.config, features.encoder.latent_shape)
+        return fit_distances(detector, features, self.context.seed)
 
 
 @dataclass(frozen=True)
@@ -91,17 +113,15 @@ class ReconstructionPlan(FittedPlan):
         channels, size = self.data.dataset.channels, self.data.dataset.size
         return ReconstructionDetector(channels, size, self.config.position_wise, self.config.pooling)
 
-    def _fit(self, run: Run) -> Evaluation:
+    def score_test(self, detector: ReconstructionDetector) -> tuple[Evaluation, Examine]:
+        """What ``detector`` gives on the test split, and what shows pictures of it."""
         autoencoder, features = self.autoencoder.train().model, self.autoencoder.features()
-        run.begin()
-        detector = fit_reconstruction(self.untrained(), autoencoder, features)
-        save_detector(run.path, detector)
         world = World.build(autoencoder, detector, self.data.images[:1], self.context.device)
-        evaluation = evaluate_test(world, features)
-        log_evaluation(run, evaluation, world.detect_and_reconstruct, self.context.device, 0)
-        save_scores(run.path, evaluation.split.labels, scores=evaluation.scores)
-        log_curves(run, {self.config.name: evaluation}, 0)
-        return evaluation
+        return evaluate_test(world, features), world.detect_and_reconstruct
+
+    def _fit(self) -> ReconstructionDetector:
+        autoencoder, features = self.autoencoder.train().model, self.autoencoder.features()
+        return fit_reconstruction(self.untrained(), autoencoder, features)
 
 
 def new_distance_detector(config: DetectorConfig, latent_shape: Sequence[int]) -> DistanceDetector:

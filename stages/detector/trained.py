@@ -58,6 +58,9 @@ class TrainedDetector(FinishedDetector):
         """The latents of the data set."""
         return self.trainer.features
 
+    def _evaluate(self) -> dict[str, float]:
+        return evaluate_beside_baselines(self.trainer, self.run, self.world)
+
     def summary(self) -> str:
         """Its metrics on the test split, where its pictures are, and how to make the environment."""
         return f"{super().summary()}\nenvironment: gym.make('LatentAug-v0', artifacts='{self.run.path}')"
@@ -113,7 +116,7 @@ class TrainedPlan(DetectorPlan):
             run.begin()
             world = train_world(trainer, run)
             save_world(run.path, world)
-            finish(trainer, run, world)
+            run.finish(member_weights(world.detector))
         return TrainedDetector(self.config.name, run, world, trainer)
 
     def _trainer(self, autoencoder: FrozenAutoencoder, features: FeatureCache) -> DetectorTrainer:
@@ -157,8 +160,11 @@ def train_world(trainer: DetectorTrainer, run: Run) -> World:
     )
 
 
-def finish(trainer: DetectorTrainer, run: Run, world: World) -> None:
-    """Evaluate detector, members and baselines on the test split, show them, and finish ``run``."""
+def evaluate_beside_baselines(trainer: DetectorTrainer, run: Run, world: World) -> dict[str, float]:
+    """The metrics on the test split: the detector's, and ``<name>_<metric>`` of members and baselines.
+
+    Scores, curves and pictures are kept in ``run``.
+    """
     config, features = trainer.config, trainer.features
     evaluation = evaluate_test(world, features)
     members = evaluate_members(world, features)
@@ -171,7 +177,7 @@ def finish(trainer: DetectorTrainer, run: Run, world: World) -> None:
     save_scores(run.path, evaluation.split.labels, scores=evaluation.scores)
     log_curves(run, {config.name: evaluation, **others}, trainer.steps)
     beside = {f"{name}_{key}": value for name, e in others.items() for key, value in e.metrics.items()}
-    run.finish(evaluation.metrics | beside | member_weights(world.detector))
+    return evaluation.metrics | beside
 
 
 def evaluate_members(world: World, features: FeatureCache) -> dict[str, Evaluation]:
