@@ -19,7 +19,7 @@ from stages.detector.base import FinishedDetector
 
 
 class Guarded:
-    """A test split that says how often its images, labels or masks are read, and refuses while it isn't open."""
+    """A test split that counts how often its contents are read, and refuses while it isn't open."""
 
     def __init__(self, split: Split) -> None:
         self.split, self.open, self.reads = split, True, 0
