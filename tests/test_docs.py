@@ -328,7 +328,7 @@ def test_keys_and_choices_exist() -> None:
             continue
         for word in span.split() if "=" in span else [span]:
             match = re.fullmatch(r"\+?([a-z_]+(?:\.[a-z_0-9]+)*)(?:=(\S*))?", word)
-            if not match:
+            if not match or word.endswith(".py"):
                 continue
             key, value = match.groups()
             group, _, rest = key.partition(".")
