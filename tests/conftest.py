@@ -14,8 +14,8 @@ import hypothesis
 import pytest
 import torch
 from omegaconf import DictConfig
-from preparation_setup import Setup, make_folder
-from small_datasets import Miniature, make_mvtec
+from preparation_setup import FolderSetup, make_folder
+from small_datasets import SmallDataset, make_mvtec
 
 import latent_env  # noqa: F401 - registers the environments
 from detectors.transformer import TransformerDetector
@@ -94,15 +94,15 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def widget(tmp_path: Path) -> Miniature:
+def widget(tmp_path: Path) -> SmallDataset:
     """A small category in MVTec AD's layout."""
     return make_mvtec(tmp_path / "widget")
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Setup:
+def files(tmp_path: Path) -> FolderSetup:
     """A small folder of files that is to be prepared."""
-    return Setup(make_folder(tmp_path / "data" / "mine"), tmp_path / "prepared")
+    return FolderSetup(make_folder(tmp_path / "data" / "mine"), tmp_path / "prepared")
 
 
 @pytest.fixture

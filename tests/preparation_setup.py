@@ -16,7 +16,9 @@ from latent_env.data.samples import ArraySample, Sample
 SPLITS = ("train", "valid", "test")
 
 
-def drawn(count: int, label: int = 0, seed: int = 0, shape: Sequence[int] = (20, 24)) -> list[Sample]:
+def random_samples(
+    count: int, label: int = 0, seed: int = 0, shape: Sequence[int] = (20, 24)
+) -> list[Sample]:
     """Random images; the anomalous ones have their left half marked."""
     rng = np.random.default_rng(seed)
     marked = np.zeros(shape[:2], np.bool_)
@@ -38,9 +40,9 @@ def make_source(
 ) -> Source:
     """A source in memory; what isn't given is random and grey."""
     splits = {
-        "train": train or drawn(5, seed=1),
-        "valid": valid or drawn(2, seed=2),
-        "test": test or [*drawn(2, seed=3), *drawn(3, 1, seed=4)],
+        "train": train or random_samples(5, seed=1),
+        "valid": valid or random_samples(2, seed=2),
+        "test": test or [*random_samples(2, seed=3), *random_samples(3, 1, seed=4)],
     }
     return Source(name, splits, [], {}, channels)
 
@@ -66,12 +68,12 @@ def make_folder(root: Path) -> Path:
     return root
 
 
-def add(root: Path) -> None:
+def add_image(root: Path) -> None:
     write_image(root / "train/good/100.png", 97)
 
 
 @dataclass
-class Setup:
+class FolderSetup:
     """A folder of files, and where it is kept prepared."""
 
     root: Path

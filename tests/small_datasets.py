@@ -53,7 +53,7 @@ def save(path: Path, pixels: NDArray[Any], **options: Any) -> Path:
     return path
 
 
-class Miniature:
+class SmallDataset:
     """Writes random images below ``root`` and remembers what should be read back of each split."""
 
     def __init__(self, root: Path, channels: int = 1) -> None:
@@ -132,9 +132,9 @@ def make_mvtec(
     layout: MvtecLayout | None = None,
     channels: int = 1,
     defects: Sequence[str] = ("dent", "scratch"),
-) -> Miniature:
+) -> SmallDataset:
     layout = layout or MvtecLayout()
-    written = Miniature(root, channels)
+    written = SmallDataset(root, channels)
     for i in range(6):
         written.add("train", f"{layout.train}/{layout.good}/{i:03d}{layout.ending}")
     for i in range(2):
@@ -148,12 +148,12 @@ def make_mvtec(
 VISA_HEAD = "object,split,label,image,mask"
 
 
-def make_visa(root: Path, categories: Sequence[str] = ("candle", "pcb1")) -> dict[str, Miniature]:
+def make_visa(root: Path, categories: Sequence[str] = ("candle", "pcb1")) -> dict[str, SmallDataset]:
     """VisA as it is published: several categories, one table of their splits, masks of class numbers."""
     rows = []
     made = {}
     for category in categories:
-        written = made[category] = Miniature(root, channels=3)
+        written = made[category] = SmallDataset(root, channels=3)
         images, masks = f"{category}/Data/Images", f"{category}/Data/Masks/Anomaly"
         for i in range(6):
             split = "train" if i < 4 else "test"
@@ -187,9 +187,9 @@ class BmadLayout:
     masks: str | None = "{}/Ungood/anomaly_mask"
 
 
-def make_bmad(root: Path, layout: BmadLayout | None = None) -> Miniature:
+def make_bmad(root: Path, layout: BmadLayout | None = None) -> SmallDataset:
     layout = layout or BmadLayout()
-    written = Miniature(root)
+    written = SmallDataset(root)
     for i in range(4):
         written.add("train", f"{layout.train}/{layout.good}{layout.images}/{i}.png")
     for split, folder in (("valid", layout.valid), ("test", layout.test)):
@@ -339,9 +339,9 @@ def save_arrays(root: Path, arrays: dict[str, Arrays], change: Callable[[Arrays]
     return root
 
 
-def make_parts(root: Path, places: Sequence[str] = ("",), masks: bool = True) -> Miniature:
+def make_parts(root: Path, places: Sequence[str] = ("",), masks: bool = True) -> SmallDataset:
     """Images in ``ok``, ``bad`` and ``ok_test``, masks of ``bad`` in ``truth``."""
-    written = Miniature(root)
+    written = SmallDataset(root)
     for place in places:
         for i in range(3):
             written.add("train", f"ok/{place}{i}.png")

@@ -20,7 +20,7 @@ import pytest
 from numpy.typing import NDArray
 from odd_files import ANOMALY, MASK, TRAIN, load, noise
 from PIL import Image
-from small_datasets import SIDE, Miniature, make_bmad, make_mvtec, read, save
+from small_datasets import SIDE, SmallDataset, make_bmad, make_mvtec, read, save
 
 from latent_common.errors import UserError
 from latent_env.data import (
@@ -180,7 +180,7 @@ FLAWS = {
 
 
 @pytest.mark.parametrize("flaw", FLAWS)
-def test_a_bad_file_stops_and_is_named(tmp_path: Path, widget: Miniature, flaw: str) -> None:
+def test_a_bad_file_stops_and_is_named(tmp_path: Path, widget: SmallDataset, flaw: str) -> None:
     FLAWS[flaw].spoil(widget.root)
     with pytest.raises(UserError, match=FLAWS[flaw].log[0]) as error:
         load(widget.root, tmp_path)
@@ -188,7 +188,7 @@ def test_a_bad_file_stops_and_is_named(tmp_path: Path, widget: Miniature, flaw: 
 
 
 @pytest.mark.parametrize("flaw", FLAWS)
-def test_a_bad_file_is_skipped_counted_and_named(tmp_path: Path, widget: Miniature, flaw: str) -> None:
+def test_a_bad_file_is_skipped_counted_and_named(tmp_path: Path, widget: SmallDataset, flaw: str) -> None:
     FLAWS[flaw].spoil(widget.root)
     problems = Problems("skip")
     dataset = load(widget.root, tmp_path, problems)
@@ -207,7 +207,7 @@ def test_a_bad_file_is_skipped_counted_and_named(tmp_path: Path, widget: Miniatu
 
 
 @pytest.mark.parametrize("flaw", ["truncated", "two masks for one image"])
-def test_what_was_skipped_is_said_again_next_time(tmp_path: Path, widget: Miniature, flaw: str) -> None:
+def test_what_was_skipped_is_said_again_next_time(tmp_path: Path, widget: SmallDataset, flaw: str) -> None:
     FLAWS[flaw].spoil(widget.root)
     first = load(widget.root, tmp_path, Problems("skip"))
     again = load(widget.root, tmp_path, Problems("skip"))
@@ -217,7 +217,7 @@ def test_what_was_skipped_is_said_again_next_time(tmp_path: Path, widget: Miniat
         load(widget.root, tmp_path)
 
 
-def test_many_skipped_files_are_counted_and_some_named(tmp_path: Path, widget: Miniature) -> None:
+def test_many_skipped_files_are_counted_and_some_named(tmp_path: Path, widget: SmallDataset) -> None:
     for i in range(20):
         (widget.root / f"train/good/broken {i:02d}.png").write_bytes(b"broken")
     remark = load(widget.root, tmp_path, Problems("skip")).remarks[-1]
@@ -236,7 +236,7 @@ def test_what_pillow_only_warns_of_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_where_everything_is_broken_nothing_can_be_skipped(
-    tmp_path: Path, widget: Miniature, split: str
+    tmp_path: Path, widget: SmallDataset, split: str
 ) -> None:
     for path in (widget.root / split).rglob("*.png"):
         path.write_bytes(b"broken")
@@ -244,7 +244,7 @@ def test_where_everything_is_broken_nothing_can_be_skipped(
         load(widget.root, tmp_path, Problems("skip"))
 
 
-def test_where_all_anomalies_are_broken_nothing_can_be_measured(tmp_path: Path, widget: Miniature) -> None:
+def test_where_all_anomalies_are_broken_nothing_can_be_measured(tmp_path: Path, widget: SmallDataset) -> None:
     for path in (widget.root / "ground_truth").rglob("*.png"):
         path.write_bytes(b"broken")
     with pytest.raises(UserError, match=r"no anomalous image is left in test\. Skipped were"):
@@ -292,7 +292,7 @@ HOPELESS: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.parametrize("on_error", ["stop", "skip"])
 @pytest.mark.parametrize("flaw", HOPELESS)
 def test_a_hopeless_data_set_says_what_it_lacks(
-    tmp_path: Path, widget: Miniature, flaw: str, on_error: str
+    tmp_path: Path, widget: SmallDataset, flaw: str, on_error: str
 ) -> None:
     spoil, message = HOPELESS[flaw]
     spoil(widget.root)
@@ -385,7 +385,7 @@ def test_a_folder_beside_the_data_set_may_be_forbidden(public: Path) -> None:
 
 
 def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
-    written = Miniature(tmp_path / "data")
+    written = SmallDataset(tmp_path / "data")
     for i in range(3):
         written.add("train", f"ok/inner/{i}.png")
         written.add("test", f"fine/{i}.png")
@@ -408,7 +408,7 @@ def test_a_circle_around_a_data_set_does_not_hide_it(tmp_path: Path) -> None:
         bmad_source(data, "bmad_resc", Splitting(), Problems())
 
 
-def test_linked_images_and_folders_are_read(tmp_path: Path, widget: Miniature) -> None:
+def test_linked_images_and_folders_are_read(tmp_path: Path, widget: SmallDataset) -> None:
     there = tmp_path / "there"
     there.mkdir()
     for name in (TRAIN, ANOMALY, MASK, "test/good", "ground_truth/scratch"):
@@ -427,7 +427,7 @@ def test_any_name_is_read(tmp_path: Path, name: str) -> None:
     assert dataset.name == f"set {name}"
 
 
-def test_names_that_are_no_text_are_read(tmp_path: Path, widget: Miniature) -> None:
+def test_names_that_are_no_text_are_read(tmp_path: Path, widget: SmallDataset) -> None:
     name = os.fsdecode(b"t\xe9st")
     try:
         widget.add("train", f"train/good/{name}.png")
@@ -441,13 +441,13 @@ def test_names_that_are_no_text_are_read(tmp_path: Path, widget: Miniature) -> N
     assert "can't be read as an image" in problems.skipped[0]
 
 
-def test_normal_images_of_one_name_are_both_read(tmp_path: Path, widget: Miniature) -> None:
+def test_normal_images_of_one_name_are_both_read(tmp_path: Path, widget: SmallDataset) -> None:
     widget.add("train", "train/good/000.bmp")
     widget.add("test", "test/good/000.bmp")
     widget.check(load(widget.root, tmp_path))
 
 
-def test_anomalies_of_one_name_are_both_read_without_masks(tmp_path: Path, widget: Miniature) -> None:
+def test_anomalies_of_one_name_are_both_read_without_masks(tmp_path: Path, widget: SmallDataset) -> None:
     widget.add("test", "test/dent/000.bmp", 1)
     shutil.rmtree(widget.root / "ground_truth")
     widget.masked = False

@@ -56,7 +56,7 @@ def copy_paste_world(whole: bool = False, mirrorings: int = 1) -> World:
     )
 
 
-def pictured_world(whole: bool = False) -> World:
+def world_with_images(whole: bool = False) -> World:
     """A world with three labelled anomalies, as pictures too: white squares, 8 pixels a side, in the corner.
 
     Of the last it isn't known where it is, if ``whole``.
@@ -78,7 +78,7 @@ def no_streams(count: int) -> Streams:
     return Streams(count, torch.device("cpu"))
 
 
-def acted(world: World, **numbers: float) -> Tensor:
+def change_of(world: World, **numbers: float) -> Tensor:
     """The change of the world's fourth latent by a full-strength copy in the middle, but for ``numbers``."""
     copy_paste = make_perturbation("copy_paste", world, None)
     return copy_paste(action_of(copy_paste, **numbers), no_streams(1), world.latents[3:4])[0]
@@ -96,7 +96,7 @@ def action_of(copy_paste: Perturbation, **numbers: float) -> Tensor:
     return action
 
 
-def edited(world: World, **numbers: float) -> Transition:
+def edited_transition(world: World, **numbers: float) -> Transition:
     """What becomes of the world's fourth image by such a copy."""
     dynamics = Settings(perturbation="copy_paste", horizon=2, reward={"novelty": 1.0}).dynamics(world, 1)
     dynamics.reset_tensor(seeds=torch.zeros(1, dtype=torch.int64), sources=torch.tensor([3]))
@@ -108,22 +108,22 @@ def test_what_differs_is_found_and_put_where_it_is_told() -> None:
     assert world.labelled_anomalies is not None
     rows, columns = world.autoencoder.latent_shape[1:]
     for row, column in ((-1.0, -1.0), (1.0, 1.0), (-1.0, 1.0)):
-        length = acted(world, row=row, column=column).norm(dim=0)
+        length = change_of(world, row=row, column=column).norm(dim=0)
         expected = torch.zeros(rows, columns, dtype=torch.bool)
         top = 0 if row < 0 else rows - 2
         expected[top : top + 2, 0 if column < 0 else columns - 1] = True
         assert torch.equal(length > 1e-4, expected)
     # The nearest normal image is the one it was made of, so what differs is what was added.
-    torch.testing.assert_close(acted(world).abs().amax(), torch.tensor(5.0))
-    torch.testing.assert_close(acted(world, strength=0.0), acted(world) / 2)
-    assert not acted(world, strength=-1.0).any()
+    torch.testing.assert_close(change_of(world).abs().amax(), torch.tensor(5.0))
+    torch.testing.assert_close(change_of(world, strength=0.0), change_of(world) / 2)
+    assert not change_of(world, strength=-1.0).any()
 
 
 def test_copied_with_its_surroundings_an_anomaly_replaces_what_was_there() -> None:
     world = copy_paste_world()
     assert world.labelled_anomalies is not None
     shown, _, marks = (part[0, 0] for part in world.labelled_anomalies[:3])
-    changed = world.latents[3] + acted(world, row=-1.0, column=-1.0, example=-1.0, surroundings=1.0)
+    changed = world.latents[3] + change_of(world, row=-1.0, column=-1.0, example=-1.0, surroundings=1.0)
     there = torch.stack([changed[:, 0, 0], changed[:, 1, 0]])
     place = marks[0].nonzero()
     torch.testing.assert_close(there, torch.stack([shown[:, r, c] for r, c in place]))
@@ -133,7 +133,7 @@ def test_an_anomaly_of_unknown_position_is_not_moved() -> None:
     world = copy_paste_world(whole=True)
     assert world.labelled_anomalies is not None
     assert world.labelled_anomalies.marks.all()
-    torch.testing.assert_close(acted(world, row=-1.0), acted(world, row=1.0, column=-0.3))
+    torch.testing.assert_close(change_of(world, row=-1.0), change_of(world, row=1.0, column=-0.3))
 
 
 def test_the_share_goes_from_local_perturbation_to_copy_paste() -> None:
@@ -198,7 +198,7 @@ def test_without_labelled_anomalies_there_are_local_perturbations(spatial_world:
 def test_a_quarter_of_the_range_is_each_mirroring(turned: int) -> None:
     world = copy_paste_world(mirrorings=4)
     assert world.labelled_anomalies is not None
-    change = acted(world, mirrored=-0.75 + 0.5 * turned, surroundings=1.0, row=-1.0, column=-1.0)
+    change = change_of(world, mirrored=-0.75 + 0.5 * turned, surroundings=1.0, row=-1.0, column=-1.0)
     found = world.latents[3, :, 0, 0] + change[:, 0, 0]
     shown, marks = world.labelled_anomalies.latents[turned, 1], world.labelled_anomalies.marks[turned, 1, 0]
     row, column = marks.nonzero()[0].tolist()
@@ -207,43 +207,43 @@ def test_a_quarter_of_the_range_is_each_mirroring(turned: int) -> None:
 
 def test_what_is_known_as_a_whole_is_not_mirrored() -> None:
     world = copy_paste_world(whole=True)
-    assert torch.equal(acted(world, mirrored=1.0), acted(world))
+    assert torch.equal(change_of(world, mirrored=1.0), change_of(world))
 
 
 @pytest.mark.parametrize(("turned", "rows", "columns"), [(0, 0, 0), (1, 0, 1), (2, 1, 0), (3, 1, 1)])
 def test_copy_paste_brings_the_pixels_that_are_labelled(turned: int, rows: int, columns: int) -> None:
-    world = pictured_world()
+    world = world_with_images()
     assert world.labelled_anomalies is not None
     place = {"row": 2.0 * rows - 1, "column": 2.0 * columns - 1, "mirrored": -0.75 + 0.5 * turned}
-    there = edited(world, **place, example=-1.0, surroundings=1.0)
+    there = edited_transition(world, **place, example=-1.0, surroundings=1.0)
     square = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
     square[..., 56 * rows : 56 * rows + 8, 56 * columns : 56 * columns + 8] = True
-    softly, widely = (grown(square, by) for by in (1, 2))
+    softly, widely = (dilated(square, by) for by in (1, 2))
     assert not (there.change.ne(0) & ~softly).any()
     assert not (there.mask & ~widely).any()
     assert there.mask[square].float().mean() > 0.5
     assert int(there.label[0]) == ANOMALY
     # What is white in the picture is as white here as its neighbours let the decoder draw it.
     drawn = there.decoded - world.autoencoder.decode(world.labelled_anomalies.latents[turned, :1])
-    inside = ~grown(~square, 1)
+    inside = ~dilated(~square, 1)
     shown = there.start_image + there.change
     torch.testing.assert_close(shown[inside], (1 + drawn[inside]).clamp(0, 1), atol=2e-3, rtol=0)
 
 
-def grown(mask: Tensor, by: int) -> Tensor:
+def dilated(mask: Tensor, by: int) -> Tensor:
     """``mask (N, 1, H, W)`` bool and the ``by`` pixels around it."""
     return torch.nn.functional.max_pool2d(mask.float(), 2 * by + 1, 1, by) > 0
 
 
 def test_a_whole_picture_takes_the_place_of_another() -> None:
-    world = pictured_world(whole=True)
+    world = world_with_images(whole=True)
     assert world.labelled_anomalies is not None
     place = int(world.labelled_anomalies.masks.flatten(1).all(1).nonzero())
     number = (place + 0.5) / KNOWN * 2 - 1
     world = world.with_labelled_anomalies(
         world.labelled_anomalies._replace(marks=torch.ones_like(world.labelled_anomalies.marks))
     )
-    there = edited(world, example=number, surroundings=1.0, mirrored=0.3)
+    there = edited_transition(world, example=number, surroundings=1.0, mirrored=0.3)
     start, change = there.start_image, there.start_image + there.change
     torch.testing.assert_close(
         change, world.labelled_anomalies.images[place : place + 1] / 255, atol=2e-3, rtol=0
@@ -252,31 +252,31 @@ def test_a_whole_picture_takes_the_place_of_another() -> None:
 
 
 def test_what_only_its_picture_shows_is_an_anomaly_too() -> None:
-    world = pictured_world()
+    world = world_with_images()
     assert world.labelled_anomalies is not None
     nothing = world.with_labelled_anomalies(
         world.labelled_anomalies._replace(latents=world.labelled_anomalies.normal)
     )
-    there = edited(nothing)  # no latent shows that there is a white square
+    there = edited_transition(nothing)  # no latent shows that there is a white square
     assert float(there.distance) == 0
     assert int(there.label[0]) == ANOMALY
     assert there.mask.any()
-    assert int(edited(nothing, share=-1.0, strength=-1.0).label[0]) == NORMAL
-    assert int(edited(nothing, strength=-0.9999).label[0]) != ANOMALY
+    assert int(edited_transition(nothing, share=-1.0, strength=-1.0).label[0]) == NORMAL
+    assert int(edited_transition(nothing, strength=-0.9999).label[0]) != ANOMALY
 
 
 def test_what_cannot_be_seen_is_no_anomaly() -> None:
     """A dark lesion added to what is black already, and a shadow of a whole one."""
-    world = pictured_world()
+    world = world_with_images()
     assert world.labelled_anomalies is not None
     black = world.labelled_anomalies._replace(images=torch.zeros_like(world.labelled_anomalies.images))
     dark = World.build(world.autoencoder, world.detector, torch.zeros_like(world.images), world.device)
     dark = dark.with_labelled_anomalies(black._replace(latents=black.normal))
-    there = edited(dark)
+    there = edited_transition(dark)
     assert there.change.abs().max() < 1e-4
     assert not there.mask.any()
     assert int(there.label[0]) != ANOMALY
-    faint = edited(
+    faint = edited_transition(
         world.with_labelled_anomalies(
             world.labelled_anomalies._replace(latents=world.labelled_anomalies.normal)
         ),
@@ -286,7 +286,7 @@ def test_what_cannot_be_seen_is_no_anomaly() -> None:
 
 
 def test_the_next_step_goes_on_with_the_edited_image() -> None:
-    world = pictured_world()
+    world = world_with_images()
     dynamics = Settings(perturbation="copy_paste", horizon=2, reward={"novelty": 1.0}).dynamics(world, 2)
     dynamics.reset_tensor(seeds=torch.arange(2))
     copy_paste = dynamics.perturbation
@@ -303,7 +303,7 @@ def test_the_next_step_goes_on_with_the_edited_image() -> None:
 
 
 def test_many_worlds_see_what_each_would_alone() -> None:
-    world = pictured_world()
+    world = world_with_images()
     settings = Settings(perturbation="copy_paste", horizon=1, reward={"boundary": 1.0})
     many = settings.dynamics(world, 150)  # more than are worked out at a time
     assert worlds_at_once(64, torch.device("cpu")) < many.num_worlds
@@ -321,7 +321,7 @@ def test_many_worlds_see_what_each_would_alone() -> None:
 
 
 def test_a_gradient_reaches_the_action_through_an_edited_image() -> None:
-    world = pictured_world()
+    world = world_with_images()
     dynamics = Settings(perturbation="copy_paste", horizon=2, reward={"boundary": 1.0}).dynamics(world, 2)
     dynamics.reset_tensor(seeds=torch.arange(2))
     dynamics.step_tensor(action_of(dynamics.perturbation).expand(2, -1))
@@ -333,7 +333,7 @@ def test_a_gradient_reaches_the_action_through_an_edited_image() -> None:
 
 
 def test_detectors_of_latents_need_no_pictures() -> None:
-    world = pictured_world()
+    world = world_with_images()
     blind = LatentTransformerDetector(world.autoencoder.latent_shape, 4, 16, 1, 2)
     copy_paste = CopyPaste(world.with_detector(blind), None)
     assert copy_paste.images is None
@@ -341,7 +341,7 @@ def test_detectors_of_latents_need_no_pictures() -> None:
     assert copy_paste.edit_image(copy_paste.null_action[None], before) is None
 
 
-@pytest.mark.parametrize("make", [copy_paste_world, pictured_world])
+@pytest.mark.parametrize("make", [copy_paste_world, world_with_images])
 def test_they_are_written_and_read_back(tmp_path: Path, make: Callable[[], World]) -> None:
     labelled_anomalies = make().labelled_anomalies
     assert labelled_anomalies is not None

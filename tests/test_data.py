@@ -179,14 +179,14 @@ def test_phantom_is_deterministic_and_splits_are_independent() -> None:
 def test_phantom_masks_are_exact() -> None:
     inside = outside = 0
     for seed in range(30):
-        drawn = draw_slice(np.random.default_rng(seed), 64, lesions=True)
-        change = np.abs(drawn.image.astype(int) - drawn.healthy)
+        random_samples = draw_slice(np.random.default_rng(seed), 64, lesions=True)
+        change = np.abs(random_samples.image.astype(int) - random_samples.healthy)
         # Rounding moves either image by half a grey level at most.
-        assert (change[drawn.mask] > VISIBLE - 1).all()
-        assert (change[~drawn.mask] <= VISIBLE + 1).all()
-        inside, outside = inside + int(drawn.mask.sum()), outside + int((~drawn.mask).sum())
+        assert (change[random_samples.mask] > VISIBLE - 1).all()
+        assert (change[~random_samples.mask] <= VISIBLE + 1).all()
+        inside, outside = inside + int(random_samples.mask.sum()), outside + int((~random_samples.mask).sum())
         twin = draw_slice(np.random.default_rng(seed), 64, lesions=False)
-        assert np.array_equal(twin.image, drawn.healthy)
+        assert np.array_equal(twin.image, random_samples.healthy)
         assert not twin.mask.any()
     assert 0.005 < inside / (inside + outside) < 0.06
 

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from random_latents import seeded
 from torch import Tensor
 
 from agents.baselines.gradient import GradientAgent
@@ -40,10 +41,6 @@ ALL_INPUTS = pytest.mark.parametrize("reads", ["image", "latent", "both"])
 BY_PLACE = pytest.mark.parametrize("position_wise", [False, True])
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 # --- reconstruction ---
 
 
@@ -62,14 +59,14 @@ def pictures(count: int, size: int = 32, seed: int = 0) -> Tensor:
     return (ramp + noise).clamp(0, 255).to(torch.uint8)
 
 
-def reconstructing(size: int = 32, position_wise: bool = False) -> ReconstructionDetector:
+def fitted_reconstruction(size: int = 32, position_wise: bool = False) -> ReconstructionDetector:
     detector = ReconstructionDetector(3, size, position_wise)
     detector.fit(pictures(40, size), blurred)
     detector.calibrate(pictures(60, size, seed=1), blurred)
     return detector
 
 
-def predictions(detector: ReconstructionDetector, images: Tensor) -> Any:
+def calibrated_predictions(detector: ReconstructionDetector, images: Tensor) -> Any:
     floats = images.float() / 255
     return detector(floats, blurred(floats))
 
@@ -77,10 +74,10 @@ def predictions(detector: ReconstructionDetector, images: Tensor) -> Any:
 @BY_PLACE
 @pytest.mark.parametrize("size", [8, 32])
 def test_a_spoilt_image_has_a_higher_score_than_a_clean_one(position_wise: bool, size: int) -> None:
-    detector, clean = reconstructing(size, position_wise), pictures(4, size, seed=2)
+    detector, clean = fitted_reconstruction(size, position_wise), pictures(4, size, seed=2)
     spoilt = clean.clone()
     spoilt[:, :, 1, 1:5] = 255  # where normal images are nothing but noise
-    one, other = predictions(detector, clean), predictions(detector, spoilt)
+    one, other = calibrated_predictions(detector, clean), calibrated_predictions(detector, spoilt)
     assert other.map.shape == (4, 1, size, size)
     assert (other.score > one.score).all()
     rows = other.map[:, 0].amax(2).argmax(1)
@@ -90,7 +87,9 @@ def test_a_spoilt_image_has_a_higher_score_than_a_clean_one(position_wise: bool,
 
 @BY_PLACE
 def test_zero_is_further_out_than_95_percent_of_normal_images(position_wise: bool) -> None:
-    score = predictions(reconstructing(position_wise=position_wise), pictures(60, seed=1)).score
+    score = calibrated_predictions(
+        fitted_reconstruction(position_wise=position_wise), pictures(60, seed=1)
+    ).score
     assert int((score < 0).sum()) == 57
     assert float(score.quantile(0.95)) == pytest.approx(0, abs=1e-4)
     assert float(score.std(correction=0)) == pytest.approx(1, abs=1e-3)
@@ -100,26 +99,33 @@ def test_position_wise_the_edge_that_is_always_blurred_counts_less() -> None:
     spoilt = pictures(8, seed=2)
     spoilt[:, :, 4:6, 10:13] -= 40
     for position_wise, rows in ((False, (14, 15, 16, 17)), (True, (2, 3, 4, 5, 6, 7))):
-        found = predictions(reconstructing(position_wise=position_wise), spoilt).map[:, 0].amax(2).argmax(1)
+        found = (
+            calibrated_predictions(fitted_reconstruction(position_wise=position_wise), spoilt)
+            .map[:, 0]
+            .amax(2)
+            .argmax(1)
+        )
         assert set(found.tolist()) <= set(rows)
 
 
 @BY_PLACE
 def test_a_saved_reconstruction_detector_scores_the_same(position_wise: bool, tmp_path: Path) -> None:
-    detector = reconstructing(position_wise=position_wise)
+    detector = fitted_reconstruction(position_wise=position_wise)
     save_detector(tmp_path, detector)
     again = load_detector(tmp_path)
     assert isinstance(again, ReconstructionDetector)
     assert again.hyperparameters() == detector.hyperparameters()
     new = pictures(5, seed=3)
-    for one, other in zip(predictions(detector, new), predictions(again, new), strict=True):
+    for one, other in zip(
+        calibrated_predictions(detector, new), calibrated_predictions(again, new), strict=True
+    ):
         assert torch.equal(one, other)
 
 
 # --- the ensemble ---
 
 
-def coarse(images: Tensor) -> Tensor:
+def coarse_images(images: Tensor) -> Tensor:
     """Latents of sorts, ``(N, 3, 4, 4)``: the colours of large tokens."""
     return torch.nn.functional.adaptive_avg_pool2d(images, 4)
 
@@ -130,22 +136,22 @@ def standardised_prediction(part: Detector, new: tuple[Tensor, ...], joined: Ens
     return Detection(found.score, at_size(found.map, 32)) if joined.input == BOTH else found
 
 
-def parts(reads: str) -> tuple[dict[str, Detector], ImageSource, InputsOf, tuple[Tensor, ...]]:
+def members_of(reads: str) -> tuple[dict[str, Detector], ImageSource, InputsOf, tuple[Tensor, ...]]:
     """A transformer and a second detector; normal images or latents, their inputs, and inputs of new ones."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if reads != "latent":
             trained = TransformerDetector(3, 32, width=16, depth=1, heads=2)
             torch.nn.init.normal_(trained.out.weight, std=0.5)
-            second: Detector = reconstructing()
+            second: Detector = fitted_reconstruction()
             new, normal = pictures(20, seed=5).float() / 255, pictures(40, seed=4)
             inputs_of: InputsOf = lambda images: (images, blurred(images))  # noqa: E731
             if reads == "both":
-                small = coarse(normal.float() / 255)
+                small = coarse_images(normal.float() / 255)
                 second = GaussianDetector(tuple(small.shape[1:]))
                 second.fit(small, torch.ones(3), 0)
                 second.calibrate(small)
-                inputs_of = lambda images: (images, blurred(images), coarse(images))  # noqa: E731
+                inputs_of = lambda images: (images, blurred(images), coarse_images(images))  # noqa: E731
             return {"transformer": trained.eval(), "second": second}, normal, inputs_of, inputs_of(new)
         latents = torch.randn(60, *LATENT_SHAPE)
         of_latents = LatentTransformerDetector(LATENT_SHAPE, 30, width=16, depth=1, heads=2).eval()
@@ -161,7 +167,7 @@ def parts(reads: str) -> tuple[dict[str, Detector], ImageSource, InputsOf, tuple
 def ensemble(
     reads: str, *weights: float, of_maps: Sequence[float] | None = None
 ) -> tuple[EnsembleDetector, tuple[Tensor, ...]]:
-    made, normal, inputs_of, new = parts(reads)
+    made, normal, inputs_of, new = members_of(reads)
     joined = EnsembleDetector(made, weights, of_maps)
     joined.requires_grad_(False).eval().calibrate(normal, inputs_of)
     return joined, new
@@ -201,7 +207,7 @@ def test_one_part_may_score_and_another_draw_the_map(reads: str) -> None:
 
 @ALL_INPUTS
 def test_parts_are_added_in_deviations_of_normal_images(reads: str) -> None:
-    made, normal, inputs_of, new = parts(reads)
+    made, normal, inputs_of, new = members_of(reads)
     joined = EnsembleDetector(made, (0.3, 0.7))
     joined.requires_grad_(False).calibrate(normal, inputs_of)
     floats = normal[:].float() / (1 if reads == "latent" else 255)
@@ -247,9 +253,9 @@ def test_gradients_reach_the_inputs(reads: str) -> None:
 
 
 def test_what_cannot_be_an_ensemble_is_refused(tmp_path: Path) -> None:
-    images, latents = parts("image")[0], parts("latent")[0]
+    images, latents = members_of("image")[0], members_of("latent")[0]
     for one, other in [
-        (images["second"], reconstructing(8)),
+        (images["second"], fitted_reconstruction(8)),
         (latents["second"], GaussianDetector((2, 2, 2))),
     ]:
         with pytest.raises(ValueError, match="of one shape"):
@@ -271,7 +277,7 @@ def test_what_cannot_be_an_ensemble_is_refused(tmp_path: Path) -> None:
             load_detector(tmp_path)
 
 
-def joined_world(second: str) -> World:
+def ensemble_world(second: str) -> World:
     """A world whose detector is an ensemble."""
     world = load_world("digits", CPU)
     beside: Detector
@@ -290,7 +296,7 @@ def joined_world(second: str) -> World:
 
 @pytest.mark.parametrize("second", ["reconstruction", "knn"])
 def test_an_environment_with_an_ensemble(second: str, tmp_path: Path) -> None:
-    world = joined_world(second)
+    world = ensemble_world(second)
     save_autoencoder(tmp_path, world.autoencoder)
     save_images(tmp_path, world.images)
     save_detector(tmp_path, world.detector)
@@ -308,11 +314,13 @@ def score_of(dynamics: Dynamics, actions: np.ndarray[Any, Any]) -> Tensor:
 
 
 def test_a_part_of_another_world_is_refused(tmp_path: Path) -> None:
-    world = joined_world("knn")
+    world = ensemble_world("knn")
     save_autoencoder(tmp_path, world.autoencoder)
     save_images(tmp_path, world.images)
-    parts = world.detector.named_members()  # type: ignore[attr-defined]
-    foreign = EnsembleDetector({"transformer": parts["transformer"], "knn": KnnDetector((4, 2, 2))}, (1, 0))
+    members_of = world.detector.named_members()  # type: ignore[attr-defined]
+    foreign = EnsembleDetector(
+        {"transformer": members_of["transformer"], "knn": KnnDetector((4, 2, 2))}, (1, 0)
+    )
     save_detector(tmp_path, foreign)
     with pytest.raises(UserError, match="they come from different worlds"):
         load_world(str(tmp_path), CPU)

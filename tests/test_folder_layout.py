@@ -13,7 +13,7 @@ from dataset_sources import folder, parts
 from PIL import Image
 from small_datasets import (
     SIDE,
-    Miniature,
+    SmallDataset,
     contents,
     make_parts,
     read,
@@ -33,7 +33,7 @@ from latent_env.data.samples import FileSample
 # --- any folder in MVTec AD's layout ---
 
 
-def test_folder_is_read_in_order(tmp_path: Path, widget: Miniature) -> None:
+def test_folder_is_read_in_order(tmp_path: Path, widget: SmallDataset) -> None:
     dataset = read(folder(widget.root), tmp_path)
     widget.check(dataset)
     assert dataset.summary() == (
@@ -46,7 +46,7 @@ def test_folder_is_read_in_order(tmp_path: Path, widget: Miniature) -> None:
     )
 
 
-def test_folder_may_have_a_name_of_its_own(widget: Miniature) -> None:
+def test_folder_may_have_a_name_of_its_own(widget: SmallDataset) -> None:
     source = folder_source(widget.root, "gadget", Parts(), Splitting(), Problems())
     assert source.name == "gadget"
 
@@ -69,7 +69,7 @@ def test_larger_images_and_masks_are_shrunk_in_the_same_way(tmp_path: Path) -> N
     assert np.abs(row - np.linspace(24, 216, 16)).max() <= 4
 
 
-def test_valid_part_is_seeded(widget: Miniature) -> None:
+def test_valid_part_is_seeded(widget: SmallDataset) -> None:
     def valid(seed: int, fraction: float = 0.15) -> list[str]:
         return [s.name for s in folder(widget.root, seed=seed, valid_fraction=fraction).splits["valid"]]
 
@@ -79,19 +79,19 @@ def test_valid_part_is_seeded(widget: Miniature) -> None:
     assert len(valid(0, 0.99)) == 5  # one is left to learn from
 
 
-def test_limit_keeps_every_kind(widget: Miniature) -> None:
+def test_limit_keeps_every_kind(widget: SmallDataset) -> None:
     splits = folder(widget.root, limit=2).splits
     assert {split: len(samples) for split, samples in splits.items()} == {"train": 1, "valid": 1, "test": 4}
     assert {sample.kind for sample in splits["test"]} == {"good", "dent", "scratch"}
 
 
-def test_masks_may_be_absent_altogether(tmp_path: Path, widget: Miniature) -> None:
+def test_masks_may_be_absent_altogether(tmp_path: Path, widget: SmallDataset) -> None:
     shutil.rmtree(widget.root / "ground_truth")
     widget.masked = False
     widget.check(read(folder(widget.root), tmp_path))
 
 
-def test_files_that_are_no_images_are_passed_over(tmp_path: Path, widget: Miniature) -> None:
+def test_files_that_are_no_images_are_passed_over(tmp_path: Path, widget: SmallDataset) -> None:
     (widget.root / "train/good/notes.txt").write_text("not an image")
     (widget.root / "train/good/.hidden.png").write_bytes(b"")
     (widget.root / "train/good/folder.png").mkdir()
@@ -101,7 +101,7 @@ def test_files_that_are_no_images_are_passed_over(tmp_path: Path, widget: Miniat
     widget.check(read(folder(widget.root), tmp_path))
 
 
-def test_colour_is_decided_by_the_training_images(tmp_path: Path, widget: Miniature) -> None:
+def test_colour_is_decided_by_the_training_images(tmp_path: Path, widget: SmallDataset) -> None:
     def channels(wanted: int | None = None) -> int:
         source = folder_source(widget.root, "", Parts(), Splitting(), Problems(), wanted)
         return read(source, tmp_path).channels
@@ -117,7 +117,7 @@ def test_colour_is_decided_by_the_training_images(tmp_path: Path, widget: Miniat
 
 
 def test_many_files_show_a_progress_bar(
-    tmp_path: Path, widget: Miniature, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, widget: SmallDataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for i in range(50):
         widget.add("train", f"train/good/more{i}.png")
@@ -128,7 +128,7 @@ def test_many_files_show_a_progress_bar(
 
 
 def test_few_files_show_no_progress_bar(
-    tmp_path: Path, widget: Miniature, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, widget: SmallDataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepare(folder(widget.root), SIDE, tmp_path / "prepared", Problems())
     assert not capsys.readouterr().err
@@ -144,21 +144,21 @@ def test_few_files_show_no_progress_bar(
         ({"track": "best"}, "track=best"),
     ],
 )
-def test_wrong_settings_are_refused(widget: Miniature, arguments: dict[str, Any], message: str) -> None:
+def test_wrong_settings_are_refused(widget: SmallDataset, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         folder(widget.root, **arguments)
 
 
 @pytest.mark.parametrize(("size", "channels", "message"), [(20, None, "size=20"), (16, 2, "channels=2")])
 def test_a_wrong_size_or_number_of_channels_is_refused(
-    tmp_path: Path, widget: Miniature, size: int, channels: int | None, message: str
+    tmp_path: Path, widget: SmallDataset, size: int, channels: int | None, message: str
 ) -> None:
     source = folder_source(widget.root, "", Parts(), Splitting(), Problems(), channels)
     with pytest.raises(UserError, match=message):
         read(source, tmp_path, size=size)
 
 
-def test_a_labelled_validation_moves_some_of_each_defect(tmp_path: Path, widget: Miniature) -> None:
+def test_a_labelled_validation_moves_some_of_each_defect(tmp_path: Path, widget: SmallDataset) -> None:
     dataset = read(folder(widget.root, track="few_labelled"), tmp_path)
     assert {name.split("/")[1] for name in dataset.valid.names} == {"good", "dent", "scratch"}
     assert len(dataset.test) == 4
@@ -213,7 +213,7 @@ def test_masks_may_lie_flat_where_images_lie_in_folders(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_a_number_holds_neighbours_not_a_kind(tmp_path: Path) -> None:
-    written = Miniature(tmp_path / "data")
+    written = SmallDataset(tmp_path / "data")
     for patient in range(4):
         for i in range(3):
             written.add("train", f"ok/patient{patient}/{i}.png", 0)
@@ -229,7 +229,7 @@ def test_a_folder_with_a_number_holds_neighbours_not_a_kind(tmp_path: Path) -> N
 
 
 def test_several_folders_of_masks_go_with_those_of_images_by_name(tmp_path: Path) -> None:
-    written = Miniature(tmp_path / "data")
+    written = SmallDataset(tmp_path / "data")
     for i in range(3):
         written.add("train", f"ok/{i}.png", 0)
         written.add("test", f"ok_test/{i}.png", 0)
@@ -255,7 +255,7 @@ def test_a_folder_named_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_parts_may_be_several_folders(tmp_path: Path) -> None:
-    written = Miniature(tmp_path / "data")
+    written = SmallDataset(tmp_path / "data")
     for place in ("one", "two"):
         for i in range(2):
             written.add("train", f"{place}/ok/{place}{i}.png", name=f"ok/{place}{i}.png")
@@ -270,7 +270,7 @@ def test_parts_may_be_several_folders(tmp_path: Path) -> None:
 
 
 def test_without_normal_test_images_a_fifth_is_set_aside(tmp_path: Path) -> None:
-    written = Miniature(tmp_path / "data")
+    written = SmallDataset(tmp_path / "data")
     for i in range(10):
         written.add("train", f"ok/{i}.png")
     written.add("test", "bad/0.png", 1)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_latents import seeded
 from torch import Tensor
 
 from detectors.synthetic.held_out import HeldOutSynthesis, families
@@ -13,10 +14,6 @@ from latent_env.data.builtin.phantom import make_phantom_dataset
 
 FAMILIES = pytest.mark.parametrize("family", families())
 SIZES = st.one_of(st.sampled_from([8, 16, 32, 64]), st.integers(8, 72))
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def noise(batch: int, channels: int = 1, height: int = 32, width: int = 32) -> Tensor:

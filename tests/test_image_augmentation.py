@@ -11,6 +11,7 @@ from conftest import make_world
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from random_latents import seeded
 from torch import Tensor, nn
 
 from detectors.synthetic.image_synthesis import ImageSynthesis
@@ -29,10 +30,6 @@ from latent_env.data.placement import StreamedImages, place_images
 
 CPU = torch.device("cpu")
 ALL = Augmentation(True, True, shift=0.1, rotation=20, brightness=0.3)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def noise(count: int, channels: int = 1, size: int = 16, seed: int = 9) -> Tensor:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_latents import seeded
 from torch import Tensor
 from torch.nn import functional
 
@@ -38,11 +39,7 @@ kinds = st.sampled_from(["image", "latent"])
 IMAGES = 6
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def of_images(size: int = 16) -> TransformerDetector:
+def image_detector(size: int = 16) -> TransformerDetector:
     """Random weights, also in the last layer."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -51,7 +48,7 @@ def of_images(size: int = 16) -> TransformerDetector:
     return detector.double().eval().requires_grad_(False)
 
 
-def of_latents(grid: int = 4, channels: int = 4) -> LatentTransformerDetector:
+def latent_detector(grid: int = 4, channels: int = 4) -> LatentTransformerDetector:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         detector = LatentTransformerDetector((channels, grid, grid), 8, width=16, depth=1, heads=2)
@@ -60,7 +57,7 @@ def of_latents(grid: int = 4, channels: int = 4) -> LatentTransformerDetector:
     return detector.double().eval().requires_grad_(False)
 
 
-def drawn(kind: str, count: int, seed: int, side: int | None = None) -> tuple[Tensor, ...]:
+def random_inputs(kind: str, count: int, seed: int, side: int | None = None) -> tuple[Tensor, ...]:
     """What a detector sees: images and reconstructions, or latents."""
     if kind == "latent":
         side = side or 4
@@ -70,7 +67,7 @@ def drawn(kind: str, count: int, seed: int, side: int | None = None) -> tuple[Te
     return images, 0.8 * images + 0.2 * noise
 
 
-def forward(detector: Any, seen: tuple[Tensor, ...]) -> Tensor:
+def predicted_maps(detector: Any, seen: tuple[Tensor, ...]) -> Tensor:
     """The detector's own map, ``(B, 1, h, w)``: for latents without what calibration adds to it."""
     if not isinstance(detector, LatentTransformerDetector):
         return detector(*seen).map
@@ -81,7 +78,7 @@ def forward(detector: Any, seen: tuple[Tensor, ...]) -> Tensor:
 
 
 @dataclass
-class Scene:
+class LearnerScene:
     """A detector, the learner of its last layer, and the reference images."""
 
     detector: Any
@@ -95,18 +92,20 @@ class Scene:
 
     def samples(self, kind: str, count: int, seed: int) -> tuple[LastLayerInput, Tensor]:
         """Readings of other images, and masks: of none, of some and of all places."""
-        layer_input = self.detector.last_layer_input(*drawn(kind, count, seed))
+        layer_input = self.detector.last_layer_input(*random_inputs(kind, count, seed))
         shape = (count, 1, *layer_input.features.shape[2:])
         share = torch.tensor([0.0, 0.2, 1.0]).repeat(count)[:count].view(-1, 1, 1, 1)
         return layer_input, torch.rand(shape, generator=seeded(seed)) < share
 
 
 @functools.cache
-def scene(kind: str) -> Scene:
-    detector: Any = of_images() if kind == "image" else of_latents()
-    seen, labels = drawn(kind, IMAGES, 5), torch.tensor([0, 1] * (IMAGES // 2))
+def make_scene(kind: str) -> LearnerScene:
+    detector: Any = image_detector() if kind == "image" else latent_detector()
+    seen, labels = random_inputs(kind, IMAGES, 5), torch.tensor([0, 1] * (IMAGES // 2))
     seen[0][labels == 1] += 0.5
-    return Scene(detector, LastLayerLearner(detector, detector.last_layer_input(*seen), labels), seen, labels)
+    return LearnerScene(
+        detector, LastLayerLearner(detector, detector.last_layer_input(*seen), labels), seen, labels
+    )
 
 
 # --- the input and the output of the last layer ---
@@ -114,12 +113,12 @@ def scene(kind: str) -> Scene:
 
 @pytest.mark.parametrize(("kind", "side"), [("image", 16), ("image", 32), ("latent", 1), ("latent", 5)])
 def test_the_last_layer_gives_the_detectors_map(kind: str, side: int) -> None:
-    detector: Any = of_images(side) if kind == "image" else of_latents(side)
-    seen = drawn(kind, 3, 0, side)
+    detector: Any = image_detector(side) if kind == "image" else latent_detector(side)
+    seen = random_inputs(kind, 3, 0, side)
     layer_input, (weight, bias) = detector.last_layer_input(*seen), detector.last_layer()
     rows = patches(layer_input.features, weight.shape[-1])
     found = rows @ torch.cat([weight.flatten(), bias.reshape(1)]) + at_positions(layer_input.offset)
-    torch.testing.assert_close(found.view(3, 1, side, side), forward(detector, seen))
+    torch.testing.assert_close(found.view(3, 1, side, side), predicted_maps(detector, seen))
     if kind == "image":
         score = found.topk(detector.score_count(found.shape[1]), dim=1).values.mean(1)
         torch.testing.assert_close(score, detector(*seen).score)
@@ -127,15 +126,15 @@ def test_the_last_layer_gives_the_detectors_map(kind: str, side: int) -> None:
 
 @pytest.mark.parametrize(("kind", "side"), [("image", 40), ("image", 72), ("latent", 33)])
 def test_of_fine_maps_evenly_spaced_positions_are_read(kind: str, side: int) -> None:
-    detector: Any = of_images(side) if kind == "image" else of_latents(side)
-    seen = drawn(kind, 2, 0, side)
+    detector: Any = image_detector(side) if kind == "image" else latent_detector(side)
+    seen = random_inputs(kind, 2, 0, side)
     layer_input, (weight, bias) = detector.last_layer_input(*seen), detector.last_layer()
     apart = stride(layer_input.features)
     assert apart == -(-side // MAX_SIDE) > 1
     rows = patches(layer_input.features, weight.shape[-1])
     assert rows.shape[1] == (-(-side // apart)) ** 2 <= MAX_SIDE**2
     found = rows @ torch.cat([weight.flatten(), bias.reshape(1)]) + at_positions(layer_input.offset)
-    expected = forward(detector, seen)[:, 0, ::apart, ::apart].flatten(1)
+    expected = predicted_maps(detector, seen)[:, 0, ::apart, ::apart].flatten(1)
     torch.testing.assert_close(found, expected)
     learner = LastLayerLearner(detector, layer_input, torch.tensor([0, 1]))
     assert learner.score_count == detector.score_count(rows.shape[1])
@@ -147,15 +146,15 @@ def test_of_fine_maps_evenly_spaced_positions_are_read(kind: str, side: int) -> 
 
 @KINDS
 def test_the_learner_scores_the_reference_set_as_the_detector_does(kind: str) -> None:
-    here = scene(kind)
-    maps = forward(here.detector, here.seen).flatten(1)
+    here = make_scene(kind)
+    maps = predicted_maps(here.detector, here.seen).flatten(1)
     expected = maps.topk(here.detector.score_count(maps.shape[1]), dim=1).values.mean(1)
     torch.testing.assert_close(here.learner.scores(here.learner.start[None])[0], expected)
 
 
 def test_which_detectors_have_a_head() -> None:
-    assert has_last_layer(of_images())
-    assert has_last_layer(of_latents())
+    assert has_last_layer(image_detector())
+    assert has_last_layer(latent_detector())
     assert not has_last_layer(KnnDetector((4, 2, 2)))
 
 
@@ -165,7 +164,7 @@ def test_which_detectors_have_a_head() -> None:
 @settings(max_examples=20)
 @given(kind=kinds, seed=SEEDS, far=st.floats(0, 1))
 def test_the_slope_is_the_gradient_of_the_loss(kind: str, seed: int, far: float) -> None:
-    here = scene(kind)
+    here = make_scene(kind)
     copies = here.copies(3, seed, far).requires_grad_()
     (expected,) = torch.autograd.grad(here.learner.loss(copies).sum(), copies)
     torch.testing.assert_close(here.learner.loss_gradient(copies.detach()), expected)
@@ -184,7 +183,7 @@ def balanced_entropy(logits: Tensor, masks: Tensor) -> Tensor:
 @settings(max_examples=20)
 @given(kind=kinds, seed=SEEDS, far=st.floats(0, 1))
 def test_a_sample_gradient_is_that_of_its_cross_entropy(kind: str, seed: int, far: float) -> None:
-    here = scene(kind)
+    here = make_scene(kind)
     copies = here.copies(4, seed, far).requires_grad_()
     layer_input, masks = here.samples(kind, 4, seed)
     side = here.learner.side
@@ -202,7 +201,7 @@ def test_a_sample_gradient_is_that_of_its_cross_entropy(kind: str, seed: int, fa
 @settings(max_examples=20)
 @given(kind=kinds, seed=SEEDS, scale=st.floats(1e-3, 1e3))
 def test_every_step_is_equally_long(kind: str, seed: int, scale: float) -> None:
-    here = scene(kind)
+    here = make_scene(kind)
     layer_input, masks = here.samples(kind, 3, seed)
     sample_gradients = here.learner.sample_gradients(layer_input, masks, here.copies(3, seed))
     steps = here.learner.step(sample_gradients)
@@ -216,14 +215,14 @@ def test_every_step_is_equally_long(kind: str, seed: int, scale: float) -> None:
 
 @KINDS
 def test_where_nothing_is_to_be_learned_there_is_no_step(kind: str) -> None:
-    learner = scene(kind).learner
+    learner = make_scene(kind).learner
     assert not learner.step(torch.zeros(2, len(learner.start), dtype=torch.double)).any()
 
 
 @settings(max_examples=20)
 @given(kind=kinds, seed=SEEDS)
 def test_the_loss_falls_against_the_slope(kind: str, seed: int) -> None:
-    here = scene(kind)
+    here = make_scene(kind)
     copies = here.copies(3, seed, 0.05)
     loss_gradient = here.learner.loss_gradient(copies)
     before, after = (
@@ -237,7 +236,7 @@ def test_the_loss_falls_against_the_slope(kind: str, seed: int) -> None:
 @settings(max_examples=20)
 @given(kind=kinds, seed=SEEDS)
 def test_no_step_gains_more_than_the_best(kind: str, seed: int) -> None:
-    here = scene(kind)
+    here = make_scene(kind)
     learner = here.learner
     loss_gradient = learner.loss_gradient(learner.start[None])[0]
     sample_gradients = torch.randn(20, len(loss_gradient), generator=seeded(seed), dtype=torch.double)
@@ -254,7 +253,7 @@ def test_no_step_gains_more_than_the_best(kind: str, seed: int) -> None:
 
 
 @functools.cache
-def taught() -> tuple[Any, Tensor]:
+def trained_detector() -> tuple[Any, Tensor]:
     """A detector after some steps on stripes and synthetic anomalies, and the images it knows."""
     phase, x = torch.linspace(0, 6, 32)[:, None, None, None], torch.arange(16).float()
     images = ((x + phase).sin().expand(32, 1, 16, 16) * 100 + 127).to(torch.uint8)
@@ -269,7 +268,7 @@ def taught() -> tuple[Any, Tensor]:
     return detector.double().eval().requires_grad_(False), images.double() / 255
 
 
-def broken(images: Tensor) -> tuple[Tensor, Tensor]:
+def with_white_squares(images: Tensor) -> tuple[Tensor, Tensor]:
     """Images with a brighter square each, and where it is."""
     masks = torch.zeros_like(images, dtype=torch.bool)
     for number in range(len(images)):
@@ -279,8 +278,8 @@ def broken(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def test_what_equals_an_anomaly_of_the_reference_set_is_worth_learning_but_not_for_ever() -> None:
-    detector, images = taught()
-    spoilt, masks = broken(images[:8])
+    detector, images = trained_detector()
+    spoilt, masks = with_white_squares(images[:8])
     inputs = torch.cat([images[16:24], spoilt])
     labels = torch.tensor([0] * 8 + [1] * 8)
     learner = LastLayerLearner(detector, detector.last_layer_input(inputs, inputs), labels)

@@ -21,12 +21,12 @@ COUNT = 10
 VARIED, POOLED, AGENT_NORMAL, AGENT_ANOMALY = 100, 200, 300, 400
 
 
-def valued(values: Tensor, shape: tuple[int, ...] = SPATIAL) -> Tensor:
+def constant_latents(values: Tensor, shape: tuple[int, ...] = SPATIAL) -> Tensor:
     """Latents that are everywhere the same."""
     return values.float().view(-1, *(1 for _ in shape)).expand(-1, *shape).clone()
 
 
-def pool(kind: int, size: int = 30, shape: tuple[int, ...] = SPATIAL, seed: int = 0) -> Pool:
+def make_pool(kind: int, size: int = 30, shape: tuple[int, ...] = SPATIAL, seed: int = 0) -> Pool:
     """A pool whose latents hold the number of their kind plus that of the image that they were made of."""
     sources = torch.randint(COUNT, (size,), generator=seeded(seed))
     tokens = torch.zeros(size, 1, *grid_of(shape))
@@ -34,15 +34,17 @@ def pool(kind: int, size: int = 30, shape: tuple[int, ...] = SPATIAL, seed: int 
         tokens[:, :, 0] = 1.0
         tokens[:, :, 1:2] = MIN_SHARE
         tokens[:, :, 2:3] = MIN_SHARE * 0.9
-    return Pool(valued(kind + sources, shape), tokens, sources)
+    return Pool(constant_latents(kind + sources, shape), tokens, sources)
 
 
-def agents(labels: list[int]) -> Samples:
+def agent_samples(labels: list[int]) -> Samples:
     kinds = torch.tensor(labels)
     sources = torch.arange(len(labels)) % COUNT
     masks = torch.zeros(len(labels), 1, 5, 5, dtype=torch.bool)
     masks[kinds == 1, :, 4] = True
-    return Samples(valued(AGENT_NORMAL + 100 * kinds + sources), masks, kinds, sources, sources % 3 != 0)
+    return Samples(
+        constant_latents(AGENT_NORMAL + 100 * kinds + sources), masks, kinds, sources, sources % 3 != 0
+    )
 
 
 def kinds_and_sources(latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,16 +61,16 @@ def check_same(first: Batch, second: Batch) -> None:
             assert torch.equal(one, other)
 
 
-KNOWN = valued(torch.arange(COUNT))
-POOLS = pool(VARIED), pool(POOLED)
+KNOWN = constant_latents(torch.arange(COUNT))
+POOLS = make_pool(VARIED), make_pool(POOLED)
 
 
 @settings(max_examples=30)
 @given(st.integers(1, 12), SEEDS, st.booleans())
 def test_half_of_a_batch_is_normal(half: int, seed: int, flat: bool) -> None:
     shape = FLAT if flat else SPATIAL
-    pools = pool(VARIED, shape=shape), pool(POOLED, shape=shape)
-    sampler = LatentBatchSampler(valued(torch.arange(COUNT), shape), *pools)
+    pools = make_pool(VARIED, shape=shape), make_pool(POOLED, shape=shape)
+    sampler = LatentBatchSampler(constant_latents(torch.arange(COUNT), shape), *pools)
     batch = sampler.batch(2 * half, seeded(seed))
     assert batch.images.shape == (2 * half, *shape)
     assert batch.masks.shape == (2 * half, 1, *grid_of(shape))
@@ -86,7 +88,7 @@ def test_half_of_a_batch_is_normal(half: int, seed: int, flat: bool) -> None:
     SEEDS,
 )
 def test_a_batch_names_the_training_image_of_every_latent(half: int, share: float, seed: int) -> None:
-    samples = agents([0, 1, 1, 0, 1, 0])
+    samples = agent_samples([0, 1, 1, 0, 1, 0])
     sampler = LatentBatchSampler(KNOWN, *POOLS, make_mixture([SampleSource(samples, share)]))
     batch = sampler.batch(2 * half, seeded(seed))
     kinds, shown = kinds_and_sources(batch.images)
@@ -108,7 +110,7 @@ def test_a_batch_names_the_training_image_of_every_latent(half: int, share: floa
 
 
 def test_samples_replace_pooled_anomalies_anywhere() -> None:
-    sampler = LatentBatchSampler(KNOWN, *POOLS, make_mixture([SampleSource(agents([0, 1]), 0.5)]))
+    sampler = LatentBatchSampler(KNOWN, *POOLS, make_mixture([SampleSource(agent_samples([0, 1]), 0.5)]))
     batches = [sampler.batch(40, seeded(seed)) for seed in range(20)]
     kinds = torch.stack([kinds_and_sources(batch.images)[0][20:] for batch in batches])
     assert ((kinds == AGENT_ANOMALY).sum(1) == 10).all()
@@ -125,7 +127,7 @@ def test_about_half_of_the_normals_are_varied() -> None:
 def test_every_training_image_is_shown() -> None:
     batch = LatentBatchSampler(KNOWN, *POOLS).batch(400, seeded())
     assert torch.equal(batch.sources.unique(), torch.arange(COUNT))
-    shared = Samples(*(torch.cat([part, part]) for part in agents([1, 1, 1])))
+    shared = Samples(*(torch.cat([part, part]) for part in agent_samples([1, 1, 1])))
     batch = LatentBatchSampler(KNOWN, *POOLS, make_mixture([SampleSource(shared, 1.0)])).batch(80, seeded())
     assert torch.equal(batch.sources[40:].unique(), torch.arange(3))
 
@@ -134,7 +136,7 @@ def test_every_training_image_is_shown() -> None:
     ("labels", "kind", "missing"), [([1, 1], AGENT_ANOMALY, AGENT_NORMAL), ([0], AGENT_NORMAL, AGENT_ANOMALY)]
 )
 def test_an_agent_may_have_made_one_kind_only(labels: list[int], kind: int, missing: int) -> None:
-    samples = make_mixture([SampleSource(agents(labels), 0.5)])
+    samples = make_mixture([SampleSource(agent_samples(labels), 0.5)])
     batch = LatentBatchSampler(KNOWN, *POOLS, samples).batch(16, seeded())
     kinds = kinds_and_sources(batch.images)[0].tolist()
     assert kinds.count(kind) == (4 if kind == AGENT_ANOMALY else 2)
@@ -143,7 +145,7 @@ def test_an_agent_may_have_made_one_kind_only(labels: list[int], kind: int, miss
 
 
 def test_an_agent_that_made_nothing_changes_nothing() -> None:
-    nothing = make_mixture([SampleSource(agents([0, 1]).of(2), 1.0)])
+    nothing = make_mixture([SampleSource(agent_samples([0, 1]).of(2), 1.0)])
     with_nothing = LatentBatchSampler(KNOWN, *POOLS, nothing).batch(12, seeded())
     check_same(LatentBatchSampler(KNOWN, *POOLS).batch(12, seeded()), with_nothing)
 
@@ -172,7 +174,9 @@ def test_batches_of_streamed_latents_are_the_same(seed: int) -> None:
             return StreamedImages(latents.numpy(), CPU) if streamed else latents
 
         pools = [Pool(kept(latents), tokens, sources) for latents in (varied, spoilt)]
-        return LatentBatchSampler(kept(known), *pools, make_mixture([SampleSource(agents([0, 1]), 0.25)]))
+        return LatentBatchSampler(
+            kept(known), *pools, make_mixture([SampleSource(agent_samples([0, 1]), 0.25)])
+        )
 
     first, second = (sampler(streamed).batch(16, seeded(seed)) for streamed in (False, True))
     assert first.images.dtype == torch.float32

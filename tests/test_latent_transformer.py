@@ -28,7 +28,9 @@ CPU = torch.device("cpu")
 BOTH_SHAPES = pytest.mark.parametrize("shape", [SPATIAL, FLAT], ids=["spatial", "flat"])
 
 
-def normals(count: int, shape: tuple[int, ...] = SPATIAL, seed: int = 0, restless: float = 1.0) -> Tensor:
+def normal_latents(
+    count: int, shape: tuple[int, ...] = SPATIAL, seed: int = 0, restless: float = 1.0
+) -> Tensor:
     """Latents that are similar; their left two columns are ``restless`` times as noisy."""
     places = torch.randn(shape, generator=seeded(99))
     ways = torch.randn(2, *shape, generator=seeded(98))
@@ -186,7 +188,7 @@ def test_gradients_lead_away_from_the_nearest() -> None:
 # --- the transformer ---
 
 
-def transformer(
+def make_transformer(
     shape: tuple[int, ...] = SPATIAL, known: Tensor | None = None, seed: int = 0
 ) -> LatentTransformerDetector:
     """A small one, whose memory holds what is known."""
@@ -220,7 +222,10 @@ def test_heads_must_divide_the_width(width: int, heads: int) -> None:
 
 @BOTH_SHAPES
 def test_zero_is_further_out_than_95_percent_of_normals(shape: tuple[int, ...]) -> None:
-    detector, held_out = transformer(shape, normals(60, shape)), normals(100, shape, seed=1)
+    detector, held_out = (
+        make_transformer(shape, normal_latents(60, shape)),
+        normal_latents(100, shape, seed=1),
+    )
     detector.train()
     detector.calibrate(held_out)
     assert detector.training
@@ -233,18 +238,18 @@ def test_zero_is_further_out_than_95_percent_of_normals(shape: tuple[int, ...]) 
 
 
 def test_calibration_does_not_depend_on_where_latents_are_kept() -> None:
-    held_out, new = normals(100, seed=1).half(), normals(5, seed=2)
+    held_out, new = normal_latents(100, seed=1).half(), normal_latents(5, seed=2)
     sources: list[ImageSource] = [held_out, StreamedImages(held_out.numpy(), CPU)]
     answers = []
     for kept in sources:
-        detector = transformer(known=normals(60))
+        detector = make_transformer(known=normal_latents(60))
         detector.calibrate(kept)
         answers.append(detector(new).map)
     assert torch.equal(*answers)
 
 
 def test_while_it_learns_the_generator_decides_what_it_sees() -> None:
-    detector, latents, owners = transformer(known=normals(60)), normals(8), torch.arange(8)
+    detector, latents, owners = make_transformer(known=normal_latents(60)), normal_latents(8), torch.arange(8)
     detector.train()
     first, again, other = (detector(latents, owners, seeded(seed)).map for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -273,19 +278,19 @@ def sampler_of(known: Tensor) -> LatentBatchSampler:
     )
 
 
-def learning(
+def make_training(
     steps: int, seed: int = 0, known: Tensor | None = None
 ) -> tuple[LatentTransformerDetector, TrainingState]:
-    detector = transformer(known=known, seed=seed)
+    detector = make_transformer(known=known, seed=seed)
     return detector, TrainingState(detector, 3e-3, steps, seed)
 
 
 def test_it_learns_to_find_what_it_never_saw() -> None:
     # Two columns vary so much that distances mislead; elsewhere small changes mean something.
-    known, held_out, new = (normals(n, seed=s, restless=5) for n, s in ((60, 0), (40, 1), (100, 2)))
+    known, held_out, new = (normal_latents(n, seed=s, restless=5) for n, s in ((60, 0), (40, 1), (100, 2)))
     broken = new.clone()
     broken[:, :, 1:3, 3:5] += torch.randn(100, 6, 1, 1, generator=seeded(5))
-    detector, state = learning(200, known=known)
+    detector, state = make_training(200, known=known)
     detector.calibrate(held_out)
     untrained = auroc(detector(new).score, detector(broken).score)
     sampler = sampler_of(known)
@@ -310,7 +315,7 @@ def test_it_learns_to_find_what_it_never_saw() -> None:
 
 
 def test_training_goes_on_exactly_where_it_stopped() -> None:
-    known = normals(60)
+    known = normal_latents(60)
     sampler = sampler_of(known)
 
     def steps(detector: LatentTransformerDetector, state: TrainingState, last: int) -> None:
@@ -326,12 +331,12 @@ def test_training_goes_on_exactly_where_it_stopped() -> None:
             if progress.step == last:
                 break
 
-    whole, state = learning(12, known=known)
+    whole, state = make_training(12, known=known)
     steps(whole, state, 12)
-    half, half_state = learning(12, known=known)
+    half, half_state = make_training(12, known=known)
     steps(half, half_state, 5)
     kept = {name: tensor.clone() for name, tensor in half_state.tensors().items()}
-    other, other_state = learning(12, seed=9)  # other weights, and nothing in its memory
+    other, other_state = make_training(12, seed=9)  # other weights, and nothing in its memory
     other_state.restore(kept)
     steps(other, other_state, 12)
     assert not all(map(torch.equal, whole.parameters(), half.parameters()))
@@ -341,14 +346,14 @@ def test_training_goes_on_exactly_where_it_stopped() -> None:
 
 @BOTH_SHAPES
 def test_saved_and_loaded_it_scores_the_same(shape: tuple[int, ...], tmp_path: Path) -> None:
-    detector = transformer(shape, normals(60, shape))
-    detector.calibrate(normals(40, shape, seed=1))
+    detector = make_transformer(shape, normal_latents(60, shape))
+    detector.calibrate(normal_latents(40, shape, seed=1))
     save_detector(tmp_path, detector)
     again = load_detector(tmp_path)
     assert isinstance(again, LatentTransformerDetector)
     assert again.input_shape == shape
     assert again.hyperparameters() == detector.hyperparameters()
-    new = normals(5, shape, seed=2)
+    new = normal_latents(5, shape, seed=2)
     with torch.inference_mode():
         for one, other in zip(detector(new), again(new), strict=True):
             assert torch.equal(one, other)
@@ -369,7 +374,7 @@ def test_saved_and_loaded_it_scores_the_same(shape: tuple[int, ...], tmp_path: P
     ],
 )
 def test_damaged_facts_are_refused(fact: str, value: object, tmp_path: Path) -> None:
-    save_detector(tmp_path, transformer(known=normals(60)))
+    save_detector(tmp_path, make_transformer(known=normal_latents(60)))
     path = tmp_path / "detector.json"
     description = json.loads(path.read_text())
     description["facts"].pop(fact)

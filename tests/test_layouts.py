@@ -9,7 +9,7 @@ import pytest
 from dataset_sources import bmad, cifar10, folder, goodsad, mnist, mvtec, npz, visa
 from small_datasets import (
     SIDE,
-    Miniature,
+    SmallDataset,
     contents,
     make_arrays,
     make_parts,
@@ -33,7 +33,7 @@ from latent_env.data import (
 
 
 def test_textures_are_read_from_any_depth(tmp_path: Path) -> None:
-    written = Miniature(tmp_path / "dtd", channels=3)
+    written = SmallDataset(tmp_path / "dtd", channels=3)
     for name in ("images/banded/banded_0001.png", "images/woven/woven_0001.png", "more.png"):
         written.add("textures", name)
     prepared = prepare_textures(written.root, SIDE, 3, tmp_path / "prepared", Problems())

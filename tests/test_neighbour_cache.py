@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_latents import FLAT, SPATIAL, noise, seeded
 from torch import Tensor
 
 import detectors.blocks.memory_bank
@@ -24,17 +25,8 @@ from detectors.training.samples import Samples, SampleSource, make_mixture
 from latent_common.training_state import TrainingState
 from latent_env.worlds.artifacts import load_detector, save_detector
 
-SPATIAL, FLAT = (6, 5, 5), (6,)
 BOTH_SHAPES = pytest.mark.parametrize("shape", [SPATIAL, FLAT], ids=["spatial", "flat"])
 COUNT = 30
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def noise(count: int, shape: tuple[int, ...] = SPATIAL, seed: int = 9) -> Tensor:
-    return torch.randn(count, *shape, generator=seeded(seed))
 
 
 def filled(shape: tuple[int, ...] = SPATIAL, size: int = 20) -> PositionalMemory:

@@ -15,8 +15,8 @@ from small_datasets import (
     Arrays,
     Contents,
     Item,
-    Miniature,
     Payload,
+    SmallDataset,
     contents,
     make_arrays,
     read,
@@ -89,7 +89,7 @@ def test_rgb_npz_is_read_back(tmp_path: Path, change: Callable[[NDArray[np.uint8
     check_arrays(read(npz(save_arrays(tmp_path / "mine", arrays, reshaped(change))), tmp_path), arrays)
 
 
-def test_what_was_prepared_can_be_read_as_npz(tmp_path: Path, widget: Miniature) -> None:
+def test_what_was_prepared_can_be_read_as_npz(tmp_path: Path, widget: SmallDataset) -> None:
     dataset = read(folder(widget.root), tmp_path)
     assert dataset.folder is not None
     again = read(npz(dataset.folder), tmp_path / "again")

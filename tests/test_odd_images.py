@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from odd_files import ANOMALY, GREY, MASK, Pixels, load, noise, saving
 from PIL import Image
-from small_datasets import SIDE, Miniature, make_mvtec, save
+from small_datasets import SIDE, SmallDataset, make_mvtec, save
 
 from latent_common.errors import UserError
 from latent_env.data.images import open_image, open_mask, shrink_image
@@ -164,7 +164,7 @@ def test_turned_photos_are_read_upright_also_when_decoded_smaller(
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".tif", ".png"])
-def test_a_mask_belongs_to_the_upright_photo(tmp_path: Path, widget: Miniature, ending: str) -> None:
+def test_a_mask_belongs_to_the_upright_photo(tmp_path: Path, widget: SmallDataset, ending: str) -> None:
     (widget.root / ANOMALY).unlink()
     photo = (widget.root / ANOMALY).with_suffix(ending)
     Image.fromarray(noise(200, 400)).save(photo, exif=turned(6))

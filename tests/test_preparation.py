@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from preparation_setup import Setup, drawn, facts_of, folder_of, make_source, write_image
+from preparation_setup import FolderSetup, facts_of, folder_of, make_source, random_samples, write_image
 
 import latent_env
 from latent_common.errors import UserError
@@ -22,7 +22,7 @@ from latent_env.data.samples import ArraySample
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_numpy_opens_what_is_stored(files: Setup, channels: int) -> None:
+def test_numpy_opens_what_is_stored(files: FolderSetup, channels: int) -> None:
     problems = Problems()
     source = folder_source(files.root, "mine", Parts(), Splitting(), problems, channels)
     dataset = prepare(source, 16, files.prepared, problems)
@@ -49,7 +49,7 @@ def test_numpy_opens_what_is_stored(files: Setup, channels: int) -> None:
     assert not dataset.test.masks[:2].any()
 
 
-def test_without_masks_none_are_stored(files: Setup) -> None:
+def test_without_masks_none_are_stored(files: FolderSetup) -> None:
     shutil.rmtree(files.root / "ground_truth")
     dataset = files.load()
     assert dataset.test.masks is None
@@ -57,7 +57,7 @@ def test_without_masks_none_are_stored(files: Setup) -> None:
         assert set(stored.files) == {"images", "labels", "names"}
 
 
-def test_images_stay_on_disk(files: Setup) -> None:
+def test_images_stay_on_disk(files: FolderSetup) -> None:
     dataset = files.load()
     for split in (dataset.train, dataset.valid, dataset.test):
         assert isinstance(split.images, np.memmap)
@@ -65,7 +65,7 @@ def test_images_stay_on_disk(files: Setup) -> None:
         assert not split.images.flags.writeable
 
 
-def test_the_json_says_what_is_there(files: Setup) -> None:
+def test_the_json_says_what_is_there(files: FolderSetup) -> None:
     dataset = files.load()
     facts = facts_of(dataset)
     source = folder_source(files.root, "mine", Parts(), Splitting(), Problems())
@@ -87,12 +87,12 @@ def test_the_json_says_what_is_there(files: Setup) -> None:
     assert (settings["seed"], settings["limit"], settings["size"]) == (0, None, 16)
 
 
-def test_the_stored_digest_is_that_of_the_contents(files: Setup) -> None:
+def test_the_stored_digest_is_that_of_the_contents(files: FolderSetup) -> None:
     dataset = files.load()
     assert replace(dataset, digest=None).fingerprint() == dataset.fingerprint()
 
 
-def test_a_picture_shows_the_data_set(files: Setup) -> None:
+def test_a_picture_shows_the_data_set(files: FolderSetup) -> None:
     with Image.open(folder_of(files.load()) / "overview.png") as picture:
         picture.load()
         assert picture.width > 100
@@ -101,7 +101,7 @@ def test_a_picture_shows_the_data_set(files: Setup) -> None:
 
 
 def test_the_range_of_native_sizes_is_told(tmp_path: Path) -> None:
-    train = [*drawn(2, seed=1, shape=(40, 30)), *drawn(2, seed=5, shape=(9, 12))]
+    train = [*random_samples(2, seed=1, shape=(40, 30)), *random_samples(2, seed=5, shape=(9, 12))]
     dataset = prepare(make_source(train), 16, tmp_path, Problems())
     assert dataset.native == ((12, 9), (30, 40))
     assert "16×16 grey from 12×9 to 30×40" in dataset.summary()
@@ -120,10 +120,10 @@ def test_any_name_is_kept(name: str, tmp_path: Path) -> None:
 
 
 def test_training_images_decide_between_grey_and_colour(tmp_path: Path) -> None:
-    coloured = drawn(3, seed=9, shape=(20, 20, 3))
+    coloured = random_samples(3, seed=9, shape=(20, 20, 3))
     grey = [
         ArraySample(np.repeat(sample.pixels[:, :, None], 3, 2), sample.label, sample.name)
-        for sample in drawn(4, seed=8)
+        for sample in random_samples(4, seed=8)
         if isinstance(sample, ArraySample)
     ]
     for train, valid, asked, channels in (
@@ -162,7 +162,7 @@ def test_masks_are_sharp_and_tiny_defects_survive(tmp_path: Path) -> None:
     half[:, 67:] = True  # a grid line of the small image is at 64 and 80, its middle at 72
     dot[17, 33] = True  # between the points of the small grid
     marked = [ArraySample(image, 1, str(i), mask) for i, mask in enumerate((half, dot, none))]
-    masks = prepare(make_source(test=[*drawn(1), *marked]), 8, tmp_path, Problems()).test.masks
+    masks = prepare(make_source(test=[*random_samples(1), *marked]), 8, tmp_path, Problems()).test.masks
     assert masks is not None
     assert masks[1].tolist() == [[False] * 4 + [True] * 4] * 8
     assert np.argwhere(masks[2]).tolist() == [[1, 2]]

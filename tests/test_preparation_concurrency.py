@@ -19,7 +19,15 @@ import pytest
 from conftest import ROOT
 from numpy.typing import NDArray
 from PIL import Image
-from preparation_setup import Setup, add, check_clean, check_same, drawn, folder_of, make_source
+from preparation_setup import (
+    FolderSetup,
+    add_image,
+    check_clean,
+    check_same,
+    folder_of,
+    make_source,
+    random_samples,
+)
 
 from latent_common.errors import UserError
 from latent_env.data import Dataset, Problems, prepare
@@ -63,7 +71,7 @@ def fail() -> None:
 def test_nothing_half_made_stays(
     act: Callable[[], None], error: type[BaseException], split: str, tmp_path: Path
 ) -> None:
-    samples = [*drawn(20, seed=1), Scripted(0, act), *drawn(20, 1, seed=2)]
+    samples = [*random_samples(20, seed=1), Scripted(0, act), *random_samples(20, 1, seed=2)]
     source = make_source(**{split: samples}, channels=1)  # type: ignore[arg-type]
     with pytest.raises(error):
         prepare(source, 16, tmp_path, Problems())
@@ -71,10 +79,12 @@ def test_nothing_half_made_stays(
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPool")]
 
 
-def test_an_interruption_leaves_what_was_there_before(files: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_leaves_what_was_there_before(
+    files: FolderSetup, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = files.load()
     content = {path.name: path.read_bytes() for path in folder_of(first).iterdir()}
-    add(files.root)
+    add_image(files.root)
     with monkeypatch.context() as patched:
         patched.setattr(preparation, "save_overview", lambda *_: stop())
         with pytest.raises(KeyboardInterrupt):
@@ -273,10 +283,10 @@ def test_what_another_process_finished_meanwhile_is_used(tmp_path: Path) -> None
     assert (folder_of(inner[0]) / "mark").exists()
 
 
-def test_images_that_are_in_use_survive_a_new_preparation(files: Setup) -> None:
+def test_images_that_are_in_use_survive_a_new_preparation(files: FolderSetup) -> None:
     first = files.load()
     before = np.array(first.train.images)
-    add(files.root)
+    add_image(files.root)
     assert len(files.load().train) > len(first.train)
     assert np.array_equal(first.train.images, before)
 
@@ -288,7 +298,7 @@ def test_images_that_are_in_use_survive_a_new_preparation(files: Setup) -> None:
 def test_many_files_show_a_progress_bar(
     count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = make_source(drawn(count - 7), name="lots")
+    source = make_source(random_samples(count - 7), name="lots")
     prepare(source, 8, tmp_path / "1", Problems(), progress=False)
     assert not capsys.readouterr().err
     prepare(source, 8, tmp_path / "2", Problems())

@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 from preparation_setup import (
     SPLITS,
-    Setup,
-    add,
+    FolderSetup,
+    add_image,
     check_clean,
     check_same,
-    drawn,
     facts_of,
     folder_of,
     make_source,
+    random_samples,
     write_image,
 )
 
@@ -32,7 +32,7 @@ from latent_env.data.samples import ArraySample
 # --- what was prepared is used again ---
 
 
-def test_a_second_time_nothing_is_decoded(files: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_time_nothing_is_decoded(files: FolderSetup, monkeypatch: pytest.MonkeyPatch) -> None:
     first = files.load()
 
     def fail(*_: object) -> None:
@@ -46,7 +46,7 @@ def test_a_second_time_nothing_is_decoded(files: Setup, monkeypatch: pytest.Monk
     check_clean(files.prepared)
 
 
-def test_other_choices_are_prepared_beside(files: Setup, decodings: list[str]) -> None:
+def test_other_choices_are_prepared_beside(files: FolderSetup, decodings: list[str]) -> None:
     loads: list[Callable[[], Dataset]] = [
         files.load,
         lambda: files.load(size=24),
@@ -85,9 +85,9 @@ def touch(root: Path) -> None:
     os.utime(root / "train/good/003.png", (1e9, 1e9))
 
 
-@pytest.mark.parametrize("change", [change_content, change_mask, add, remove, rename, touch])
+@pytest.mark.parametrize("change", [change_content, change_mask, add_image, remove, rename, touch])
 def test_a_changed_folder_is_prepared_again(
-    change: Callable[[Path], None], files: Setup, decodings: list[str]
+    change: Callable[[Path], None], files: FolderSetup, decodings: list[str]
 ) -> None:
     first = files.load()
     before = first.fingerprint()
@@ -101,9 +101,9 @@ def test_a_changed_folder_is_prepared_again(
     check_clean(files.prepared)
 
 
-def test_equal_images_elsewhere_are_the_same_data(files: Setup, tmp_path: Path) -> None:
+def test_equal_images_elsewhere_are_the_same_data(files: FolderSetup, tmp_path: Path) -> None:
     first = files.load()
-    moved = Setup(shutil.copytree(files.root, tmp_path / "elsewhere" / "mine"), files.prepared)
+    moved = FolderSetup(shutil.copytree(files.root, tmp_path / "elsewhere" / "mine"), files.prepared)
     second = moved.load()
     assert second.folder != first.folder
     check_same(first, second)
@@ -166,7 +166,7 @@ DAMAGES = [
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_preparation_is_made_again(
-    damage: Callable[[Path], None], files: Setup, decodings: list[str]
+    damage: Callable[[Path], None], files: FolderSetup, decodings: list[str]
 ) -> None:
     first = files.load()
     kept = Dataset(
@@ -180,7 +180,7 @@ def test_a_damaged_preparation_is_made_again(
 
 
 def test_a_preparation_whose_bytes_are_wrong_never_fails(tmp_path: Path) -> None:
-    source = make_source(drawn(1), drawn(1, seed=2))
+    source = make_source(random_samples(1), random_samples(1, seed=2))
     path = folder_of(prepare(source, 8, tmp_path, Problems())) / "train.npz"
     content = path.read_bytes()
     for place in range(0, len(content), 3):
@@ -192,7 +192,7 @@ def test_a_preparation_whose_bytes_are_wrong_never_fails(tmp_path: Path) -> None
 
 
 def test_another_format_is_prepared_again(
-    files: Setup, decodings: list[str], monkeypatch: pytest.MonkeyPatch
+    files: FolderSetup, decodings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = files.load()
     monkeypatch.setattr(preparation, "FORMAT", preparation.FORMAT + 1)
@@ -204,7 +204,7 @@ def test_another_format_is_prepared_again(
 
 
 def test_skipped_files_are_told_each_time_and_only_where_skipping_is_wanted(
-    files: Setup, decodings: list[str]
+    files: FolderSetup, decodings: list[str]
 ) -> None:
     broken = files.root / "train/good/003.png"
     broken.write_bytes(b"no image")
@@ -228,12 +228,12 @@ def test_skipped_files_are_told_each_time_and_only_where_skipping_is_wanted(
     check_clean(files.prepared)
 
 
-def test_nothing_skipped_is_good_for_both(files: Setup, decodings: list[str]) -> None:
+def test_nothing_skipped_is_good_for_both(files: FolderSetup, decodings: list[str]) -> None:
     check_same(files.load("skip"), files.load("stop"))
     assert len(decodings) == 1
 
 
-def test_a_split_must_not_vanish_by_skipping(files: Setup) -> None:
+def test_a_split_must_not_vanish_by_skipping(files: FolderSetup) -> None:
     for path in (files.root / "test/dent").iterdir():
         path.write_bytes(b"no image")
     with pytest.raises(UserError, match=r"no anomalous image is left in test. Skipped were\n.*000.png"):
@@ -245,9 +245,11 @@ def test_a_split_must_not_vanish_by_skipping(files: Setup) -> None:
 
 
 def test_copies_in_other_splits_are_reported(tmp_path: Path) -> None:
-    train, test = drawn(4, seed=1), drawn(3, seed=3)
+    train, test = random_samples(4, seed=1), random_samples(3, seed=3)
     copy, again = (replace(train[1], name=name) for name in ("test/copy.png", "valid/copy.png"))  # type: ignore[type-var]
-    source = make_source(train, [*drawn(1, seed=2), again], [*test, *drawn(2, 1, seed=4), copy])
+    source = make_source(
+        train, [*random_samples(1, seed=2), again], [*test, *random_samples(2, 1, seed=4), copy]
+    )
     for _ in range(2):
         dataset = prepare(source, 16, tmp_path, Problems())
         (remark,) = dataset.remarks
@@ -264,7 +266,7 @@ def test_copies_in_other_splits_are_reported(tmp_path: Path) -> None:
 
 
 def test_copies_within_a_split_are_nobodys_business(tmp_path: Path) -> None:
-    train = [*drawn(3, seed=1), *drawn(3, seed=1)]
+    train = [*random_samples(3, seed=1), *random_samples(3, seed=1)]
     dataset = prepare(make_source(train), 16, tmp_path, Problems())
     assert dataset.remarks == ()
     assert facts_of(dataset)["copies"] == []
@@ -277,7 +279,7 @@ def test_images_that_differ_a_little_or_in_shape_are_no_copies(tmp_path: Path) -
     source = make_source(
         [ArraySample(pixels, 0, "train")],
         [ArraySample(other, 0, "valid")],
-        [ArraySample(pixels.T.copy(), 0, "test"), *drawn(1, 1)],
+        [ArraySample(pixels.T.copy(), 0, "test"), *random_samples(1, 1)],
     )
     dataset = prepare(source, 8, tmp_path, Problems())
     assert np.array_equal(dataset.train.images, dataset.valid.images)

@@ -15,6 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from random_latents import seeded
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from torch import Tensor
 
@@ -47,10 +48,6 @@ from stages.detector.trainers.rdna import check_config
 
 PERLIN = ImageSynthesis({"perlin": 1.0})
 ADVERSARIAL = pytest.mark.parametrize("adversarial", [0.1, 0.0])
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def untrained(channels: int = 1, size: int = 16, width: int = 8, seed: int = 0) -> RdnaDetector:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_latents import seeded
 from torch import Tensor
 
 from detectors.blocks.last_layer import LastLayerInput
@@ -22,10 +23,6 @@ from latent_env.rewards.anomaly_similarity import (
 
 SEEDS = st.integers(0, 2**31)
 COUNT = 8
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def noise(*shape: int, seed: int) -> Tensor:
@@ -91,7 +88,7 @@ class Scene(NamedTuple):
 
 
 @functools.cache
-def scene() -> Scene:
+def make_scene() -> Scene:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         detector = TransformerDetector(1, 16, width=16, depth=1, heads=2).double().eval()
@@ -111,7 +108,7 @@ def of(layer_input: LastLayerInput, chosen: Tensor) -> LastLayerInput:
 
 @pytest.mark.parametrize("with_descriptors", [False, True])
 def test_labelled_anomalies_are_similar_to_themselves(with_descriptors: bool) -> None:
-    detector, layer_input, anomalous, descriptors = scene()
+    detector, layer_input, anomalous, descriptors = make_scene()
     known = AnomalySimilarity(detector, layer_input, anomalous, descriptors if with_descriptors else None)
     own = known.embed(of(layer_input, anomalous), descriptors)
     assert torch.allclose(own, known.anomalies)
@@ -126,7 +123,7 @@ def test_labelled_anomalies_are_similar_to_themselves(with_descriptors: bool) ->
 
 
 def test_another_descriptor_is_far_whatever_the_detectors_features() -> None:
-    detector, layer_input, anomalous, descriptors = scene()
+    detector, layer_input, anomalous, descriptors = make_scene()
     same = of(layer_input, anomalous)
     blind = AnomalySimilarity(detector, layer_input, anomalous)
     known = AnomalySimilarity(detector, layer_input, anomalous, descriptors)
@@ -138,7 +135,7 @@ def test_another_descriptor_is_far_whatever_the_detectors_features() -> None:
 
 
 def test_every_part_weighs_the_same() -> None:
-    detector, layer_input, anomalous, descriptors = scene()
+    detector, layer_input, anomalous, descriptors = make_scene()
     known = AnomalySimilarity(detector, layer_input, anomalous, descriptors)
     sizes = [len(unit) for unit in known.units]
     assert sizes[1:] == [8, 4, 3]
@@ -150,7 +147,7 @@ def test_every_part_weighs_the_same() -> None:
 
 
 def test_what_all_labelled_anomalies_share_tells_nothing_apart() -> None:
-    detector, layer_input, anomalous, descriptors = scene()
+    detector, layer_input, anomalous, descriptors = make_scene()
     similar = AnomalyDescriptor(*(part[:1].expand_as(part) for part in descriptors))
     known = AnomalySimilarity(detector, layer_input, anomalous, similar)
     blind = AnomalySimilarity(detector, layer_input, anomalous)
