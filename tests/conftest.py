@@ -63,7 +63,7 @@ def make_world(latent: str = "spatial", size: int = 32, channels: int = 1, count
         model = ConvAutoencoder(channels, size, latent, latent_size=6, width=8)
         detector = TransformerDetector(channels, size, width=16, depth=1, heads=2)
         # Untrained, latents hardly differ, the decoder hardly answers to them, and the detector
-        # scores all alike: larger weights at the right places make a world in which things happen.
+        # scores all the same: larger weights at the right places make a world in which things happen.
         with torch.no_grad():
             model.encoder[-1].weight.mul_(100)
             model.decoder[0].weight.mul_(20)

@@ -35,5 +35,5 @@ def make_denoise_world(space: str = "latent", count: int = 24) -> DenoiseWorld:
                 images
             )
         critic = Critic(tuple(chosen.latent_shape), 3, width=16, depth=1)
-        torch.nn.init.normal_(critic.leave.weight, std=1.0)  # or it would say the same of all
+        torch.nn.init.normal_(critic.leave.weight, std=1.0)  # or its estimate would be the same for all
     return DenoiseWorld.build(chosen, critic, images, labels, NAMES)

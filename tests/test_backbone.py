@@ -50,7 +50,7 @@ def pictures(count: int = 3, channels: int = 3, size: int = SIZE) -> Tensor:
 
 
 def states(backbone: Backbone, images: Tensor, colours: tuple[tuple[float, ...], ...]) -> tuple[Tensor, ...]:
-    """What transformers itself says, without anything of ours in between."""
+    """The hidden states that transformers itself returns."""
     mean, deviation = (torch.tensor(part).view(1, 3, 1, 1) for part in colours)
     with torch.no_grad():
         answer = backbone.network(pixel_values=(images - mean) / deviation, output_hidden_states=True)

@@ -69,7 +69,7 @@ def test_images_from_noise(agent: str, tmp_path: Path, run_here: RunHere) -> Non
     assert {path.name for path in (folder / "round_2").iterdir()} >= {"policy.json", "policy.zip"}
     assert not (folder / "round_2/memory.json").exists()  # there is nothing left to go on with
     first = (folder / "report.json").read_bytes()
-    # Learned once: what is only judged again is judged the same.
+    # Trained once: what is only measured again has the same figures.
     (folder / COMPLETE).unlink()
     code, again, err = run_here(train_ppo.main, "train_ppo", *arguments, cwd=tmp_path)
     assert code == 0, err

@@ -70,7 +70,7 @@ def assert_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
         torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=0, msg=name)
 
 
-# What each has to change when it learns: that which acts, and that which judges, if it has one.
+# What each has to change when it learns: the actor, and the critic if it has one.
 PARTS = {
     "ppo": ("mlp_extractor.policy_net", "action_net", "log_std", "mlp_extractor.value_net", "value_net"),
     "reinforce": ("mlp_extractor.policy_net", "action_net", "log_std", "mlp_extractor.value_net"),

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 SIZE = 64
-"""The side in pixels of the images that these are tried on."""
+"""The side in pixels of the images that these encode."""
 
 PATCH, REGISTERS = 8, 3
 """Of the transformers."""
