@@ -235,33 +235,13 @@ class LatentAugEnv(LatentEnv):
     def __init__(
         self,
         artifacts: str = "digits",
-        perturbation: str = "auto",
-        max_delta: float | None = None,
-        reward: Mapping[str, float] | None = None,
-        horizon: int = 4,
-        time_aware: bool = False,
-        shell_quantile: float = 0.95,
-        shell_ratio: float | None = None,
-        shell_band: float = 0.2,
-        precision: str = "float32",
-        compiled: bool = False,
+        *,
         device: str = "cpu",
         render_mode: str | None = None,
+        **settings: Any,
     ) -> None:
         check_render_mode(render_mode)
-        settings = Settings(
-            perturbation,
-            max_delta,
-            reward,
-            horizon,
-            time_aware,
-            shell_quantile,
-            shell_ratio,
-            shell_band,
-            precision,
-            compiled,
-        )
-        super().__init__(settings.load(artifacts, device, num_worlds=1), "LatentAug-v0", render_mode)
+        super().__init__(Settings(**settings).load(artifacts, device, 1), "LatentAug-v0", render_mode)
         self.dynamics: Dynamics
 
 

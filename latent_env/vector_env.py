@@ -234,38 +234,13 @@ class LatentAugVectorEnv(LatentVectorEnv):
         self,
         num_envs: int = 1,
         artifacts: str = "digits",
-        perturbation: str = "auto",
-        max_delta: float | None = None,
-        reward: Mapping[str, float] | None = None,
-        horizon: int = 4,
-        time_aware: bool = False,
-        shell_quantile: float = 0.95,
-        shell_ratio: float | None = None,
-        shell_band: float = 0.2,
-        precision: str = "float32",
-        compiled: bool = False,
+        *,
         device: str = "auto",
         render_mode: str | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         max_episode_steps: int | None = None,
+        **settings: Any,
     ) -> None:
-        settings = Settings(
-            perturbation,
-            max_delta,
-            reward,
-            horizon,
-            time_aware,
-            shell_quantile,
-            shell_ratio,
-            shell_band,
-            precision,
-            compiled,
-        )
-        super().__init__(
-            partial(settings.load, artifacts, device),
-            num_envs,
-            render_mode,
-            autoreset_mode,
-            max_episode_steps,
-        )
+        load = partial(Settings(**settings).load, artifacts, device)
+        super().__init__(load, num_envs, render_mode, autoreset_mode, max_episode_steps)
         self.dynamics: Dynamics

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import pickle
+import re
 import warnings
+from dataclasses import fields
 from typing import Any
 
 import gymnasium as gym
@@ -15,6 +19,10 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 from latent_common.errors import UserError
+from latent_env.denoise.env import LatentDenoiseEnv
+from latent_env.denoise.settings import DenoiseSettings
+from latent_env.env import LatentAugEnv
+from latent_env.settings import Settings
 from latent_env.worlds.store import builtin_names
 
 AUGMENT, DENOISE = SPECS = ["LatentAug-v0", "LatentDenoise-v0"]
@@ -202,6 +210,24 @@ def test_mistakes_are_explained(arguments: dict[str, Any], message: str) -> None
         if arguments.keys() != {"render_mode"}:
             with pytest.raises(UserError, match=message):
                 gym.make_vec("LatentAug-v0", num_envs=2, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"), [(LatentAugEnv, Settings), (LatentDenoiseEnv, DenoiseSettings)]
+)
+def test_the_manual_gives_every_argument_with_its_default(
+    kind: type[LatentAugEnv] | type[LatentDenoiseEnv], settings: type[Settings] | type[DenoiseSettings]
+) -> None:
+    manual = re.search(r"## Arguments\s+``(gym\.make\(.*?\))``", kind.__doc__ or "", re.DOTALL)
+    assert manual is not None
+    call = ast.parse(manual[1].replace("\n", " "), mode="eval").body
+    assert isinstance(call, ast.Call)
+    told = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    own = {name: each.default for name, each in inspect.signature(kind.__init__).parameters.items()}
+    own = {name: default for name, default in own.items() if default is not inspect.Parameter.empty}
+    assert told == own | {field.name: field.default for field in fields(settings)}
+    with pytest.raises(TypeError, match="unexpected keyword argument 'horizont'"):
+        kind(horizont=3)
 
 
 def test_wrong_actions_and_options() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Any
 
 from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.settings import DenoiseSettings
@@ -70,31 +70,13 @@ class LatentDenoiseEnv(LatentEnv):
     def __init__(
         self,
         artifacts: str = "digits",
-        space: str = "latent",
-        conditional: bool = True,
-        reward: Mapping[str, float] | None = None,
-        schedule: str = "cosine",
-        start: str = "full",
-        threshold: float | None = 0.8,
-        corridor: float = 0.5,
-        horizon: int = 8,
-        max_delta: float | None = None,
-        time_aware: bool = False,
+        *,
         device: str = "cpu",
         render_mode: str | None = None,
+        **settings: Any,
     ) -> None:
         check_render_mode(render_mode)
-        settings = DenoiseSettings(
-            space,
-            conditional,
-            reward,
-            schedule,
-            start,
-            threshold,
-            corridor,
-            horizon,
-            max_delta,
-            time_aware,
+        super().__init__(
+            DenoiseSettings(**settings).load(artifacts, device, 1), "LatentDenoise-v0", render_mode
         )
-        super().__init__(settings.load(artifacts, device, num_worlds=1), "LatentDenoise-v0", render_mode)
         self.dynamics: DenoiseDynamics
