@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,18 @@ from latent_env.shell import Shell
 from latent_env.transition import Transition, initial_transition
 from latent_env.worlds.world import World
 
-T = TypeVar("T")
+T = TypeVar("T", bound="Batch")
+
+
+class Batch(Protocol):
+    """What is known of N episodes after a step or a reset."""
+
+    @property
+    def sources(self) -> Tensor:
+        """``(N,)``: the index of the image that each episode started from."""
+
+    def merge(self, worlds: Tensor, other: Any) -> Any:
+        """The batch itself in ``worlds (N,)`` bool, the ``other`` one elsewhere."""
 
 
 class StepResult(NamedTuple, Generic[T]):
@@ -92,9 +103,9 @@ class Episodes(ABC, Generic[T]):
         return int(self.time_aware)
 
     @property
-    @abstractmethod
     def sources(self) -> Tensor:
         """``(N,)``: the index of the image that each episode started from."""
+        return self.last.sources
 
     @abstractmethod
     def start_facts(self) -> dict[str, Tensor]:
@@ -104,7 +115,7 @@ class Episodes(ABC, Generic[T]):
     def facts(self) -> dict[str, Tensor]:
         """The ``info`` of worlds that were just stepped, ``(N,)`` each: those of a reset and more."""
 
-    @abstractmethod
+    @torch.inference_mode()
     def reset_tensor(
         self,
         worlds: Tensor | None = None,
@@ -117,6 +128,17 @@ class Episodes(ABC, Generic[T]):
         :param seeds: ``(N,)`` int64, which start the worlds' random streams anew; without, the streams go on.
         :param sources: ``(N,)`` indices of images to start from, instead of drawing them.
         """
+        everywhere = worlds is None
+        if worlds is None:
+            worlds = torch.ones_like(self.elapsed, dtype=torch.bool)
+        self._rewind(worlds, seeds)
+        fresh = self._begin(self.streams.integers(len(self.world.images)) if sources is None else sources)
+        self.last = fresh if everywhere else fresh.merge(worlds, self.last)
+        return self.observe()
+
+    @abstractmethod
+    def _begin(self, sources: Tensor) -> T:
+        """The start of episodes from images ``sources (N,)``."""
 
     @abstractmethod
     def step_tensor(self, actions: Tensor, worlds: Tensor | None = None) -> StepResult[T]:
@@ -178,11 +200,6 @@ class Dynamics(Episodes[Transition]):
         self.last = initial_transition(world, shell, torch.zeros_like(self.elapsed))
 
     @property
-    def sources(self) -> Tensor:
-        """``(N,)``: the index of the image that each episode started from."""
-        return self.last.sources
-
-    @property
     def observation_size(self) -> int:
         """How many numbers an observation has: those of the latent, and the time left if ``time_aware``."""
         return self.world.autoencoder.latent_dimensions + int(self.time_aware)
@@ -200,25 +217,14 @@ class Dynamics(Episodes[Transition]):
         """``source (N,)``, and ``distance (N,)`` of the latent from its start."""
         return {"source": self.sources, "distance": self.last.distance}
 
-    @torch.inference_mode()
-    def reset_tensor(
-        self,
-        worlds: Tensor | None = None,
-        seeds: Tensor | None = None,
-        sources: Tensor | None = None,
-    ) -> Tensor:
-        """Start new episodes, and return all observations ``(N, observation_size)``; see the base class."""
-        everywhere = worlds is None
-        if worlds is None:
-            worlds = torch.ones_like(self.elapsed, dtype=torch.bool)
-        self._rewind(worlds, seeds)
+    def _rewind(self, worlds: Tensor, seeds: Tensor | None) -> None:
+        super()._rewind(worlds, seeds)
         if seeds is not None:
             self.reward.forget(worlds)
         self.reward.begin(worlds)
-        drawn = self.streams.integers(len(self.world.images)) if sources is None else sources
-        fresh = initial_transition(self.world, self.shell, drawn)
-        self.last = fresh if everywhere else fresh.merge(worlds, self.last)
-        return self.observe()
+
+    def _begin(self, sources: Tensor) -> Transition:
+        return initial_transition(self.world, self.shell, sources)
 
     def imagine(self, actions: Tensor) -> Transition:
         """The transition that ``actions (N, action_size)`` would cause; changes nothing."""

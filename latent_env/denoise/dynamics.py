@@ -92,11 +92,6 @@ class DenoiseDynamics(Episodes[EpisodeBatch]):
             self.last = self._begin(torch.zeros_like(self.elapsed))
 
     @property
-    def sources(self) -> Tensor:
-        """``(N,)``: the index of the image that each forward trajectory starts from."""
-        return self.last.sources
-
-    @property
     def observation_size(self) -> int:
         """How many numbers an observation has: the state's, and those of class and time where it has them."""
         return dimensions(self.world.space) + self.observation_shares
@@ -123,23 +118,6 @@ class DenoiseDynamics(Episodes[EpisodeBatch]):
     def facts(self) -> dict[str, Tensor]:
         """``source``, ``class`` and ``quality``, which is the critic's: ``(N,)`` each."""
         return self.start_facts()
-
-    @torch.inference_mode()
-    def reset_tensor(
-        self,
-        worlds: Tensor | None = None,
-        seeds: Tensor | None = None,
-        sources: Tensor | None = None,
-    ) -> Tensor:
-        """Start new episodes in noise, and return all observations ``(N, observation_size)``."""
-        everywhere = worlds is None
-        if worlds is None:
-            worlds = torch.ones_like(self.elapsed, dtype=torch.bool)
-        self._rewind(worlds, seeds)
-        drawn = self.streams.integers(len(self.world.images)) if sources is None else sources
-        fresh = self._begin(drawn)
-        self.last = fresh if everywhere else fresh.merge(worlds, self.last)
-        return self.observe()
 
     def _begin(self, sources: Tensor) -> EpisodeBatch:
         noise = self.streams.normal(*self.world.space.latent_shape)
