@@ -13,7 +13,7 @@ from latent_env.denoise.world import DenoiseWorld
 NAMES = ("rows", "columns", "plain")
 
 
-def striped(count: int = 24, size: int = 8) -> tuple[Tensor, Tensor]:
+def striped_images(count: int = 24, size: int = 8) -> tuple[Tensor, Tensor]:
     """Images ``(count, 1, size, size)`` uint8 of rows, columns or nothing, and which."""
     generator = torch.Generator().manual_seed(1)
     labels = torch.arange(count) % 3
@@ -26,7 +26,7 @@ def striped(count: int = 24, size: int = 8) -> tuple[Tensor, Tensor]:
 
 def make_denoise_world(space: str = "latent", count: int = 24) -> DenoiseWorld:
     """A world before an untrained critic."""
-    images, labels = striped(count)
+    images, labels = striped_images(count)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         chosen: Space = PixelSpace(1, 8, torch.device("cpu"))

@@ -33,7 +33,7 @@ def noise(*shape: int) -> Pixels:
 GREY = noise(SIDE, SIDE)
 
 
-def saving(pixels: NDArray[Any], mode: str | None = None, **options: Any) -> Callable[[Path], None]:
+def image_writer(pixels: NDArray[Any], mode: str | None = None, **options: Any) -> Callable[[Path], None]:
     def write(path: Path) -> None:
         image = Image.fromarray(pixels)
         (image.convert(mode) if mode else image).save(path, **options)

@@ -18,7 +18,7 @@ from agents.learners.sequences.trajectories import Trajectories
 Array = npt.NDArray[np.float32]
 
 
-class Aim(gym.Env[Array, Array]):
+class TargetTask(gym.Env[Array, Array]):
     """One step: an action is worth its negative squared distance from what the observation asks for."""
 
     numbers = itertools.count()
@@ -44,13 +44,13 @@ class Aim(gym.Env[Array, Array]):
         return self.seen, reward, True, False, {}
 
 
-def aims(count: int) -> VecEnv:
-    env = DummyVecEnv([Aim] * count)
+def make_target_envs(count: int) -> VecEnv:
+    env = DummyVecEnv([TargetTask] * count)
     env.seed(0)
     return env
 
 
-class Uniform:
+class UniformPolicy:
     """Draws from a box."""
 
     def __init__(self, space: gym.spaces.Space[Any]) -> None:
@@ -62,19 +62,19 @@ class Uniform:
         return self.rng.uniform(self.space.low, self.space.high, shape).astype(np.float32), None
 
 
-def worth(model: BaseAlgorithm) -> float:
+def mean_reward(model: BaseAlgorithm) -> float:
     """The mean reward of the deterministic policy."""
     seen = np.random.default_rng(1).uniform(-1, 1, (500, 2)).astype(np.float32)
     actions, _ = model.predict(seen, deterministic=True)
-    return -float(np.square(actions - Aim.target(seen)).mean())
+    return -float(np.square(actions - TargetTask.target(seen)).mean())
 
 
-def quiet(model: BaseAlgorithm) -> BaseAlgorithm:
+def without_logger(model: BaseAlgorithm) -> BaseAlgorithm:
     model.set_logger(Logger(None, []))
     return model
 
 
-def recorded(model: BaseAlgorithm) -> Trajectories:
+def recorded_trajectories(model: BaseAlgorithm) -> Trajectories:
     assert isinstance(model, DecisionTransformer)
     assert model.trajectories is not None
     return model.trajectories

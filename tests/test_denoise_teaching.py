@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from denoise_worlds import make_denoise_world, striped
+from denoise_worlds import make_denoise_world, striped_images
 
 from latent_common.errors import UserError
 from latent_common.training_state import TrainingState
@@ -87,7 +87,7 @@ def test_diffusion_finds_the_classes() -> None:
 
 
 def test_quality_measures_classes_distance_and_diversity() -> None:
-    images, labels = striped(60)
+    images, labels = striped_images(60)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         member = SampleClassifier(1, 3)

@@ -26,42 +26,46 @@ from latent_env.worlds.artifacts import load_detector
 # --- choosing on validation ---
 
 
-def drawn(count: int, seed: int, distance: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def random_scores(
+    count: int, seed: int, distance: float
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Scores of as many normal images as anomalies, ``distance`` standard deviations apart, and labels."""
     labels = np.repeat([0, 1], count)
     scores = np.random.default_rng(seed).normal(size=2 * count) + distance * labels
     return scores.astype(np.float32), labels
 
 
-def chosen(trained: float, **others: float) -> tuple[str, float]:
+def selection_of(trained: float, **others: float) -> tuple[str, float]:
     """What is chosen of detectors that tell anomalies from normal images by so many standard deviations."""
-    first, labels = drawn(3000, 0, trained)
-    scores = {name: drawn(3000, 1 + i, apart)[0] * 7 + 3 for i, (name, apart) in enumerate(others.items())}
+    first, labels = random_scores(3000, 0, trained)
+    scores = {
+        name: random_scores(3000, 1 + i, apart)[0] * 7 + 3 for i, (name, apart) in enumerate(others.items())
+    }
     return select_member(first, scores, labels, np.flatnonzero(labels == 0))[:2]
 
 
 def test_noise_gets_no_weight() -> None:
-    assert chosen(1.5, noise=0) == ("noise", 1.0)
-    assert chosen(0, good=1.5) == ("good", 0.0)
+    assert selection_of(1.5, noise=0) == ("noise", 1.0)
+    assert selection_of(0, good=1.5) == ("good", 0.0)
 
 
 def test_the_better_detector_gets_more_weight() -> None:
-    assert 0 < chosen(1, better=2)[1] < 0.5 < chosen(2, worse=1)[1] < 1
-    assert chosen(1.5, equal=1.5)[1] == pytest.approx(0.5, abs=0.1)
+    assert 0 < selection_of(1, better=2)[1] < 0.5 < selection_of(2, worse=1)[1] < 1
+    assert selection_of(1.5, equal=1.5)[1] == pytest.approx(0.5, abs=0.1)
 
 
 def test_the_best_of_several_is_chosen() -> None:
-    name, weight = chosen(1, noise=0, better=2, good=1)
+    name, weight = selection_of(1, noise=0, better=2, good=1)
     assert name == "better"
     assert 0 < weight < 0.5
 
 
 def test_where_nothing_is_better_weights_are_equal() -> None:
-    assert chosen(50, perfect=50) == ("perfect", 0.5)
+    assert selection_of(50, perfect=50) == ("perfect", 0.5)
 
 
 def test_scores_that_do_not_differ_are_no_reason() -> None:
-    first, labels = drawn(50, 0, 1.0)
+    first, labels = random_scores(50, 0, 1.0)
     found = select_member(first, {"dumb": np.zeros_like(first)}, labels, np.flatnonzero(labels == 0))
     assert 0 < found.weight <= 1
     assert found.candidates["dumb"][0] == 0.5
@@ -107,7 +111,7 @@ def only_run(here: Path, stage: str, dataset: str = "digits") -> Path:
     return path.parent
 
 
-def held(run: Path) -> dict[str, float]:
+def metrics_of(run: Path) -> dict[str, float]:
     loaded: dict[str, float] = json.loads((run / "metrics.json").read_text())
     return loaded
 
@@ -118,7 +122,7 @@ def test_the_reconstruction_error_from_nothing(tmp_path: Path, run_here: RunHere
     assert code == 0, error
     run = only_run(tmp_path, "detector")
     assert isinstance(load_detector(run), ReconstructionDetector)
-    assert f"image_AUROC  {held(run)['image_AUROC']:.4f}" in out
+    assert f"image_AUROC  {metrics_of(run)['image_AUROC']:.4f}" in out
     assert (run / "pictures/test_detections.png").is_file()
     assert (run / "pictures/test_curves.png").is_file()
     _, again, error = run_here(train_detector.main, "train_detector", *tiny, cwd=tmp_path)
@@ -136,7 +140,7 @@ def test_all_that_can_join_an_ensemble_of_images_are_candidates(tmp_path: Path, 
     told = json.loads((run / "ensemble.json").read_text())
     (by_candidate,) = (value for value in told.values() if isinstance(value, dict))
     assert set(by_candidate) == {"reconstruction", "knn", "positional_knn", "gaussian"}
-    assert f"{told['member']}_image_AUROC" in held(run)
+    assert f"{told['member']}_image_AUROC" in metrics_of(run)
     assert "knn" in out.splitlines()[0]
 
 
@@ -162,7 +166,7 @@ def test_an_ensemble_from_nothing(tmp_path: Path, run_here: RunHere) -> None:
     assert code == 0, error
     run = only_run(tmp_path, "detector")
     assert sorted(out.splitlines()[0].split()) == ["ensemble", "reconstruction", "transformer"]
-    metrics = held(run)
+    metrics = metrics_of(run)
     assert {"transformer_image_AUROC", "reconstruction_image_AUROC"} <= metrics.keys()
     assert metrics["weight_transformer"] + metrics["weight_reconstruction"] == pytest.approx(1)
     told = json.loads((run / "ensemble.json").read_text())
@@ -182,7 +186,7 @@ def test_where_masks_are_known_maps_have_weights_of_their_own(tmp_path: Path, ru
     assert code == 0, error
     assert "ensemble's map: transformer × " in error
     run = only_run(tmp_path, "detector", "phantom")
-    told, metrics = json.loads((run / "ensemble.json").read_text()), held(run)
+    told, metrics = json.loads((run / "ensemble.json").read_text()), metrics_of(run)
     weight = told["weight_of_map"]
     (by_candidate,) = (value for value in told.values() if isinstance(value, list))
     assert by_candidate[round(10 * weight)] >= max(by_candidate) - 0.1

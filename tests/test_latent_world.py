@@ -85,7 +85,7 @@ def dynamics(worlds: int = 4, seed: int = 0, **changes: Any) -> Dynamics:
     return made
 
 
-def drawn(world: Dynamics, seed: int = 0) -> Tensor:
+def random_actions(world: Dynamics, seed: int = 0) -> Tensor:
     shape = (world.num_worlds, world.perturbation.action_size)
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
@@ -119,7 +119,7 @@ def test_a_step_and_a_reset_neither_encode_nor_decode(world: World, monkeypatch:
         monkeypatch.setattr(world.autoencoder, name, forbidden)
     batch = dynamics(horizon=2)
     for seed in range(5):
-        result = batch.step_tensor(drawn(batch, seed))
+        result = batch.step_tensor(random_actions(batch, seed))
         assert result.rewards.isfinite().all()
         assert result.transition.label.shape == (4,)
         assert result.transition.truth.shape == (4, 1, GRID, GRID)
@@ -146,7 +146,7 @@ def test_a_picture_is_decoded(folder: Path) -> None:
 def test_labels_tokens_and_truth_follow_the_shell(seed: int, length: float, steps: int) -> None:
     batch = dynamics(12, seed, perturbation="dense", max_delta=3.0)
     for step in range(steps):
-        result = batch.step_tensor(length * drawn(batch, seed + step))
+        result = batch.step_tensor(length * random_actions(batch, seed + step))
     made, shell = result.transition, batch.shell
     moved = (made.latent - latent_world().latents[made.sources]).square().sum(1).sqrt()
     furthest = moved.flatten(1).amax(1)
@@ -161,7 +161,7 @@ def test_every_label_comes_up() -> None:
     labels = []
     for length in np.linspace(0, 1, 12):
         batch = dynamics(8, perturbation="dense", max_delta=3.0)
-        labels += batch.step_tensor(float(length) * drawn(batch)).transition.label.tolist()
+        labels += batch.step_tensor(float(length) * random_actions(batch)).transition.label.tolist()
     assert set(labels) == {NORMAL, ANOMALY, UNDECIDED}
 
 
@@ -185,7 +185,7 @@ def test_one_world_is_one_of_many(folder: Path, perturbation: str) -> None:
 
 def test_the_detector_scores_the_new_latent() -> None:
     batch = dynamics()
-    made = batch.step_tensor(drawn(batch)).transition
+    made = batch.step_tensor(random_actions(batch)).transition
     expected = latent_world().detector(made.latent)
     assert torch.equal(made.detection.score, expected.score)
     assert made.detection.map.shape == (4, 1, GRID, GRID)
@@ -204,7 +204,7 @@ def test_a_stored_world_plays_the_same_and_encodes_nothing(
     batch = dynamics(1, seed=3)
     assert np.array_equal(observation, batch.observe()[0].numpy())
     for seed in range(4):
-        actions = drawn(batch, seed)
+        actions = random_actions(batch, seed)
         observation, reward, *_ = env.step(actions[0].numpy())
         result = batch.step_tensor(actions)
         assert np.array_equal(observation, result.observations[0].numpy())

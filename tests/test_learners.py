@@ -12,7 +12,7 @@ import torch
 from conftest import make_world
 from denoise_worlds import make_denoise_world
 from learner_configs import small_learner
-from one_step_task import Array, quiet, recorded
+from one_step_task import Array, recorded_trajectories, without_logger
 from stable_baselines3.common.base_class import BaseAlgorithm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
@@ -274,7 +274,7 @@ def test_copies_of_mpo_catch_up_by_the_same_count_after_a_stop(tmp_path: Path) -
     assert isinstance(twin, MPO)
     assert twin._n_updates == 6  # 48 steps after the first 16, two for every 16
     before = {name: tensor.clone() for name, tensor in twin.policy.target_critics.named_parameters()}
-    quiet(twin)
+    without_logger(twin)
     twin.train(1, 16)
     assert_equal(before, dict(twin.policy.target_critics.named_parameters()))
     twin.train(1, 16)
@@ -289,14 +289,14 @@ def test_the_trajectories_come_back(tmp_path: Path) -> None:
     learned(model, tmp_path / "log")
     save_policy(tmp_path, model, asdict(settings), goal=128)
     load_policy(tmp_path, twin)
-    assert len(recorded(model)) == 64
-    assert_equal(recorded(model).tensors(), recorded(twin).tensors())
+    assert len(recorded_trajectories(model)) == 64
+    assert_equal(recorded_trajectories(model).tensors(), recorded_trajectories(twin).tensors())
     policies = model.policy, twin.policy
     assert all(isinstance(policy, DecisionTransformerPolicy) for policy in policies)
     learned(twin, tmp_path / "log", 96)
-    assert len(recorded(twin)) == 96
-    first = {key: tensor[:64] for key, tensor in recorded(twin).tensors().items()}
-    assert_equal(first, recorded(model).tensors())
+    assert len(recorded_trajectories(twin)) == 96
+    first = {key: tensor[:64] for key, tensor in recorded_trajectories(twin).tensors().items()}
+    assert_equal(first, recorded_trajectories(model).tensors())
 
 
 @pytest.mark.parametrize("source", ["forward", "random"])
@@ -311,7 +311,7 @@ def test_after_a_stop_nothing_is_recorded_twice(source: str, tmp_path: Path) -> 
     load_policy(tmp_path, twin)
     env.seed(17)
     learned(twin, tmp_path / "log", 64)
-    before, after = recorded(twin).observations.split(32)
+    before, after = recorded_trajectories(twin).observations.split(32)
     assert not after.equal(before)
 
 
@@ -337,8 +337,8 @@ def test_a_wish_of_ones_own_is_kept(tmp_path: Path) -> None:
 def test_no_more_trajectories_are_kept_than_asked_for(tmp_path: Path) -> None:
     model = make_learner(small_learner("decision_transformer", memory_size=40), worlds(), 0)
     learned(model, tmp_path, 128)
-    assert len(recorded(model)) == 40
-    assert int((recorded(model).times == 0).sum()) == 10
+    assert len(recorded_trajectories(model)) == 40
+    assert int((recorded_trajectories(model).times == 0).sum()) == 10
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -363,7 +363,7 @@ def test_a_saved_policy_teaches(tmp_path: Path) -> None:
         small_learner("decision_transformer", demonstrations=[str(folder)]), worlds("denoise"), seed=0
     )
     learned(pupil, tmp_path / "pupil")
-    by_hand = recorded(pupil)
+    by_hand = recorded_trajectories(pupil)
     assert len(by_hand) == 64
     mean, _ = recorded_policy.predict(by_hand.observations.numpy(), deterministic=True)
     away = np.abs(by_hand.actions.numpy() - mean)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from odd_files import ANOMALY, GREY, MASK, Pixels, load, noise, saving
+from odd_files import ANOMALY, GREY, MASK, Pixels, image_writer, load, noise
 from PIL import Image
 from small_datasets import SIDE, SmallDataset, make_mvtec, save
 
@@ -57,28 +57,40 @@ SEEN = np.concatenate([COLOUR, ALPHA], 2)
 DIMMED = COLOUR * (ALPHA / 255)
 
 ODD_IMAGES: dict[str, tuple[str, Callable[[Path], None], NDArray[Any], float]] = {
-    "16 bits": (".png", saving(GREY.astype(np.uint16) * 257), GREY, 0),
-    "16 bits, not even": (".png", saving(GREY.astype(np.uint16) * 257 // 2 + 100), GREY / 2, 1),
-    "16 bits, tif": (".tif", saving(GREY.astype("<u2") * 257), GREY, 0),
-    "16 bits, big-endian": (".tif", saving((GREY.astype("<u2") * 257).astype(">u2")), GREY, 0),
-    "32 bits": (".tif", saving(GREY.astype("<i4") * 257), GREY, 0),
-    "one bit": (".png", saving(np.where(GREY > 127, np.uint8(255), np.uint8(0)), "1"), (GREY > 127) * 255, 0),
+    "16 bits": (".png", image_writer(GREY.astype(np.uint16) * 257), GREY, 0),
+    "16 bits, not even": (".png", image_writer(GREY.astype(np.uint16) * 257 // 2 + 100), GREY / 2, 1),
+    "16 bits, tif": (".tif", image_writer(GREY.astype("<u2") * 257), GREY, 0),
+    "16 bits, big-endian": (".tif", image_writer((GREY.astype("<u2") * 257).astype(">u2")), GREY, 0),
+    "32 bits": (".tif", image_writer(GREY.astype("<i4") * 257), GREY, 0),
+    "one bit": (
+        ".png",
+        image_writer(np.where(GREY > 127, np.uint8(255), np.uint8(0)), "1"),
+        (GREY > 127) * 255,
+        0,
+    ),
     "palette": (".png", in_palette(), PAINTED, 0),
     "palette, bmp": (".bmp", in_palette(), PAINTED, 0),
     "palette, transparent": (".png", in_palette(transparent=True), BEHIND, 0),
-    "cmyk": (".tif", saving(COLOUR, "CMYK"), COLOUR, 0),
-    "cmyk, jpg": (".jpg", saving(COLOUR, "CMYK", quality=100, subsampling=0), COLOUR, 12),
-    "opaque": (".png", saving(np.concatenate([COLOUR, np.full_like(ALPHA, 255)], 2)), COLOUR, 0),
-    "clear": (".png", saving(np.concatenate([COLOUR, np.zeros_like(ALPHA)], 2)), np.zeros_like(COLOUR), 0),
-    "half transparent": (".png", saving(SEEN), DIMMED, 1),
-    "half transparent, webp": (".webp", saving(SEEN, lossless=True, exact=True), DIMMED, 1),
-    "half transparent, tif": (".tif", saving(SEEN), DIMMED, 1),
-    "jpg": (".jpg", saving(COLOUR, quality=100, subsampling=0), COLOUR, 8),
-    "lossless webp": (".webp", saving(COLOUR, lossless=True), COLOUR, 0),
-    "wrong ending": (".jpg", saving(COLOUR, format="PNG"), COLOUR, 0),
+    "cmyk": (".tif", image_writer(COLOUR, "CMYK"), COLOUR, 0),
+    "cmyk, jpg": (".jpg", image_writer(COLOUR, "CMYK", quality=100, subsampling=0), COLOUR, 12),
+    "opaque": (".png", image_writer(np.concatenate([COLOUR, np.full_like(ALPHA, 255)], 2)), COLOUR, 0),
+    "clear": (
+        ".png",
+        image_writer(np.concatenate([COLOUR, np.zeros_like(ALPHA)], 2)),
+        np.zeros_like(COLOUR),
+        0,
+    ),
+    "half transparent": (".png", image_writer(SEEN), DIMMED, 1),
+    "half transparent, webp": (".webp", image_writer(SEEN, lossless=True, exact=True), DIMMED, 1),
+    "half transparent, tif": (".tif", image_writer(SEEN), DIMMED, 1),
+    "jpg": (".jpg", image_writer(COLOUR, quality=100, subsampling=0), COLOUR, 8),
+    "lossless webp": (".webp", image_writer(COLOUR, lossless=True), COLOUR, 0),
+    "wrong ending": (".jpg", image_writer(COLOUR, format="PNG"), COLOUR, 0),
     "phone": (
         ".jpg",
-        saving(COLOUR, format="MPO", save_all=True, append_images=[PREVIEW], quality=100, subsampling=0),
+        image_writer(
+            COLOUR, format="MPO", save_all=True, append_images=[PREVIEW], quality=100, subsampling=0
+        ),
         COLOUR,
         8,
     ),
@@ -103,7 +115,7 @@ def test_phone_photos_hold_several_images_indeed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("level", [0, 60, 255])
 def test_grey_with_transparency_stays_grey(tmp_path: Path, level: int) -> None:
     pixels = np.stack([GREY, np.full_like(GREY, level)], 2)
-    found = read_image(tmp_path, saving(pixels), ".png", channels=1)
+    found = read_image(tmp_path, image_writer(pixels), ".png", channels=1)
     assert np.abs(found[0] - GREY * (level / 255)).max() <= 1
 
 

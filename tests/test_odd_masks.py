@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from odd_files import ANOMALY, GREY, MASK, load, saving
+from odd_files import ANOMALY, GREY, MASK, image_writer, load
 from PIL import Image
 from small_datasets import SIDE, make_mvtec, save
 
@@ -51,30 +51,34 @@ def coloured(*colours: tuple[int, int, int]) -> Callable[[Path], None]:
 
 ON = np.uint8(255)
 ODD_MASKS: dict[str, tuple[str, Callable[[Path], None], NDArray[np.bool_]]] = {
-    "0 and 255": (".png", saving(LEFT * ON), LEFT),
-    "0 and 1": (".png", saving(LEFT * np.uint8(1)), LEFT),
-    "0 and 128": (".png", saving(LEFT * np.uint8(128)), LEFT),
-    "one bit": (".png", saving(LEFT * ON, "1"), LEFT),
-    "classes": (".png", saving(levels([0, 1, 2, 30])), STRIPES > 0),
-    "16 bits, 0 and 1": (".png", saving(LEFT.astype(np.uint16)), LEFT),
-    "16 bits, classes": (".png", saving(levels([0, 1, 2, 30], np.uint16)), STRIPES > 0),
-    "16 bits, 0 and 255": (".png", saving(LEFT.astype(np.uint16) * 255), LEFT),
-    "16 bits, 0 and 65535": (".png", saving(LEFT.astype(np.uint16) * 65535), LEFT),
-    "32 bits, classes": (".tif", saving(levels([0, 1, 2, 30], np.int32)), STRIPES > 0),
-    "16 bits, edges": (".tif", saving(levels([0, 20000, 40000, 65535], np.uint16)), STRIPES > 1),
-    "antialiased": (".png", saving(levels([0, 100, 140, 255])), STRIPES > 1),
-    "antialiased, dim": (".png", saving(levels([0, 60, 120, 200])), STRIPES > 1),
-    "jpg": (".jpg", saving(LEFT * ON, quality=50), LEFT),
-    "jpg in RGB": (".jpg", saving(LEFT * ON, "RGB", quality=50), LEFT),
-    "jpg in red": (".jpg", saving(LEFT[:, :, None] * np.array([ON, 0, 0], np.uint8), subsampling=0), LEFT),
-    "RGB": (".png", saving(LEFT * ON, "RGB"), LEFT),
-    "RGBA": (".png", saving(LEFT * ON, "RGBA"), LEFT),
-    "transparent": (".png", saving(np.stack([np.full_like(GREY, 255)] * 3 + [LEFT * ON], 2)), LEFT),
+    "0 and 255": (".png", image_writer(LEFT * ON), LEFT),
+    "0 and 1": (".png", image_writer(LEFT * np.uint8(1)), LEFT),
+    "0 and 128": (".png", image_writer(LEFT * np.uint8(128)), LEFT),
+    "one bit": (".png", image_writer(LEFT * ON, "1"), LEFT),
+    "classes": (".png", image_writer(levels([0, 1, 2, 30])), STRIPES > 0),
+    "16 bits, 0 and 1": (".png", image_writer(LEFT.astype(np.uint16)), LEFT),
+    "16 bits, classes": (".png", image_writer(levels([0, 1, 2, 30], np.uint16)), STRIPES > 0),
+    "16 bits, 0 and 255": (".png", image_writer(LEFT.astype(np.uint16) * 255), LEFT),
+    "16 bits, 0 and 65535": (".png", image_writer(LEFT.astype(np.uint16) * 65535), LEFT),
+    "32 bits, classes": (".tif", image_writer(levels([0, 1, 2, 30], np.int32)), STRIPES > 0),
+    "16 bits, edges": (".tif", image_writer(levels([0, 20000, 40000, 65535], np.uint16)), STRIPES > 1),
+    "antialiased": (".png", image_writer(levels([0, 100, 140, 255])), STRIPES > 1),
+    "antialiased, dim": (".png", image_writer(levels([0, 60, 120, 200])), STRIPES > 1),
+    "jpg": (".jpg", image_writer(LEFT * ON, quality=50), LEFT),
+    "jpg in RGB": (".jpg", image_writer(LEFT * ON, "RGB", quality=50), LEFT),
+    "jpg in red": (
+        ".jpg",
+        image_writer(LEFT[:, :, None] * np.array([ON, 0, 0], np.uint8), subsampling=0),
+        LEFT,
+    ),
+    "RGB": (".png", image_writer(LEFT * ON, "RGB"), LEFT),
+    "RGBA": (".png", image_writer(LEFT * ON, "RGBA"), LEFT),
+    "transparent": (".png", image_writer(np.stack([np.full_like(GREY, 255)] * 3 + [LEFT * ON], 2)), LEFT),
     "colours": (".png", coloured((0, 0, 0), (128, 0, 0), (0, 128, 0), (0, 0, 64)), STRIPES > 0),
     "red on black": (".bmp", coloured((0, 0, 0), (0, 0, 0), (255, 0, 0), (0, 0, 0)), STRIPES == 2),
     "numbers in a grey palette": (".png", coloured((0,) * 3, (1,) * 3, (2,) * 3, (3,) * 3), STRIPES > 0),
-    "nothing": (".png", saving(LEFT * np.uint8(0)), LEFT & False),
-    "everything": (".png", saving(np.full_like(GREY, 255)), LEFT | True),
+    "nothing": (".png", image_writer(LEFT * np.uint8(0)), LEFT & False),
+    "everything": (".png", image_writer(np.full_like(GREY, 255)), LEFT | True),
 }
 
 
@@ -93,7 +97,7 @@ def test_odd_masks_are_read_rightly(tmp_path: Path, name: str) -> None:
 )
 def test_masks_of_unknown_range_are_refused(tmp_path: Path, pixels: NDArray[Any], message: str) -> None:
     with pytest.raises(UserError, match=f"001_mask.tif {message}"):
-        read_mask(tmp_path, saving(pixels), ".tif")
+        read_mask(tmp_path, image_writer(pixels), ".tif")
 
 
 # --- single files ---

@@ -45,7 +45,7 @@ KINDS = ["image", "latent"]
 CPU = torch.device("cpu")
 
 
-def words(reward_ensemble: Sequence[Any], seen: tuple[Tensor, ...]) -> list[Tensor]:
+def scores_of(reward_ensemble: Sequence[Any], seen: tuple[Tensor, ...]) -> list[Tensor]:
     """Scores by every detector of the reward ensemble."""
     return [each(*seen).score for each in reward_ensemble]
 
@@ -76,13 +76,13 @@ def test_a_reward_ensemble_scores_the_same_after_a_round_trip(
     reward_ensemble, held_out_detector = load_reward_ensemble(tmp_path, of.detector)
     assert len(reward_ensemble) == len(of.reward_ensemble)
     for ours, theirs in zip(
-        words(reward_ensemble, seen(of)), words(of.reward_ensemble, seen(of)), strict=True
+        scores_of(reward_ensemble, seen(of)), scores_of(of.reward_ensemble, seen(of)), strict=True
     ):
         assert torch.equal(ours, theirs)
     assert (held_out_detector is not None) == with_unseen
     if held_out_detector is not None:
         assert torch.equal(
-            words([held_out_detector], seen(of))[0], words([of.held_out_detector], seen(of))[0]
+            scores_of([held_out_detector], seen(of))[0], scores_of([of.held_out_detector], seen(of))[0]
         )
     for each in reward_ensemble:
         assert isinstance(each, nn.Module)
@@ -154,7 +154,10 @@ def test_a_stored_world_has_its_reward_ensemble_and_its_reference_set(kind: str,
     _, reward, _, _, info = env.step(np.ones(env.action_space.shape or (), np.float32))
     transition = env.unwrapped.dynamics.last  # type: ignore[attr-defined]
     log = torch.stack(
-        [4 * p * (1 - p) for p in (s.sigmoid() for s in words(of.reward_ensemble, transition._inputs[:2]))]
+        [
+            4 * p * (1 - p)
+            for p in (s.sigmoid() for s in scores_of(of.reward_ensemble, transition._inputs[:2]))
+        ]
     )
     assert float(reward) == pytest.approx(float(log.mean() - log.std(correction=0)), abs=1e-4)
     assert info["reward_terms"]["boundary"] == pytest.approx(float(reward))
@@ -241,7 +244,8 @@ def test_the_same_command_uses_the_reward_ensemble_it_has(
     monkeypatch.setattr(SingleTrainer, "train", forbidden)
     again = made.with_ensemble("again")
     scores = [
-        words([*found.reward_ensemble, found.held_out_detector], seen(made.world)) for found in (first, again)
+        scores_of([*found.reward_ensemble, found.held_out_detector], seen(made.world))
+        for found in (first, again)
     ]
     for ours, theirs in zip(*scores, strict=True):
         assert torch.equal(ours, theirs)

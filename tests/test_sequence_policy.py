@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from one_step_task import Array, Uniform, aims, quiet, worth
+from one_step_task import Array, UniformPolicy, make_target_envs, mean_reward, without_logger
 
 from agents.learners.sequences.decision_transformer import DecisionTransformer
 from agents.learners.sequences.sequence_policy import DecisionTransformerPolicy
@@ -22,7 +22,7 @@ from agents.learners.sequences.trajectories import RecordedPolicy
 def sequence_policy(context: int) -> DecisionTransformerPolicy:
     """A policy that isn't fresh in any respect."""
     torch.manual_seed(0)
-    env = aims(1)
+    env = make_target_envs(1)
     space = env.action_space
     assert isinstance(space, gym.spaces.Box)
     policy = DecisionTransformerPolicy(
@@ -124,20 +124,20 @@ def test_a_memory_that_was_handed_out_doesnt_change() -> None:
 
 def test_a_transformer_without_demonstrations_says_so() -> None:
     with pytest.raises(ValueError, match="pass at least one source"):
-        DecisionTransformer("MlpPolicy", aims(1), device="cpu").learn(1)
+        DecisionTransformer("MlpPolicy", make_target_envs(1), device="cpu").learn(1)
 
 
 def test_a_transformer_saves_neither_demonstrations_nor_memory() -> None:
-    env = aims(2)
-    recorded, small = [RecordedPolicy(Uniform(env.action_space))], {"context": 2, "net_arch": [8]}
+    env = make_target_envs(2)
+    recorded, small = [RecordedPolicy(UniformPolicy(env.action_space))], {"context": 2, "net_arch": [8]}
     model = DecisionTransformer(
         "MlpPolicy", env, recorded, gradient_steps=2, policy_kwargs=small, device="cpu"
     )
-    quiet(model).learn(8)
+    without_logger(model).learn(8)
     file = io.BytesIO()
     model.save(file)
     file.seek(0)
     loaded = DecisionTransformer.load(file, device="cpu")
     assert loaded.demonstrations == []
     assert loaded.trajectories is None
-    assert worth(loaded) == worth(model)
+    assert mean_reward(loaded) == mean_reward(model)

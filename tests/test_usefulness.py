@@ -95,7 +95,7 @@ def dynamics(of: World, worlds: int = 4, **changes: Any) -> Dynamics:
     return made
 
 
-def drawn(batch: Dynamics, seed: int = 0, length: float = 1.0) -> Tensor:
+def random_actions(batch: Dynamics, seed: int = 0, length: float = 1.0) -> Tensor:
     shape = (batch.num_worlds, batch.perturbation.action_size)
     return length * (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1)
 
@@ -179,7 +179,7 @@ def test_detectors_without_a_last_layer_to_copy_are_named() -> None:
     reference_set = ReferenceSet(made.latents[:4], torch.tensor([0, 0, 1, 1]))
     batch = dynamics(made.with_detector(knn).with_reference_set(reference_set), reward={"usefulness": 1.0})
     with pytest.raises(UserError, match="KnnDetector: choose detector=transformer"):
-        batch.step_tensor(drawn(batch))
+        batch.step_tensor(random_actions(batch))
 
 
 # --- copies that learn ---
@@ -195,8 +195,8 @@ def test_copies_learn_during_an_episode_and_begin_anew(kind: str) -> None:
     batch = dynamics(world(kind), horizon=6)
     sources = torch.tensor([0, 3, 5, 7])
     batch.reset_tensor(sources=sources)
-    still = torch.zeros_like(drawn(batch))
-    played = [drawn(batch), still, still]  # the same sample again and again
+    still = torch.zeros_like(random_actions(batch))
+    played = [random_actions(batch), still, still]  # the same sample again and again
     first = gains(batch, played)
     assert (first[1:] != first[:-1]).all()
     batch.reset_tensor(sources=sources)
@@ -214,7 +214,7 @@ def test_copies_learn_during_an_episode_and_begin_anew(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_worlds_that_step_learn(kind: str) -> None:
     batch, steady = (dynamics(world(kind), horizon=9) for _ in range(2))
-    actions = drawn(batch)
+    actions = random_actions(batch)
     moving = torch.tensor([True, True, False, False])
     batch.step_tensor(actions, moving)
     still = torch.zeros_like(actions)
@@ -245,7 +245,7 @@ def test_the_change_of_a_reference_anomaly_is_useful() -> None:
     found = []
     for seed in range(8):
         batch.reset_tensor(sources=torch.arange(4))
-        found.append(batch.step_tensor(drawn(batch, seed)).reward_terms["usefulness"])
+        found.append(batch.step_tensor(random_actions(batch, seed)).reward_terms["usefulness"])
     assert torch.stack(found).mean() < useful.mean() / 2
 
 
@@ -254,7 +254,7 @@ def test_the_change_of_a_reference_anomaly_is_useful() -> None:
 @given(length=st.floats(0.02, 1.0), seed=st.integers(0, 1000))
 def test_undecided_samples_are_paid_nothing(kind: str, length: float, seed: int) -> None:
     batch = dynamics(world(kind), 8, shell_band=0.5)
-    result = batch.step_tensor(drawn(batch, seed, length))
+    result = batch.step_tensor(random_actions(batch, seed, length))
     undecided = result.transition.label == UNDECIDED
     for name in REFERENCE_TERMS:
         assert not result.reward_terms[name][undecided].any()
@@ -263,7 +263,7 @@ def test_undecided_samples_are_paid_nothing(kind: str, length: float, seed: int)
     # Nor do they teach anything: what comes next is paid as if they hadn't been.
     other = dynamics(world(kind), 8, shell_band=0.5)
     other.last = batch.last
-    still = torch.zeros_like(drawn(batch))
+    still = torch.zeros_like(random_actions(batch))
     after, fresh = gains(batch, [still])[0], gains(other, [still])[0]
     torch.testing.assert_close(after[undecided], fresh[undecided])
 
@@ -272,7 +272,7 @@ def test_all_labels_come_up() -> None:
     found: set[int] = set()
     for length in np.linspace(0.02, 1, 12):
         batch = dynamics(world("latent"), 8, shell_band=0.5)
-        found |= set(batch.step_tensor(drawn(batch, 0, float(length))).transition.label.tolist())
+        found |= set(batch.step_tensor(random_actions(batch, 0, float(length))).transition.label.tolist())
     assert found == {NORMAL, ANOMALY, UNDECIDED}
 
 
@@ -290,7 +290,7 @@ def paid(name: str, transition: Transition) -> Tensor:
 def test_a_reward_ensemble_pays_its_mean_less_its_disagreement(name: str, kind: str) -> None:
     of = world(kind, 3)
     batch = dynamics(of, 6)
-    transition = batch.step_tensor(drawn(batch)).transition
+    transition = batch.step_tensor(random_actions(batch)).transition
     alone = torch.stack([paid(name, transition.with_reward_ensemble([each])) for each in of.reward_ensemble])
     expected = alone.mean(0) - alone.std(0, correction=0)
     torch.testing.assert_close(paid(name, transition), expected, atol=1e-5, rtol=1e-4)
@@ -309,10 +309,10 @@ def test_disagreement_never_pays(values: list[list[float]]) -> None:
 def test_without_a_reward_ensemble_the_detector_pays() -> None:
     of = world("image").with_reward_ensemble([])
     batch = dynamics(of, reward={**ALL, "boundary": 1.0})
-    transition = batch.step_tensor(drawn(batch)).transition
+    transition = batch.step_tensor(random_actions(batch)).transition
     for name in ("boundary", *REFERENCE_TERMS):
         assert torch.equal(paid(name, transition), paid(name, transition.with_reward_ensemble([of.detector])))
-    before = dynamics(world("image")).step_tensor(drawn(batch)).transition
+    before = dynamics(world("image")).step_tensor(random_actions(batch)).transition
     assert not torch.equal(paid("boundary", before), paid("boundary", transition))
 
 
@@ -363,7 +363,7 @@ def test_what_there_is_enough_of_pays_less() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_samples_descriptor_is_of_what_detectors_read(kind: str) -> None:
     batch = dynamics(world(kind), 6)
-    step = batch.step_tensor(drawn(batch)).transition
+    step = batch.step_tensor(random_actions(batch)).transition
     seen = step.latent if kind == "latent" else step.world.autoencoder.encode(step.image)
     assert step.truth.any()
     shares = torch.nn.functional.adaptive_avg_pool2d(step.truth.float(), seen.shape[2:])
@@ -377,7 +377,7 @@ def test_descriptors_decide_where_masks_are_known() -> None:
     base = world("image").with_reward_ensemble([])
     assert base.reference_set is not None
     batch = dynamics(base, 4, reward={"similarity": 1.0}, horizon=1)
-    actions, sources = drawn(batch), torch.arange(4)
+    actions, sources = random_actions(batch), torch.arange(4)
     batch.reset_tensor(sources=sources)
     step = batch.step_tensor(actions)
     assert (step.transition.label == ANOMALY).all()
@@ -411,7 +411,7 @@ def test_descriptors_decide_where_masks_are_known() -> None:
 def test_coverage_pays_less_for_repetition_by_whomever() -> None:
     batch = dynamics(world("latent"), 3, reward={"coverage": 1.0}, horizon=20)
     same = torch.zeros(3, dtype=torch.int64)
-    actions = drawn(batch)
+    actions = random_actions(batch)
     similar = actions[[0, 0, 2]]
     batch.reset_tensor(sources=same)
     first = batch.step_tensor(similar).rewards
@@ -420,13 +420,13 @@ def test_coverage_pays_less_for_repetition_by_whomever() -> None:
     batch.reset_tensor(sources=same)
     assert batch.step_tensor(actions[[2, 1, 1]]).rewards[0] < 1e-3  # another world did it before
     batch.reset_tensor(sources=same)
-    fresh = batch.step_tensor(drawn(batch, 5)).rewards
+    fresh = batch.step_tensor(random_actions(batch, 5)).rewards
     assert fresh.min() > 0.5
 
 
 def test_worlds_that_start_anew_take_their_changes_with_them() -> None:
     batch = dynamics(world("latent"), 2, reward={"coverage": 1.0}, horizon=20)
-    sources, actions = torch.zeros(2, dtype=torch.int64), drawn(batch)
+    sources, actions = torch.zeros(2, dtype=torch.int64), random_actions(batch)
     batch.reset_tensor(sources=sources)
     first = batch.step_tensor(actions).rewards
     one = torch.tensor([True, False])
@@ -442,12 +442,12 @@ def test_coverage_keeps_so_many_and_no_more() -> None:
     most = term.MEMORY  # type: ignore[attr-defined]
     batch = dynamics(world("latent"), 64, reward={"novelty": 1.0}, horizon=100)
     everywhere = torch.ones(64, dtype=torch.bool)
-    first = batch.step_tensor(drawn(batch)).transition
+    first = batch.step_tensor(random_actions(batch)).transition
     term.remember(first, everywhere)
     assert term.value(first).max() < 1e-3
     for seed in range(1, 1 + most // 64):
         batch.reset_tensor()
-        term.remember(batch.step_tensor(drawn(batch, seed)).transition, everywhere)
+        term.remember(batch.step_tensor(random_actions(batch, seed)).transition, everywhere)
     assert term.value(first).min() > 0.1
 
 
@@ -458,7 +458,7 @@ def watched(of: World, weights: dict[str, float], steps: int) -> dict[str, float
     batch = dynamics(of, reward=weights)
     overoptimization = OverOptimizationMonitor(batch)
     for seed in range(steps):
-        overoptimization.watch(batch.step_tensor(drawn(batch, seed)).transition)
+        overoptimization.watch(batch.step_tensor(random_actions(batch, seed)).transition)
         batch.reset_tensor()
     return overoptimization.take_statistics()
 
@@ -470,7 +470,7 @@ def test_over_optimisation_compares_the_ensemble_with_a_held_out_detector(kind: 
     assert found.keys() == {"reward_ensemble", "held_out"}
     batch, expected = dynamics(of, reward=weights), dict.fromkeys(found, 0.0)
     for seed in range(2 * INTERVAL):
-        transition = batch.step_tensor(drawn(batch, seed)).transition
+        transition = batch.step_tensor(random_actions(batch, seed)).transition
         batch.reset_tensor()
         if (seed + 1) % INTERVAL:
             continue
