@@ -8,10 +8,10 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from conf.schema.runs import AgentRun
-from stages.augmentation.plugins import import_plugins
 from stages.cli.launch import run_script
 from stages.context import start
 from stages.experiment import plan_experiment
+from stages.plugins import import_plugins
 from stages.training_data import load_training_data
 
 
@@ -20,6 +20,7 @@ def main(cfg: DictConfig) -> None:
     config, context = start(cfg, AgentRun)
     import_plugins(config.plugins)
     data = load_training_data(config, context)
+    # The plan builds everything once, untrained: mistakes show before hours are spent.
     experiment = plan_experiment(config.env, config, context, data)
     experiment.perform()
     print(experiment.summary())

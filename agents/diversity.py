@@ -17,7 +17,7 @@ MOST_SAMPLES = 4096
 """Of larger sets, so many evenly spaced samples are measured."""
 
 MOST_DIMENSIONS = 64
-"""Changes Δz with more dimensions are projected to so many, at random but always alike."""
+"""Changes Δz with more dimensions are projected to so many, always by the same random directions."""
 
 MOST_TOKEN_DIMENSIONS = 8
 """Changes of a token are projected to so many: in more dimensions no two directions are near each other."""

@@ -44,7 +44,7 @@ from benchmarks.scripts import SCRIPTS
 from latent_common.artifacts import write_json
 from latent_common.errors import UserError
 from latent_env.worlds.store import COMPLETE
-from stages.augmentation.learner_factory import LEARNERS
+from stages.agents.learners import LEARNERS
 from stages.denoise.report import AGENT, DIFFUSION, UNTRAINED
 
 NAME = "learners"

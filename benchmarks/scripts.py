@@ -12,12 +12,12 @@ from omegaconf.errors import OmegaConfBaseException
 from benchmarks.cases import Case, Script
 from conf.schema.runs import AgentRun, DetectorRun
 from latent_common.errors import UserError
-from stages.augmentation.plugins import import_plugins
 from stages.cli.compose import compose
 from stages.cli.error_messages import explain
 from stages.context import start
 from stages.detector.plan import plan_detector
 from stages.experiment import plan_experiment
+from stages.plugins import import_plugins
 from stages.training_data import load_training_data
 
 

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from conf.schema.agents import LearnerConfig
-from stages.augmentation.learner_factory import LEARNERS
+from stages.agents.learners import LEARNERS
 
 SETTINGS: dict[str, Any] = {
     "perturbation": "auto",

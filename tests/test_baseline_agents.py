@@ -29,7 +29,7 @@ from latent_env.dynamics import Dynamics
 from latent_env.settings import Settings
 from latent_env.transition import Transition
 from latent_env.worlds.world import World
-from stages.augmentation.learner_factory import untrained_policy
+from stages.agents.learners import untrained_policy
 
 FAR = 1000.0
 """A shell that cuts nothing."""

@@ -22,7 +22,7 @@ from latent_env.random_streams import Streams
 from latent_env.settings import Settings
 from latent_env.worlds.artifacts import save_autoencoder, save_detector
 from latent_env.worlds.store import load_world, save_images
-from stages.augmentation.learner_factory import make_learner
+from stages.agents.learners import make_learner
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

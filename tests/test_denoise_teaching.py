@@ -50,14 +50,16 @@ def test_explained_noise_is_what_was_added() -> None:
 
 def test_a_critic_learns_noise_and_classes_and_the_same_from_the_same_seed() -> None:
     states, labels = clusters()
-    artists = (torch.zeros(10, 8), torch.zeros(10, dtype=torch.int64))
+    generated = (torch.zeros(10, 8), torch.zeros(10, dtype=torch.int64))
 
     def taught(seed: int) -> Critic:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             critic = Critic((8,), 3, width=32, depth=1)
         state = TrainingState(critic, 5e-3, 250, seed)
-        losses = [float(p.losses["total"]) for p in train_critic(state, critic, states, labels, 48, artists)]
+        losses = [
+            float(p.losses["total"]) for p in train_critic(state, critic, states, labels, 48, generated)
+        ]
         assert np.mean(losses[-20:]) < 0.5 * np.mean(losses[:20])
         return critic
 

@@ -27,7 +27,7 @@ from latent_common.errors import UserError
 from latent_common.progress import progress_bar
 from latent_env.denoise.settings import DenoiseSettings
 from latent_env.settings import Settings
-from stages.augmentation.learner_factory import LEARNERS, make_learner, saved_learner
+from stages.agents.learners import LEARNERS, make_learner, saved_learner
 
 NAMES = list(LEARNERS)
 REMEMBER = ("mpo", "decision_transformer")

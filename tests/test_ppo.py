@@ -26,7 +26,7 @@ from latent_common.progress import progress_bar
 from latent_env import RewardTerm, Transition
 from latent_env.settings import Settings
 from latent_env.worlds.world import World
-from stages.augmentation.learner_factory import make_learner
+from stages.agents.learners import make_learner
 
 SETTINGS: dict[str, Any] = {
     "n_steps": 8,

@@ -31,7 +31,7 @@ from latent_env.worlds.reference_set import load_reference_set
 from latent_env.worlds.reward_ensemble import SHARED, load_reward_ensemble, save_reward_ensemble, share_memory
 from latent_env.worlds.store import load_world, save_world
 from latent_env.worlds.world import World
-from stages.augmentation.agent_factory import depends_on_detectors
+from stages.agents.factory import depends_on_detectors
 from stages.augmentation.dynamics import make_dynamics
 from stages.augmentation.reward_ensemble import (
     check_reward_ensemble,

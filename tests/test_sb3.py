@@ -20,7 +20,7 @@ from agents.sb3_vec_env import LatentVecEnv
 from latent_common.errors import UserError
 from latent_common.progress import progress_bar
 from latent_env.settings import Settings
-from stages.augmentation.learner_factory import make_learner
+from stages.agents.learners import make_learner
 
 PPO_SETTINGS = {
     "n_steps": 16,

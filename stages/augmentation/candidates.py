@@ -111,8 +111,8 @@ def choose_candidate(
     """The best of ``candidates``, and all of them with their figures on the validation split.
 
     The one with the best :attr:`Candidate.merit` is taken if it beats the first, which learned from no
-    samples, by ``mixture.margin`` standard errors of the difference in image AUROC: the validation split is
-    small, and augmentation shall not do harm by chance. With a fixed share there is nothing to choose, and
+    samples, by ``mixture.margin`` standard errors of the difference in image AUROC: on a small validation
+    split a harmful mixture may look better by luck. With a fixed share there is nothing to choose, and
     nothing is measured.
     """
     if mixtures.share is not None or len(candidates) == 1:

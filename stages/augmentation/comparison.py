@@ -41,8 +41,8 @@ def write_comparison(
 ) -> None:
     """Score the test split with the ``baseline`` and with the ``chosen`` detector, and write the report.
 
-    This is the only place of a run where the test split is read. ``candidates`` are told of with their
-    figures on the validation split.
+    Nothing of an agent's run reads the test split before. The report tells of ``candidates`` with their
+    figures on the validation split alone.
     """
     baseline.evaluate()
     trainer, features = baseline.trainer, baseline.features

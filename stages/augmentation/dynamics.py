@@ -13,7 +13,7 @@ from latent_env.shell import Shell
 from latent_env.worlds.world import World
 
 MIN_DELTA = 1e-3
-"""Where all images are alike, ``max_delta`` must still be above 0."""
+"""Where all images are equal, ``max_delta`` must still be above 0."""
 
 
 def make_dynamics(env: AugmentEnvConfig, reward: RewardConfig, agent: AgentConfig, world: World) -> Dynamics:

@@ -58,7 +58,7 @@ def mixtures_of(shares: list[float], sources: list[str]) -> list[Shares]:
 
 
 def plan_mixtures(config: AgentRun, dataset: Dataset, split: LabelledSplit) -> Mixtures:
-    """The mixtures of ``config``; complains about impossible shares, and says if nothing will be added.
+    """The mixtures of ``config``; impossible shares are refused, and it is told if nothing will be added.
 
     :param split: what each labelled anomaly of the data set's validation split is used for.
     """
@@ -86,7 +86,7 @@ def _check_shares(config: AgentRun) -> None:
 
 
 def _check_choice(config: AgentRun, dataset: Dataset, fitting: list[float], can_choose: bool) -> None:
-    """Complain about a validation split by which no mixture can be chosen, or say which aren't candidates."""
+    """Refuse a validation split by which no mixture can be chosen, and tell which are no candidates."""
     if dataset.valid.labels.all():
         raise UserError(
             f"{dataset.name}: the valid split needs normal images, or nothing tells how much of an agent's "

@@ -13,7 +13,7 @@ from latent_common.progress import progress_bar
 from latent_env.settings import Settings
 from latent_env.training.run_folder import Run
 from latent_env.worlds.world import World
-from stages.augmentation.plugins import plugin_digests
+from stages.plugins import plugin_digests
 from stages.seeds import derived_seed
 
 RANDOM_BASELINE = 3

@@ -14,8 +14,8 @@ from latent_common.progress import progress_bar
 from latent_env.dynamics import Dynamics
 from latent_env.training.run_folder import Run
 from latent_env.worlds.world import World
-from stages.augmentation.agent_factory import depends_on_detectors, make_agent
-from stages.augmentation.agent_training import train_agent
+from stages.agents.factory import depends_on_detectors, make_agent
+from stages.agents.training import train_agent
 from stages.augmentation.dynamics import make_dynamics
 from stages.augmentation.figures import show_samples
 from stages.augmentation.reward_ensemble import first_ensemble_run, with_reward_ensemble

@@ -12,18 +12,18 @@ from conf.schema.runs import AgentRun
 from latent_common.errors import UserError
 from latent_env.training.run_folder import Run
 from latent_env.worlds.store import save_world
-from stages.augmentation.agent_factory import make_agent
+from stages.agents.factory import make_agent
 from stages.augmentation.candidates import CANDIDATE, Candidate, choose_candidate, train_candidates
 from stages.augmentation.comparison import write_comparison
 from stages.augmentation.dynamics import make_dynamics
 from stages.augmentation.mixtures import AGENT, RANDOM, Mixtures, plan_mixtures
-from stages.augmentation.plugins import plugin_digests
 from stages.augmentation.random_baseline import random_baseline_run, random_samples
 from stages.augmentation.reward_ensemble import check_reward_ensemble
 from stages.augmentation.rounds import play_rounds, samples_file
 from stages.context import Context, say
 from stages.detector.trained import TrainedDetector, TrainedPlan, export_world, plan_trained_detector
 from stages.detector.validation_sets import check_reference_set
+from stages.plugins import plugin_digests
 from stages.training_data import TrainingData
 
 

@@ -69,7 +69,7 @@ def write_evaluation(
 ) -> None:
     """Measure the images of ``agents``, the run's own and an untrained one, and write the report.
 
-    This is the only place of a run where test images are read.
+    Nothing of a run reads test images before.
     """
     spent = budget(config.agent, env)
     classifier = train_classifier(context, run, classes)

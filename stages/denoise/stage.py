@@ -24,9 +24,9 @@ from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.settings import DenoiseSettings
 from latent_env.denoise.world import CRITIC, EXAMPLES, DenoiseWorld
 from latent_env.training.run_folder import Run
-from stages.augmentation.agent_factory import make_agent
-from stages.augmentation.agent_training import train_agent
-from stages.augmentation.learner_factory import untrained_policy
+from stages.agents.factory import make_agent
+from stages.agents.learners import untrained_policy
+from stages.agents.training import train_agent
 from stages.context import Context, say
 from stages.denoise.classes import Classes, find_classes
 from stages.denoise.critic import CriticTrainer, new_critic, save_denoise_world

@@ -1,1 +1,1 @@
-"""Learning from recorded episodes: trajectories, who demonstrates them, and the decision transformer."""
+"""Learning from recorded episodes: trajectories, demonstrations, and the decision transformer."""

@@ -105,7 +105,7 @@ class RecordedPolicy:
         return Trajectories.joined(*parts)
 
     def _episodes(self, env: VecEnv) -> Trajectories:
-        """One episode in every world; who ends earlier waits, or short episodes would be too frequent."""
+        """One episode in every world; short ones wait for the others, or they would be too frequent."""
         now, memory = np.asarray(env.reset()), None
         begins = np.ones(env.num_envs, dtype=np.bool_)
         going = begins.copy()

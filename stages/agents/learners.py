@@ -202,7 +202,7 @@ def _on_policy(config: OnPolicyConfig) -> dict[str, Any]:
 
 
 def _gaussian(hidden: Sequence[int], init_std: float) -> dict[str, Any]:
-    """The arguments of SB3's policies: layers of both networks, and the actions' first standard deviation."""
+    """The arguments of SB3's policies: layers of both networks, and the initial standard deviation."""
     return {"net_arch": list(hidden), "log_std_init": math.log(init_std)}
 
 

@@ -17,14 +17,14 @@ from latent_env.training.run_folder import Run
 from stages.seeds import derived_seed
 
 
-def train_agent(config: AgentConfig, agent: Agent, run: Run, seed: int, number: int, rounds: int) -> Agent:
-    """``agent`` after its share of the steps for round ``number``, from 1; only learners change.
+def train_agent(config: AgentConfig, agent: Agent, run: Run, seed: int, number: int, rounds: int) -> None:
+    """Train ``agent`` in place until its share of the steps for round ``number``, from 1, is done.
 
-    Its policy is saved in the folder of the round, now and then and on Ctrl-C.
+    Agents that don't learn stay as they are. The policy of a learner is saved in the folder of the round, now
+    and then and on Ctrl-C.
     """
     if isinstance(config, LearnerConfig) and isinstance(agent, BaseAlgorithm):
         _train_learner(config, agent, run, seed, number, config.total_steps * number // rounds)
-    return agent
 
 
 def _train_learner(

@@ -23,7 +23,7 @@ from conf.schema.agents import (
 )
 from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics, Episodes
-from stages.augmentation.learner_factory import LEARNERS, make_learner, untrained_policy
+from stages.agents.learners import LEARNERS, make_learner, untrained_policy
 from stages.seeds import derived_seed
 
 IMAGE_AGENTS = (*LEARNERS, "untrained", "random", "none")
