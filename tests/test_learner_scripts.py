@@ -88,16 +88,16 @@ def test_images_for_a_detector(agent: str, tmp_path: Path, run_here: RunHere) ->
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_saved_policy_teaches(tmp_path: Path, run_here: RunHere) -> None:
+def test_episodes_of_a_saved_policy_are_learned_from(tmp_path: Path, run_here: RunHere) -> None:
     code, _, err = run_here(train_ppo.main, "train_ppo", *DENOISE, *small("reinforce"), cwd=tmp_path)
     assert code == 0, err
     (folder,) = (tmp_path / "runs/digits/generator").iterdir()
-    taught = [*DENOISE, *small("decision_transformer"), f"agent.demonstrations=[{folder / 'round_2'}]"]
-    code, out, err = run_here(train_ppo.main, "train_ppo", *taught, cwd=tmp_path)
+    imitating = [*DENOISE, *small("decision_transformer"), f"agent.demonstrations=[{folder / 'round_2'}]"]
+    code, out, err = run_here(train_ppo.main, "train_ppo", *imitating, cwd=tmp_path)
     assert code == 0, err
     assert "agent decision_transformer" in out
-    taught[-1] = "agent.demonstrations=[nobody]"
-    code, _, err = run_here(train_ppo.main, "train_ppo", *taught, cwd=tmp_path)
+    imitating[-1] = "agent.demonstrations=[nobody]"
+    code, _, err = run_here(train_ppo.main, "train_ppo", *imitating, cwd=tmp_path)
     assert code == 2
     assert "agent.demonstrations: nobody is neither forward, random, self nor a folder" in err
 

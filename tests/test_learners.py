@@ -30,7 +30,7 @@ from latent_env.settings import Settings
 from stages.agents.learners import LEARNERS, make_learner, saved_learner
 
 NAMES = list(LEARNERS)
-REMEMBER = ("mpo", "decision_transformer")
+WITH_MEMORY = ("mpo", "decision_transformer")
 
 
 def worlds(kind: str = "augment", count: int = 4, seed: int = 0, **arguments: Any) -> LatentVecEnv:
@@ -197,7 +197,7 @@ def test_what_is_saved_comes_back(name: str, tmp_path: Path) -> None:
     one, other = (m.predict(seen, deterministic=True)[0] for m in (model, twin))
     np.testing.assert_array_equal(one, other)
 
-    assert (tmp_path / "memory.safetensors").is_file() == (name in REMEMBER)
+    assert (tmp_path / "memory.safetensors").is_file() == (name in WITH_MEMORY)
     learned(twin, tmp_path / "log", 128)
     assert twin.num_timesteps == 128
     save_policy(tmp_path, twin, asdict(settings), goal=128)
@@ -350,7 +350,7 @@ def test_a_policy_of_another_world_is_refused(name: str, tmp_path: Path) -> None
             load_policy(tmp_path, make_learner(settings, other, 0))
 
 
-def test_a_saved_policy_teaches(tmp_path: Path) -> None:
+def test_episodes_of_a_saved_policy_are_learned_from(tmp_path: Path) -> None:
     settings = small_learner("mpo")
     recorded_policy = make_learner(settings, worlds("denoise"), 0)
     learned(recorded_policy, tmp_path / "log")
@@ -371,8 +371,8 @@ def test_a_saved_policy_teaches(tmp_path: Path) -> None:
     assert 0 < spread < 1.2 * 0.8  # around its means, about as far as it deviates at first
 
 
-def test_a_policy_teaches_before_it_is_finished(tmp_path: Path) -> None:
-    """What it remembers, of however many worlds, is nothing to those whom it teaches."""
+def test_an_unfinished_policy_can_be_recorded(tmp_path: Path) -> None:
+    """Its replay memory, which has the size of its own batch of worlds, isn't loaded."""
     settings = small_learner("mpo")
     recorded_policy = make_learner(settings, worlds(), 0)
     learned(recorded_policy, tmp_path / "log", 32)

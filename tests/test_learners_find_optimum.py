@@ -59,7 +59,7 @@ def test_reinforce_collects_enough_by_itself() -> None:
         assert MIN_ROLLOUT <= model.n_steps * count < MIN_ROLLOUT + count
 
 
-def test_asked_for_much_a_transformer_does_better_than_its_random_teacher() -> None:
+def test_asked_for_much_a_transformer_does_better_than_the_random_policy_that_it_learned_from() -> None:
     env = make_target_envs(16)
     model = DecisionTransformer(
         "MlpPolicy",

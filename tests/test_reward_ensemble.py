@@ -261,7 +261,7 @@ def test_the_reward_ensemble_of_the_second_round_learns_from_what_agents_made(ma
     for a, b, c in zip(first.reward_ensemble, without.reward_ensemble, second.reward_ensemble, strict=True):
         assert not same_weights(a, b)  # other random numbers
         assert not same_weights(b, c)  # the same ones, and other samples
-    # A pool without a single sample teaches nothing.
+    # Nothing is learned from a pool without a single sample.
     nothing = Augmented(*(part[:0] for part in vars(made.pool).values()))
     assert same_weights(
         made.with_ensemble("empty", nothing, 2).reward_ensemble[0], without.reward_ensemble[0]
@@ -331,9 +331,9 @@ def test_what_some_agents_make_depends_on_no_detector(agent: AgentConfig) -> Non
 
 
 def test_a_reward_ensemble_of_none(made: Made) -> None:
-    nobody = replace(made.config.reward_ensemble, count=0)
-    assert made.with_ensemble("nobody", config=nobody) is made.world
-    assert not (made.run("nobody").path / "round_1").exists()
+    none = replace(made.config.reward_ensemble, count=0)
+    assert made.with_ensemble("none", config=none) is made.world
+    assert not (made.run("none").path / "round_1").exists()
 
 
 def test_attention_heads_are_as_many_as_fit(tmp_path: Path) -> None:
