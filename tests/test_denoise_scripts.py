@@ -104,7 +104,7 @@ MISTAKES = [
     (["env.critic.refresh=3"], "env.critic.refresh=3 must lie from 0 to 1"),
     (["env.critic.steps=0"], "env.critic.steps=0 must be above 0"),
     (["reward=boundary"], "reward=boundary is unknown: choose one of critic, interpolate"),
-    (["agent.init_std=0"], "agent.init_std=0.0 must be above 0"),
+    (["agent.init_std=0"], "agent.init_std=0 must be above 0"),
     (["env.shell_band=1"], "env.shell_band=1 is an unknown key: env has"),
 ]
 

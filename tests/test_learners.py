@@ -394,13 +394,13 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     *((name, {"hidden": [8, 0]}, r"agent\.hidden=\[8, 0\] must name layers") for name in NAMES),
     *((name, {"min_std": 0}, r"agent\.min_std=0 must be above 0") for name in NAMES),
     *((name, {"init_std": -1}, r"agent\.init_std=-1 must be above 0") for name in NAMES[:-1]),
-    *((name, {"n_steps": 0}, r"agent\.n_steps=0 must be at least 1") for name in NAMES),
+    *((name, {"n_steps": 0}, r"agent\.n_steps=0 must be above 0") for name in NAMES),
     ("ppo", {"batch_size": 24}, r"agent\.batch_size=24 must divide"),
-    ("reinforce", {"baseline_epochs": 0}, r"agent\.baseline_epochs=0 must be at least 1"),
-    ("mpo", {"candidates": 0}, r"agent\.candidates=0 must be at least 1"),
-    ("mpo", {"gradient_steps": 0}, r"agent\.gradient_steps=0 must be at least 1"),
-    ("mpo", {"batch_size": 0}, r"agent\.batch_size=0 must be at least 1"),
-    ("decision_transformer", {"context": 0}, r"agent\.context=0 must be at least 1"),
+    ("reinforce", {"baseline_epochs": 0}, r"agent\.baseline_epochs=0 must be above 0"),
+    ("mpo", {"candidates": 0}, r"agent\.candidates=0 must be above 0"),
+    ("mpo", {"gradient_steps": 0}, r"agent\.gradient_steps=0 must be above 0"),
+    ("mpo", {"batch_size": 0}, r"agent\.batch_size=0 must be at least 2"),
+    ("decision_transformer", {"context": 0}, r"agent\.context=0 must be above 0"),
     (
         "decision_transformer",
         {"demonstrations": []},
@@ -412,7 +412,8 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
         r"agent\.demonstrations: master is neither forward, random",
     ),
     ("decision_transformer", {"heads": 3}, r"agent\.heads=3 must divide agent\.hidden\[0\]=8"),
-    ("decision_transformer", {"heads": 0}, r"agent\.heads=0"),
+    ("decision_transformer", {"heads": 0}, r"agent\.heads=0 must be above 0"),
+    ("ppo", {"learning_rate": "fast"}, r"agent\.learning_rate=fast must be above 0"),
 ]
 
 

@@ -54,7 +54,7 @@ class LearnerConfig(AgentConfig):
 
     total_steps: Positive[Filled[int]]
     learning_rate: Positive[Filled[float]]
-    min_std: Filled[float]
+    min_std: Positive[Filled[float]]
     hidden: list[int]
 
 
@@ -65,7 +65,7 @@ class OnPolicyConfig(LearnerConfig):
     n_steps: Positive[Filled[int]]
     gamma: Filled[float]
     ent_coef: Filled[float]
-    init_std: Filled[float]
+    init_std: Positive[Filled[float]]
 
 
 @dataclass
@@ -74,14 +74,14 @@ class PPOConfig(OnPolicyConfig):
 
     batch_size: BatchSize[int | None]
     n_epochs: Positive[Filled[int]]
-    mean_bias_lr_scale: Filled[float]
+    mean_bias_lr_scale: Positive[Filled[float]]
 
 
 @dataclass
 class ReinforceConfig(OnPolicyConfig):
     """The policy gradient with a learned baseline."""
 
-    baseline_epochs: int
+    baseline_epochs: Positive[int]
 
 
 @dataclass
@@ -96,7 +96,7 @@ class MpoConfig(LearnerConfig):
     """Maximum a posteriori policy optimisation."""
 
     n_steps: Positive[int]
-    gradient_steps: int
+    gradient_steps: Positive[int]
     batch_size: BatchSize[int]
     buffer_size: int
     learning_starts: int
@@ -105,7 +105,7 @@ class MpoConfig(LearnerConfig):
     epsilon: float
     epsilon_mean: float
     epsilon_std: float
-    init_std: Filled[float]
+    init_std: Positive[Filled[float]]
 
 
 @dataclass
@@ -114,10 +114,10 @@ class DecisionTransformerConfig(LearnerConfig):
 
     demonstrations: Filled[list[str]]
     target_return: float | None
-    context: int
+    context: Positive[int]
     heads: Positive[int]
     n_steps: Positive[int]
-    gradient_steps: int
+    gradient_steps: Positive[int]
     batch_size: BatchSize[int]
     memory_size: Positive[int]
 

@@ -19,9 +19,9 @@ class LearnerDefaults:
     learning_rate: Positive[float]
     gamma: float
     ent_coef: float
-    init_std: float
-    min_std: float
-    mean_bias_lr_scale: float
+    init_std: Positive[float]
+    min_std: Positive[float]
+    mean_bias_lr_scale: Positive[float]
     demonstrations: list[str]
 
 

@@ -26,8 +26,10 @@ class Limits:
     below: float = math.inf
     """What it must be smaller than."""
 
-    def hold(self, value: float) -> bool:
+    def hold(self, value: object) -> bool:
         """Whether ``value`` is one of them."""
+        if not isinstance(value, int | float):
+            return False
         return self.least <= value <= self.most and self.above < value < self.below and math.isfinite(value)
 
 

@@ -37,6 +37,7 @@ from conf.schema.agents import (
 )
 from latent_common.artifacts import load_artifact
 from latent_common.errors import UserError
+from stages.cli.checks import check_values
 
 LEARNERS: dict[str, type[LearnerConfig]] = {
     "ppo": PPOConfig,
@@ -53,9 +54,7 @@ DEMONSTRATIONS = ("forward", "random", "self")
 def make_learner(config: LearnerConfig, vec_env: LatentVecEnv, seed: int) -> BaseAlgorithm:
     """The learner of ``config`` before it has learned anything."""
     _check_hidden(config.hidden)
-    for name in ("init_std", "min_std", "mean_bias_lr_scale"):
-        if not getattr(config, name, 1.0) > 0:
-            raise UserError(f"agent.{name}={getattr(config, name)} must be above 0")
+    check_values(config, "agent.")
     with _seeded_worlds(vec_env, seed):
         return _build(config, vec_env, seed)
 
@@ -116,7 +115,6 @@ def _(config: PPOConfig, vec_env: LatentVecEnv, seed: int) -> BaseAlgorithm:
 
 @_build.register
 def _(config: ReinforceConfig, vec_env: LatentVecEnv, seed: int) -> BaseAlgorithm:
-    _check_counts(config, "baseline_epochs")
     _rollout(config, vec_env)
     settings = {**_common(vec_env, seed), **_on_policy(config)}
     return Reinforce(**settings, baseline_epochs=config.baseline_epochs)
@@ -136,7 +134,6 @@ def _(config: ActorCriticConfig, vec_env: LatentVecEnv, seed: int) -> BaseAlgori
 
 @_build.register
 def _(config: MpoConfig, vec_env: LatentVecEnv, seed: int) -> BaseAlgorithm:
-    _check_counts(config, "n_steps", "batch_size", "gradient_steps", "candidates")
     return MPO(
         **_common(vec_env, seed),
         learning_rate=config.learning_rate,
@@ -160,7 +157,6 @@ def _(config: MpoConfig, vec_env: LatentVecEnv, seed: int) -> BaseAlgorithm:
 
 @_build.register
 def _(config: DecisionTransformerConfig, vec_env: LatentVecEnv, seed: int) -> BaseAlgorithm:
-    _check_counts(config, "n_steps", "batch_size", "gradient_steps", "context", "heads")
     if config.hidden[0] % config.heads:
         raise UserError(f"agent.heads={config.heads} must divide agent.hidden[0]={config.hidden[0]}")
     if not config.demonstrations:
@@ -208,7 +204,6 @@ def _gaussian(hidden: Sequence[int], init_std: float) -> dict[str, Any]:
 
 def _rollout(config: OnPolicyConfig, vec_env: LatentVecEnv) -> int:
     """How many steps of all worlds a rollout has; one alone has no standard deviation."""
-    _check_counts(config, "n_steps", "batch_size")
     rollout = config.n_steps * vec_env.num_envs
     if rollout < 2:
         raise UserError("agent.n_steps x env.num_envs must be at least 2 steps")
@@ -218,13 +213,6 @@ def _rollout(config: OnPolicyConfig, vec_env: LatentVecEnv) -> int:
 def _check_hidden(hidden: Sequence[int]) -> None:
     if not hidden or any(units < 1 for units in hidden):
         raise UserError(f"agent.hidden={list(hidden)} must name layers of at least 1 unit")
-
-
-def _check_counts(config: LearnerConfig, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name, None)
-        if value is not None and value < 1:
-            raise UserError(f"agent.{name}={value} must be at least 1")
 
 
 def _demonstrations(name: str, learner: BaseAlgorithm, vec_env: LatentVecEnv, seed: int) -> Demonstrations:

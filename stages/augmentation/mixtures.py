@@ -62,13 +62,15 @@ def plan_mixtures(config: AgentRun, dataset: Dataset, split: LabelledSplit) -> M
 
     :param split: what each labelled anomaly of the data set's validation split is used for.
     """
-    _check_shares(config)
+    shares = config.mixture.shares
+    if not shares or not all(0 <= share <= 1 for share in shares):
+        raise UserError(f"mixture.shares={shares} must be shares from 0 to 1")
     weight = config.labelled.weight if len(split.train) else 0.0
-    smallest = min(config.mixture.shares) if config.share is None else config.share
-    if config.labelled.weight < 0 or smallest + weight > FULL:
+    smallest = min(shares) if config.share is None else config.share
+    if smallest + weight > FULL:
         raise UserError(
-            f"labelled.weight={config.labelled.weight:g} must be at least 0, and leave room beside the share "
-            f"{smallest:g} of an agent's samples: together at most 1"
+            f"labelled.weight={config.labelled.weight:g} must leave room beside the share {smallest:g} of an "
+            "agent's samples: together at most 1"
         )
     mixture, fixed = config.mixture, config.share is not None
     fitting = [share for share in mixture.shares if share + weight <= FULL]
@@ -76,13 +78,6 @@ def plan_mixtures(config: AgentRun, dataset: Dataset, split: LabelledSplit) -> M
     if not fixed and config.agent.name != "none":
         _check_choice(config, dataset, fitting, can_choose)
     return Mixtures(config.share, fitting, mixture.margin, can_choose)
-
-
-def _check_shares(config: AgentRun) -> None:
-    if config.share is not None and not 0 <= config.share <= 1:
-        raise UserError(f"share={config.share} must lie from 0 to 1, or be null")
-    if not config.mixture.shares or not all(0 <= share <= 1 for share in config.mixture.shares):
-        raise UserError(f"mixture.shares={config.mixture.shares} must be shares from 0 to 1")
 
 
 def _check_choice(config: AgentRun, dataset: Dataset, fitting: list[float], can_choose: bool) -> None:

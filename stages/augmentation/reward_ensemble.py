@@ -10,7 +10,6 @@ from conf.schema.detectors import RewardEnsembleConfig
 from detectors.base import Detector
 from detectors.training.samples import Samples, SampleSource
 from latent_common.digest import digest_of
-from latent_common.errors import UserError
 from latent_env.training.run_folder import Run
 from latent_env.worlds.reward_ensemble import load_reward_ensemble, save_reward_ensemble, share_memory
 from latent_env.worlds.world import World
@@ -23,14 +22,6 @@ EARLIER_SAMPLES = 0.5
 
 MEMBERS = 2
 """Keeps the random numbers of members apart from those of agents and of sampling."""
-
-
-def check_reward_ensemble(config: RewardEnsembleConfig) -> None:
-    """Complain about an impossible number of members, or an impossible effort."""
-    if config.count < 0:
-        raise UserError(f"reward_ensemble.count={config.count} must be at least 0")
-    if not 0 < config.effort <= 1:
-        raise UserError(f"reward_ensemble.effort={config.effort:g} must be above 0 and at most 1")
 
 
 def first_ensemble_run(detector_run: Run, config: RewardEnsembleConfig) -> Run:

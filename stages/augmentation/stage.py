@@ -9,7 +9,6 @@ from typing import Any
 from agents.rollout import Augmented
 from conf.schema.envs import AugmentEnvConfig
 from conf.schema.runs import AgentRun
-from latent_common.errors import UserError
 from latent_env.training.run_folder import Run
 from latent_env.worlds.store import save_world
 from stages.agents.factory import make_agent
@@ -18,7 +17,6 @@ from stages.augmentation.comparison import write_comparison
 from stages.augmentation.dynamics import make_dynamics
 from stages.augmentation.mixtures import AGENT, RANDOM, Mixtures, plan_mixtures
 from stages.augmentation.random_baseline import random_baseline_run, random_samples
-from stages.augmentation.reward_ensemble import check_reward_ensemble
 from stages.augmentation.rounds import play_rounds, samples_file
 from stages.context import Context, say
 from stages.detector.trained import TrainedDetector, TrainedPlan, export_world, plan_trained_detector
@@ -118,9 +116,6 @@ def plan_augmentation(
     config: AgentRun, env: AugmentEnvConfig, context: Context, data: TrainingData
 ) -> AugmentationExperiment:
     """Build everything once, untrained: what can't work together is refused before hours are spent on it."""
-    if not 0 < config.agent.keep_fraction <= 1:
-        raise UserError(f"agent.keep_fraction={config.agent.keep_fraction:g} must be above 0 and at most 1")
-    check_reward_ensemble(config.reward_ensemble)
     detector = plan_trained_detector(config, context, data)
     mixtures = plan_mixtures(config, data.dataset, detector.labelled_split)
     dynamics = make_dynamics(env, config.reward, config.agent, detector.untrained)

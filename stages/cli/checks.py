@@ -34,7 +34,7 @@ def check_values(config: object, above: str = "") -> None:
             check_values(value, f"{path}.")
         for limits in getattr(kind, "__metadata__", ()):
             if isinstance(limits, Limits) and value is not None and not limits.hold(value):
-                given = value if isinstance(value, int) else f"{value:g}"
+                given = f"{value:g}" if isinstance(value, float) else value
                 raise UserError(f"{path}={given} must {_expected(limits, value)}")
 
 

@@ -19,7 +19,6 @@ from conf.schema.agents import LearnerConfig, UntrainedConfig
 from conf.schema.envs import DenoiseEnvConfig
 from conf.schema.runs import AgentRun
 from latent_common.artifacts import write_atomically
-from latent_common.errors import UserError
 from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.settings import DenoiseSettings
 from latent_env.denoise.world import CRITIC, EXAMPLES, DenoiseWorld
@@ -160,8 +159,6 @@ def plan_denoising(
     config: AgentRun, env: DenoiseEnvConfig, context: Context, data: TrainingData
 ) -> DenoisingExperiment:
     """Build everything once, untrained: what can't work together is refused before hours are spent on it."""
-    if not 0 <= env.critic.refresh <= 1:
-        raise UserError(f"env.critic.refresh={env.critic.refresh:g} must lie from 0 to 1")
     classes = find_classes(data, context.device)
     space = pixel_space(data.dataset, context)  # in place of a trained one
     critic = new_critic(env, context, classes, space)
