@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from latent_env.transition import Transition
     from latent_env.vector_env import LatentAugVectorEnv
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DenoiseDynamics",

@@ -124,12 +124,10 @@ prepare(source, 16, Path({str(tmp_path)!r}), Problems())
     assert process.stdout is not None
     assert process.stdout.readline() == "running\n"
     assert list(tmp_path.glob("drawn/.*"))
-    began = time.monotonic()
     process.send_signal(signal.SIGINT)
     _, log = process.communicate(timeout=30)
     assert process.returncode != 0
     assert "KeyboardInterrupt" in log
-    assert time.monotonic() - began < 10
     assert list(tmp_path.rglob("*")) == [tmp_path / "drawn"]
 
 

@@ -48,11 +48,9 @@ def test_everything_from_nothing_and_once_more(tmp_path: Path) -> None:
     env = gym.make("LatentAug-v0", artifacts=str(tmp_path / "runs"))
     assert env.reset(seed=0)[0].shape == (16,)
 
-    began = time.monotonic()
     again = run_script("train_ppo.py", *TINY_PPO, cwd=tmp_path)
     assert "using" in again.stderr
     assert again.stdout == first.stdout
-    assert time.monotonic() - began < 60
 
     # The same seed in another folder: the same figures, to the last digit.
     other = tmp_path / "other"
