@@ -183,6 +183,7 @@ BUDGETS: dict[str, list[str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUDGETS)
 def test_the_script_runs_each(name: str, here: Path, run_here: RunHere) -> None:
     arguments = [*BUDGETS[name], f"agent={name}"]

@@ -326,6 +326,7 @@ def test_a_name_stands_for_its_classes() -> None:
 # --- comparisons of detectors ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_key_of_the_comparisons_exists(name: str, tmp_path: Path) -> None:
     study = STUDIES[name]

@@ -24,6 +24,7 @@ def dataset(name: str) -> Dataset:
     return load_dataset(OmegaConf.to_object(config))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "decibels", "auroc"), [("digits", 18.0, 0.8), ("phantom", 24.0, 0.7)])
 def test_builtin_worlds_reconstruct_and_detect_what_they_never_saw(
     name: str, decibels: float, auroc: float

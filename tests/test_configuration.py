@@ -65,6 +65,7 @@ def nulls(config: Any, above: str = "") -> Iterator[str]:
             yield key
 
 
+@pytest.mark.slow
 def test_every_choice_is_complete() -> None:
     """All choices of all groups, in as few commands as there are data sets."""
     others = [cycle([f"{group}={name}" for name in choices(group)]) for group in GROUPS if group != "dataset"]

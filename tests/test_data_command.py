@@ -55,6 +55,7 @@ BOTTLE = ["mvtec", "dataset.category=bottle", "dataset.size=16"]
 SUMMARY = "mvtec_bottle: train 6 · valid 1 normal · test 3 + 2 · 16×16 RGB from 30×30 · pixel masks"
 
 
+@pytest.mark.slow
 def test_a_category_is_prepared_once(tmp_path: Path) -> None:
     make_bottles(tmp_path / "sets" / "mvtec_anomaly_detection" / "bottle")
     first = run_data(*BOTTLE, cwd=tmp_path, LATENT_AUG_DATA=str(tmp_path / "sets"))

@@ -144,6 +144,7 @@ def test_all_that_can_join_an_ensemble_of_images_are_candidates(tmp_path: Path, 
     assert "knn" in out.splitlines()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", ["gradient", "ppo"])
 def test_an_agent_works_where_a_member_of_the_ensemble_reads_latents(
     agent: str, tmp_path: Path, run_here: RunHere

@@ -188,7 +188,7 @@ def test_rewards_that_need_a_reference_set_tell_that_there_will_be_none(
     assert "mine: the valid split needs normal images: the reward measures usefulness" in log
     code, _, log = run_here(train_ppo.main, "train_ppo", *arguments[:-2], "reward=boundary", cwd=tmp_path)
     assert code == 2
-    assert "mine: the valid split needs normal images, or nothing says how much" in log
+    assert "mine: the valid split needs normal images, or nothing tells how much" in log
     assert not (tmp_path / "runs/mine").exists()
 
 

@@ -58,6 +58,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.denoise.references.CLASSIFIER_STEPS", 20)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("agent", SMALL)
 def test_images_from_noise(agent: str, tmp_path: Path, run_here: RunHere) -> None:
@@ -78,6 +79,7 @@ def test_images_from_noise(agent: str, tmp_path: Path, run_here: RunHere) -> Non
     assert again == out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", ["mpo", "decision_transformer"])
 def test_images_for_a_detector(agent: str, tmp_path: Path, run_here: RunHere) -> None:
     code, out, err = run_here(train_ppo.main, "train_ppo", *AUGMENT, *small(agent), cwd=tmp_path)

@@ -47,6 +47,7 @@ def metrics_of(folder: Path) -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["ae", "vae", "memae", "memvae"])
 def test_a_variant_is_trained_and_shown(variant: str, tmp_path: Path, run_here: RunHere) -> None:
     code, log, error = run_here(train_ae.main, "train_ae", *variant_keys(variant), cwd=tmp_path)
@@ -173,6 +174,7 @@ def trained_auroc(tmp_path: Path, *keys: str) -> float:
     return image_AUROC(found.score.numpy(), test.labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["memae", "memvae"])
 def test_a_short_training_finds_digits_it_never_saw(variant: str, tmp_path: Path) -> None:
     keys = ["dataset=digits", "dataset.normal=[0]", "device=cpu", "threads=1", f"autoencoder={variant}"]

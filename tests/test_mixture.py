@@ -200,6 +200,7 @@ def harmful(made: Made) -> Augmented:
     return as_augmented(made.dataset.train, 1, 0, made.world.autoencoder.latent_shape)
 
 
+@pytest.mark.slow
 def test_what_helps_is_taken(made: Made, helpful: Augmented, harmful: Augmented) -> None:
     shares, candidates = made.choose("helpful", {AGENT: helpful, RANDOM: harmful})
     assert [each.shares for each in candidates] == [{}, *mixtures_of([0.5], [AGENT, RANDOM])]
@@ -402,6 +403,7 @@ def test_nothing_chosen_leaves_the_detector_as_it_was(here: Path, run_here: RunH
     assert not list(run.rglob("reward_ensemble.json"))  # nothing that such an agent makes depends on one
 
 
+@pytest.mark.slow
 def test_synthetic_anomalies_choose_only_where_they_can_stand_in_for_real_ones(
     here: Path, run_here: RunHere
 ) -> None:

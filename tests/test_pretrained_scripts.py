@@ -144,6 +144,7 @@ def test_baselines_can_be_left_out(here: Path, command: Command) -> None:
     assert gym.make("LatentAug-v0", artifacts=str(here / "out")).reset(seed=0)[0].shape == (128,)
 
 
+@pytest.mark.slow
 def test_distances_need_no_decoder(here: Path, command: Command) -> None:
     for number, name in enumerate(DISTANCES):
         out, log = command("train_detector", *AUTOENCODER, f"detector={name}")
@@ -187,7 +188,7 @@ def test_the_third_stage(here: Path, command: Command) -> None:
         (run,) = [path for path in stage(here, "agent") if path.name.startswith(f"{name}-")]
         report = (run / "report.md").read_text()
         assert f"agent {name}, 1 round, seed 0" in report
-        (line,) = [line for line in report.splitlines() if line.startswith("Other detectors, ")]
+        (line,) = [line for line in report.splitlines() if line.startswith("Image AUROC of other detectors")]
         before = metrics(only(here, "detector"))
         for baseline in DISTANCES:
             assert f"{baseline} {before[f'{baseline}_image_AUROC']:.4f}" in line
@@ -226,6 +227,7 @@ def test_another_backbone_is_another_run(here: Path, command: Command) -> None:
     assert len(stage(here, "features")) == len(stage(here, "detector")) == 2
 
 
+@pytest.mark.slow
 def test_tokens_of_an_autoencoder_trained_from_scratch(here: Path, command: Command) -> None:
     conv = [*DATA, *MACHINE, "autoencoder=conv", "autoencoder.steps=3", "autoencoder.width=8"]
     read = ["detector.input=latent", "detector.steps=3", "detector.width=16", "detector.heads=2"]
@@ -238,6 +240,7 @@ def test_tokens_of_an_autoencoder_trained_from_scratch(here: Path, command: Comm
         assert "autoencoder: using" in log
 
 
+@pytest.mark.slow
 def test_images_of_a_pretrained_backbone(here: Path, command: Command) -> None:
     """The detector may look at reconstructions as well, whatever made them."""
     out, _ = command("train_detector", *DETECTOR, "detector.input=image", "detector.baselines=[]")
@@ -300,6 +303,7 @@ def test_a_mistake_is_one_clear_line(
     assert not list(here.glob("runs/**/metrics.json"))  # nothing was made before it was noticed
 
 
+@pytest.mark.slow
 def test_as_a_user_calls_it(here: Path) -> None:
     done = run_script("train_detector.py", *AUTOENCODER, "detector=gaussian", cwd=here)
     assert "image_AUROC" in done.stdout

@@ -269,6 +269,7 @@ def trained(adversarial: float) -> tuple[RdnaDetector, list[Progress]]:
     return detector, list(train_rdna(state, detector, sampler, 8, adversarial))
 
 
+@pytest.mark.slow
 @ADVERSARIAL
 def test_a_short_training_finds_what_it_never_saw(adversarial: float) -> None:
     detector, progress = trained(adversarial)

@@ -113,6 +113,7 @@ AGENT = ["env.num_envs=4", "samples=16", "rounds=2", "detector.baselines=[]", "s
 PPO = ["agent.total_steps=32", "agent.n_steps=4", "agent.batch_size=8", "agent.n_epochs=1"]
 
 
+@pytest.mark.slow
 def test_an_agent_is_paid_by_it_and_it_learns_from_the_agent(tmp_path: Path, run_here: RunHere) -> None:
     keys = [*TINY, *AGENT, *PPO, "reward=useful", "autoencoder.steps=40", "env.max_delta=30"]
     code, out, error = run_here(train_ppo.main, "train_ppo", *keys, cwd=tmp_path)

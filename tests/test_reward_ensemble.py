@@ -371,6 +371,7 @@ def test_impossible_reward_ensembles_are_refused(wrong: str, message: str, tmp_p
 # --- a whole command ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_world_of_a_whole_command(
     kind: str, tmp_path: Path, run_here: RunHere, monkeypatch: pytest.MonkeyPatch

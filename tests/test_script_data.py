@@ -70,6 +70,7 @@ def test_real_sets_go_through_all_stages(name: str, tmp_path: Path) -> None:
     assert ("pixel_AUPRO" in done.stdout) == (name != "mnist")
 
 
+@pytest.mark.slow
 def test_images_from_disk_train_the_same_detector(mine: Path, tmp_path: Path) -> None:
     done = run_script("train_detector.py", *MINE, cwd=tmp_path)
     assert "pixel_AUPRO" in done.stdout
@@ -79,6 +80,7 @@ def test_images_from_disk_train_the_same_detector(mine: Path, tmp_path: Path) ->
     assert metrics(tmp_path / "other") == metrics(tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_the_same_images_elsewhere_are_not_trained_on_again(mine: Path, tmp_path: Path) -> None:
     run_script("train_ae.py", *MINE_AE, cwd=tmp_path)
     (tmp_path / "moved").mkdir()
@@ -87,6 +89,7 @@ def test_the_same_images_elsewhere_are_not_trained_on_again(mine: Path, tmp_path
     assert "autoencoder: using" in done.stderr
 
 
+@pytest.mark.slow
 def test_textures_change_the_detector_and_are_prepared(mine: Path, tmp_path: Path) -> None:
     (tmp_path / "dtd" / "dotted").mkdir(parents=True)
     for i in range(3):
@@ -137,6 +140,7 @@ def test_without_normal_validation_images_baselines_are_left_out(tmp_path: Path,
     assert out.startswith("image_AP ")
 
 
+@pytest.mark.slow
 def test_a_broken_file_stops_before_any_training_or_is_skipped(mine: Path, tmp_path: Path) -> None:
     (mine / "train/good/000.png").write_text("not an image")
     done = run_script("train_ae.py", *MINE_AE, cwd=tmp_path, check=False)

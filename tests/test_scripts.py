@@ -26,6 +26,7 @@ def report(folder: Path) -> dict[str, object]:
     return loaded
 
 
+@pytest.mark.slow
 def test_everything_from_nothing_and_once_more(tmp_path: Path) -> None:
     first = run_script("train_ppo.py", *TINY_PPO, "export=out", cwd=tmp_path)
     for metric in ("image_AUROC", "image_AP", "image_F1Max"):
@@ -59,6 +60,7 @@ def test_everything_from_nothing_and_once_more(tmp_path: Path) -> None:
     assert report(other)["metrics"] == report(tmp_path)["metrics"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("agent", ["random", "gradient", "none"])
 def test_other_agents(agent: str, tmp_path: Path) -> None:
     done = run_script("train_ppo.py", *TINY_AGENT, f"agent={agent}", "env.horizon=2", cwd=tmp_path)
@@ -66,6 +68,7 @@ def test_other_agents(agent: str, tmp_path: Path) -> None:
     assert report(tmp_path)["agent"] == agent
 
 
+@pytest.mark.slow
 def test_stages_on_their_own_export_and_multirun(tmp_path: Path) -> None:
     tiny = TINY[:-3]
     done = run_script("train_ae.py", *tiny, "seed=1,2", "-m", cwd=tmp_path)
@@ -77,6 +80,7 @@ def test_stages_on_their_own_export_and_multirun(tmp_path: Path) -> None:
     assert not (tmp_path / "outputs").exists()  # Hydra's own folders would only confuse
 
 
+@pytest.mark.slow
 def test_a_users_reward_and_perturbation(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import latent_env\n"
@@ -90,6 +94,7 @@ def test_a_users_reward_and_perturbation(tmp_path: Path) -> None:
     assert "image_AUROC" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_shows_every_choice_with_a_line(script: str, tmp_path: Path) -> None:
     text = run_script(script, "--help", cwd=tmp_path).stdout
@@ -200,6 +205,7 @@ def test_a_group_of_another_script(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_changed_plugin_is_not_the_same_run(tmp_path: Path) -> None:
     source = "import latent_env\n@latent_env.register_reward('x')\nclass X(latent_env.RewardTerm):\n"
     source += "    def value(self, transition):\n        return {} * transition.distance\n"
@@ -218,6 +224,7 @@ def test_missing_data_says_where_how_and_whence(tmp_path: Path) -> None:
         assert part in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["autoencoder", "agent"])
 def test_ctrl_c_loses_nothing(stage: str, tmp_path: Path) -> None:
     """Interrupted and taken up again, the stage ends where it would have ended anyway."""
