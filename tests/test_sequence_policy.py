@@ -51,7 +51,7 @@ def acted(
 
 
 def at_once(policy: DecisionTransformerPolicy, seen: Array, done: Array, first: int = 0) -> Array:
-    """The same from all steps of one world together, ``(K, k)``; ``first`` is the first one's number."""
+    """Actions from all steps of one world together, ``(K, k)``; ``first`` is the first one's number."""
     times = torch.arange(first, first + len(seen))[None]
     target_return = policy.target_return.expand(times.shape)
     with torch.no_grad():

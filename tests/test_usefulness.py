@@ -80,7 +80,7 @@ def world(kind: str, reward_ensemble: int = 2) -> World:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The same worlds as artifacts."""
+    """Folders that hold the worlds of `world` as artifacts."""
     made = {}
     for kind in KINDS:
         made[kind] = str(tmp_path_factory.mktemp(kind))
