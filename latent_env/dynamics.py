@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from latent_env.observation import AUTO, Observer
 from latent_env.perturbations.base import Perturbation
 from latent_env.perturbations.image_edit import ImageEditor
 from latent_env.random_streams import Streams
@@ -191,18 +192,20 @@ class Dynamics(Episodes[Transition]):
         horizon: int,
         num_worlds: int,
         time_aware: bool = False,
+        observation: str = AUTO,
     ) -> None:
         super().__init__(horizon, num_worlds, time_aware, world.device)
         self.world: World = world
         self.reward: Reward = reward
         self.perturbation, self.shell = perturbation, shell
         self.editor = perturbation if isinstance(perturbation, ImageEditor) else None
+        self.observer = Observer(observation, world.autoencoder.latent_shape)
         self.last = initial_transition(world, shell, torch.zeros_like(self.elapsed))
 
     @property
     def observation_size(self) -> int:
-        """How many numbers an observation has: those of the latent, and the time left if ``time_aware``."""
-        return self.world.autoencoder.latent_dimensions + int(self.time_aware)
+        """How many numbers an observation has: what is seen of the latent, and the time if ``time_aware``."""
+        return self.observer.size + int(self.time_aware)
 
     @property
     def observation_bound(self) -> float:
@@ -254,7 +257,7 @@ class Dynamics(Episodes[Transition]):
 
     def observe(self) -> Tensor:
         """The observations ``(N, observation_size)``."""
-        return self._with_time(self.last.latent.flatten(1).clone(), self.elapsed)
+        return self._with_time(self.observer(self.last.latent), self.elapsed)
 
     def picture(self, world: int = 0) -> Picture:
         """Original, decoded and augmented image, their difference and the heat map: ``(H, W, 3)`` uint8."""

@@ -165,6 +165,15 @@ class LatentAugEnv(LatentEnv):
     before flattening. With ``time_aware=True`` the share of the episode that is left is appended, from 0 to
     1.
 
+    A latent of thousands of numbers is more than a small policy can learn from. ``observation`` says what is
+    seen of it:
+
+    - ``latent``: all of it.
+    - ``pooled`` (spatial latents): the mean of every square of tokens, channel by channel. The squares are
+      the smallest that give at most 512 numbers: 32 channels on a grid of 16×16 become 32×4×4, and more than
+      512 channels become one number each. Where in a square a token lies is not seen.
+    - ``auto``: ``pooled`` where a spatial latent has more than 1024 numbers, else ``latent``.
+
     ## Rewards
     A weighted sum of named terms, of which the first three are on by default:
 
@@ -213,8 +222,8 @@ class LatentAugEnv(LatentEnv):
 
     ## Arguments
     ``gym.make("LatentAug-v0", artifacts="digits", perturbation="auto", max_delta=None, reward=None,
-    horizon=4, time_aware=False, shell_quantile=0.95, shell_ratio=None, shell_band=0.2,
-    precision="float32", compiled=False, device="cpu", render_mode=None)``
+    horizon=4, time_aware=False, observation="auto", shell_quantile=0.95, shell_ratio=None,
+    shell_band=0.2, precision="float32", compiled=False, device="cpu", render_mode=None)``
 
     - ``artifacts``: ``"digits"`` (8×8 handwritten digits, flat latent), ``"phantom"`` (64×64 CT-like slices,
       spatial latent), or a folder that ``train_detector.py`` or ``train_ppo.py`` filled.

@@ -11,6 +11,7 @@ from latent_common.machine import resolve_device
 from latent_common.precision import FULL, check_precision
 from latent_env.compilation import compiled
 from latent_env.dynamics import Dynamics
+from latent_env.observation import AUTO, check_observation
 from latent_env.perturbations.factory import make_perturbation
 from latent_env.rewards.reward import DEFAULT_REWARD, Reward
 from latent_env.shell import Shell
@@ -39,6 +40,7 @@ class Settings:
     reward: Mapping[str, float] | None = None
     horizon: int = 4
     time_aware: bool = False
+    observation: str = AUTO
     shell_quantile: float = 0.95
     shell_ratio: float | None = None
     shell_band: float = 0.2
@@ -48,6 +50,7 @@ class Settings:
     def __post_init__(self) -> None:
         check_count("horizon", self.horizon)
         check_precision(self.precision)
+        check_observation(self.observation)
         if not isinstance(self.perturbation, str):
             raise UserError(f"perturbation={self.perturbation!r} must be a name")
         for name in ("time_aware", "compiled"):
@@ -75,6 +78,7 @@ class Settings:
             self.horizon,
             num_worlds,
             self.time_aware,
+            self.observation,
         )
 
     def load(self, artifacts: str, device: str, num_worlds: int) -> Dynamics:

@@ -189,6 +189,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"max_delta": float("inf")}, "max_delta=inf"),
     ({"shell_ratio": "4"}, "shell_ratio='4'"),
     ({"time_aware": "no"}, "time_aware='no'"),
+    ({"observation": "pixels"}, "observation='pixels' must be one of auto, latent, pooled"),
     ({"compiled": 1}, "compiled=1 must be True or False"),
     ({"device": "mps"}, "device=mps is unknown"),
     ({"max_delta": -1.0}, "max_delta=-1"),

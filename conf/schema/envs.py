@@ -50,6 +50,7 @@ class AugmentEnvConfig(EnvConfig):
     """The arguments of LatentAug-v0."""
 
     perturbation: Filled[str]
+    observation: str
     shell_quantile: float
     shell_ratio: float | None
     shell_band: float
