@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 
 from conf.schema.runs import AutoencoderRun
 from latent_common.artifacts import FORMAT
-from latent_common.machine import check_writable, cores, resolve_device
+from latent_common.files import check_writable
+from latent_common.machine import cores, measured_threads, resolve_device
 from latent_common.precision import FULL, HALF, check_precision
-from latent_common.threads import measured_threads
 from latent_env import __version__
 from latent_env.data import check_track
 from latent_env.training.run_folder import Run

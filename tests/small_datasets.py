@@ -241,51 +241,50 @@ class Batch:
     def binary(self) -> bytes:
         return np.column_stack([self.classes, self.rows]).tobytes()
 
-    def pickled(self, protocol: int) -> bytes:
-        """As the Python that runs these tests would pickle it."""
-        return pickle.dumps({"data": self.rows, "labels": self.classes.tolist()}, protocol)
+    def pickled(self) -> bytes:
+        return pickled_by_python_2(
+            {"batch_label": "training batch 1 of 5", "labels": self.classes.tolist(), "data": self.rows}
+        )
 
-    def pickled_by_python_2(self) -> bytes:
-        """As CIFAR-10's authors pickled theirs: byte strings throughout, NumPy's modules by old names."""
-        rows = self.rows
 
-        def text(value: bytes) -> bytes:
-            return pickle.SHORT_BINSTRING + bytes([len(value)]) + value
+def pickled_by_python_2(held: dict[str, Any]) -> bytes:
+    """As CIFAR-10's authors pickled their batches: byte strings throughout, NumPy's modules by old names."""
 
-        def small(value: int) -> bytes:
-            return pickle.BININT + struct.pack("<i", value)
+    def text(value: str) -> bytes:
+        return pickle.SHORT_BINSTRING + bytes([len(value)]) + value.encode()
 
-        def named(name: bytes) -> bytes:
-            module, _, last = name.rpartition(b".")
-            return pickle.GLOBAL + module + b"\n" + last + b"\n"
+    def small(value: int) -> bytes:
+        return pickle.BININT + struct.pack("<i", value)
 
+    def named(module: bytes, name: bytes) -> bytes:
+        return pickle.GLOBAL + module + b"\n" + name + b"\n"
+
+    def array(rows: NDArray[Any]) -> bytes:
+        kind = rows.dtype.str
         dtype = (
-            *(named(b"numpy.dtype"), text(b"u1"), small(0), small(1), pickle.TUPLE3, pickle.REDUCE),
-            *(pickle.MARK, small(3), text(b"|"), pickle.NONE * 3, small(-1) * 2, small(0), pickle.TUPLE),
+            *(named(b"numpy", b"dtype"), text(kind[1:]), small(0), small(1), pickle.TUPLE3, pickle.REDUCE),
+            *(pickle.MARK, small(3), text(kind[0]), pickle.NONE * 3, small(-1) * 2, small(0), pickle.TUPLE),
             pickle.BUILD,
         )
-        array = (
-            *(named(b"numpy.core.multiarray._reconstruct"), named(b"numpy.ndarray")),
-            *(small(0), pickle.TUPLE1, text(b"b"), pickle.TUPLE3, pickle.REDUCE),
+        parts = (
+            *(named(b"numpy.core.multiarray", b"_reconstruct"), named(b"numpy", b"ndarray")),
+            *(small(0), pickle.TUPLE1, text("b"), pickle.TUPLE3, pickle.REDUCE),
             *(pickle.MARK, small(1), small(rows.shape[0]), small(rows.shape[1]), pickle.TUPLE2),
             *(*dtype, pickle.NEWFALSE),
             *(pickle.BINSTRING, struct.pack("<i", rows.nbytes), rows.tobytes(), pickle.TUPLE, pickle.BUILD),
         )
-        labels = (
-            pickle.EMPTY_LIST,
-            pickle.MARK,
-            *(small(int(label)) for label in self.classes),
-            pickle.APPENDS,
-        )
-        return b"".join(
-            [
-                *(pickle.PROTO, b"\x02", pickle.EMPTY_DICT, pickle.MARK),
-                *(text(b"batch_label"), text(b"training batch 1 of 5")),
-                *(text(b"labels"), *labels),
-                *(text(b"data"), *array),
-                *(pickle.SETITEMS, pickle.STOP),
-            ]
-        )
+        return b"".join(parts)
+
+    def written(value: Any) -> bytes:
+        if isinstance(value, np.ndarray):
+            return array(value)
+        if isinstance(value, list):
+            return b"".join([pickle.EMPTY_LIST, pickle.MARK, *map(written, value), pickle.APPENDS])
+        return text(value) if isinstance(value, str) else small(value)
+
+    items = (part for key, value in held.items() for part in (text(key), written(value)))
+    head = (pickle.PROTO, b"\x02", pickle.EMPTY_DICT, pickle.MARK)
+    return b"".join([*head, *items, pickle.SETITEMS, pickle.STOP])
 
 
 CIFAR_BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
@@ -303,13 +302,12 @@ def make_batches() -> dict[str, Batch]:
     }
 
 
-def make_cifar(folder: Path, ending: str = ".bin", protocol: int = 0) -> dict[str, Batch]:
-    """The binary version, or with an empty ending the Python version; ``protocol`` 0 is Python 2's."""
+def make_cifar(folder: Path, ending: str = ".bin") -> dict[str, Batch]:
+    """The binary version, or with an empty ending the Python version."""
     folder.mkdir(parents=True, exist_ok=True)
     batches = make_batches()
     for name, batch in batches.items():
-        pickled = batch.pickled(protocol) if protocol else batch.pickled_by_python_2()
-        (folder / f"{name}{ending}").write_bytes(batch.binary() if ending else pickled)
+        (folder / f"{name}{ending}").write_bytes(batch.binary() if ending else batch.pickled())
     return batches
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from latent_common import threads
+from latent_common import machine
 from latent_common.training_state import TrainingState
 from latent_env import compilation
 from latent_env.autoencoders import ConvAutoencoder
@@ -51,12 +51,12 @@ def test_worlds_of_both_precisions_share_their_parts() -> None:
 
 @pytest.mark.parametrize("available", [1, 2, 64])
 def test_threads_are_measured_and_left_as_they_were(available: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "cores", lambda: available)
+    monkeypatch.setattr(machine, "cores", lambda: available)
     before = torch.get_num_threads()
-    chosen, gain = threads.measured_threads()
+    chosen, gain = machine.measured_threads()
     assert torch.get_num_threads() == before
-    assert chosen in [count for count in threads.CANDIDATES if count <= available]
-    assert gain >= 1 if chosen == 1 else gain > threads.WORTH
+    assert chosen in [count for count in machine.THREADS if count <= available]
+    assert gain >= 1 if chosen == 1 else gain > machine.WORTH
 
 
 def learned(precision: str) -> tuple[float, torch.Tensor]:

@@ -14,8 +14,8 @@ from conf.schema.runs import DetectorRun, LabelledConfig
 from detectors.base import Detector
 from detectors.blocks.tokens import grid_of
 from detectors.ensemble import EnsembleDetector
+from latent_common.files import check_writable
 from latent_common.image_source import evenly_spaced
-from latent_common.machine import check_writable
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.training.evaluation import (
     Evaluation,

@@ -1,18 +1,17 @@
-"""CIFAR-10 in its binary version, and in the Python version without running what its pickles might hold."""
+"""CIFAR-10 in its binary version, and in the Python version as its authors wrote it."""
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latent_common.errors import UserError
+from latent_common.files import read_bytes
 from latent_env.data.finding import find_file, find_place, not_found_error
+from latent_env.data.layouts.cifar10_pickle import read_pickled_batch
 from latent_env.data.layouts.one_class import Classified, check_normal, one_class_source
 from latent_env.data.samples import Source
 from latent_env.data.splitting import Splitting
@@ -25,6 +24,12 @@ TREE = """\
 ORIGIN = "CIFAR-10 comes from https://www.cs.toronto.edu/~kriz/cifar.html (either version; unpack it)."
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE, ROW = 32, 1 + 3 * 32 * 32
+MOST_BYTES = 2**26
+"""A batch of the archive has about half as many."""
+
+SHOWN = 100
+"""So many letters of what is wrong with a pickle are shown."""
+
 BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 
 
@@ -58,7 +63,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _read_binary(path: Path) -> Classified:
-    content = np.frombuffer(path.read_bytes(), np.uint8)
+    content = np.frombuffer(read_bytes(path, MOST_BYTES), np.uint8)
     if not len(content) or len(content) % ROW:
         raise UserError(
             f"{path} should hold rows of {ROW} bytes but holds {len(content)}: download it again."
@@ -68,19 +73,24 @@ def _read_binary(path: Path) -> Classified:
 
 
 def _read_pickled(path: Path) -> Classified:
+    content = read_bytes(path, MOST_BYTES)
     try:
-        held = ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-        named = {key.decode() if isinstance(key, bytes) else key: value for key, value in held.items()}
-        pixels, classes = np.asarray(named["data"]), np.asarray(named["labels"])
+        held = read_pickled_batch(content)
+        pixels, labels = held["data"], held["labels"]
     except UserError as error:
         raise UserError(f"{path} {error}") from error
-    except Exception as error:  # a damaged pickle raises anything
-        raise UserError(f"{path} is damaged or no batch of CIFAR-10 ({error}): download it again.") from error
-    if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != ROW - 1:
-        raise UserError(f"{path} holds data of {pixels.shape} {pixels.dtype}, expected (N, {ROW - 1}) uint8")
-    if classes.shape != pixels.shape[:1] or classes.dtype.kind not in "iu":
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = ascii(str(error))[1:-1][:SHOWN]
+        raise UserError(
+            f"{path} is damaged or no batch of CIFAR-10 ({reason}): download it again."
+        ) from error
+    if not isinstance(pixels, np.ndarray) or pixels.shape[1] != ROW - 1:
+        found = pixels.shape if isinstance(pixels, np.ndarray) else type(pixels).__name__
+        raise UserError(f"{path} holds data of {found}, expected (N, {ROW - 1}) bytes")
+    whole = isinstance(labels, list) and all(type(label) is int for label in labels)
+    if not whole or len(labels) != len(pixels):
         raise UserError(f"{path} doesn't hold a label for each of its {len(pixels)} images")
-    return _classified(path, pixels, classes.astype(np.int64))
+    return _classified(path, pixels, np.array(labels, np.int64))
 
 
 def _classified(path: Path, pixels: NDArray[np.uint8], classes: NDArray[np.int64]) -> Classified:
@@ -90,28 +100,3 @@ def _classified(path: Path, pixels: NDArray[np.uint8], classes: NDArray[np.int64
         raise UserError(f"{path} holds the label {wrong[0]}, but classes go from 0 to 9: download it again.")
     images = pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
     return Classified(np.ascontiguousarray(images), classes)
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Reads pickles of plain values and NumPy arrays; anything else that a pickle names is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What rebuilds an array: nothing else is ever called."""
-        inner = module.replace("numpy.core", "numpy._core")
-        if (inner, name) == ("numpy._core.multiarray", "_reconstruct"):
-            return np.empty(0).__reduce__()[0]  # it moved between NumPy's versions
-        if (inner, name) == ("numpy._core.numeric", "_frombuffer"):  # from pickle's protocol 5 on
-            return np.empty(0).__reduce_ex__(5)[0]
-        if (inner, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
-        if (inner, name) == ("_codecs", "encode"):  # how Python 3 writes bytes for Python 2
-            return _latin1
-        raise UserError(f"asks to run {module}.{name}, which no batch of CIFAR-10 needs: it was not opened.")
-
-
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    if encoding != "latin1":
-        raise UserError(
-            f"asks for the encoding {encoding}, which no batch of CIFAR-10 needs: it was not opened."
-        )
-    return text.encode("latin1")

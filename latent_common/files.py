@@ -1,0 +1,88 @@
+"""Files and folders: what others wrote is read within limits, and names from elsewhere never lead outside."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+import tempfile
+from pathlib import Path, PurePath
+from typing import BinaryIO
+
+from latent_common.errors import UserError
+
+MOST_LETTERS = 120
+"""A name of a file or folder may have so many letters; with what is added it fits any file system."""
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file, or a link to one, for reading; a device or a pipe is a ``UserError``.
+
+    :raises OSError: if it isn't there or can't be opened.
+    """
+    # Without O_NONBLOCK opening a pipe waits for somebody to write into it.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise UserError(f"{path} is no regular file (but a folder, device or pipe): it was not read")
+    return os.fdopen(handle, "rb")
+
+
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """All of a regular file; one of more than ``most`` bytes is a ``UserError``.
+
+    :raises OSError: if it isn't there or can't be read.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise UserError(f"{path} has {size:,} bytes, more than the {most:,} that such a file may have")
+        return file.read(size)
+
+
+def create(path: Path) -> tuple[int, Path]:
+    """Create a file beside ``path`` under a new name: its handle for writing, and where it is.
+
+    Its permissions are those that the user's umask leaves, as of any new file.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
+    return os.open(beside, flags, 0o666), beside
+
+
+def path_below(root: Path, name: str, key: str) -> Path:
+    """``root / name``, for a path that was read from a file or given as ``key``.
+
+    One that leads out of ``root`` is a ``UserError``.
+    """
+    parts = PurePath(name)
+    if not name or "\0" in name or parts.is_absolute() or ".." in re.split(r"[/\\]", name):
+        raise UserError(f"{key}={name!r} leads out of {root}: name what lies below it, without ..")
+    return root / parts
+
+
+def check_file_name(name: str, key: str) -> str:
+    """Return ``name``, given as ``key``; a ``UserError`` if it can't be the name of one file or folder."""
+    if not re.fullmatch(r"[^/\\.\0][^/\\\0]*", name) or len(name) > MOST_LETTERS:
+        shown = name if len(name) <= MOST_LETTERS else f"{name[:20]}… ({len(name)} letters)"
+        raise UserError(
+            f"{key}={shown} can't be the name of a folder: use up to {MOST_LETTERS} letters, no / and no \\, "
+            "and no dot as the first"
+        )
+    return name
+
+
+def check_writable(folder: str, key: str) -> None:
+    """Raise a ``UserError`` if ``folder``, which the setting ``key`` names, can't be written to."""
+    if not folder:
+        raise UserError(f"{key}= is empty: name a folder, for example {key}=my_{key}")
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        shown = folder if len(folder) <= 2 * MOST_LETTERS else f"{folder[:20]}… ({len(folder)} letters)"
+        raise UserError(f"{key}={shown}: can't write there ({reason})") from error
