@@ -316,3 +316,47 @@ def test_a_description_that_describes_nothing() -> None:
     for description in ({}, {"model_type": "sandwich"}, {"model_type": "dinov2", "hidden_size": "wide"}):
         with pytest.raises(UserError, match="can't be built from its description"):
             empty_backbone(description, SIZE, [1], 4, IMAGENET)
+
+
+OFFERS = {
+    "auto_map": {"AutoModel": "evil.Model", "AutoConfig": "evil.Config"},
+    "attn_implementation": "somebody/kernels",
+    "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True},
+}
+
+
+@pytest.mark.parametrize("key", [*OFFERS, "_attn_implementation", "experts_implementation"])
+def test_a_stored_description_that_offers_code_is_built_without_it(key: str, load: Load) -> None:
+    backbone = load("dino")
+    offering = {**backbone.description, key: OFFERS.get(key, "somebody/kernels")}
+    again = empty_backbone(offering, SIZE, backbone.layers, backbone.grid, backbone.colours)
+    assert again.description == backbone.description
+    assert not hasattr(again.network.config, "quantization_config")
+    assert again.network.config._attn_implementation in ("sdpa", "eager")
+    again.load_state_dict(backbone.state_dict())
+    assert torch.equal(again(pictures()), backbone(pictures()))
+
+
+def test_a_folder_that_offers_code_is_read_without_it(
+    folders: dict[str, Path], tmp_path: Path, load: Load
+) -> None:
+    folder, ran = shutil.copytree(folders["dino"], tmp_path / "model"), tmp_path / "ran"
+    (folder / "evil.py").write_text(f"open({str(ran)!r}, 'w')")
+    facts = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**facts, **OFFERS}))
+    backbone = load_backbone(str(folder), SIZE, None, None)
+    assert not ran.exists()
+    assert backbone.description.keys() == load("dino").description.keys()
+    assert backbone.digest() == load("dino").digest()
+
+
+def test_a_kind_of_network_that_only_its_own_code_knows_is_refused(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder, ran = shutil.copytree(folders["dino"], tmp_path / "model"), tmp_path / "ran"
+    (folder / "evil.py").write_text(f"open({str(ran)!r}, 'w')")
+    facts = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**facts, **OFFERS, "model_type": "evil"}))
+    with pytest.raises(UserError, match=r"model: transformers can't load this folder \(.*evil"):
+        load_backbone(str(folder), SIZE, None, None)
+    assert not ran.exists()

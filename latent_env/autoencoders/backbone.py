@@ -7,6 +7,7 @@ import importlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,12 @@ HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 UNIMPORTANT = ("_name_or_path", "architectures", "dtype", "transformers_version")
 """Keys of a network's description that don't change its features."""
+
+OFFERS_CODE = re.compile(
+    r"auto_map|custom_pipelines|quantization_config|use_pretrained_backbone|use_timm_backbone"
+    r"|_*(attn|experts)_implementation(_internal)?"
+)
+"""Keys of a description that may name code, packages or other networks to load: they are left out."""
 
 CHOSEN_STRIDES = (8, 16)
 """By default, of convolutional networks the last maps at these strides: deep enough for parts of objects, and
@@ -180,10 +187,13 @@ def load_backbone(name: str, size: int, layers: Sequence[int] | None, grid: int 
     elif name.startswith((".", "~", os.sep)) or name.count("/") > 1:
         raise UserError(f"autoencoder.backbone={name}: there is no such folder")
     transformers = _transformers()
+    place = str(folder) if folder.is_dir() else name
     try:
         with _quietly(transformers):
+            facts, _ = transformers.PreTrainedConfig.get_config_dict(place, local_files_only=folder.is_dir())
             network = transformers.AutoModel.from_pretrained(
-                str(folder) if folder.is_dir() else name,
+                place,
+                config=_configuration(transformers, facts),
                 local_files_only=folder.is_dir(),
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -198,8 +208,8 @@ def load_backbone(name: str, size: int, layers: Sequence[int] | None, grid: int 
             f"autoencoder.backbone={name} is no folder here, and the Hugging Face hub failed "
             f"({_first_line(error)}): name a local folder, or check the name and the network"
         ) from error
-    description = json.loads(network.config.to_json_string())
-    colours = _colours(transformers, str(folder) if folder.is_dir() else name, description)
+    description = without_code(json.loads(network.config.to_json_string()))
+    colours = _colours(transformers, place, description)
     return Backbone(network, description, size, layers, grid, colours)
 
 
@@ -212,14 +222,28 @@ def empty_backbone(
 ) -> Backbone:
     """A backbone with weights to be loaded, as stored artifacts need it."""
     transformers = _transformers()
-    facts = dict(description)
+    description = without_code(description)
     try:
-        config = transformers.AutoConfig.for_model(facts.pop("model_type", None), **facts)
+        config = _configuration(transformers, description)
         with torch.random.fork_rng(devices=[]), _quietly(transformers):
-            network = transformers.AutoModel.from_config(config)
+            network = transformers.AutoModel.from_config(config, trust_remote_code=False)
     except Exception as error:  # a damaged description raises anything
         raise UserError(f"the backbone can't be built from its description ({_first_line(error)})") from error
     return Backbone(network.float(), description, size, layers, grid, colours)
+
+
+def without_code(facts: Any) -> Any:
+    """The description of a network, without all that could make transformers load code or other networks."""
+    if isinstance(facts, Mapping):
+        kept = {key: value for key, value in facts.items() if not OFFERS_CODE.fullmatch(str(key))}
+        return {key: without_code(value) for key, value in kept.items()}
+    return [without_code(value) for value in facts] if isinstance(facts, list) else facts
+
+
+def _configuration(transformers: Any, facts: Mapping[str, Any]) -> Any:
+    """The configuration that a ``config.json`` describes, of a kind of network that transformers has."""
+    kept = without_code(facts)
+    return transformers.AutoConfig.for_model(kept.pop("model_type", None), **kept)
 
 
 def _transformers() -> Any:
