@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 from latent_common.errors import UserError
 
-MOST_LETTERS = 120
-"""A name of a file or folder may have so many letters; with what is added it fits any file system."""
+LONGEST_NAME = 200
+"""A name of a file or folder may have so many bytes; with what is added it fits any file system."""
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -59,19 +59,23 @@ def path_below(root: Path, name: str, key: str) -> Path:
     """
     parts = PurePath(name)
     if not name or "\0" in name or parts.is_absolute() or ".." in re.split(r"[/\\]", name):
-        raise UserError(f"{key}={name!r} leads out of {root}: name what lies below it, without ..")
+        raise UserError(f"{key}={shortened(name)} leads out of {root}: name what lies below it, without ..")
     return root / parts
 
 
 def check_file_name(name: str, key: str) -> str:
     """Return ``name``, given as ``key``; a ``UserError`` if it can't be the name of one file or folder."""
-    if not re.fullmatch(r"[^/\\.\0][^/\\\0]*", name) or len(name) > MOST_LETTERS:
-        shown = name if len(name) <= MOST_LETTERS else f"{name[:20]}… ({len(name)} letters)"
+    if not re.fullmatch(r"[^/\\.\0][^/\\\0]*", name) or len(os.fsencode(name)) > LONGEST_NAME:
         raise UserError(
-            f"{key}={shown} can't be the name of a folder: use up to {MOST_LETTERS} letters, no / and no \\, "
-            "and no dot as the first"
+            f"{key}={shortened(name)} can't be the name of a folder: use up to {LONGEST_NAME} letters, "
+            "no / and no \\, and no dot as the first"
         )
     return name
+
+
+def shortened(text: str) -> str:
+    """A name or path for a message: of one that is too long to be meant, the beginning and the length."""
+    return text if len(text) <= 2 * LONGEST_NAME else f"{text[:20]}… ({len(text):,} letters)"
 
 
 def check_writable(folder: str, key: str) -> None:
@@ -84,5 +88,4 @@ def check_writable(folder: str, key: str) -> None:
             pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        shown = folder if len(folder) <= 2 * MOST_LETTERS else f"{folder[:20]}… ({len(folder)} letters)"
-        raise UserError(f"{key}={shown}: can't write there ({reason})") from error
+        raise UserError(f"{key}={shortened(folder)}: can't write there ({reason})") from error

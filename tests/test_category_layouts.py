@@ -154,6 +154,7 @@ def test_a_table_that_a_spreadsheet_saved_is_read(tmp_path: Path, data: Path) ->
     written.check(read(visa(data), tmp_path))
 
 
+BACKSLASHES = r"candle\..\..\\"
 ROW = "candle,train,normal,candle/Data/Images/Normal/0000.png,"
 
 
@@ -176,6 +177,16 @@ ROW = "candle,train,normal,candle/Data/Images/Normal/0000.png,"
         (f"{VISA_HEAD}\n{ROW}", "names no normal images of candle for test"),
         (f"{VISA_HEAD}\n{ROW.replace('candle', 'pcb1')}", "names no normal images of candle for train"),
         (b"\xff\xfe\x00", "1cls.csv can't be read as a table"),
+        (
+            f"{VISA_HEAD}\n{ROW.replace('candle/', '../../')}",
+            "line 2: image=../../Data/",
+        ),
+        (
+            f"{VISA_HEAD}\n{ROW.replace('candle/', '/etc/')}",
+            "line 2: image=/etc/Data/",
+        ),
+        (f"{VISA_HEAD}\n{ROW.replace('candle/', BACKSLASHES)}", "leads out of"),
+        (f"{VISA_HEAD}\n{ROW}candle/../../secret.png", "line 2: mask=candle/../../secret.png leads out of"),
     ],
 )
 def test_a_wrong_table_says_what_is_wrong(data: Path, table: str | bytes, message: str) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from conf.schema.fields import BatchSize, Filled, Positive, PositiveShare
+from conf.schema.fields import BatchSize, Filled, Name, Positive, PositiveShare
 
 
 @dataclass
 class AgentConfig:
     """What chooses Δz."""
 
-    name: str
+    name: Name
     perturbation: str
     keep_fraction: PositiveShare[float]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from conf.schema.fields import BatchSize, Filled, NonNegative, Positive, ShareBelowOne
+from conf.schema.fields import BatchSize, Filled, Name, NonNegative, Positive, ShareBelowOne
 
 
 @dataclass
@@ -26,7 +26,7 @@ class AutoencoderDefaults:
 class AutoencoderConfig:
     """An autoencoder and its training."""
 
-    name: str
+    name: Name
     width: Positive[int]
     steps: Positive[Filled[int]]
     batch_size: BatchSize[int]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from conf.schema.fields import Positive, Seed
+from conf.schema.fields import Name, NameIfAny, Positive, Seed
 
 
 @dataclass
@@ -37,7 +37,7 @@ class AugmentConfig:
 class DatasetConfig:
     """A data set."""
 
-    name: str
+    name: Name
     augment: AugmentConfig
     recommended: DatasetDefaults
 
@@ -78,6 +78,7 @@ class FilesConfig(DatasetConfig):
 class FolderConfig(FilesConfig):
     """Any folder in MVTec's layout, or named by its parts."""
 
+    name: NameIfAny
     root: str
     normal_dir: Any  # a folder or several
     abnormal_dir: Any
@@ -89,6 +90,7 @@ class FolderConfig(FilesConfig):
 class NpzConfig(FilesConfig):
     """The user's own ``.npz`` files, one a split."""
 
+    name: NameIfAny
     root: str
     trust_pickle: bool
 

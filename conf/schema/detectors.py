@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
-from conf.schema.fields import BatchSize, Filled, NonNegative, Positive, PositiveShare
+from conf.schema.fields import BatchSize, Filled, Name, NonNegative, Positive, PositiveShare
 
 
 @dataclass
 class DetectorConfig:
     """A detector."""
 
-    name: str
+    name: Name
     num_start_images: Positive[int]
 
 

@@ -33,6 +33,16 @@ class Limits:
         return self.least <= value <= self.most and self.above < value < self.below and math.isfinite(value)
 
 
+@dataclass(frozen=True)
+class FileName:
+    """Marks text that becomes the name of a folder: it must not lead elsewhere."""
+
+    optional: bool = False
+    """Whether it may be empty."""
+
+
+Name = Annotated[str, FileName()]
+NameIfAny = Annotated[str, FileName(optional=True)]
 Positive = Annotated[T, Limits(above=0)]
 NonNegative = Annotated[T, Limits(least=0)]
 Share = Annotated[T, Limits(least=0, most=1)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latent_common.errors import UserError
+from latent_common.files import check_file_name
 from latent_env.data.images import open_image, open_mask
 
 SHOWN = 5
@@ -154,8 +154,7 @@ class Source:
     remarks: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[^/\\.\0][^/\\\0]*", self.name):
-            raise UserError(f"dataset.name={self.name} can't be the name of a folder: choose another")
+        check_file_name(self.name, "dataset.name")
 
     def fingerprint(self) -> str:
         """A digest of the files' names, sizes and times of change, and of which split has what."""

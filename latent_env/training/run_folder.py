@@ -14,6 +14,7 @@ from torch import Tensor
 from latent_common.artifacts import read_json, write_atomically, write_json
 from latent_common.digest import digest_of
 from latent_common.errors import UserError
+from latent_common.files import check_file_name
 from latent_env.rendering import Picture, save_picture
 from latent_env.worlds.store import COMPLETE
 
@@ -29,6 +30,8 @@ class Run:
     """
 
     def __init__(self, root: Path, dataset: str, stage: str, name: str, settings: Mapping[str, Any]) -> None:
+        check_file_name(dataset, "the data set's name")
+        check_file_name(name, f"the {stage}'s name")
         self.path = root / dataset / stage / f"{name}-{digest_of(settings)}"
         self.settings = dict(settings)
 

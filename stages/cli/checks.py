@@ -9,9 +9,10 @@ from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
-from conf.schema.fields import Limits
+from conf.schema.fields import FileName, Limits
 from conf.schema.runs import DataRun
 from latent_common.errors import UserError
+from latent_common.files import check_file_name
 
 C = TypeVar("C", bound=DataRun)
 
@@ -27,15 +28,17 @@ def read_config(cfg: DictConfig, kind: type[C]) -> C:
 
 
 def check_values(config: object, above: str = "") -> None:
-    """Reject a number outside the limits that its key is marked with, wherever it stands."""
+    """Reject a number or name that its key's mark doesn't allow, wherever it stands."""
     for key, kind in get_type_hints(type(config), include_extras=True).items():
         value, path = getattr(config, key), f"{above}{key}"
         if is_dataclass(value):
             check_values(value, f"{path}.")
-        for limits in getattr(kind, "__metadata__", ()):
-            if isinstance(limits, Limits) and value is not None and not limits.hold(value):
+        for mark in getattr(kind, "__metadata__", ()):
+            if isinstance(mark, FileName) and (value or not mark.optional):
+                check_file_name(value, path)
+            if isinstance(mark, Limits) and value is not None and not mark.hold(value):
                 given = f"{value:g}" if isinstance(value, float) else value
-                raise UserError(f"{path}={given} must {_expected(limits, value)}")
+                raise UserError(f"{path}={given} must {_expected(mark, value)}")
 
 
 def _expected(limits: Limits, value: float) -> str:

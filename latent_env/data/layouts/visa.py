@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 from latent_common.errors import UserError
+from latent_common.files import path_below
 from latent_env.data.finding import find_file, find_folder, find_place, not_found_error
 from latent_env.data.layouts.mvtec import check_category, find_category, mvtec_source
 from latent_env.data.layouts.pairing import only_masked
@@ -79,7 +80,9 @@ def _official_source(
                 f"{table}, line {number}: split={row['split']} label={row['label']} is unknown; expected "
                 "train or test, normal or anomaly"
             )
-        image, mask = root / row["image"], root / row["mask"] if row["mask"] else None
+        where = f"{table}, line {number}:"
+        image = path_below(root, row["image"], f"{where} image")
+        mask = path_below(root, row["mask"], f"{where} mask") if row["mask"] else None
         kind = "Anomaly" if key[1] else "Normal"
         found[key].append(FileSample(image, key[1], row["image"], mask if key[1] else None, kind))
     if found["train", 1]:
