@@ -20,8 +20,12 @@ from detectors.training.samples import Samples
 from latent_common.artifacts import write_atomically
 from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics
+from latent_env.perturbations.base import CopiesAnomalies, Perturbation
 from latent_env.shell import ANOMALY, UNDECIDED
 from latent_env.worlds.world import World
+
+KINDS = ("normal_variation", "perturbation", "copy_paste")
+"""What a sample may be: no anomaly, one made by a change of the latent, or mostly a copied anomaly."""
 
 COMPARED = 128
 """The best paid are chosen among at least so many successive samples: the scale of rewards may drift."""
@@ -45,9 +49,16 @@ class Augmented:
     """``(N, *latent_shape)``: the whole change Δz since that image's latent."""
     reward: Tensor
     """``(N,)``: the reward of the last step towards it."""
+    copied: Tensor
+    """``(N,)`` int64: which labelled anomaly of the world the last step mostly copied, -1 for none."""
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def kinds(self) -> Tensor:
+        """``(N,)`` int64: the position of each sample's kind in :data:`KINDS`."""
+        return torch.where(self.labels == ANOMALY, 1 + (self.copied >= 0).long(), 0)
 
     def samples(self, device: torch.device, sources: Tensor) -> Samples:
         """Image samples for training a detector; ``sources (S,)`` are the start images' training images."""
@@ -102,7 +113,8 @@ def collect(
     memory, begins = None, np.ones(len(observation), dtype=np.bool_)
     while made < count:
         actions, memory = agent.predict(observation.cpu().numpy(), memory, begins)
-        result = dynamics.step_tensor(torch.from_numpy(actions).to(observation))
+        taken = torch.from_numpy(actions).to(observation)
+        result = dynamics.step_tensor(taken)
         step = result.transition
         decided, anomalous = step.label != UNDECIDED, (step.label == ANOMALY)[:, None, None, None]
         decided[max(count - made, 0) :] = False  # the last batch may be more than was asked for
@@ -114,6 +126,7 @@ def collect(
             dynamics.sources,
             step.latent - step.start_latent,
             result.rewards,
+            copied_anomalies(dynamics.perturbation, taken),
         )
         waiting.append(Augmented(*(value[decided].cpu() for value in values)))
         made += dynamics.num_worlds
@@ -126,6 +139,13 @@ def collect(
         if made < count and bool(result.terminated.any()):
             observation = dynamics.reset_tensor(result.terminated)
     return Augmented.joined(kept)
+
+
+def copied_anomalies(perturbation: Perturbation, actions: Tensor) -> Tensor:
+    """``(N,)`` int64: which labelled anomaly each of ``actions (N, k)`` mostly copies, -1 for none."""
+    if isinstance(perturbation, CopiesAnomalies):
+        return perturbation.copied(actions.clamp(-1, 1))
+    return actions.new_full((len(actions),), -1, dtype=torch.int64)
 
 
 def best_paid(made: Augmented, keep_fraction: float) -> Augmented:

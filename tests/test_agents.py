@@ -17,7 +17,6 @@ from latent_env.dynamics import Dynamics
 from latent_env.settings import Settings
 from latent_env.shell import ANOMALY, NORMAL
 from latent_env.worlds.store import load_world
-from stages.augmentation.figures import sheet
 from stages.augmentation.report import Row, table, verdict
 
 
@@ -79,9 +78,11 @@ def test_a_rollout_is_a_labelled_data_set(tmp_path: Path) -> None:
 
     save_augmented(tmp_path / "augmented.npz", made)
     with np.load(tmp_path / "augmented.npz") as held:  # allow_pickle is off by default
-        assert sorted(held) == ["delta", "images", "labels", "masks", "reward", "source", "tokens"]
+        assert sorted(held) == [
+            *("copied", "delta", "images", "labels", "masks", "reward", "source", "tokens")
+        ]
         assert held["images"].shape == made.images.shape
-    assert sheet(made).ndim == 3
+    assert (made.copied == -1).all()  # the brush copies nothing
 
 
 def test_a_rollout_needs_a_sample() -> None:

@@ -270,6 +270,7 @@ def test_augmented_data_sets(tmp_path: Path) -> None:
         torch.arange(5),
         torch.randn(5, 4),
         torch.randn(5),
+        torch.tensor([-1, 2, -1, 0, 1]),
     )
     save_augmented(path, made)
     again = load_augmented(path)

@@ -16,7 +16,7 @@ import train_detector
 from detectors.latent_transformer import LatentTransformerDetector
 from latent_common.errors import UserError
 from latent_env.chunks import worlds_at_once
-from latent_env.perturbations.base import Perturbation
+from latent_env.perturbations.base import CopiesAnomalies, Perturbation
 from latent_env.perturbations.brush import Brush
 from latent_env.perturbations.copy_paste import CopyPaste
 from latent_env.perturbations.factory import make_perturbation
@@ -117,6 +117,14 @@ def test_what_differs_is_found_and_put_where_it_is_told() -> None:
     torch.testing.assert_close(change_of(world).abs().amax(), torch.tensor(5.0))
     torch.testing.assert_close(change_of(world, strength=0.0), change_of(world) / 2)
     assert not change_of(world, strength=-1.0).any()
+
+
+def test_it_tells_which_anomaly_makes_up_most_of_a_change() -> None:
+    copy_paste = make_perturbation("copy_paste", copy_paste_world(mirrorings=4), None)
+    assert isinstance(copy_paste, CopiesAnomalies)
+    asked = [(1.0, -1.0, -1.0), (1.0, 0.0, 0.9), (1.0, 1.0, 0.0), (0.1, 1.0, 0.0), (-0.1, 1.0, 0.0)]
+    actions = torch.cat([action_of(copy_paste, share=s, example=e, mirrored=m) for s, e, m in asked])
+    assert copy_paste.copied(actions).tolist() == [0, 1, 2, 2, -1]
 
 
 def test_copied_with_its_surroundings_an_anomaly_replaces_what_was_there() -> None:

@@ -27,7 +27,8 @@ def paid(rewards: list[float], labels: list[int]) -> Augmented:
     count = len(rewards)
     empty = torch.zeros(count, 1, 1, 1)
     numbers = torch.arange(count)
-    return Augmented(empty, empty, empty, torch.tensor(labels), numbers, empty, torch.tensor(rewards))
+    rewarded = torch.tensor(rewards)
+    return Augmented(empty, empty, empty, torch.tensor(labels), numbers, empty, rewarded, numbers)
 
 
 @settings(max_examples=60)

@@ -184,7 +184,14 @@ def as_augmented(split: Split, label: int, chosen: int, shape: tuple[int, ...]) 
     tokens = torch.ones(count, 1, 1, 1, dtype=torch.bool)
     labels, zeros = torch.full((count,), label), torch.zeros(count)
     return Augmented(
-        images, bright & (label == 1), tokens, labels, zeros.long(), torch.zeros(count, *shape), zeros
+        images,
+        bright & (label == 1),
+        tokens,
+        labels,
+        zeros.long(),
+        torch.zeros(count, *shape),
+        zeros,
+        zeros.long() - 1,
     )
 
 

@@ -11,7 +11,17 @@ import torch
 from conftest import SCREEN, WORLDS
 
 from latent_common.errors import UserError
-from latent_env.rendering import GAP, TILE, contact_sheet, heat, to_rgb
+from latent_env.rendering import (
+    GAP,
+    TILE,
+    close_up,
+    contact_sheet,
+    heat,
+    outlined,
+    side_by_side,
+    tile_side,
+    to_rgb,
+)
 
 
 @pytest.mark.parametrize("world", WORLDS)
@@ -46,6 +56,40 @@ def test_colours() -> None:
     assert to_rgb(torch.full((1, 2, 2), 128, dtype=torch.uint8))[1, 1].tolist() == [128] * 3
     ramp = heat(torch.tensor([[0.0, 0.5, 1.0, 7.0]])).sum(2)[0]
     assert ramp[0] < ramp[1] < ramp[2] == ramp[3]
+
+
+def test_large_images_get_large_tiles_and_photographs_are_enlarged_smoothly() -> None:
+    assert [tile_side(size) for size in (8, 64, 128, 256, 512)] == [192, 192, 256, 256, 512]
+    steps = torch.zeros(3, 64, 64)
+    steps[:, :, 32:] = 1
+    assert len(np.unique(side_by_side([to_rgb(steps)], [""])[-TILE:-GAP, GAP:-GAP])) > 2
+    digit = torch.zeros(1, 8, 8)
+    digit[:, :, 4:] = 1
+    assert set(np.unique(side_by_side([to_rgb(digit)], [""])[-TILE:-GAP, GAP:-GAP])) == {0, 255}
+
+
+def test_an_outline_hides_nothing_of_what_it_surrounds() -> None:
+    picture = np.random.default_rng(0).integers(0, 200, (64, 64, 3)).astype(np.uint8)
+    inside = np.zeros((64, 64), bool)
+    inside[30:34, 20:40] = True
+    drawn = outlined(picture, inside, 64)
+    changed = (drawn != picture).any(2)
+    assert changed.any()
+    assert not changed[28:36, 18:42].any()  # it keeps away
+    assert not changed[:24].any()  # but not far
+    assert changed.sum() < 2 * (4 + 20 + 4 * 5)  # and is one pixel wide
+    np.testing.assert_array_equal(outlined(picture, np.zeros_like(inside), 64), picture)
+
+
+def test_a_close_up_shows_the_largest_part_within_the_picture() -> None:
+    inside = np.zeros((64, 64), bool)
+    assert inside[close_up(inside)].shape == (64, 64)
+    inside[60:64, 0:20] = True
+    inside[2, 2] = True  # a speck far away
+    rows, columns = close_up(inside)
+    assert (rows.stop, columns.start) == (64, 0)
+    assert inside[rows, columns].shape == (32, 32)
+    assert inside[rows, columns].sum() == 80
 
 
 def test_contact_sheets_outline_the_mask() -> None:

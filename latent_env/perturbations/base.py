@@ -25,7 +25,7 @@ A perturbation that also edits images has a method ``edit_image``: :mod:`latent_
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -45,6 +45,14 @@ class Perturbation(Protocol):
 
     def __call__(self, actions: Tensor, streams: Streams, latents: Tensor) -> Tensor:
         """Changes of ``latents (N, *latent_shape)`` for actions ``(N, action_size)`` in [-1, 1]."""
+
+
+@runtime_checkable
+class CopiesAnomalies(Protocol):
+    """A perturbation that can copy labelled anomalies, and tells which."""
+
+    def copied(self, actions: Tensor) -> Tensor:
+        """``(N,)`` int64: which labelled anomaly of the world makes up most of each change, -1 for none."""
 
 
 class PerturbationFactory(Protocol):

@@ -71,6 +71,11 @@ class CopyPaste(Brush):
         """How much of each change is the copied anomaly, ``(N, 1, 1, 1)`` in [0, 1]."""
         return (actions[:, -self.NUMBERS, None, None, None] + 0.5).clamp(0, 1)
 
+    def copied(self, actions: Tensor) -> Tensor:
+        """``(N,)`` int64: which labelled anomaly makes up most of each change, -1 where the brush does."""
+        which = self.placements(actions).which % self.count
+        return torch.where(self.shares(actions).flatten() > 0.5, which, -1)
+
     def copies(self, actions: Tensor, latents: Tensor) -> Tensor:
         """Changes of ``latents (N, C, h, w)`` by the copied anomalies alone."""
         chosen = self.placements(actions)

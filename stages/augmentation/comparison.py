@@ -20,8 +20,8 @@ from latent_env.training.evaluation import (
 from latent_env.training.run_folder import Run
 from stages.augmentation.candidates import Candidate
 from stages.augmentation.dynamics import make_shell
-from stages.augmentation.figures import show_embedding
 from stages.augmentation.mixtures import AGENT, NOTHING_CHOOSES, Mixtures, Shares
+from stages.augmentation.pictures.figures import show_embedding
 from stages.augmentation.report import Report, Row, write_report
 from stages.detector.trained import TrainedDetector
 

@@ -17,7 +17,8 @@ from latent_env.worlds.world import World
 from stages.agents.factory import depends_on_detectors, make_agent
 from stages.agents.training import train_agent
 from stages.augmentation.dynamics import make_dynamics
-from stages.augmentation.figures import show_samples
+from stages.augmentation.pictures.figures import show_samples
+from stages.augmentation.pictures.sheets import Examples, real_anomalies
 from stages.augmentation.reward_ensemble import first_ensemble_run, with_reward_ensemble
 from stages.detector.trained import TrainedDetector
 from stages.seeds import LARGEST_SEED, derived_seed
@@ -35,21 +36,27 @@ def play_rounds(
     kept beside the ``baseline``.
     """
     made: list[Augmented] = []
-    world = baseline.world
+    world, trainer = baseline.world, baseline.trainer
+    examples = real_anomalies(world, trainer.data.dataset.valid, trainer.labelled_split.train)
     for number in range(1, config.rounds + 1):
         if depends_on_detectors(config.agent):
             ensemble, earlier = config.reward_ensemble, Augmented.joined(made) if made else None
             folder = run if made else first_ensemble_run(baseline.run, ensemble)
-            world = with_reward_ensemble(ensemble, baseline.trainer, folder, baseline.world, earlier, number)
+            world = with_reward_ensemble(ensemble, trainer, folder, baseline.world, earlier, number)
         dynamics = make_dynamics(env, config.reward, config.agent, world)
-        made.append(play_round(config, dynamics, run, number))
+        made.append(play_round(config, dynamics, run, examples, number))
     samples = Augmented.joined(made)
     save_augmented(run.path / "augmented.npz", samples)
     return samples, world
 
 
-def play_round(config: AgentRun, dynamics: Dynamics, run: Run, number: int) -> Augmented:
-    """What the agent of round ``number`` makes after it was trained; loaded if it was made before."""
+def play_round(
+    config: AgentRun, dynamics: Dynamics, run: Run, examples: Examples | None, number: int
+) -> Augmented:
+    """What the agent of round ``number`` makes after it was trained; loaded if it was made before.
+
+    ``examples`` are real anomalies that pictures show beside the samples.
+    """
     path = samples_file(run, number)
     if path.is_file():
         return load_augmented(path)
@@ -61,7 +68,7 @@ def play_round(config: AgentRun, dynamics: Dynamics, run: Run, number: int) -> A
     proposed = math.ceil(config.samples / kept)
     with progress_bar(f"samples, round {number}", proposed) as bar:
         made = collect(dynamics, agent, proposed, seed, bar, kept)
-    show_samples(run, dynamics, made, config.samples, number)
+    show_samples(run, dynamics, made, examples, config.samples, number)
     save_augmented(path, made)
     return made
 

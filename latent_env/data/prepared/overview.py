@@ -17,7 +17,7 @@ def save_overview(folder: Path, splits: Iterable[str]) -> Path:
     """Draw normal and anomalous images of each split in ``folder`` as ``overview.png``, masks outlined."""
     import torch  # slow to import, and not needed once a data set is prepared
 
-    from latent_env.rendering import contact_sheet, save_picture, stack
+    from latent_env.rendering import LARGE_TILE, contact_sheet, save_picture, stack, tile_side
 
     rows = []
     for name in splits:
@@ -38,6 +38,7 @@ def save_overview(folder: Path, splits: Iterable[str]) -> Path:
                     torch.from_numpy(np.array(masks))[:, None],
                     [f"{name} {what}"] * COLUMNS,
                     COLUMNS,
+                    min(tile_side(part.images.shape[-1]), LARGE_TILE),
                 )
             )
     path = folder / PICTURE

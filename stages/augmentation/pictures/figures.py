@@ -9,18 +9,29 @@ from agents.diversity import describe_set
 from agents.rollout import Augmented
 from latent_env.data import Dataset
 from latent_env.dynamics import Dynamics
-from latent_env.rendering import Picture, contact_sheet, panel, stack
+from latent_env.rendering import Picture, panel, stack
 from latent_env.shell import ANOMALY
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
 from latent_env.worlds.world import World
+from stages.augmentation.pictures.sheets import Examples, sample_sheets
 
 MOST_DIMENSIONS = 4096
 """The projector reads text: of larger latents it gets the mean of all tokens."""
 
 
-def show_samples(run: Run, dynamics: Dynamics, augmented: Augmented, asked_for: int, number: int) -> None:
-    """Panels of the last step, a contact sheet, histograms and shares, for round ``number``."""
+def show_samples(
+    run: Run,
+    dynamics: Dynamics,
+    augmented: Augmented,
+    examples: Examples | None,
+    asked_for: int,
+    number: int,
+) -> None:
+    """Panels of the last step, contact sheets, histograms and shares, for round ``number``.
+
+    ``examples`` are real anomalies to compare samples with.
+    """
     run.picture("augmented/panels", panels(dynamics), number, f"panels_round_{number}")
     run.log({"augmented/decided": len(augmented) / asked_for}, number)
     if not len(augmented):
@@ -29,7 +40,8 @@ def show_samples(run: Run, dynamics: Dynamics, augmented: Augmented, asked_for: 
     run.log({"augmented/anomalies": anomalies, "augmented/reward": augmented.reward.mean()}, number)
     variety = describe_set(augmented, dynamics.shell.inner)
     run.log({f"augmented/{name}": value for name, value in variety.items()}, number)
-    run.picture("augmented/samples", sheet(augmented), number, f"samples_round_{number}")
+    for kind, picture in sample_sheets(augmented, dynamics.world.images, examples).items():
+        run.picture(f"augmented/{kind}", picture, number, f"samples_round_{number}_{kind}")
     run.writer.add_histogram("augmented/delta", augmented.delta, number)
     run.writer.add_histogram("augmented/reward", augmented.reward, number)
 
@@ -39,15 +51,6 @@ def panels(dynamics: Dynamics, most: int = 6) -> Picture:
     changed = dynamics.last.mask.flatten(1).sum(1).argsort(descending=True, stable=True).tolist()
     picks = np.linspace(0, len(changed) - 1, min(most, len(changed))).astype(int)
     return stack([panel(dynamics.last, changed[pick]) for pick in picks])
-
-
-def sheet(augmented: Augmented, most: int = 24) -> Picture:
-    """A contact sheet of samples spread over the set, anomalies outlined."""
-    picks = torch.linspace(0, len(augmented) - 1, min(most, len(augmented))).long()
-    labels = ["normal" if label != ANOMALY else "anomaly" for label in augmented.labels[picks]]
-    rewards = [f"{float(reward):.2f}" for reward in augmented.reward[picks]]
-    captions = [f"{label} {reward}" for label, reward in zip(labels, rewards, strict=True)]
-    return contact_sheet(augmented.images[picks], augmented.masks[picks], captions)
 
 
 def show_embedding(

@@ -1,0 +1,1 @@
+"""What an agent made, for people: contact sheets, figures, and samples in the original files."""
