@@ -113,6 +113,7 @@ class AgentRun(DetectorRun):
     share: Share[float | None]
     mixture: MixtureConfig
     reward_ensemble: RewardEnsembleConfig
+    full_size: NonNegative[int]
     plugins: list[str]
 
 

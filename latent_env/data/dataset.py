@@ -1,8 +1,8 @@
 """A data set: three splits of images with labels, names and masks."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,7 @@ class Dataset:
     :param remarks: lines for the user.
     :param digest: of the contents, if it is known.
     :param folder: where the data set is prepared; None if it isn't.
+    :param files: the file of each training image by its name; empty if they come from no files of their own.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Dataset:
     remarks: tuple[str, ...] = ()
     digest: str | None = None
     folder: Path | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for split, part in (("train", self.train), ("valid", self.valid), ("test", self.test)):

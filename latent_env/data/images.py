@@ -30,6 +30,11 @@ def open_image(path: Path, size: int) -> tuple[Image.Image, tuple[int, int]]:
     return _open(path, _as_uint8, size)
 
 
+def open_original(path: Path) -> Image.Image:
+    """Decode a file upright and at its own depth: mode L, LA, I;16, RGB or RGBA, whichever keeps it whole."""
+    return _open(path, _as_it_is)[0]
+
+
 def open_mask(path: Path, image_path: Path, image_size: tuple[int, int]) -> Image.Image:
     """Decode a mask as mode L: 255 where it is set, 0 elsewhere.
 
@@ -154,6 +159,17 @@ def _as_uint8(image: Image.Image, path: Path) -> Image.Image:
         flat = Image.alpha_composite(black, opaque).convert("RGB")
         return flat.convert("L") if image.mode in ("1", "L", "LA", "La") else flat
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _as_it_is(image: Image.Image, path: Path) -> Image.Image:
+    """Convert any of Pillow's modes to one that PNG has, with as many bits and with what is transparent."""
+    if image.mode.startswith("I"):
+        _as_uint8(image, path)  # which refuses more than 16 bits
+        return Image.fromarray(np.asarray(image).astype(np.uint16))
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.has_transparency_data:
+        return image.convert("LA" if grey else "RGBA")
+    return image.convert("L" if grey else "RGB")
 
 
 def _as_mask(image: Image.Image, path: Path) -> Image.Image:

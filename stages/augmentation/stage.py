@@ -9,6 +9,7 @@ from typing import Any
 from agents.rollout import Augmented
 from conf.schema.envs import AugmentEnvConfig
 from conf.schema.runs import AgentRun
+from latent_common.image_source import evenly_spaced_positions
 from latent_env.training.run_folder import Run
 from latent_env.worlds.store import save_world
 from stages.agents.factory import make_agent
@@ -16,6 +17,7 @@ from stages.augmentation.candidates import CANDIDATE, Candidate, choose_candidat
 from stages.augmentation.comparison import write_comparison
 from stages.augmentation.dynamics import make_dynamics
 from stages.augmentation.mixtures import AGENT, RANDOM, Mixtures, plan_mixtures
+from stages.augmentation.pictures.originals import FOLDER, draw_full_size
 from stages.augmentation.random_baseline import random_baseline_run, random_samples
 from stages.augmentation.rounds import play_rounds, samples_file
 from stages.context import Context, say
@@ -58,6 +60,7 @@ class AugmentationExperiment:
                 self.config, self.env, self.mixtures, baseline, self.run, samples, chosen, candidates
             )
             self.remove_intermediate_files()
+        self.draw_full_size()
         self.export()
 
     def retrain(self, baseline: TrainedDetector, samples: Augmented) -> list[Candidate]:
@@ -95,6 +98,12 @@ class AugmentationExperiment:
             for path in self.run.path.glob(f"{CANDIDATE}*/{name}.*"):
                 path.unlink()
 
+    def draw_full_size(self) -> None:
+        """Draw some of the samples into the original image files."""
+        images, most = self.data.images, self.detector.config.num_start_images
+        starts = evenly_spaced_positions(len(images), most).numpy()
+        draw_full_size(self.run.path, self.data.dataset, starts, self.config.full_size)
+
     def export(self) -> None:
         """Copy the world with the new detector to where the user wants it."""
         if self.config.export:
@@ -106,10 +115,14 @@ class AugmentationExperiment:
         return (
             f"{report.partition(chr(10) * 2)[2].partition(chr(10) * 2 + '## ')[0]}\n\n"
             f"pictures:    {self.run.path / 'pictures'}\n"
-            f"samples:     {self.run.path / 'augmented.npz'}\n"
+            f"samples:     {self.run.path / 'augmented.npz'}{self._at_full_size()}\n"
             f"environment: gym.make('LatentAug-v0', artifacts='{self.run.path}')\n"
             f"look further: tensorboard --logdir {self.config.runs}"
         )
+
+    def _at_full_size(self) -> str:
+        folder = self.run.path / FOLDER
+        return f", some at full size in {folder}" if folder.is_dir() else ""
 
 
 def plan_augmentation(

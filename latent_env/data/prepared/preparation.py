@@ -21,7 +21,7 @@ from latent_env.data.dataset import Dataset, Split, check_size
 from latent_env.data.prepared.decoding import decode_all
 from latent_env.data.layouts.textures import texture_samples
 from latent_env.data.prepared.overview import save_overview
-from latent_env.data.samples import Problems, Source, files_of
+from latent_env.data.samples import FileSample, Problems, Source, files_of
 from latent_env.data.prepared.split_files import open_split
 
 FORMAT = 1
@@ -63,6 +63,7 @@ def prepare(source: Source, size: int, folder: Path, problems: Problems, progres
         remarks=(*source.remarks, *prepared.facts["remarks"], *problems.remarks()),
         digest=prepared.facts["digest"],
         folder=prepared.folder,
+        files={each.name: each.path for each in source.splits["train"] if isinstance(each, FileSample)},
     )
 
 
