@@ -5,36 +5,51 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as tensor_bytes
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
+from torch.overrides import TorchFunctionMode
 
 from latent_common.errors import UserError
+from latent_common.files import create, read_bytes
 
 FORMAT = 3
 """Raised when artifacts of earlier versions can't be read any more: they are refused."""
 
 
+MOST_JSON = 2**24
+"""A JSON file has at most so many bytes."""
+
+PART_COST, SMALLEST = 64, 1000
+"""Every part of a network counts as so many numbers more than it has, and a network may have some parts
+that nothing is stored of."""
+
+T = TypeVar("T")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` such that ``path`` holds either all of it or what it held before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = create(path)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -44,12 +59,14 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; one that is missing or damaged is a ``UserError``."""
+    """Read a JSON file; one that is missing, damaged or very large is a ``UserError``."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_bytes(path, MOST_JSON))
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: make its folder again") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): delete its folder and make it again") from error
 
 
@@ -90,7 +107,7 @@ def load_artifact(folder: Path, name: str, kind: str) -> tuple[dict[str, Tensor]
     if not isinstance(description.get("facts"), dict):
         raise UserError(f"{path.with_suffix('.json')} holds no facts to build the object from")
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}): make it again") from error
     if hashlib.sha256(content).hexdigest() != description.get("sha256"):
@@ -99,6 +116,51 @@ def load_artifact(folder: Path, name: str, kind: str) -> tuple[dict[str, Tensor]
             "Delete its folder and make it again"
         )
     try:
-        return parse_tensors(content), description["facts"]
-    except (SafetensorError, KeyError) as error:
+        tensors = parse_tensors(content)
+    except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path} is no safetensors file ({error}): make it again") from error
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"{path} holds numbers in {key} that are NaN or infinite: make it again")
+    return tensors, description["facts"]
+
+
+def build_within(tensors: Mapping[str, Tensor], build: Callable[[], T]) -> T:
+    """What ``build`` makes, to be filled with ``tensors``; a ``UserError`` if it would be far larger.
+
+    It is built twice, first without memory for its numbers: a description that asks for a billion layers
+    is refused before they take up anything.
+    """
+    stored = sum(tensor.numel() for tensor in tensors.values())
+    counting = _Counting(2 * stored + PART_COST * (len(tensors) + SMALLEST))
+    hooks = [
+        register_module_parameter_registration_hook(counting.part),
+        register_module_buffer_registration_hook(counting.part),
+        register_module_module_registration_hook(counting.part),
+    ]
+    try:
+        with torch.device("meta"), counting:
+            build()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return build()
+
+
+class _Counting(TorchFunctionMode):
+    """Counts the numbers of networks as they are built, and stops where they are more than ``left``."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+
+    def part(self, _module: nn.Module | None, _name: str, part: Tensor | nn.Module | None) -> None:
+        """Count a part that a module gets."""
+        self.left -= PART_COST + (part.numel() if isinstance(part, Tensor) else 0)
+        if self.left < 0:
+            raise UserError("it describes more numbers than are stored beside it")
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.clone:  # copies of layers are made without anything that is registered
+            self.part(None, "", args[0])
+        return func(*args, **(kwargs or {}))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from latent_common.artifacts import load_artifact, read_json, save_artifact
+from latent_common.artifacts import build_within, load_artifact, read_json, save_artifact
 from latent_common.errors import UserError
 from latent_env.denoise.critic import Critic
 from latent_env.denoise.spaces import SPACES, PixelSpace, Space
@@ -143,9 +143,9 @@ def read_examples(folder: Path) -> tuple[Tensor, Tensor, list[str]]:
 def read_critic(weights: dict[str, Tensor], facts: dict[str, object], path: Path) -> Critic:
     """The critic that an artifact describes."""
     try:
-        critic = Critic(**facts)  # type: ignore[arg-type]
+        critic = build_within(weights, lambda: Critic(**facts))  # type: ignore[arg-type]
         critic.load_state_dict(weights)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"{path} doesn't fit the critic it describes ({reason}): make it again") from error
     return critic

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from detectors.base import Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.registry import DETECTORS
-from latent_common.artifacts import load_artifact, save_artifact
+from latent_common.artifacts import build_within, load_artifact, save_artifact
 from latent_common.errors import UserError
+from latent_common.image_source import LARGEST_IMAGE
 from latent_env.autoencoders import (
     ConvAutoencoder,
     FrozenAutoencoder,
@@ -65,7 +66,7 @@ def load_autoencoder(folder: Path) -> FrozenAutoencoder:
     """Read the artifact ``autoencoder``; ready to use, on the CPU."""
     tensors, facts = load_artifact(folder, "autoencoder", "autoencoder")
     path = folder / "autoencoder.safetensors"
-    model = FrozenAutoencoder(_build("autoencoder", facts, path))
+    model: FrozenAutoencoder = _build("autoencoder", facts, tensors, path, FrozenAutoencoder)
     _fill(model, tensors, path)
     return model
 
@@ -81,22 +82,31 @@ def load_detector(folder: Path) -> Detector:
     """Read the artifact ``detector``; in evaluation mode, frozen, on the CPU."""
     tensors, facts = load_artifact(folder, "detector", "detector")
     path = folder / "detector.safetensors"
-    model = _build("detector", facts, path)
+    model: Any = _build("detector", facts, tensors, path)
     _fill(model, tensors, path)
     return model.requires_grad_(False).eval()
 
 
-def _build(kind: str, facts: Mapping[str, Any], path: Path) -> Any:
+def _build(
+    kind: str,
+    facts: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    wrap: Callable[[Any], Any] = lambda model: model,
+) -> Any:
+    """The untrained network that ``facts`` describe, no larger than the ``tensors`` stored beside them."""
     arguments = {key: value for key, value in facts.items() if key != "architecture"}
     known = ARCHITECTURES[kind]
-    if facts.get("architecture") not in known:
+    name = facts.get("architecture")
+    if not isinstance(name, str) or name not in known:
         raise UserError(
-            f"{path.with_suffix('.json')} names the architecture {facts.get('architecture')!r}, "
+            f"{path.with_suffix('.json')} names the architecture {name!r}, "
             f"but this version knows {', '.join(known)}"
         )
     try:
-        return known[facts["architecture"]][1](**arguments)
-    except UserError:
-        raise
-    except (TypeError, ValueError, LookupError, RuntimeError, ArithmeticError) as error:
+        size = arguments.get("size", 0)
+        if not isinstance(size, int) or size > LARGEST_IMAGE:
+            raise ValueError(f"images of {size} pixels a side, but {LARGEST_IMAGE} are the most")
+        return build_within(tensors, lambda: wrap(known[name][1](**arguments)))
+    except (TypeError, ValueError, LookupError, RuntimeError, ArithmeticError, AttributeError) as error:
         raise UserError(f"{path.with_suffix('.json')} has arguments that don't fit: {error}") from error

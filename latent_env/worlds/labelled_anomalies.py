@@ -144,6 +144,11 @@ def _complete(tensors: dict[str, Tensor]) -> bool:
     counts = {len(tensors[name]) for name in ("images", "masks")}
     return (
         tensors["latents"].ndim == 5
+        and all(tensors[name].dtype == torch.bool for name in ("marks", "masks"))
+        and tensors["images"].dtype == torch.uint8
+        and tensors["latents"].shape == tensors["normal"].shape
+        and tensors["marks"].shape[2:] == (1, *tensors["latents"].shape[3:])
+        and tensors["images"].ndim == tensors["masks"].ndim == 4
         and len(by_mirroring) == 1
         and counts <= {tensors["latents"].shape[1], 0}
         and len(counts) == 1

@@ -67,10 +67,25 @@ def load_reference_set(folder: Path) -> ReferenceSet | None:
     if not (folder / f"{REFERENCE_SET}.json").is_file():
         return None
     tensors, _ = load_artifact(folder, REFERENCE_SET, REFERENCE_SET)
-    if not {"inputs", "labels"} <= set(tensors) or len({len(each) for each in tensors.values()}) > 1:
+    if not _complete(tensors):
         raise UserError(
             f"{folder / 'reference_set.safetensors'} holds no reference set: delete the folder, and "
             "`python train_detector.py` makes it again"
         )
     marks = tensors.get("marks")
     return ReferenceSet(tensors["inputs"], tensors["labels"], None if marks is None else marks.bool())
+
+
+def _complete(tensors: dict[str, Tensor]) -> bool:
+    """Whether all tensors are there, one row an image, with both labels and no others."""
+    if not {"inputs", "labels"} <= set(tensors) <= {"inputs", "labels", "marks"}:
+        return False
+    shapes = [each.shape for each in tensors.values()]
+    labels = tensors["labels"]
+    return (
+        all(shapes)
+        and len({shape[0] for shape in shapes}) == 1
+        and labels.ndim == 1
+        and labels.dtype == torch.int64
+        and set(labels.tolist()) == {0, 1}
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from detectors.base import Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.latent_transformer import LatentTransformerDetector
 from detectors.registry import build, describe
-from latent_common.artifacts import load_artifact, save_artifact
+from latent_common.artifacts import build_within, load_artifact, save_artifact
 from latent_common.errors import UserError
 
 REWARD_ENSEMBLE = "reward_ensemble"
@@ -52,6 +53,13 @@ def save_reward_ensemble(
     save_artifact(folder, REWARD_ENSEMBLE, REWARD_ENSEMBLE, tensors, facts)
 
 
+def _check_shape(member: Detector, detector: Detector) -> None:
+    """Raise a ``ValueError`` unless ``member`` reads what the world's detector, or a part of it, reads."""
+    read = {(part.input, tuple(part.input_shape)) for part in (detector, *ensemble_members(detector))}
+    if (member.input, tuple(member.input_shape)) not in read:
+        raise ValueError(f"one reads {member.input}s of {tuple(member.input_shape)}, the world's is another")
+
+
 def load_reward_ensemble(folder: Path, detector: Detector) -> tuple[list[Detector], Detector | None]:
     """Read the artifact ``reward_ensemble``: its detectors and the held-out one, frozen, on the CPU.
 
@@ -61,18 +69,25 @@ def load_reward_ensemble(folder: Path, detector: Detector) -> tuple[list[Detecto
         return [], None
     tensors, facts = load_artifact(folder, REWARD_ENSEMBLE, REWARD_ENSEMBLE)
     try:
-        members = [build(**described) for described in facts["members"]]
-        for number, member in enumerate(members):
+        members: list[Detector] = []
+        known = detector.state_dict() if isinstance(detector, nn.Module) else {}
+        for number, described in enumerate(facts["members"]):
             own = {
                 name.removeprefix(f"{number}."): tensor
                 for name, tensor in tensors.items()
                 if name.startswith(f"{number}.")
             }
+            if not own:
+                raise LookupError(f"of detector {number} nothing is stored")
+            # Those that read latents share the memory of the world's detector, so that it counts as stored.
+            member = build_within({**known, **own}, functools.partial(build, **described))
             missing, unexpected = member.load_state_dict(own, strict=False)
             if unexpected or any(not name.startswith(SHARED) for name in missing):
                 raise RuntimeError(f"{[*missing, *unexpected][:3]} don't fit")
+            _check_shape(member, detector)
             share_memory(member.requires_grad_(False).eval(), detector)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            members.append(member)
+    except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError) as error:
         reason = next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), "")
         raise UserError(
             f"{folder / 'reward_ensemble.json'} doesn't describe the detectors stored beside it ({reason}): "

@@ -11,6 +11,7 @@ from torch import Tensor
 from detectors.base import IMAGE, LATENT
 from latent_common.artifacts import load_artifact, save_artifact, write_atomically
 from latent_common.errors import UserError
+from latent_env.autoencoders.frozen import as_float
 from latent_env.worlds.artifacts import load_autoencoder, load_detector, save_autoencoder, save_detector
 from latent_env.worlds.labelled_anomalies import (
     LABELLED_ANOMALIES,
@@ -115,6 +116,15 @@ def load_world(artifacts: str, device: torch.device) -> World:
     return _load(folder, device, stamp)
 
 
+def _check_finite(world: World, folder: Path) -> None:
+    """Raise a ``UserError`` if the networks make anything but numbers of the world's own images."""
+    with torch.inference_mode():
+        decoded = world.autoencoder.decode(world.latents[:1])
+        found = [world.latents, decoded, *world.detect(as_float(world.images[:1], decoded))]
+    if not all(part.isfinite().all() for part in found):
+        raise UserError(f"{folder}: the weights are so large that results overflow: make the folder again")
+
+
 @functools.lru_cache(maxsize=8)
 def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World:  # noqa: ARG001
     tensors, _ = load_artifact(folder, "images", "images")
@@ -129,7 +139,7 @@ def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World: 
                 f"{folder}: the detector reads {reads}s of {tuple(part.input_shape)}, but the "
                 f"autoencoder's are {expected}: they come from different worlds; make the folder again"
             )
-    if images is None or images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape:
+    if images is None or images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape or not len(images):
         raise UserError(
             f"{folder / 'images.safetensors'} doesn't hold uint8 images of {shape}: make the folder again"
         )
@@ -138,6 +148,7 @@ def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World: 
             f"{folder / 'images.safetensors'} holds latents of another autoencoder: make the folder again"
         )
     world = World.build(autoencoder, detector, images, device, latents)
+    _check_finite(world, folder)
     reward_ensemble, held_out_detector = load_reward_ensemble(folder, world.detector)
     reference_set = load_reference_set(folder)
     if reference_set is not None and not reference_set.fits(detector.input_shape, autoencoder.latent_shape):
