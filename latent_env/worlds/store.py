@@ -119,8 +119,8 @@ def load_world(artifacts: str, device: torch.device) -> World:
 def _check_finite(world: World, folder: Path) -> None:
     """Raise a ``UserError`` if the networks make anything but numbers of the world's own images."""
     with torch.inference_mode():
-        decoded = world.autoencoder.decode(world.latents[:1])
-        found = [world.latents, decoded, *world.detect(as_float(world.images[:1], decoded))]
+        first = world.latents[:1] if world.reads_latents else as_float(world.images[:1], world.latents)
+        found = [world.latents, *world.detector(*world.inputs_from_stored(first))]
     if not all(part.isfinite().all() for part in found):
         raise UserError(f"{folder}: the weights are so large that results overflow: make the folder again")
 
