@@ -236,9 +236,11 @@ class Dynamics(Episodes[Transition]):
         if torch.is_grad_enabled():  # tensors born in inference mode can't take part in a graph
             sources, latent = sources.clone(), latent.clone()
         actions = actions.clamp(-1, 1)
-        moved = latent + self.perturbation(actions, self.streams, latent)
-        moved = self.shell.project(moved, self.world.latents[sources])
-        edit = self.editor.edit_image(actions, last) if self.editor else None
+        if self.editor:
+            delta, edit = self.editor.edit(actions, self.streams, last)
+        else:
+            delta, edit = self.perturbation(actions, self.streams, latent), None
+        moved = self.shell.project(latent + delta, self.world.latents[sources])
         return Transition(self.world, self.shell, sources, latent, moved, edit)
 
     @torch.inference_mode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from latent_common.errors import UserError
@@ -13,6 +13,7 @@ from latent_env.compilation import compiled
 from latent_env.dynamics import Dynamics
 from latent_env.observation import AUTO, check_observation
 from latent_env.perturbations.factory import make_perturbation
+from latent_env.perturbations.local_edit import BLENDINGS, OBJECT, PLACES, SOFT
 from latent_env.rewards.reward import DEFAULT_REWARD, Reward
 from latent_env.shell import Shell
 from latent_env.worlds.store import load_world
@@ -31,12 +32,20 @@ def check_number(name: str, value: object) -> None:
         raise UserError(f"{name}={value!r} must be a finite number")
 
 
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Raise a ``UserError`` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise UserError(f"{name}={value!r} must be one of {', '.join(choices)}")
+
+
 @dataclass(frozen=True)
 class Settings:
     """The arguments of the environment, as JSON values; its manual explains each."""
 
     perturbation: str = "auto"
     max_delta: float | None = None
+    place: str = OBJECT
+    blending: str = SOFT
     reward: Mapping[str, float] | None = None
     horizon: int = 4
     time_aware: bool = False
@@ -53,6 +62,8 @@ class Settings:
         check_observation(self.observation)
         if not isinstance(self.perturbation, str):
             raise UserError(f"perturbation={self.perturbation!r} must be a name")
+        check_choice("place", self.place, PLACES)
+        check_choice("blending", self.blending, BLENDINGS)
         for name in ("time_aware", "compiled"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name}={getattr(self, name)!r} must be True or False")
@@ -72,7 +83,7 @@ class Settings:
             world = replace(world, precision=self.precision)
         return Dynamics(
             compiled(world, num_worlds) if self.compiled else world,
-            make_perturbation(self.perturbation, world, self.max_delta),
+            make_perturbation(self.perturbation, world, self.max_delta, self.place, self.blending),
             Reward(DEFAULT_REWARD if self.reward is None else self.reward),
             Shell.around_normals(autoencoder, self.shell_quantile, self.shell_ratio, self.shell_band),
             self.horizon,

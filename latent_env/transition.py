@@ -16,7 +16,7 @@ from detectors.blocks.last_layer import LastLayerInput
 from detectors.blocks.tokens import anomalous_tokens, as_map, as_tokens, grid_of
 from latent_env.autoencoders.frozen import LEAST_VISIBLE
 from latent_env.chunks import join, split, worlds_at_once
-from latent_env.perturbations.image_edit import ImageEdit, merged
+from latent_env.perturbations.image_edit import Edit, merged, selected
 from latent_env.rewards.anomaly_similarity import AnomalyDescriptor, anomaly_descriptor
 from latent_env.shell import ANOMALY, NORMAL, UNDECIDED, Shell
 from latent_env.visibility import visible_support
@@ -41,7 +41,7 @@ class Transition:
         sources: Tensor,
         previous: Tensor,
         latent: Tensor,
-        edit: ImageEdit | None = None,
+        edit: Edit | None = None,
     ) -> None:
         self.world, self.shell = world, shell
         self.sources = sources
@@ -87,9 +87,7 @@ class Transition:
     @cached_property
     def change(self) -> Tensor:
         """``(N, C, H, W)``: the decoded change of the latent and the edit, limited to what fits in [0, 1]."""
-        change = self.decoded - self.start_decoded
-        if self.edit is not None:
-            change = self.edit.on(change)
+        change = self.decoded - self.start_decoded if self.edit is None else self.edit.change(self)
         # What leaves [0, 1] isn't a change that can be seen: black doesn't get darker.
         return (self.start_image + change).clamp(0, 1) - self.start_image
 
@@ -216,9 +214,7 @@ class Transition:
             return
         known = {name: split(value, some) for name, value in self.__dict__.items() if name in FACTS}
         parts = []
-        edits: Iterable[ImageEdit | None] = repeat(None)
-        if self.edit is not None:
-            edits = map(ImageEdit, *(each.split(some) for each in self.edit))
+        edits: Iterable[Edit | None] = repeat(None) if self.edit is None else split(self.edit, some)
         own = zip(*(part.split(some) for part in self._parts()), strict=True)
         for number, (given, edit) in enumerate(zip(own, edits, strict=False)):
             sources, previous, latent = given
@@ -248,7 +244,7 @@ class Transition:
     def select(self, worlds: Tensor) -> Transition:
         """The step for the worlds with indices ``(K,)`` only."""
         sources, previous, latent = (part[worlds] for part in self._parts())
-        edit = None if self.edit is None else ImageEdit(*(part[worlds] for part in self.edit))
+        edit = None if self.edit is None else selected(self.edit, worlds)
         return Transition(self.world, self.shell, sources, previous, latent, edit)
 
     def merge(self, worlds: Tensor, other: Transition) -> Transition:

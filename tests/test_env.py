@@ -32,6 +32,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"artifacts": "phantom"},
     {"artifacts": "phantom", "perturbation": "principal"},
     {"artifacts": "phantom", "perturbation": "dense", "horizon": 2},
+    {"artifacts": "phantom", "perturbation": "local_edit", "horizon": 2, "blending": "poisson"},
 ]
 DENOISING: list[dict[str, Any]] = [
     {},

@@ -51,6 +51,8 @@ class AugmentEnvConfig(EnvConfig):
 
     perturbation: Filled[str]
     observation: str
+    place: str
+    blending: str
     shell_quantile: float
     shell_ratio: float | None
     shell_band: float

@@ -20,7 +20,7 @@ this under a name and pass that name to ``gym.make``::
 
     env = gym.make("LatentAug-v0", perturbation="my_module:first_half")
 
-A perturbation that also edits images has a method ``edit_image``: :mod:`latent_env.perturbations.image_edit`.
+A perturbation that also edits images has a method ``edit``: :mod:`latent_env.perturbations.image_edit`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from torch import Tensor
 from latent_common.errors import UserError
 from latent_env.perturbations.base import perturbations
 from latent_env.perturbations.brush import Brush
-from latent_env.perturbations.image_edit import ImageEdit
+from latent_env.perturbations.image_edit import ImageEdit, outside_graph
 from latent_env.random_streams import Streams
 from latent_env.visibility import among_neighbours
 from latent_env.worlds.labelled_anomalies import mirrored
@@ -84,6 +84,10 @@ class CopyPaste(Brush):
         change = anomalous - normal + chosen.replace * (normal - latents)
         return chosen.strength * marks * change
 
+    def edit(self, actions: Tensor, streams: Streams, before: Transition) -> tuple[Tensor, ImageEdit | None]:
+        """Changes ``(N, C, h, w)`` of the latents, and the edit of the images, see :meth:`edit_image`."""
+        return self(actions, streams, outside_graph(before.latent)), self.edit_image(actions, before)
+
     def edit_image(self, actions: Tensor, before: Transition) -> ImageEdit | None:
         """The edit of the images after ``actions``; None where the detector reads latents.
 
@@ -97,12 +101,12 @@ class CopyPaste(Brush):
         side = self.images.mattes.shape[-1]
         down, right = chosen.down * (side // self.rows), chosen.right * (side // self.columns)
         of_anomaly, matte = (_shifted(part[chosen.which].float(), down, right) for part in self.images)
-        of_start = _outside_graph(before.start_image - before.start_decoded)
+        of_start = outside_graph(before.start_image - before.start_decoded)
         earlier = before.edit
-        if earlier is None:
+        if not isinstance(earlier, ImageEdit):
             nothing = torch.zeros_like(matte)
             earlier = ImageEdit(nothing, torch.zeros_like(of_start), nothing)
-        open_before, residue, genuine = (_outside_graph(part) for part in earlier)
+        open_before, residue, genuine = (outside_graph(part) for part in earlier)
         change = share * chosen.strength * (of_anomaly - chosen.replace * (of_start + residue))
         open_now = (1 - share * (1 - matte)) * (chosen.strength > 0)
         return ImageEdit(
@@ -159,11 +163,6 @@ class AnomalyImages(NamedTuple):
         count = len(world.labelled_anomalies.latents)
         residues = world.labelled_anomalies.residues(world.autoencoder)
         return cls(residues.flatten(0, 1), mirrored(soft)[:count].flatten(0, 1))
-
-
-def _outside_graph(values: Tensor) -> Tensor:
-    """``values``, copied if they were born in inference mode: such tensors can't take part in a graph."""
-    return values.clone() if values.is_inference() else values
 
 
 def _extent(along: Tensor) -> tuple[Tensor, Tensor]:

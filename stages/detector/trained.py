@@ -99,7 +99,10 @@ class TrainedPlan(DetectorPlan):
         if len(self.labelled_split.train) and frozen.is_spatial:
             # Any latents will do: they say which actions there are.
             marks = torch.zeros(1, len(images), 1, *grid_of(frozen.latent_shape), dtype=torch.bool)
-            stand_ins = LabelledAnomalies.of(world.latents[None], marks, world.latents)
+            shown = (
+                () if world.reads_latents else (world.images, torch.zeros_like(world.images[:, :1]).bool())
+            )
+            stand_ins = LabelledAnomalies.of(world.latents[None], marks, world.latents, *shown)
             world = world.with_labelled_anomalies(stand_ins)
         return world
 
