@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from conftest import make_world
 from numpy.typing import NDArray
+from PIL import Image
 
-from agents.rollout import KINDS, Augmented
+from agents.rollout import KINDS, Augmented, save_augmented
+from benchmarks import gallery
 from latent_env.data import Split
-from latent_env.rendering import GAP, LARGE_TILE, Picture, to_rgb
+from latent_env.rendering import GAP, LARGE_TILE, TILE, Picture, to_rgb
+from latent_env.worlds.store import save_world
 from stages.augmentation.pictures.sheets import Examples, real_anomalies, sample_sheets
 
 SIZE = LARGE_TILE  # so that a tile shows an image pixel by pixel
@@ -89,3 +94,24 @@ def test_where_no_anomaly_is_kept_those_of_the_validation_split_are_shown() -> N
     assert found.masks.all()
     assert not found.numbered
     assert real_anomalies(world, valid, np.array([], np.int64)) is None
+
+
+def test_a_gallery_of_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world = make_world("spatial")
+    save_world(tmp_path / "run", world)
+    count = 4
+    images = world.images[:count].clone()
+    images[:, :, 4:9, 4:9] = 255
+    marks = torch.zeros(count, 1, 32, 32, dtype=torch.bool)
+    marks[:, :, 4:9, 4:9] = True
+    nothing, ones = torch.zeros(count, 1, 1, 1), torch.ones(count, dtype=torch.int64)
+    save_augmented(
+        tmp_path / "run" / "augmented.npz",
+        Augmented(images, marks, nothing.bool(), ones, torch.arange(count), nothing, ones.float(), -ones),
+    )
+    asked = [str(tmp_path / "run"), "--out", str(tmp_path / "shown.png")]
+    assert gallery.main([*asked, "--kind", "perturbation", "--rows", "2"]) == 0
+    with Image.open(tmp_path / "shown.png") as shown:
+        assert shown.height == 2 * (TILE + CAPTION + GAP)
+    assert gallery.main(asked) == 1
+    assert "has no samples of the kind copy_paste" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,12 +34,14 @@ class Examples(NamedTuple):
     """Whether they are the world's labelled anomalies, in the order that samples count them in."""
 
 
-def real_anomalies(world: World, valid: Split, rows: NDArray[np.int64]) -> Examples | None:
+def real_anomalies(
+    world: World, valid: Split | None = None, rows: NDArray[np.int64] | None = None
+) -> Examples | None:
     """The world's labelled anomalies; if it keeps none as images, those at ``rows`` of ``valid``, if any."""
     kept = world.labelled_anomalies
     if kept is not None and len(kept.images):
         return Examples(kept.images.cpu(), kept.masks.cpu(), numbered=True)
-    if not len(rows):
+    if valid is None or rows is None or not len(rows):
         return None
     images = torch.from_numpy(np.array(valid.images[rows]))
     if valid.masks is None:
@@ -64,10 +67,16 @@ def sample_sheets(
             continue
         ranked = chosen[augmented.reward[chosen].argsort(descending=True, stable=True)]
         ranks = torch.linspace(0, len(ranked) - 1, min(rows, len(ranked))).round().long()
-        parts = augmented.at(ranked[ranks])
         places = [f"{int(rank) + 1} of {len(ranked)}" for rank in ranks]
-        sheets[kind] = stack([_row(parts, i, starts, examples, place) for i, place in enumerate(places)])
+        sheets[kind] = draw_sheet(augmented.at(ranked[ranks]), starts, examples, places)
     return sheets
+
+
+def draw_sheet(
+    samples: Augmented, starts: Tensor, examples: Examples | None, places: Sequence[str]
+) -> Picture:
+    """The sheet of ``samples`` of one kind, as :func:`sample_sheets` has it; ``places`` say their ranks."""
+    return stack([_row(samples, i, starts, examples, place) for i, place in enumerate(places)])
 
 
 def _row(made: Augmented, index: int, starts: Tensor, examples: Examples | None, place: str) -> Picture:
