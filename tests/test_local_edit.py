@@ -17,6 +17,7 @@ from latent_common.errors import UserError
 from latent_env.chunks import worlds_at_once
 from latent_env.dynamics import Dynamics
 from latent_env.perturbations.anomaly_patches import AnomalyPatches, Placement, linear_map
+from latent_env.perturbations.base import CopiesAnomalies
 from latent_env.perturbations.copy_paste import CopyPaste
 from latent_env.perturbations.factory import make_perturbation
 from latent_env.perturbations.local_edit import LocalEdit
@@ -97,6 +98,16 @@ def test_a_paste_lands_where_the_action_says(row: float, column: float, turn: fl
     # The square's places go from 12 to 51.
     expected = [31.5 + 20 * row, 31.5 + 20 * column]
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), atol=1.5, rtol=0)
+
+
+def test_it_tells_which_anomaly_was_pasted() -> None:
+    _, editor = acting_in(WORLD)
+    assert isinstance(editor, CopiesAnomalies)
+    asked = [*(pasting(editor, anomaly=anomaly) for anomaly in (-1.0, 0.0, 1.0)), stroke(editor)]
+    assert editor.copied(torch.cat(asked)).tolist() == [0, 1, 2, -1]
+    plain = WORLD.with_labelled_anomalies(None)
+    without = acting_in(plain)[1]
+    assert without.copied(torch.zeros(2, without.action_size)).tolist() == [-1, -1]
 
 
 def test_an_anomaly_stays_where_it_is_unless_it_roams() -> None:

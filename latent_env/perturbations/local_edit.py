@@ -180,6 +180,18 @@ class LocalEdit:
         drawn = torch.zeros(len(start), 1, 1, 1, dtype=torch.bool, device=start.device)
         return encoded - latent, PixelEdit(torch.zeros_like(matte), painted - start, genuine, drawn)
 
+    def copied(self, actions: Tensor) -> Tensor:
+        """``(N,)`` int64: which labelled anomaly each action pastes, -1 where it draws a stroke."""
+        if self.patches is None:
+            return actions.new_full((len(actions),), -1, dtype=torch.int64)
+        pasting = actions[:, self.stroke_size] >= 0
+        return torch.where(pasting, self._chosen(actions, self.patches), -1)
+
+    def _chosen(self, actions: Tensor, patches: AnomalyPatches) -> Tensor:
+        """``(N,)`` int64: the anomaly that each of ``actions (N, action_size)`` names."""
+        within = (actions[:, self.stroke_size + 1] + 1) / 2
+        return (within * len(patches)).long().clamp(0, len(patches) - 1)
+
     def placements(self, actions: Tensor, place: Tensor, sources: Tensor) -> Placement:
         """Which anomalies ``actions (N, action_size)`` paste into images ``sources (N,)``, and how.
 
@@ -187,8 +199,7 @@ class LocalEdit:
         """
         assert self.patches is not None
         patches, numbers = self.patches, actions[:, self.stroke_size :]
-        within = (numbers[:, 1] + 1) / 2
-        which = (within * len(patches)).long().clamp(0, len(patches) - 1)
+        which = self._chosen(actions, patches)
         whole = patches.whole[which]
         mirrored, turn, scale = numbers[:, 3] >= 0, actions[:, 5] * math.pi, MOST_SCALE ** actions[:, 6]
         one = torch.ones_like(turn)
