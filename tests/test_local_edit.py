@@ -337,7 +337,7 @@ def test_without_labelled_anomalies_there_are_strokes_only() -> None:
 def test_generators_get_it_by_themselves() -> None:
     assert type(make_perturbation("auto", WORLD, None)) is CopyPaste
     world = local_world()
-    world.autoencoder.model.generates = True
+    world.autoencoder.model.is_generator = True
     assert type(make_perturbation("auto", world, None)) is LocalEdit
     latents = LatentTransformerDetector(world.autoencoder.latent_shape, 4, 16, 1, 2)
     assert type(make_perturbation("auto", world.with_detector(latents), None)) is CopyPaste

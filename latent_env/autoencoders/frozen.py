@@ -154,11 +154,6 @@ class FrozenAutoencoder(nn.Module):
         """Whether the model's own latents are whitened already, all tokens alike."""
         return getattr(self.model, "whitened", False)
 
-    @property
-    def generates(self) -> bool:
-        """Whether the model is a published generator, which restores images that it has never seen."""
-        return getattr(self.model, "generates", False)
-
     @torch.no_grad()
     def calibrate(self, images: ImageSource, latents: ImageSource | None = None) -> FrozenAutoencoder:
         """Measure the statistics above on training images ``(N, C, H, W)``; returns itself.

@@ -13,7 +13,7 @@ from latent_env.autoencoders.frozen import as_float
 from latent_env.perturbations.membrane import fill_smoothly
 from latent_env.worlds.foreground import object_masks
 
-MOST_COMPARED, MOST_NUMBERS = 256, 2**25
+MOST_COMPARED, MOST_NUMBERS = 64, 2**25
 """An anomaly is compared with at most so many normal images, and so many of their numbers."""
 
 

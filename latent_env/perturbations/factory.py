@@ -45,6 +45,6 @@ def _automatic(world: World, max_delta: float | None) -> Perturbation:
     """
     if not world.autoencoder.is_spatial:
         return Dense(world, max_delta)
-    if world.autoencoder.generates and not world.reads_latents:
+    if getattr(world.autoencoder.model, "is_generator", False) and not world.reads_latents:
         return LocalEdit(world, max_delta)
     return CopyPaste(world, max_delta) if world.labelled_anomalies else Brush(world.autoencoder, max_delta)

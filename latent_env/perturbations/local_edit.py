@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -88,7 +88,7 @@ class LocalEdit:
         self.action_size = self.stroke_size
         if anomalies is not None and len(anomalies.images):
             self.action_size += self.NUMBERS
-            self.patches = AnomalyPatches(anomalies.images, anomalies.masks, world.images, world.latents)
+            self.patches = _cut_out(anomalies.images, anomalies.masks, world.images, world.latents)
         self.null_action = world.latents.new_zeros(self.action_size)
         self.null_action[3] = -1.0
         if self.patches is not None:
@@ -102,7 +102,7 @@ class LocalEdit:
     @cached_property
     def _objects(self) -> Tensor | None:
         """``(S, 1, H, W)`` bool; None where there is no background, or it may change as well."""
-        return object_masks(self.world.images) if self.place == OBJECT else None
+        return _objects_of(self.world.images) if self.place == OBJECT else None
 
     @property
     def _everywhere(self) -> Tensor:
@@ -215,6 +215,11 @@ class LocalEdit:
     def choose(self, place: str, blending: str) -> None:
         """Set where changes are allowed, one of ``PLACES``, and how pixels blend, one of ``BLENDINGS``."""
         self.place, self.blending = place, blending
+
+
+# Many environments share a world, whose tensors never change: what takes seconds is done once for all.
+_cut_out = lru_cache(maxsize=2)(AnomalyPatches)
+_objects_of = lru_cache(maxsize=2)(object_masks)
 
 
 def _put(
