@@ -19,6 +19,7 @@ from agents.base import Agent
 from detectors.training.samples import Samples
 from latent_common.artifacts import write_atomically
 from latent_common.errors import UserError
+from latent_common.files import check_archive
 from latent_env.dynamics import Dynamics
 from latent_env.perturbations.base import CopiesAnomalies, Perturbation
 from latent_env.shell import ANOMALY, UNDECIDED
@@ -170,8 +171,11 @@ def save_augmented(path: Path, augmented: Augmented) -> None:
 def load_augmented(path: Path) -> Augmented:
     """Read what :func:`save_augmented` wrote."""
     try:
+        check_archive(path)
         with np.load(path, allow_pickle=False) as held:
             return Augmented(*(torch.from_numpy(held[f.name]) for f in fields(Augmented)))
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: `python train_ppo.py` makes it") from error
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:

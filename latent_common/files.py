@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
+import math
 import os
 import re
 import secrets
 import stat
 import tempfile
+import zipfile
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
+from numpy.lib import format as npy
+
 from latent_common.errors import UserError
+
+MOST_RATIO, SLACK = 100, 2**24
+"""Packed data may unpack to so many times its size, and so many bytes more: images shrink to a half or a
+tenth, masks to a hundredth."""
 
 LONGEST_NAME = 200
 """A name of a file or folder may have so many bytes; with what is added it fits any file system."""
@@ -24,9 +34,12 @@ def open_regular(path: Path) -> BinaryIO:
     # Without O_NONBLOCK opening a pipe waits for somebody to write into it.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
         os.close(handle)
-        raise UserError(f"{path} is no regular file (but a folder, device or pipe): it was not read")
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise UserError(f"{path} is no regular file, but a device or pipe: it was not read")
     return os.fdopen(handle, "rb")
 
 
@@ -40,6 +53,44 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
         if most is not None and size > most:
             raise UserError(f"{path} has {size:,} bytes, more than the {most:,} that such a file may have")
         return file.read(size)
+
+
+def gunzip(path: Path, most: int) -> bytes:
+    """The content of a ``.gz`` file, of at most ``most`` bytes and :data:`MOST_RATIO` times its own size.
+
+    :raises OSError, EOFError, zlib.error: if it isn't there or is damaged.
+    """
+    with open_regular(path) as file, gzip.GzipFile(fileobj=file) as unpacked:
+        most = min(most, MOST_RATIO * os.fstat(file.fileno()).st_size + SLACK)
+        content = unpacked.read(most + 1)
+    if len(content) > most:
+        raise UserError(f"{path} unpacks to more than {most:,} bytes: that is no data, it was not read")
+    return content
+
+
+def check_archive(path: Path) -> None:
+    """Raise a ``UserError`` if an ``.npz`` file would take up far more memory than its size explains.
+
+    :raises OSError, ValueError, zipfile.BadZipFile: if it isn't there or is damaged.
+    """
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        most = MOST_RATIO * os.fstat(file.fileno()).st_size + SLACK
+        members = archive.infolist()
+        total = sum(member.file_size for member in members)
+        if total > most:
+            raise UserError(f"{path} unpacks to {total:,} bytes, but {most:,} are the most for its size")
+        for member in members:
+            if not member.filename.endswith(".npy"):
+                continue
+            with archive.open(member) as content:
+                read = (
+                    npy.read_array_header_1_0
+                    if npy.read_magic(content) == (1, 0)
+                    else npy.read_array_header_2_0
+                )
+                shape, _, kind = read(content)
+            if not kind.hasobject and math.prod(shape) * kind.itemsize > member.file_size:
+                raise UserError(f"{path} claims an array {shape} in {member.filename}, larger than it is")
 
 
 def create(path: Path) -> tuple[int, Path]:

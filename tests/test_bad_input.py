@@ -36,14 +36,14 @@ from latent_env.data import (
 from latent_env.data.images import open_image
 
 
-def png_claiming(width: int, height: int) -> bytes:
+def png_claiming(width: int, height: int, bits: int = 8, kind: int = 0) -> bytes:
     """A PNG of a few bytes whose head claims any size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         body = kind + data
         return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
@@ -232,6 +232,26 @@ def test_what_pillow_only_warns_of_is_refused(tmp_path: Path) -> None:
     path.write_bytes(png_claiming(12000, 12000))
     with pytest.raises(UserError, match="claims 12000×12000 pixels"):
         open_image(path, SIDE)
+    for bits, kind, mode in ((16, 6, "RGBA"), (16, 0, "I;16"), (8, 4, "LA")):
+        path.write_bytes(png_claiming(8000, 8000, bits, kind))
+        with pytest.raises(UserError, match=f"claims 8000×8000 .* 40,000,000 that are read in mode {mode}"):
+            open_image(path, SIDE)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "ICO", "PPM", "TGA", "PDF", "EPS"])
+def test_other_formats_are_not_opened_whatever_they_are_called(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(noise(SIDE, SIDE, 3)).save(path, format=kind)
+    with pytest.raises(UserError, match="another kind than its name says"):
+        open_image(path, SIDE)
+
+
+def test_a_device_or_pipe_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.png")
+    for name in ("zero.png", "pipe.png"):
+        with pytest.raises(UserError, match=f"{name} is (no regular file|empty)"):
+            open_image(tmp_path / name, SIDE)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -238,3 +240,32 @@ def test_broken_rows_of_an_npz_can_be_skipped(tmp_path: Path) -> None:
     assert dataset.test.names == ("test 0", "test 2", "test 1")
     assert len(problems.skipped) == 1
     assert "test.npz[3]: the label 7" in dataset.remarks[0]
+
+
+def test_an_archive_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path: Path) -> None:
+    root = save_arrays(tmp_path / "mine", make_arrays())
+    np.savez_compressed(root / "train.npz", images=np.zeros((2**26,), np.uint8))
+    with pytest.raises(
+        UserError, match=r"train.npz unpacks to 67,\d+,\d+ bytes, but 2\d,\d+,\d+ are the most"
+    ):
+        npz(root)
+
+
+def test_an_array_that_claims_more_than_its_file(tmp_path: Path) -> None:
+    root = save_arrays(tmp_path / "mine", make_arrays())
+    head = io.BytesIO()
+    np.lib.format.write_array_header_2_0(
+        head, {"descr": "|u1", "fortran_order": False, "shape": (10**12, 8, 8)}
+    )
+    with zipfile.ZipFile(root / "train.npz", "w") as archive:
+        archive.writestr("images.npy", head.getvalue())
+    with pytest.raises(UserError, match=r"train.npz claims an array \(1000000000000, 8, 8\) in images.npy"):
+        npz(root)
+
+
+def test_a_pipe_is_no_archive(tmp_path: Path) -> None:
+    root = save_arrays(tmp_path / "mine", make_arrays())
+    (root / "train.npz").unlink()
+    (root / "train.npz").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="no train.npz"):
+        npz(root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import pickle
 import pickletools
@@ -146,6 +147,25 @@ def test_damaged_compressed_mnist_names_the_file(data: Path, change: Callable[[b
     make_mnist(data / "mnist")
     overwrite(f"{IMAGES}.gz", change)(data / "mnist")
     with pytest.raises(UserError, match=f"{IMAGES}.gz is damaged or cut short"):
+        mnist(data)
+
+
+def test_a_gz_that_unpacks_to_gigabytes_is_not_unpacked(data: Path) -> None:
+    make_mnist(data / "mnist")
+    path = data / f"mnist/{IMAGES}.gz"
+    path.write_bytes(gzip.compress(bytes(2**20)) * 128)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=f"{IMAGES}.gz unpacks to more than 3.,...,... bytes"):
+        mnist(data)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2**27
+
+
+def test_a_head_that_claims_more_than_a_number_holds(data: Path) -> None:
+    make_mnist(data / "mnist", ending="")
+    (data / f"mnist/{IMAGES}").write_bytes(b"\0\0\x08\3" + b"\xff" * 12)
+    with pytest.raises(UserError, match="should hold 79228162458924105385300197375 bytes"):
         mnist(data)
 
 

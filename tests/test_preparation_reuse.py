@@ -141,6 +141,15 @@ def break_head(folder: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"{'descr': '|u1'", b"{'descr': '|u1)"))
 
 
+def flip_a_bit(folder: Path) -> None:
+    path = folder / "train.npz"
+    with np.load(path) as stored:
+        pixels = stored["images"].tobytes()
+    content = bytearray(path.read_bytes())
+    content[content.index(pixels) + len(pixels) // 2] ^= 1
+    path.write_bytes(content)
+
+
 def cut_json(folder: Path) -> None:
     path = folder / "prepared.json"
     path.write_bytes(path.read_bytes()[:200])
@@ -160,6 +169,7 @@ def delete_json(folder: Path) -> None:
 
 DAMAGES = [
     *(damage_split, cut_split, delete_split, empty_split, swap_splits, compress_split, break_head),
+    flip_a_bit,
     *(cut_json, other_json, no_text, delete_json),
 ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +12,20 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from latent_common.errors import UserError
+from latent_common.files import open_regular
 
 MAX_PIXELS = 80_000_000
 """The largest image that is decoded; below Pillow's own limit, so that the user reads our message."""
+
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+"""All other decoders of Pillow stay closed, whatever a file is called."""
+
+PLAIN_MODES = ("1", "L", "P", "RGB", "YCbCr", "CMYK")
+MAX_OTHER_PIXELS = 40_000_000
+"""The largest image of other modes, such as with transparency or of 16 bits: it takes more memory a pixel."""
+
+LARGE = 8_000_000
+"""Of images with more pixels only one is decoded at a time, so that memory doesn't grow with the cores."""
 
 SMALLEST_DRAFT = 3
 """A JPEG is decoded at a fraction of its size, down to so many times the target size."""
@@ -84,6 +97,8 @@ def is_grey(image: Image.Image) -> bool:
     return bool((red == green).all() and (green == blue).all())
 
 
+_one_large = threading.Lock()
+
 Convert = Callable[[Image.Image, Path], Image.Image]
 
 
@@ -92,11 +107,12 @@ def _open(path: Path, convert: Convert, size: int | None = None) -> tuple[Image.
         if not path.stat().st_size:
             raise UserError(f"{path} is empty (0 bytes). Copy it again or delete it.")
         # Given a path, Pillow maps uncompressed TIFFs, and scrambles rotated ones.
-        with path.open("rb") as file, Image.open(file) as image:
-            if image.width * image.height > MAX_PIXELS:
+        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
+            most = MAX_PIXELS if image.mode in PLAIN_MODES else MAX_OTHER_PIXELS
+            if image.width * image.height > most:
                 raise UserError(
                     f"{path} claims {image.width}×{image.height} pixels, more than the "
-                    f"{MAX_PIXELS:,} that are read. Shrink or delete it."
+                    f"{most:,} that are read in mode {image.mode}. Shrink or delete it."
                 )
             # Phones add small previews to a JPEG, which makes it an MPO of several images.
             if image.format != "MPO" and (frames := getattr(image, "n_frames", 1)) > 1:
@@ -108,10 +124,11 @@ def _open(path: Path, convert: Convert, size: int | None = None) -> tuple[Image.
             if size is not None:
                 image.draft(None, (SMALLEST_DRAFT * size, SMALLEST_DRAFT * size))
             reduced = image.size != full
-            upright = ImageOps.exif_transpose(image)
-            if not reduced:  # a TIFF may have been turned while it was opened
-                return convert(upright, path), upright.size
-            return convert(upright, path), full[::-1] if turned else full
+            with _one_large if image.width * image.height > LARGE else contextlib.nullcontext():
+                ImageOps.exif_transpose(image, in_place=True)
+                if not reduced:  # a TIFF may have been turned while it was opened
+                    return convert(image, path), image.size
+                return convert(image, path), full[::-1] if turned else full
     except UserError:
         raise
     except Image.DecompressionBombError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import math
 import struct
 import zlib
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latent_common.errors import UserError
+from latent_common.files import gunzip, read_bytes
 from latent_env.data.finding import find_file, find_place, not_found_error
 from latent_env.data.layouts.one_class import Classified, check_normal, one_class_source
 from latent_env.data.samples import Source
@@ -26,6 +27,9 @@ TREE = """\
 ORIGIN = (
     "MNIST is hosted in many places, such as https://ossci-datasets.s3.amazonaws.com/mnist/ (four files)."
 )
+MOST_BYTES = 2**29
+"""MNIST's largest file has a tenth as many."""
+
 UNSIGNED_BYTE = 8
 BORDER = 2
 """Black pixels on every side turn MNIST's 28 pixels into 32 without blurring."""
@@ -63,14 +67,14 @@ def _read_pair(images: Path, labels: Path) -> Classified:
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """Read an idx file of unsigned bytes, compressed if its name ends in ``.gz``."""
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        content = gunzip(path, MOST_BYTES) if path.suffix == ".gz" else read_bytes(path, MOST_BYTES)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is damaged or cut short ({error}). Download it again.") from error
     head = 4 + 4 * dimensions
     if len(content) < head or content[:4] != bytes([0, 0, UNSIGNED_BYTE, dimensions]):
         raise UserError(f"{path} is no idx file of {dimensions} dimensions. Download it again.")
     shape = struct.unpack(f">{dimensions}I", content[4:head])
-    expected = int(np.prod(shape, dtype=np.int64))
+    expected = math.prod(shape)
     if len(content) - head != expected:
         raise UserError(
             f"{path} should hold {expected} bytes after its head but holds {len(content) - head}. "

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latent_common.errors import UserError
+from latent_common.files import check_archive
 from latent_env.data.finding import find_file, show_tree
 from latent_env.data.samples import ArraySample, Problems, Source
 from latent_env.data.splitting import Splitting, evenly_spaced_samples, set_aside
@@ -84,8 +85,11 @@ def npz_source(
 
 def _read(path: Path, split: str, problems: Problems, trust_pickle: bool) -> list[ArraySample]:
     try:
+        check_archive(path)
         with np.load(path, allow_pickle=trust_pickle) as archive:
             held = {key.lower(): archive[key] for key in archive.files}
+    except UserError:
+        raise
     except ValueError as error:
         if "allow_pickle" in str(error):
             raise UserError(

@@ -7,8 +7,8 @@ import errno
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +118,7 @@ def _open(folder: Path, source: Source, fingerprint: str, problems: Problems) ->
         outdated = facts["source"]["fingerprint"] != fingerprint
         if outdated or (facts["skipped"] and problems.on_error == "stop"):
             return None
-        splits = {split: open_split(folder / f"{split}.npz") for split in source.splits}
+        splits = {split: open_split(folder / f"{split}.npz", check=True) for split in source.splits}
         for split, counts in facts["splits"].items():
             if len(splits[split]) != counts["normal"] + counts["anomalous"]:
                 return None
@@ -133,8 +133,8 @@ def _unfinished(target: Path, root: Path) -> Any:
     _sweep(target.parent)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        made.chmod(0o755)
+        made = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        made.mkdir()
     except OSError as error:
         raise UserError(f"prepared={root}: can't write there ({error.strerror})") from error
     try:

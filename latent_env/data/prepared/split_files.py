@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -76,9 +77,10 @@ def _pack(
             member.write(part)
 
 
-def open_split(path: Path) -> Split:
+def open_split(path: Path, check: bool = False) -> Split:
     """A split whose images and masks stay on disk until they are used.
 
+    :param check: compare them with their checksums first, for which all is read once.
     :raises OSError, ValueError, KeyError, zipfile.BadZipFile: for a file that is missing or damaged.
     """
     with zipfile.ZipFile(path) as archive:
@@ -87,12 +89,12 @@ def open_split(path: Path) -> Split:
         for name in ("labels", "names"):
             with archive.open(members[name]) as file:
                 small[name] = npy.read_array(file, allow_pickle=False)
-        images = _map(path, members["images"])
-        masks = _map(path, members["masks"]) if "masks" in members else None
+        images = _map(path, members["images"], check)
+        masks = _map(path, members["masks"], check) if "masks" in members else None
     return Split(images, small["labels"], masks, tuple(map(str, small["names"])))
 
 
-def _map(path: Path, member: zipfile.ZipInfo) -> NDArray[Any]:
+def _map(path: Path, member: zipfile.ZipInfo, check: bool) -> NDArray[Any]:
     """An array inside an uncompressed archive, mapped into memory."""
     if member.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"{member.filename} is compressed")
@@ -100,10 +102,22 @@ def _map(path: Path, member: zipfile.ZipInfo) -> NDArray[Any]:
         # The header of a member in the file itself: its length differs from that in the directory.
         file.seek(member.header_offset + 26)
         name_length, extra_length = struct.unpack("<HH", file.read(4))
-        file.seek(member.header_offset + 30 + name_length + extra_length)
+        begin = member.header_offset + 30 + name_length + extra_length
+        file.seek(begin)
+        if check and _checksum(file, member.file_size) != member.CRC:
+            raise ValueError(f"{member.filename} doesn't match its checksum")
+        file.seek(begin)
         version = npy.read_magic(file)
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran_order, dtype = read_header(file)
         if fortran_order or dtype.hasobject:
             raise ValueError(f"{member.filename} holds an array that can't be mapped")
         return np.memmap(path, dtype=dtype, mode="r", offset=file.tell(), shape=shape)
+
+
+def _checksum(file: BinaryIO, count: int) -> int:
+    """The checksum of the next ``count`` bytes, as archives have it."""
+    checksum = 0
+    while count > 0 and (part := file.read(min(count, COPIED_AT_ONCE))):
+        checksum, count = zlib.crc32(part, checksum), count - len(part)
+    return checksum
