@@ -267,5 +267,5 @@ def test_a_pipe_is_no_archive(tmp_path: Path) -> None:
     root = save_arrays(tmp_path / "mine", make_arrays())
     (root / "train.npz").unlink()
     (root / "train.npz").symlink_to("/dev/zero")
-    with pytest.raises(UserError, match="no train.npz"):
+    with pytest.raises(UserError, match=r"no train\.npz"):
         npz(root)
