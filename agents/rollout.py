@@ -75,6 +75,16 @@ class Augmented:
         parts = (self.tokens, self.labels, sources[self.source], self._marked)
         return Samples(latents, *(part.to(world.device) for part in parts))
 
+    def feature_samples(self, features: Tensor, tokens: Tensor, sources: Tensor) -> Samples:
+        """Samples for training a detector that reads features, masked token by token.
+
+        :param features: ``(N, K, g, g)`` of the images, on the device of the samples.
+        :param tokens: ``(N, 1, g, g)`` bool, which of these are anomalous.
+        :param sources: ``(S,)``, the start images' training images.
+        """
+        parts = (tokens, self.labels, sources[self.source], self._marked)
+        return Samples(features, *(part.to(features.device) for part in parts))
+
     def at(self, index: Tensor) -> Augmented:
         """The samples at positions ``(B,)``."""
         return Augmented(*(getattr(self, f.name)[index] for f in fields(self)))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detectors.base import BOTH, LATENT, Detection, Detector, inputs_for
+from detectors.base import BOTH, IMAGE, LATENT, Detection, Detector, inputs_for
 from detectors.blocks.distance import BATCH_SIZE, location_and_scale
 from detectors.blocks.tokens import at_size
 from detectors.registry import build, describe
@@ -51,9 +51,10 @@ class EnsembleDetector(nn.Module):
             raise ValueError("an ensemble needs members")
         shapes = {(member.input, tuple(member.input_shape)) for member in members.values()}
         reads = {kind for kind, _ in shapes}
-        if len(shapes) > len(reads):
+        if len(shapes) > len(reads) or not (len(reads) == 1 or reads == {IMAGE, LATENT}):
             raise ValueError(
-                f"the members of an ensemble must read images, or latents, of one shape: {shapes}"
+                f"the members of an ensemble must read images, latents or features of one shape, or images "
+                f"and their latents: {shapes}"
             )
         self.input = next(iter(reads)) if len(reads) == 1 else BOTH
         self.input_shape = next(shape for kind, shape in shapes if len(reads) == 1 or kind != LATENT)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from detectors.base import LATENT
 from detectors.blocks.distance import DistanceDetector
 from detectors.blocks.tokens import as_tokens, grid_of
 from latent_common.image_source import ImageSource, evenly_spaced
@@ -28,16 +28,12 @@ class GaussianDetector(DistanceDetector):
     means: Tensor
     whiteners: Tensor
 
-    def __init__(self, latent_shape: Sequence[int]) -> None:
-        super().__init__(latent_shape)
+    def __init__(self, latent_shape: Sequence[int], reads: str = LATENT) -> None:
+        super().__init__(latent_shape, reads)
         rows, columns = grid_of(latent_shape)
         channels = latent_shape[0]
         self.register_buffer("means", torch.zeros(rows * columns, channels))
         self.register_buffer("whiteners", torch.eye(channels).repeat(rows * columns, 1, 1))
-
-    def hyperparameters(self) -> dict[str, Any]:
-        """The arguments that build this detector again."""
-        return {"latent_shape": list(self.input_shape)}
 
     @torch.no_grad()
     def fit(self, latents: ImageSource, scales: Tensor, seed: int) -> None:  # noqa: ARG002

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detectors.base import LATENT
 from detectors.blocks.coreset import draw_tokens, greedy_coreset
 from detectors.blocks.distance import DistanceDetector
 from detectors.blocks.tokens import as_tokens
@@ -25,6 +26,7 @@ class KnnDetector(DistanceDetector):
         own scales, where components that vary much count more.
     :param coreset: choose the bank greedily so that no normal token is far from it; else at random.
     :param candidates: of more tokens, so many are drawn at random for the coreset to choose from.
+    :param reads: whether tokens are those of latents, or of a backbone's features.
     """
 
     bank: Tensor
@@ -37,8 +39,9 @@ class KnnDetector(DistanceDetector):
         whitened: bool = True,
         coreset: bool = True,
         candidates: int = 40_000,
+        reads: str = LATENT,
     ) -> None:
-        super().__init__(latent_shape)
+        super().__init__(latent_shape, reads)
         self.bank_size, self.whitened, self.coreset, self.candidates = bank, whitened, coreset, candidates
         channels = latent_shape[0]
         self.register_buffer("bank", torch.zeros(bank, channels))
@@ -47,7 +50,7 @@ class KnnDetector(DistanceDetector):
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build this detector again."""
         return {
-            "latent_shape": list(self.input_shape),
+            **super().hyperparameters(),
             "bank": len(self.bank),
             "whitened": self.whitened,
             "coreset": self.coreset,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from detectors.base import LATENT, Detection
+from detectors.base import LATENT, Detection, check_tokens
 from detectors.blocks.last_layer import LastLayerInput
 from detectors.blocks.memory_bank import PositionalMemory
 from detectors.blocks.token_transformer import token_transformer
@@ -41,18 +41,25 @@ class LatentTransformerDetector(nn.Module):
     :param width: of a token inside the transformer.
     :param depth: how many layers the transformer has.
     :param heads: attention heads; they must divide ``width``.
+    :param reads: whether tokens are those of latents, or of a backbone's features.
     """
 
-    input = LATENT
     means: Tensor
     stds: Tensor
     location: Tensor
     scale: Tensor
 
     def __init__(
-        self, latent_shape: Sequence[int], memory_size: int, width: int = 64, depth: int = 2, heads: int = 4
+        self,
+        latent_shape: Sequence[int],
+        memory_size: int,
+        width: int = 64,
+        depth: int = 2,
+        heads: int = 4,
+        reads: str = LATENT,
     ) -> None:
         super().__init__()
+        self.input = check_tokens(reads)
         self.input_shape = tuple(latent_shape)
         self.memory_size, self.width, self.depth, self.heads = memory_size, width, depth, heads
         rows, columns = grid_of(latent_shape)
@@ -71,7 +78,8 @@ class LatentTransformerDetector(nn.Module):
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build this architecture again."""
         names = ("memory_size", "width", "depth", "heads")
-        return {"latent_shape": list(self.input_shape), **{name: getattr(self, name) for name in names}}
+        shared = {"latent_shape": list(self.input_shape), "reads": self.input}
+        return {**shared, **{name: getattr(self, name) for name in names}}
 
     def logits(
         self,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detectors.base import LATENT
 from detectors.blocks.distance import DistanceDetector
 from detectors.blocks.memory_bank import PositionalMemory
 from latent_common.image_source import ImageSource, evenly_spaced, evenly_spaced_positions
@@ -17,16 +18,17 @@ class PositionalKnnDetector(DistanceDetector):
     """The distance of a token to the nearest one that normal images have at its position.
 
     :param memory_size: of more training images, so many evenly spaced ones are kept.
+    :param reads: whether tokens are those of latents, or of a backbone's features.
     """
 
-    def __init__(self, latent_shape: Sequence[int], memory_size: int = 1024) -> None:
-        super().__init__(latent_shape)
+    def __init__(self, latent_shape: Sequence[int], memory_size: int = 1024, reads: str = LATENT) -> None:
+        super().__init__(latent_shape, reads)
         self.memory_size = memory_size
         self.memory = PositionalMemory(latent_shape, memory_size)
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build this detector again."""
-        return {"latent_shape": list(self.input_shape), "memory_size": len(self.memory.owners)}
+        return {**super().hyperparameters(), "memory_size": len(self.memory.owners)}
 
     @torch.no_grad()
     def fit(self, latents: ImageSource, scales: Tensor, seed: int) -> None:  # noqa: ARG002

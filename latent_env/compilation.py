@@ -27,6 +27,7 @@ def compiled(world: World, num_worlds: int) -> World:
         faster = replace(
             world,
             autoencoder=_with_compiled(world.autoencoder, "encode", "decode"),
+            backbone=None if world.backbone is None else _with_compiled(world.backbone, "encode"),
             detector=_with_compiled(world.detector, "forward", "last_layer_input"),
             reward_ensemble=tuple(
                 _with_compiled(member, "forward", "last_layer_input") for member in world.reward_ensemble
@@ -58,9 +59,12 @@ def _try_out(world: World, num_worlds: int) -> None:
     latents = world.latents[rows]
     with world.autocast():
         images = world.autoencoder.decode(latents).float()
-        again = world.autoencoder.encode(images)
-        inputs: tuple[Tensor, ...] = (latents,)
-        if not world.reads_latents:
+        if world.reads_latents:
+            inputs: tuple[Tensor, ...] = (latents,)
+        elif world.reads_features:
+            inputs = (world.tokens(images).float(),)
+        else:
+            again = world.autoencoder.encode(images)
             inputs = (images, world.autoencoder.decode(again).float(), again.float())
         for detector in (world.detector, *world.reward_ensemble):
             detector(*inputs_for(detector.input, inputs))

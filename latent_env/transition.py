@@ -140,9 +140,15 @@ class Transition:
     def truth(self) -> Tensor:
         """The true mask of the sample, bool: what a detector learns to find; empty unless it is an anomaly.
 
-        ``(N, 1, H, W)`` pixels, or ``(N, 1, h, w)`` tokens for a detector that reads latents.
+        ``(N, 1, H, W)`` pixels, or ``(N, 1, h, w)`` tokens for a detector that reads latents or features.
         """
-        marked = self.changed_tokens if self.world.reads_latents else self.mask
+        if self.world.reads_latents:
+            marked = self.changed_tokens
+        elif self.world.reads_features:
+            shares = functional.adaptive_avg_pool2d(self.mask.float(), grid_of(self.world.token_shape))
+            marked = anomalous_tokens(shares)
+        else:
+            marked = self.mask
         return marked & (self.label == ANOMALY)[:, None, None, None]
 
     @cached_property
@@ -179,25 +185,28 @@ class Transition:
 
     @cached_property
     def _inputs(self) -> tuple[Tensor, ...]:
-        """What detectors may read: the new latent; or augmented image, its reconstruction and its latent."""
-        if self.world.reads_latents:
-            return (self.latent,)
+        """What detectors may read: tokens alone; or augmented image, its reconstruction and its latent."""
+        if self.world.reads_tokens:
+            return (self.tokens.float(),)
         with self.world.autocast():
-            decoded = self.world.autoencoder.decode(self._encoded).float()
-        return self.image, decoded, self._encoded.float()
+            decoded = self.world.autoencoder.decode(self.tokens).float()
+        return self.image, decoded, self.tokens.float()
 
     @cached_property
-    def _encoded(self) -> Tensor:
-        """``(N, *latent_shape)``: the latent that detectors read: the new one, or the augmented image's."""
+    def tokens(self) -> Tensor:
+        """``(N, *token_shape)``: the new latent where detectors read latents, else what stands for the image.
+
+        That is the augmented image's features where the world has a backbone, and its latent elsewhere.
+        """
         if self.world.reads_latents:
             return self.latent
         with self.world.autocast():
-            return self.world.autoencoder.encode(self.image)
+            return self.world.tokens(self.image)
 
     @cached_property
     def descriptor(self) -> AnomalyDescriptor:
         """The descriptor of the anomaly in the latent, ``(N, …)``; a flat latent is a single token."""
-        latents = self._encoded.float()
+        latents = self.tokens.float()
         grid = grid_of(latents.shape[1:])
         shares = functional.adaptive_avg_pool2d(self.truth.float(), grid)
         return anomaly_descriptor(latents.view(*latents.shape[:2], *grid), anomalous_tokens(shares))
@@ -263,7 +272,7 @@ class Transition:
 FACTS = {name for name, value in vars(Transition).items() if isinstance(value, cached_property)}
 """Names of the properties that are computed once, when they are first read."""
 
-NOT_JOINED = {"start_latent", "start_image", "start_decoded", "change", "_inputs", "_encoded"}
+NOT_JOINED = {"start_latent", "start_image", "start_decoded", "change", "_inputs", "tokens"}
 """Large, and rarely read afterwards: joining the parts of these costs more than computing them again."""
 
 

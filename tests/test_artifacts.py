@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from latent_common.errors import UserError
 from latent_env.denoise.world import load_denoise_world, save_critic
 from latent_env.worlds.artifacts import load_autoencoder, load_detector, save_autoencoder, save_detector
 from latent_env.worlds.half_precision import halve
-from latent_env.worlds.store import find_world, load_world, save_images
+from latent_env.worlds.store import copy_world, find_world, load_world, save_images, save_world, seal_world
 from latent_env.worlds.world import World
 
 
@@ -31,10 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def save(world: World, folder: Path) -> Path:
-    save_autoencoder(folder, world.autoencoder)
-    assert isinstance(world.detector, TransformerDetector)
-    save_detector(folder, world.detector)
-    save_images(folder, world.images)
+    save_world(folder, world)
     return folder
 
 
@@ -145,7 +143,6 @@ def write_format_2(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with monkeypatch.context() as patched:
         patched.setattr(artifacts, "FORMAT", 2)
         save(make_world("spatial"), folder)
-        save_artifact(folder, "trial", "trial", {"inputs": torch.zeros(1)}, {"count": 1})
     path = folder / "detector.json"
     description = json.loads(path.read_text())
     description["facts"]["most"] = description["facts"].pop("depth")
@@ -153,13 +150,13 @@ def write_format_2(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "detector", "images", "reference_set"])
+@pytest.mark.parametrize("name", ["autoencoder", "detector", "images"])
 def test_artifacts_of_format_2_are_refused_by_a_line_that_says_what_to_do(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = write_format_2(tmp_path / "old", monkeypatch), save(make_world("spatial"), tmp_path / "new")
     for suffix in (".json", ".safetensors"):  # one old artifact among new ones is refused as well
-        shutil.copy(old / f"{'trial' if name == 'reference_set' else name}{suffix}", new / f"{name}{suffix}")
+        shutil.copy(old / f"{name}{suffix}", new / f"{name}{suffix}")
     before = (new / f"{name}.json").read_bytes()
     with pytest.raises(UserError) as refused:
         gym.make("LatentAug-v0", artifacts=str(new))
@@ -185,7 +182,36 @@ def test_a_detector_of_another_world(folder: Path, tmp_path: Path) -> None:
     other = make_world("spatial", size=16)
     assert isinstance(other.detector, TransformerDetector)
     save_detector(folder, other.detector)
-    with pytest.raises(UserError, match="different worlds"):
+    with pytest.raises(UserError, match=r"detector.json is not the one .* different worlds"):
+        load_world(str(folder), torch.device("cpu"))
+    seal_world(folder)  # a manifest that was made up doesn't help
+    with pytest.raises(UserError, match=r"a detector reads image: \(1, 16, 16\), .* different worlds"):
+        load_world(str(folder), torch.device("cpu"))
+
+
+def test_a_detector_of_equal_shapes_from_another_world(folder: Path) -> None:
+    other = copy.deepcopy(make_world("spatial").detector)
+    assert isinstance(other, TransformerDetector)
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    save_detector(folder, other)
+    with pytest.raises(UserError, match=r"detector.json is not the one .* different worlds"):
+        load_world(str(folder), torch.device("cpu"))
+
+
+def test_a_world_takes_the_place_of_another(folder: Path, tmp_path: Path) -> None:
+    world = make_world("spatial")
+    with_more = save(world.with_reward_ensemble([world.detector]), tmp_path / "more")
+    assert (with_more / "reward_ensemble.json").is_file()
+    copy_world(folder, with_more)
+    assert not (with_more / "reward_ensemble.json").is_file()
+    assert not load_world(str(with_more), torch.device("cpu")).reward_ensemble
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"artifacts": {"detector": "0"}}', "nonsense"])
+def test_a_damaged_manifest(folder: Path, content: str) -> None:
+    (folder / "world.json").write_text(content)
+    with pytest.raises(UserError, match=r"world.json (doesn't list the artifacts|is damaged)"):
         load_world(str(folder), torch.device("cpu"))
 
 
@@ -207,7 +233,8 @@ def test_an_interrupted_overwrite_leaves_no_mixture(folder: Path, monkeypatch: p
 
 def test_images_that_dont_fit(folder: Path) -> None:
     save_images(folder, torch.zeros(3, 1, 8, 8, dtype=torch.uint8))
-    with pytest.raises(UserError, match="doesn't hold uint8 images"):
+    seal_world(folder)
+    with pytest.raises(UserError, match="starting images must be one or more uint8"):
         load_world(str(folder), torch.device("cpu"))
 
 
@@ -235,8 +262,10 @@ def test_finding_a_world(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, newer)
     os.utime(newer / "metrics.json", (2e9, 2e9))
     assert find_world(str(tmp_path)) == newer
-    (newer / "images.json").unlink()
-    assert find_world(str(tmp_path)) == folder  # a world without starting images is none
+    (newer / "world.json").unlink()
+    assert find_world(str(tmp_path)) == folder  # not whole
+    with pytest.raises(UserError, match=r"no world.json"):
+        find_world(str(newer))
     (newer / "detector.json").unlink()
     with pytest.raises(UserError, match="no detector yet"):
         find_world(str(newer))

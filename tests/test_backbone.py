@@ -308,7 +308,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, folders: dict[str, P
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError) as error:
         load_backbone(str(folders["dino"]), SIZE, None, None)
-    assert "autoencoder=pretrained needs transformers" in message_of(error)
+    assert "a pretrained backbone needs transformers" in message_of(error)
     assert "pip install '.[pretrained]'" in message_of(error)
 
 

@@ -33,7 +33,7 @@ from latent_env.worlds.labelled_anomalies import (
     mirrored,
     save_labelled_anomalies,
 )
-from latent_env.worlds.store import copy_world, load_world
+from latent_env.worlds.store import copy_world, load_world, seal_world
 from latent_env.worlds.world import World
 
 KNOWN = 3
@@ -402,5 +402,6 @@ def test_a_trained_world_brings_its_labelled_anomalies(tmp_path: Path, run_here:
     save_labelled_anomalies(
         folder, again._replace(latents=again.latents[:, :, :1], normal=again.normal[:, :, :1])
     )
+    seal_world(folder)
     with pytest.raises(UserError, match="is of another world"):
         load_world(str(folder), torch.device("cpu"))

@@ -20,8 +20,7 @@ from latent_env.denoise.settings import DenoiseSettings
 from latent_env.denoise.world import load_denoise_world
 from latent_env.random_streams import Streams
 from latent_env.settings import Settings
-from latent_env.worlds.artifacts import save_autoencoder, save_detector
-from latent_env.worlds.store import load_world, save_images
+from latent_env.worlds.store import load_world, save_world
 from stages.agents.learners import make_learner
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -169,8 +168,6 @@ def test_ppo_takes_an_update_on_the_gpu(task: str) -> None:
 
 def test_a_folder_trained_on_one_device_is_loaded_on_another(tmp_path: Path) -> None:
     world = load_world("digits", CUDA)
-    save_autoencoder(tmp_path, world.autoencoder)
-    save_detector(tmp_path, world.detector)
-    save_images(tmp_path, world.images)
+    save_world(tmp_path, world)
     again = load_world(str(tmp_path), CPU)
     assert all(tensor.device == CPU for tensor in tensors_of(again).values())

@@ -31,8 +31,8 @@ from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
 from latent_env.dynamics import Dynamics
 from latent_env.settings import Settings
-from latent_env.worlds.artifacts import load_detector, save_autoencoder, save_detector
-from latent_env.worlds.store import load_world, save_images
+from latent_env.worlds.artifacts import load_detector, save_detector
+from latent_env.worlds.store import load_world, save_world, seal_world
 from latent_env.worlds.world import World
 
 CPU = torch.device("cpu")
@@ -297,9 +297,7 @@ def ensemble_world(second: str) -> World:
 @pytest.mark.parametrize("second", ["reconstruction", "knn"])
 def test_an_environment_with_an_ensemble(second: str, tmp_path: Path) -> None:
     world = ensemble_world(second)
-    save_autoencoder(tmp_path, world.autoencoder)
-    save_images(tmp_path, world.images)
-    save_detector(tmp_path, world.detector)
+    save_world(tmp_path, world)
     env = gym.make("LatentAug-v0", artifacts=str(tmp_path))
     env.reset(seed=0)
     assert np.isfinite(float(env.step(env.action_space.sample())[1]))
@@ -315,13 +313,13 @@ def score_of(dynamics: Dynamics, actions: np.ndarray[Any, Any]) -> Tensor:
 
 def test_a_part_of_another_world_is_refused(tmp_path: Path) -> None:
     world = ensemble_world("knn")
-    save_autoencoder(tmp_path, world.autoencoder)
-    save_images(tmp_path, world.images)
+    save_world(tmp_path, world)
     members_of = world.detector.named_members()  # type: ignore[attr-defined]
     foreign = EnsembleDetector(
         {"transformer": members_of["transformer"], "knn": KnnDetector((4, 2, 2))}, (1, 0)
     )
     save_detector(tmp_path, foreign)
+    seal_world(tmp_path)
     with pytest.raises(UserError, match="they come from different worlds"):
         load_world(str(tmp_path), CPU)
 

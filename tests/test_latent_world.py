@@ -38,7 +38,7 @@ from latent_env.rendering import panel
 from latent_env.settings import Settings
 from latent_env.shell import ANOMALY, NORMAL, UNDECIDED
 from latent_env.worlds.artifacts import save_detector
-from latent_env.worlds.store import load_world, save_world
+from latent_env.worlds.store import load_world, save_images, save_world, seal_world
 from latent_env.worlds.world import World
 
 SIZE, GRID, COMPONENTS, COUNT = 32, 4, 8, 24
@@ -223,16 +223,16 @@ def test_a_stored_world_draws_the_same_pictures(folder: Path) -> None:
 def test_a_detector_of_another_shape(tmp_path: Path) -> None:
     save_world(tmp_path, latent_world())
     save_detector(tmp_path, LatentTransformerDetector((COMPONENTS, GRID + 1, GRID + 1), 4, 16, 1, 2))
-    with pytest.raises(UserError, match=r"detector reads latents of \(8, 5, 5\).*different worlds"):
+    seal_world(tmp_path)
+    with pytest.raises(UserError, match=r"detector reads latent: \(8, 5, 5\).*different worlds"):
         load_world(str(tmp_path), CPU)
 
 
 def test_latents_of_another_autoencoder(tmp_path: Path) -> None:
-    from latent_env.worlds.store import save_images
-
     save_world(tmp_path, latent_world())
     save_images(tmp_path, latent_world().images, torch.zeros(COUNT, COMPONENTS, GRID, GRID + 1))
-    with pytest.raises(UserError, match="holds latents of another autoencoder"):
+    seal_world(tmp_path)
+    with pytest.raises(UserError, match="latents of the starting images are of another autoencoder"):
         load_world(str(tmp_path), CPU)
 
 

@@ -5,21 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from conf.schema.backbones import BackboneChoice, FeatureDefaults
 from conf.schema.fields import BatchSize, Filled, Name, NonNegative, Positive, ShareBelowOne
 
 
 @dataclass
-class AutoencoderDefaults:
+class AutoencoderDefaults(FeatureDefaults):
     """Values for keys of other groups that are null."""
 
     input: str
-    detector_steps: Positive[Filled[int]]
-    detector_batch_size: BatchSize[int]
-    detector_learning_rate: Positive[float]
-    baselines: list[str]
-    labelled_step_multiplier: Positive[float]
-    shares: list[float]
-    realism: float
 
 
 @dataclass
@@ -65,13 +59,8 @@ class MemoryAutoencoderConfig(ConvConfig):
 
 
 @dataclass
-class PretrainedConfig(AutoencoderConfig):
+class PretrainedConfig(BackboneChoice, AutoencoderConfig):
     """A frozen pretrained backbone, and a decoder."""
-
-    backbone: str
-    layers: list[int] | None
-    grid: Positive[int | None]
-    components: float
 
     def settings(self) -> dict[str, Any]:
         """What it depends on but for where the backbone lies: its stage adds a digest of the weights."""

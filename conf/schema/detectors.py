@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
-from typing import Self
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self
 
+from conf.schema.backbones import BackboneChoice
 from conf.schema.fields import BatchSize, Filled, Name, NonNegative, Positive, PositiveShare
 
 
@@ -15,6 +16,18 @@ class DetectorConfig:
 
     name: Name
     num_start_images: Positive[int]
+
+    def settings(self) -> dict[str, Any]:
+        """What the detector depends on but for its backbone: the plan adds a digest of the weights."""
+        of_backbone = {field.name for field in fields(BackboneChoice)}
+        return {key: value for key, value in asdict(self).items() if key not in of_backbone}
+
+
+@dataclass
+class TokenDetectorConfig(BackboneChoice, DetectorConfig):
+    """A detector of tokens: of the latent, or of a backbone's features."""
+
+    input: Filled[str]
 
 
 @dataclass
@@ -35,7 +48,7 @@ class TrainedConfig(DetectorConfig):
 
 
 @dataclass
-class TransformerConfig(TrainedConfig):
+class TransformerConfig(TokenDetectorConfig, TrainedConfig):
     """A transformer detector and its training."""
 
     patch: int | None
@@ -58,7 +71,7 @@ class RdnaConfig(TrainedConfig):
 
 
 @dataclass
-class KnnConfig(DetectorConfig):
+class KnnConfig(TokenDetectorConfig):
     """Nearest neighbours."""
 
     bank: Positive[int]
@@ -68,14 +81,14 @@ class KnnConfig(DetectorConfig):
 
 
 @dataclass
-class PositionalKnnConfig(DetectorConfig):
+class PositionalKnnConfig(TokenDetectorConfig):
     """Nearest neighbours among tokens of the same place."""
 
     memory_size: Positive[int]
 
 
 @dataclass
-class GaussianConfig(DetectorConfig):
+class GaussianConfig(TokenDetectorConfig):
     """A Gaussian a place."""
 
 

@@ -21,6 +21,7 @@ from conf.schema.agents import (
     UntrainedConfig,
 )
 from conf.schema.autoencoders import AutoencoderConfig, ConvConfig, MemoryAutoencoderConfig, PretrainedConfig
+from conf.schema.backbones import FeatureDefaults
 from conf.schema.datasets import (
     BmadConfig,
     CategoryConfig,
@@ -95,6 +96,7 @@ class DetectorRun(AutoencoderRun):
     """`train_detector.py`: all of `train_ae.py`, and a detector."""
 
     detector: DetectorConfig
+    for_features: FeatureDefaults
     synthesis: SynthesisConfig
     labelled: LabelledConfig
     texture_root: str | None

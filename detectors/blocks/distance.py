@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detectors.base import LATENT, Detection
+from detectors.base import LATENT, Detection, check_tokens
 from detectors.blocks.tokens import as_map, top_tokens
 from latent_common.image_source import ImageSource
 
@@ -22,14 +22,17 @@ class DistanceDetector(nn.Module, ABC):
 
     Both are shifted and scaled so that 0 means "further out than 95 % of normal images". No gradients are
     needed: :meth:`fit` takes statistics of normal latents.
+
+    :param latent_shape: of what it reads, ``(C, h, w)`` or ``(C,)``.
+    :param reads: whether these are latents, or a backbone's features.
     """
 
-    input = LATENT
     location: Tensor
     scale: Tensor
 
-    def __init__(self, latent_shape: Sequence[int]) -> None:
+    def __init__(self, latent_shape: Sequence[int], reads: str = LATENT) -> None:
         super().__init__()
+        self.input = check_tokens(reads)
         self.input_shape = tuple(latent_shape)
         if min(self.input_shape) < 1:
             raise ValueError(f"a latent can't have the shape {self.input_shape}")
@@ -49,9 +52,9 @@ class DistanceDetector(nn.Module, ABC):
     def distances(self, latents: Tensor) -> Tensor:
         """How far each token of ``latents (B, *latent_shape)`` lies from normal, ``(B, T)``."""
 
-    @abstractmethod
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build it again, the sizes of its buffers included."""
+        return {"latent_shape": list(self.input_shape), "reads": self.input}
 
     @torch.no_grad()
     def calibrate(self, latents: ImageSource) -> None:

@@ -19,6 +19,8 @@ from torch.nn import functional
 
 from latent_common.errors import UserError
 
+AUTOENCODER = "autoencoder"
+
 INSTALL = "`pip install '.[pretrained]'` installs what it takes"
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -53,6 +55,7 @@ class Backbone(nn.Module):
     :param layers: which hidden states (0 is the embedding); None chooses.
     :param grid: tokens a side; None is the finest of the chosen states.
     :param colours: mean and standard deviation that the network expects of red, green and blue.
+    :param group: the group of keys that chose it, for errors: ``autoencoder`` or ``detector``.
     """
 
     means: Tensor
@@ -66,8 +69,10 @@ class Backbone(nn.Module):
         layers: Sequence[int] | None = None,
         grid: int | None = None,
         colours: Sequence[Sequence[float]] = IMAGENET,
+        group: str = AUTOENCODER,
     ) -> None:
         super().__init__()
+        self.group = group
         # Convolutions are twice as fast so on a CPU; the type stubs of PyTorch lack this form of `to`.
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.eval().requires_grad_(False)
@@ -86,7 +91,7 @@ class Backbone(nn.Module):
                 f"{layer} ({m.shape[1]}×{m.shape[2]}×{m.shape[3]})" for layer, m in maps.items()
             )
             raise UserError(
-                f"autoencoder.layers={list(layers)}: this backbone has no usable map there; at {size} pixels "
+                f"{group}.layers={list(layers)}: this backbone has no usable map there; at {size} pixels "
                 f"it has {usable or 'none at all'}"
             )
         self.layers = tuple(layers)
@@ -126,7 +131,7 @@ class Backbone(nn.Module):
             states = self.network(pixel_values=images, output_hidden_states=True).hidden_states
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(
-                f"autoencoder.backbone: a {self.description.get('model_type')} network doesn't turn images "
+                f"{self.group}.backbone: a {self.description.get('model_type')} network doesn't turn images "
                 f"of {self.size} pixels into hidden states ({_first_line(error)}): choose a vision backbone"
             ) from error
         maps = {}
@@ -169,23 +174,26 @@ def _choice(maps: Mapping[int, Tensor], size: int) -> list[int]:
     return chosen
 
 
-def load_backbone(name: str, size: int, layers: Sequence[int] | None, grid: int | None) -> Backbone:
+def load_backbone(
+    name: str, size: int, layers: Sequence[int] | None, grid: int | None, group: str = AUTOENCODER
+) -> Backbone:
     """The network in a local folder or of this name on the Hugging Face hub, from safetensors only."""
+    key = f"{group}.backbone"
     if not name:
         raise UserError(
-            "autoencoder.backbone is missing: name a folder with config.json and model.safetensors, or a "
-            "model of the Hugging Face hub, for example autoencoder.backbone=facebook/dinov2-small"
+            f"{key} is missing: name a folder with config.json and model.safetensors, or a model of the "
+            f"Hugging Face hub, for example {key}=facebook/dinov2-small"
         )
     folder = Path(name).expanduser()
     if folder.is_dir():
         for needed in ("config.json", "*.safetensors"):
             if not any(folder.glob(needed)):
                 raise UserError(
-                    f"autoencoder.backbone={name}: the folder holds no {needed.replace('*', 'model')}: it "
+                    f"{key}={name}: the folder holds no {needed.replace('*', 'model')}: it "
                     "should be a model as transformers saves it (weights are read from safetensors only)"
                 )
     elif name.startswith((".", "~", os.sep)) or name.count("/") > 1:
-        raise UserError(f"autoencoder.backbone={name}: there is no such folder")
+        raise UserError(f"{key}={name}: there is no such folder")
     transformers = _transformers()
     place = str(folder) if folder.is_dir() else name
     try:
@@ -202,15 +210,15 @@ def load_backbone(name: str, size: int, layers: Sequence[int] | None, grid: int 
     except Exception as error:  # errors of the hub and the network have no common class
         if folder.is_dir():
             raise UserError(
-                f"autoencoder.backbone={name}: transformers can't load this folder ({_first_line(error)})"
+                f"{key}={name}: transformers can't load this folder ({_first_line(error)})"
             ) from error
         raise UserError(
-            f"autoencoder.backbone={name} is no folder here, and the Hugging Face hub failed "
+            f"{key}={name} is no folder here, and the Hugging Face hub failed "
             f"({_first_line(error)}): name a local folder, or check the name and the network"
         ) from error
     description = without_code(json.loads(network.config.to_json_string()))
     colours = _colours(transformers, place, description)
-    return Backbone(network, description, size, layers, grid, colours)
+    return Backbone(network, description, size, layers, grid, colours, group)
 
 
 def empty_backbone(
@@ -250,7 +258,7 @@ def _transformers() -> Any:
     try:
         return importlib.import_module("transformers")
     except ImportError as error:
-        raise UserError(f"autoencoder=pretrained needs transformers: {INSTALL}") from error
+        raise UserError(f"a pretrained backbone needs transformers: {INSTALL}") from error
 
 
 @contextmanager

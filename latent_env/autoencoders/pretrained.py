@@ -12,7 +12,7 @@ from torch.nn import functional
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource, evenly_spaced, images_at_once
 from latent_common.progress import progress_bar
-from latent_env.autoencoders.backbone import Backbone, empty_backbone
+from latent_env.autoencoders.backbone import AUTOENCODER, Backbone, empty_backbone
 from latent_env.autoencoders.conv import Residual
 
 MOST_FITTED, FITTED_AT_ONCE = 1024, 32
@@ -51,6 +51,33 @@ class PretrainedEncoder(nn.Module):
         """``(K,)``: the components' standard deviations before whitening."""
         return self.deviations
 
+    def hyperparameters(self) -> dict[str, Any]:
+        """The arguments of :meth:`build`."""
+        backbone = self.backbone
+        return {
+            "backbone": backbone.description,
+            "layers": list(backbone.layers),
+            "grid": backbone.grid,
+            "colours": [list(part) for part in backbone.colours],
+            "channels": self.channels,
+            "size": self.size,
+            "components": self.latent_shape[0],
+        }
+
+    @classmethod
+    def build(
+        cls,
+        backbone: dict[str, Any],
+        layers: list[int],
+        grid: int,
+        colours: list[list[float]],
+        channels: int,
+        size: int,
+        components: int,
+    ) -> PretrainedEncoder:
+        """The architecture that :meth:`hyperparameters` describes, with weights to be loaded."""
+        return cls(empty_backbone(backbone, size, layers, grid, colours), channels, components)
+
     def whiten(self, features: Tensor) -> Tensor:
         """Features ``(B, F, g, g)`` to latents ``(B, K, g, g)``."""
         projected = functional.conv2d(features, self.components[:, :, None, None])
@@ -62,27 +89,28 @@ class PretrainedEncoder(nn.Module):
         return self.whiten(self.backbone(images))
 
 
-def check_components(backbone: Backbone, components: float) -> None:
+def check_components(backbone: Backbone, components: float, group: str = AUTOENCODER) -> None:
     """Raise a ``UserError`` for a number of components that the backbone can't have."""
     if not components > 0 or (components >= 1 and components % 1):
-        raise UserError(f"autoencoder.components={components:g} must be a whole number, or a share below 1")
+        raise UserError(f"{group}.components={components:g} must be a whole number, or a share below 1")
     if components > backbone.features:
         raise UserError(
-            f"autoencoder.components={components:g} is more than the backbone's {backbone.features} features"
+            f"{group}.components={components:g} is more than the backbone's {backbone.features} features"
         )
 
 
 @torch.no_grad()
 def fit_encoder(
-    backbone: Backbone, images: ImageSource, channels: int, components: float
+    backbone: Backbone, images: ImageSource, channels: int, components: float, group: str = AUTOENCODER
 ) -> tuple[PretrainedEncoder, Tensor | None]:
     """An encoder with the principal components of ``images (N, C, H, W)`` uint8, and their latents.
 
     The latents are None if not all images were used, or if their features didn't fit in memory.
 
     :param components: their number, from 1; or the share of the features' variance to keep, below 1.
+    :param group: the group of keys that chose them, for errors.
     """
-    check_components(backbone, components)
+    check_components(backbone, components, group)
     chosen = evenly_spaced(images, MOST_FITTED)
     size = 2 * backbone.features * backbone.grid**2 * len(chosen)
     keep = len(chosen) == len(images) and size <= MOST_KEPT_BYTES
@@ -134,33 +162,12 @@ class PretrainedAutoencoder(nn.Module):
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments of :meth:`build`."""
-        backbone = self.encoder.backbone
-        return {
-            "backbone": backbone.description,
-            "layers": list(backbone.layers),
-            "grid": backbone.grid,
-            "colours": [list(part) for part in backbone.colours],
-            "channels": self.channels,
-            "size": self.size,
-            "components": self.latent_shape[0],
-            "width": self.width,
-        }
+        return {**self.encoder.hyperparameters(), "width": self.width}
 
     @classmethod
-    def build(
-        cls,
-        backbone: dict[str, Any],
-        layers: list[int],
-        grid: int,
-        colours: list[list[float]],
-        channels: int,
-        size: int,
-        components: int,
-        width: int,
-    ) -> PretrainedAutoencoder:
+    def build(cls, width: int, **of_encoder: Any) -> PretrainedAutoencoder:
         """The architecture that :meth:`hyperparameters` describes, with weights to be loaded."""
-        network = empty_backbone(backbone, size, layers, grid, colours)
-        return cls(PretrainedEncoder(network, channels, components), width)
+        return cls(PretrainedEncoder.build(**of_encoder), width)
 
     def encode(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [0, 1] to latents ``(B, K, g, g)``."""

@@ -71,5 +71,5 @@ def reference_set_of(world: World) -> ReferenceSet:
 def reference_inputs(world: World) -> list[LastLayerInput]:
     """What the last layer of each detector of the reward ensemble reads of the reference set."""
     inputs = as_floats(reference_set_of(world).inputs)
-    complete = (inputs,) if world.reads_latents else (inputs, world.autoencoder(inputs))
+    complete = (inputs,) if world.reads_tokens else (inputs, world.autoencoder(inputs))
     return [detector.last_layer_input(*complete) for detector in world.last_layer_detectors]

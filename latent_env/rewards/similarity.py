@@ -37,11 +37,11 @@ class SimilarityTerm(ReferenceTerm[AnomalySimilarity]):
     ) -> AnomalySimilarity:
         """The reference set's anomalies in this detector's features, and their descriptors."""
         anomalous = reference_set.labels == 1
-        if reference_set.marks is None or not world.autoencoder.is_spatial:
+        if reference_set.marks is None or len(world.token_shape) != 3:
             return AnomalySimilarity(detector, layer_input, anomalous)
         marked = anomalous & reference_set.marks.flatten(1).any(1)
         inputs = as_floats(reference_set.inputs[marked])
-        latents = inputs if world.reads_latents else world.autoencoder.encode(inputs)
+        latents = inputs if world.reads_tokens else world.tokens(inputs)
         descriptors = anomaly_descriptor(latents.float(), reference_set.marks[marked])
         return AnomalySimilarity(detector, layer_input, marked, descriptors)
 

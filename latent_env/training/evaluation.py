@@ -56,10 +56,11 @@ def evaluate(
 ) -> Evaluation:
     """Score every image of ``split`` with the world's detector.
 
-    :param latents: of these images, if known: a detector that reads latents then needs no encoding.
+    :param latents: of these images, or their features, if known: a detector that reads these then needs no
+        encoding.
     :param label: of the progress bar; None for no bar.
     """
-    if world.reads_latents and latents is not None:
+    if world.reads_tokens and latents is not None:
         return evaluate_latents(world.detector, latents, split, label)
     images = StreamedImages(split.images, world.device)
     return evaluate_source(world.detector, world.detector_inputs, images, split, label)
@@ -74,7 +75,7 @@ def evaluate_latents(
 
 def evaluate_test(world: World, features: FeatureCache) -> Evaluation:
     """Score every image of the test split with the world's detector; latents come from the cache."""
-    known = features.latents("test") if world.reads_latents else None
+    known = features.latents("test") if world.reads_tokens else None
     return evaluate(world, features.dataset.test, known, "test")
 
 

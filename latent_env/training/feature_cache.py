@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,6 +65,7 @@ class FeatureCache:
         self.encoder, self.dataset, self.folder = encoder, dataset, folder
         self.device, self.memory = device, memory
         self._latents: dict[str, ImageSource] = {}
+        self._encoded: tuple[object, Tensor] = (None, torch.zeros(0))
         self.nearest: dict[tuple[Any, ...], Tensor] = {}
         """Nearest neighbours found while detectors were trained, by what they depend on, for later ones."""
         self.fitted: dict[tuple[str, int], DistanceDetector] = {}
@@ -107,6 +109,18 @@ class FeatureCache:
         train, valid = (normalize((part - common).flatten(1), dim=1) for part in (train, valid))
         closest = torch.cat([(part @ train.T).amax(1) for part in valid.split(COMPARED_AT_ONCE)])
         return float((closest > NEAR_COPY).float().mean())
+
+    def encode(self, images: Tensor, label: str) -> Tensor:
+        """The latents ``(N, *latent_shape)``, in half precision on the device, of ``images`` uint8.
+
+        The last ones stay in memory: several detectors learn from the same samples.
+        """
+        key = zlib.crc32(images.contiguous().numpy().tobytes()), len(images)
+        if self._encoded[0] != key:
+            source = StreamedImages(images.numpy(), self.device)
+            parts = list(_encoded(self.encoder, source, label))
+            self._encoded = key, torch.cat(parts)
+        return self._encoded[1]
 
     def store(self, split: str, latents: Tensor) -> None:
         """Store known latents ``(N, *latent_shape)`` float16 of a whole split."""
@@ -152,16 +166,19 @@ def map_latents(path: Path, count: int, latent_shape: Sequence[int]) -> NDArray[
 
 
 def _append(encoder: Encoder, images: ImageSource, path: Path, label: str, done: int) -> None:
-    together = min(images_at_once(encoder.size), ENCODED_AT_ONCE)
-    with (
-        path.open("r+b") as file,
-        progress_bar(f"features, {label}", len(images), done) as bar,
-        torch.inference_mode(),
-    ):
+    with path.open("r+b") as file:
         file.seek(done * _row_bytes(encoder))
         file.truncate()
+        for latents in _encoded(encoder, images, f"features, {label}", done):
+            file.write(latents.cpu().numpy().tobytes())
+
+
+@torch.inference_mode()
+def _encoded(encoder: Encoder, images: ImageSource, label: str, done: int = 0) -> Iterator[Tensor]:
+    """Latents of ``images (N, C, H, W)`` uint8 from the position ``done`` on, some at a time, float16."""
+    together = min(images_at_once(encoder.size), ENCODED_AT_ONCE)
+    with progress_bar(label, len(images), done) as bar:
         for first in range(done, len(images), together):
             batch = images[first : first + together].float() / 255
-            latents = encoder.encode(batch).clamp(-LARGEST, LARGEST)
-            file.write(latents.half().cpu().numpy().tobytes())
+            yield encoder.encode(batch).clamp(-LARGEST, LARGEST).half()
             bar.update(len(batch))

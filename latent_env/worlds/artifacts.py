@@ -26,6 +26,7 @@ from latent_env.autoencoders import (
     MemoryAutoencoder,
     PretrainedAutoencoder,
 )
+from latent_env.autoencoders.pretrained import PretrainedEncoder
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -35,6 +36,8 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
         first = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"{path} doesn't fit the architecture it describes: {first}") from error
 
+
+BACKBONE = "backbone"
 
 ARCHITECTURES: dict[str, dict[str, tuple[type[nn.Module], Callable[..., nn.Module]]]] = {
     "autoencoder": {
@@ -46,6 +49,7 @@ ARCHITECTURES: dict[str, dict[str, tuple[type[nn.Module], Callable[..., nn.Modul
         **{name: (kind, kind) for name, kind in DETECTORS.items()},
         "ensemble": (EnsembleDetector, EnsembleDetector.build),
     },
+    BACKBONE: {"pretrained": (PretrainedEncoder, PretrainedEncoder.build)},
 }
 """The architectures of each kind of artifact, by name: the class, and what builds it from stored facts."""
 
@@ -69,6 +73,23 @@ def load_autoencoder(folder: Path) -> FrozenAutoencoder:
     model: FrozenAutoencoder = _build("autoencoder", facts, tensors, path, FrozenAutoencoder)
     _fill(model, tensors, path)
     return model
+
+
+def save_backbone(folder: Path, backbone: PretrainedEncoder) -> None:
+    """Write a backbone, fitted to the images of a data set, as the artifact ``backbone``."""
+    facts = {"architecture": _name_of(BACKBONE, backbone), **backbone.hyperparameters()}
+    save_artifact(folder, BACKBONE, BACKBONE, backbone.state_dict(), facts)
+
+
+def load_backbone(folder: Path) -> PretrainedEncoder | None:
+    """Read the artifact ``backbone``, frozen, on the CPU; None if ``folder`` has none."""
+    if not (folder / f"{BACKBONE}.json").is_file():
+        return None
+    tensors, facts = load_artifact(folder, BACKBONE, BACKBONE)
+    path = folder / f"{BACKBONE}.safetensors"
+    encoder: PretrainedEncoder = _build(BACKBONE, facts, path)
+    _fill(encoder, tensors, path)
+    return encoder.requires_grad_(False)
 
 
 def save_detector(folder: Path, detector: Detector) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 from torch import Tensor
 
 from latent_common.artifacts import load_artifact, read_json, save_artifact
+from latent_env.worlds.store import MANIFEST, seal_world
 
-NETWORKS = ("autoencoder", "critic", "detector")
+NETWORKS = ("autoencoder", "backbone", "critic", "detector")
 """The kinds of artifacts that are networks."""
 
 MIN_NUMBERS = 1024
@@ -32,6 +33,8 @@ def halve(folder: Path) -> None:
             facts["autoencoder"] = digests[facts["autoencoder"]]
         save_artifact(folder, path.stem, kind, {name: _halved(each) for name, each in tensors.items()}, facts)
         digests[description["sha256"]] = read_json(path)["sha256"]
+    if (folder / MANIFEST).is_file():
+        seal_world(folder)
 
 
 def _halved(tensor: Tensor) -> Tensor:

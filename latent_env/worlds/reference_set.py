@@ -23,7 +23,7 @@ class ReferenceSet(NamedTuple):
     """Normal and anomalous images, or their latents, that no detector was trained on."""
 
     inputs: Tensor
-    """``(R, C, H, W)`` uint8, or latents ``(R, *latent_shape)``."""
+    """``(R, C, H, W)`` uint8, or latents or features ``(R, *token_shape)``."""
     labels: Tensor
     """``(R,)`` int64: 0 normal, 1 anomaly; both occur."""
     marks: Tensor | None = None
@@ -38,9 +38,9 @@ class ReferenceSet(NamedTuple):
         picks = torch.cat([evenly_spaced(rows, MOST) for rows in by_label])
         return cls(inputs[picks.to(inputs.device)], labels[picks], None if marks is None else marks[picks])
 
-    def fits(self, input_shape: Sequence[int], latent_shape: Sequence[int]) -> bool:
-        """Whether it belongs to a world of these shapes: of what detectors read, and of latents."""
-        grid = (1, *grid_of(latent_shape))
+    def fits(self, input_shape: Sequence[int], token_shape: Sequence[int]) -> bool:
+        """Whether it belongs to a world of these shapes: of what detectors read, and of its tokens."""
+        grid = (1, *grid_of(token_shape))
         return tuple(self.inputs.shape[1:]) == tuple(input_shape) and (
             self.marks is None or tuple(self.marks.shape[1:]) == grid
         )

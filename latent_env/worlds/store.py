@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from detectors.base import IMAGE, LATENT
-from latent_common.artifacts import load_artifact, save_artifact, write_atomically
+from latent_common.artifacts import load_artifact, read_json, save_artifact, write_atomically, write_json
 from latent_common.errors import UserError
 from latent_env.autoencoders.frozen import as_float
-from latent_env.worlds.artifacts import load_autoencoder, load_detector, save_autoencoder, save_detector
+from latent_env.worlds.artifacts import (
+    BACKBONE,
+    load_autoencoder,
+    load_backbone,
+    load_detector,
+    save_autoencoder,
+    save_backbone,
+    save_detector,
+)
 from latent_env.worlds.labelled_anomalies import (
     LABELLED_ANOMALIES,
     load_labelled_anomalies,
@@ -21,13 +29,15 @@ from latent_env.worlds.labelled_anomalies import (
 from latent_env.worlds.reference_set import REFERENCE_SET, load_reference_set, save_reference_set
 from latent_env.worlds.reward_ensemble import (
     REWARD_ENSEMBLE,
-    ensemble_members,
     load_reward_ensemble,
     save_reward_ensemble,
 )
 from latent_env.worlds.world import World
 
 BUILTIN = Path(__file__).parents[1] / "builtin"
+
+MANIFEST = "world.json"
+"""The file that says which artifacts make up a world, and what was in each; it is written last."""
 
 COMPLETE = "metrics.json"
 """The file that a stage writes last; its presence says that the folder is whole."""
@@ -37,35 +47,69 @@ def builtin_names() -> list[str]:
     """The worlds that ship inside the package."""
     if not BUILTIN.is_dir():
         return []
-    return sorted(folder.name for folder in BUILTIN.iterdir() if (folder / "detector.json").is_file())
+    return sorted(folder.name for folder in BUILTIN.iterdir() if (folder / MANIFEST).is_file())
 
 
 PARTS = ("autoencoder", "detector", "images")
 """The artifacts that every world has."""
 
-EXTRAS = (REFERENCE_SET, REWARD_ENSEMBLE, LABELLED_ANOMALIES)
+EXTRAS = (BACKBONE, REFERENCE_SET, REWARD_ENSEMBLE, LABELLED_ANOMALIES)
 """Artifacts that a world may have in addition."""
 
 
 def copy_world(folder: Path, target: Path) -> None:
-    """Copy the world's artifacts from ``folder`` to ``target``, and nothing else."""
-    for name in (*PARTS, *(extra for extra in EXTRAS if (folder / f"{extra}.json").is_file())):
+    """Copy the world's artifacts from ``folder`` to ``target``, in place of a world that was there."""
+    unseal_world(target)
+    for name in read_manifest(folder):
         for suffix in (".safetensors", ".json"):  # the JSON last: it declares the tensors whole
             write_atomically(target / (name + suffix), (folder / (name + suffix)).read_bytes())
+    write_atomically(target / MANIFEST, (folder / MANIFEST).read_bytes())
+
+
+def unseal_world(folder: Path) -> None:
+    """Remove the world in ``folder``, if there is one: what another leaves out must not stay behind."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for name in (*PARTS, *EXTRAS):
+        for suffix in (".json", ".safetensors"):
+            (folder / (name + suffix)).unlink(missing_ok=True)
+
+
+def seal_world(folder: Path) -> None:
+    """Write the manifest of the artifacts in ``folder``: from now on they are one world."""
+    there = [name for name in (*PARTS, *EXTRAS) if (folder / f"{name}.json").is_file()]
+    write_json(folder / MANIFEST, {"artifacts": {name: digest_of_artifact(folder, name) for name in there}})
+
+
+def digest_of_artifact(folder: Path, name: str) -> str:
+    """A digest of all of an artifact: its JSON holds the checksum of its tensors."""
+    return hashlib.sha256((folder / f"{name}.json").read_bytes()).hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, str]:
+    """The artifacts of the world in ``folder`` and their digests."""
+    content = read_json(folder / MANIFEST)
+    found = content.get("artifacts") if isinstance(content, dict) else None
+    if not isinstance(found, dict) or not set(PARTS) <= set(found) <= {*PARTS, *EXTRAS}:
+        raise UserError(f"{folder / MANIFEST} doesn't list the artifacts of a world: make the folder again")
+    return found
 
 
 def save_world(folder: Path, world: World) -> None:
     """Write all that ``gym.make("LatentAug-v0", artifacts=folder)`` needs."""
+    unseal_world(folder)
     save_autoencoder(folder, world.autoencoder)
     slow_to_encode = world.autoencoder.whitens_itself
     save_images(folder, world.images, world.latents if slow_to_encode else None)
     save_detector(folder, world.detector)
+    if world.backbone is not None:
+        save_backbone(folder, world.backbone)
     if world.reference_set is not None:
         save_reference_set(folder, world.reference_set)
     if world.labelled_anomalies is not None:
         save_labelled_anomalies(folder, world.labelled_anomalies)
     if world.reward_ensemble:
         save_reward_ensemble(folder, world.reward_ensemble, world.held_out_detector)
+    seal_world(folder)
 
 
 def save_images(folder: Path, images: Tensor, latents: Tensor | None = None) -> None:
@@ -77,18 +121,19 @@ def save_images(folder: Path, images: Tensor, latents: Tensor | None = None) -> 
     save_artifact(folder, "images", "images", tensors, {"count": len(images)})
 
 
-def _has_all_parts(folder: Path) -> bool:
-    return all((folder / f"{name}.json").is_file() for name in PARTS)
-
-
 def find_world(artifacts: str) -> Path:
     """The folder of a built-in world, of a finished run, or of the newest finished run below it."""
     if artifacts in builtin_names():
         return BUILTIN / artifacts
     folder = Path(artifacts)
-    if _has_all_parts(folder):
+    if (folder / MANIFEST).is_file():
         return folder
     if folder.is_dir():
+        if (folder / "detector.json").is_file():
+            raise UserError(
+                f"artifacts={artifacts} holds a detector but no {MANIFEST}: it is not finished, or an older "
+                "version made it; make it again"
+            )
         if (folder / "autoencoder.json").is_file():
             raise UserError(
                 f"artifacts={artifacts} holds an autoencoder but no detector yet: "
@@ -97,7 +142,7 @@ def find_world(artifacts: str) -> Path:
         # A folder of runs, of one data set, or of one stage: no deeper, the disk is large.
         depths = ("*", "*/*", "*/*/*")
         below = [path.parent for depth in depths for path in folder.glob(f"{depth}/{COMPLETE}")]
-        whole = [path for path in below if _has_all_parts(path)]
+        whole = [path for path in below if (path / MANIFEST).is_file()]
         if whole:
             return max(whole, key=lambda path: (path / COMPLETE).stat().st_mtime)
     raise UserError(
@@ -111,56 +156,50 @@ def load_world(artifacts: str, device: torch.device) -> World:
     if not isinstance(artifacts, str) or not artifacts:
         raise UserError(f"artifacts={artifacts!r} must be a built-in name or a folder")
     folder = find_world(artifacts).resolve()
-    files = [folder / f"{name}.json" for name in (*PARTS, *EXTRAS)]
+    files = [folder / MANIFEST, *(folder / f"{name}.json" for name in (*PARTS, *EXTRAS))]
     stamp = tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
     return _load(folder, device, stamp)
 
 
-def _check_finite(world: World, folder: Path) -> None:
+def _check_finite(world: World) -> None:
     """Raise a ``UserError`` if the networks make anything but numbers of the world's own images."""
     with torch.inference_mode():
-        first = world.latents[:1] if world.reads_latents else as_float(world.images[:1], world.latents)
-        found = [world.latents, *world.detector(*world.inputs_from_stored(first))]
+        first = world.latents[:1]
+        inputs = (first,) if world.reads_latents else world.detector_inputs(as_float(world.images[:1], first))
+        found = [world.latents, *world.detector(*inputs)]
     if not all(part.isfinite().all() for part in found):
-        raise UserError(f"{folder}: the weights are so large that results overflow: make the folder again")
+        raise UserError("the weights are so large that results overflow: make the folder again")
 
 
 @functools.lru_cache(maxsize=8)
 def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World:  # noqa: ARG001
+    listed = read_manifest(folder)
     tensors, _ = load_artifact(folder, "images", "images")
     autoencoder, detector = load_autoencoder(folder), load_detector(folder)
-    images, latents = tensors.get("images"), tensors.get("latents")
-    shape = (autoencoder.channels, autoencoder.size, autoencoder.size)
-    for part in (detector, *ensemble_members(detector)):
-        reads = LATENT if part.input == LATENT else IMAGE
-        expected = tuple(autoencoder.latent_shape) if reads == LATENT else shape
-        if tuple(part.input_shape) != expected:
+    backbone = load_backbone(folder) if BACKBONE in listed else None
+    for name, digest in listed.items():
+        if not (folder / f"{name}.json").is_file():
+            raise UserError(f"{folder / name}.json is missing: make the folder again")
+        if digest_of_artifact(folder, name) != digest:
             raise UserError(
-                f"{folder}: the detector reads {reads}s of {tuple(part.input_shape)}, but the "
-                f"autoencoder's are {expected}: they come from different worlds; make the folder again"
+                f"{folder / name}.json is not the one that this world was made with: its parts come from "
+                "different worlds; make the folder again"
             )
-    if images is None or images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape or not len(images):
-        raise UserError(
-            f"{folder / 'images.safetensors'} doesn't hold uint8 images of {shape}: make the folder again"
+    if "images" not in tensors:
+        raise UserError(f"{folder / 'images.safetensors'} holds no images: make the folder again")
+    try:
+        world = World.build(
+            autoencoder, detector, tensors["images"], device, tensors.get("latents"), backbone
         )
-    if latents is not None and tuple(latents.shape) != (len(images), *autoencoder.latent_shape):
-        raise UserError(
-            f"{folder / 'images.safetensors'} holds latents of another autoencoder: make the folder again"
-        )
-    world = World.build(autoencoder, detector, images, device, latents)
-    _check_finite(world, folder)
-    reward_ensemble, held_out_detector = load_reward_ensemble(folder, world.detector)
-    reference_set = load_reference_set(folder)
-    if reference_set is not None and not reference_set.fits(detector.input_shape, autoencoder.latent_shape):
+        _check_finite(world)
+        if REWARD_ENSEMBLE in listed:
+            world = world.with_reward_ensemble(*load_reward_ensemble(folder, world.detector))
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from error
+    reference_set = load_reference_set(folder) if REFERENCE_SET in listed else None
+    if reference_set is not None and not reference_set.fits(detector.input_shape, world.token_shape):
         raise UserError(f"{folder / 'reference_set.safetensors'} is of another world: make it again")
-    labelled_anomalies = load_labelled_anomalies(folder)
-    if (
-        labelled_anomalies is not None
-        and tuple(labelled_anomalies.latents.shape[2:]) != autoencoder.latent_shape
-    ):
+    anomalies = load_labelled_anomalies(folder) if LABELLED_ANOMALIES in listed else None
+    if anomalies is not None and tuple(anomalies.latents.shape[2:]) != autoencoder.latent_shape:
         raise UserError(f"{folder / LABELLED_ANOMALIES}.safetensors is of another world: make it again")
-    return (
-        world.with_reward_ensemble(reward_ensemble, held_out_detector)
-        .with_reference_set(reference_set)
-        .with_labelled_anomalies(labelled_anomalies)
-    )
+    return world.with_reference_set(reference_set).with_labelled_anomalies(anomalies)

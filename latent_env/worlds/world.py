@@ -10,16 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detectors.base import LATENT, Detection, Detector
+from detectors.base import BOTH, FEATURES, IMAGE, LATENT, TOKENS, Detection, Detector
 from detectors.blocks.last_layer import LastLayerDetector, has_last_layer
 from detectors.rdna import RdnaDetector
 from latent_common.errors import UserError
 from latent_common.precision import FULL, computing_in
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.autoencoders.frozen import as_float
+from latent_env.autoencoders.pretrained import PretrainedEncoder
 from latent_env.worlds.labelled_anomalies import LabelledAnomalies
 from latent_env.worlds.reference_set import ReferenceSet
-from latent_env.worlds.reward_ensemble import trained_part
+from latent_env.worlds.reward_ensemble import ensemble_members, trained_part
+
+STRANGERS = "they come from different worlds; make the folder again"
 
 KEPT_BYTES = 512 * 2**20
 """Starting images as floats, and decoded, are kept in memory if each of both takes no more than this."""
@@ -38,6 +41,8 @@ class World:
     """``(N, C, H, W)`` uint8: normal images, the starting points of episodes."""
     latents: Tensor
     """``(N, *latent_shape)``: the whitened latents of these images."""
+    backbone: PretrainedEncoder | None = None
+    """The network whose features of images the detectors read; None where they read images or latents."""
     reward_ensemble: tuple[Detector, ...] = ()
     """Small detectors that rewards use, as their mean less their disagreement; without any, the detector."""
     held_out_detector: Detector | None = None
@@ -57,18 +62,25 @@ class World:
         images: Tensor,
         device: torch.device,
         latents: Tensor | None = None,
+        backbone: PretrainedEncoder | None = None,
     ) -> World:
         """A world with its parts moved to ``device``.
 
         :param images: ``(N, C, H, W)`` uint8.
         :param latents: ``(N, *latent_shape)`` of these images; without them the images are encoded here.
+        :param backbone: what detectors see with that read features.
         """
         autoencoder = autoencoder.to(device)
         images = images.to(device)
+        check_images(images, autoencoder)
         if latents is None:
             latents = autoencoder.encode_all(images)
         assert isinstance(detector, torch.nn.Module)
-        return cls(autoencoder, detector.to(device), images, latents.to(device).float())
+        backbone = None if backbone is None else backbone.to(device)
+        return cls(autoencoder, detector.to(device), images, latents.to(device).float(), backbone)
+
+    def __post_init__(self) -> None:
+        check_parts(self)
 
     @property
     def device(self) -> torch.device:
@@ -79,6 +91,28 @@ class World:
     def reads_latents(self) -> bool:
         """Whether the detector reads latents, so that nothing has to be decoded to score it."""
         return self.detector.input == LATENT
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether the detector reads a backbone's features of images."""
+        return self.detector.input == FEATURES
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the detector reads latents or features, which are stored where images are known."""
+        return self.detector.input in TOKENS
+
+    @property
+    def token_shape(self) -> tuple[int, ...]:
+        """The shape of :meth:`tokens`: ``(K, g, g)`` of features, else that of latents."""
+        return self.autoencoder.latent_shape if self.backbone is None else self.backbone.latent_shape
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """What anomalies are compared by: features of ``images (B, C, H, W)`` in [0, 1], else latents.
+
+        ``(B, *token_shape)``.
+        """
+        return (self.autoencoder if self.backbone is None else self.backbone).encode(images)
 
     def with_detector(self, detector: Detector) -> World:
         """A world like this one with another detector."""
@@ -153,8 +187,8 @@ class World:
             return self.autoencoder.decode_all(self.latents).float()
 
     def inputs_from_stored(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """What the detector reads, from latents if it reads latents, else from images in [0, 1]."""
-        return (inputs,) if self.reads_latents else self.detector_inputs(inputs)
+        """What the detector reads, from latents or features if it reads these, else from images in [0, 1]."""
+        return (inputs,) if self.reads_tokens else self.detector_inputs(inputs)
 
     def detect(self, images: Tensor) -> Detection:
         """Scores and maps of the detector for images ``(B, C, H, W)`` in [0, 1]."""
@@ -172,4 +206,39 @@ class World:
 
     def detector_inputs(self, images: Tensor) -> tuple[Tensor, ...]:
         """What the detector reads for images ``(B, C, H, W)`` in [0, 1]: arguments to call it with."""
+        if self.reads_features:
+            return (self.tokens(images),)
         return self.autoencoder.detector_inputs(images, self.detector.input)
+
+
+def check_parts(world: World) -> None:
+    """Raise a ``UserError`` if the parts of ``world`` don't fit each other."""
+    autoencoder, backbone = world.autoencoder, world.backbone
+    image = (autoencoder.channels, autoencoder.size, autoencoder.size)
+    shapes = {IMAGE: image, LATENT: tuple(autoencoder.latent_shape)}
+    if backbone is not None:
+        shapes[FEATURES] = tuple(backbone.latent_shape)
+        if (backbone.channels, backbone.size) != image[:2]:
+            raise UserError(
+                f"the backbone sees images of {(backbone.channels, backbone.size)} channels and pixels, the "
+                f"autoencoder draws {image[:2]}: {STRANGERS}"
+            )
+    shapes[BOTH] = image
+    held_out = [] if world.held_out_detector is None else [world.held_out_detector]
+    for detector in (world.detector, *world.reward_ensemble, *held_out):
+        for part in ensemble_members(detector) or [detector]:
+            if shapes.get(part.input) != tuple(part.input_shape):
+                raise UserError(
+                    f"a detector reads {part.input}: {tuple(part.input_shape)}, but this world has "
+                    f"{shapes.get(part.input, 'no backbone')}: {STRANGERS}"
+                )
+    check_images(world.images, autoencoder)
+    if tuple(world.latents.shape) != (len(world.images), *autoencoder.latent_shape):
+        raise UserError(f"the latents of the starting images are of another autoencoder: {STRANGERS}")
+
+
+def check_images(images: Tensor, autoencoder: FrozenAutoencoder) -> None:
+    """Raise a ``UserError`` unless ``images`` are starting images that ``autoencoder`` can encode."""
+    shape = (autoencoder.channels, autoencoder.size, autoencoder.size)
+    if images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape or not len(images):
+        raise UserError(f"the starting images must be one or more uint8 of {shape}: {STRANGERS}")

@@ -18,6 +18,9 @@ from latent_env.training.evaluation import (
     save_scores,
 )
 from latent_env.training.run_folder import Run
+from latent_env.worlds.artifacts import BACKBONE
+from latent_env.worlds.store import read_manifest
+from latent_env.worlds.world import World
 from stages.augmentation.candidates import Candidate
 from stages.augmentation.dynamics import make_shell
 from stages.augmentation.mixtures import AGENT, NOTHING_CHOOSES, Mixtures, Shares
@@ -26,6 +29,9 @@ from stages.augmentation.report import Report, Row, write_report
 from stages.detector.trained import TrainedDetector
 
 BEFORE, AFTER = "without augmentation", "with augmentation"
+DIGITS = 12
+"""So many digits of a digest tell one artifact from another."""
+
 BOOTSTRAPPED = {"image_AUROC": image_AUROC, "image_AP": image_AP}
 
 
@@ -53,9 +59,11 @@ def write_comparison(
     show_embedding(run, after, features, dataset, samples)
     scores = {"without": evaluations[BEFORE].scores, "with": evaluations[AFTER].scores}
     save_scores(run.path, evaluations[BEFORE].split.labels, **scores)
-    rows = compare(evaluations[BEFORE], evaluations[AFTER])
+    rows, digests = compare(evaluations[BEFORE], evaluations[AFTER]), read_manifest(run.path)
     facts = {
         "dataset": dataset.name,
+        "autoencoder": f"{config.autoencoder.name}, {digests['autoencoder'][:DIGITS]}",
+        "detector": detector_facts(config, after, digests),
         "agent": config.agent.name,
         "seed": config.seed,
         "rounds": config.rounds,
@@ -77,6 +85,15 @@ def write_comparison(
     write_report(run.path, report)
     gains = {f"gain_{row.metric}": row.difference for row in rows}
     run.finish({row.metric: row.after for row in rows} | gains)
+
+
+def detector_facts(config: AgentRun, world: World, digests: Mapping[str, str]) -> str:
+    """What the detector is and reads, with the first digits of what its artifacts were."""
+    found = f"{config.detector.name}, {digests['detector'][:DIGITS]}, reads {world.detector.input}"
+    if world.backbone is None:
+        return found
+    kind = world.backbone.backbone.description.get("model_type")
+    return f"{found} of the backbone {kind}, {digests[BACKBONE][:DIGITS]}"
 
 
 def compare(before: Evaluation, after: Evaluation) -> list[Row]:

@@ -6,12 +6,16 @@ from agents.rollout import Augmented
 from detectors.training.samples import Samples
 from latent_common.image_source import evenly_spaced_positions
 from latent_env.worlds.world import World
+from stages.detector.labelled_anomalies import marked_tokens
 from stages.detector.trainers.base import DetectorTrainer
 
 
 def training_samples(trainer: DetectorTrainer, world: World, made: Augmented) -> Samples:
-    """The samples of ``made`` on the device: images, or latents if the detectors of ``world`` read these."""
+    """The samples of ``made`` on the device: images, or latents or features if the detectors read these."""
     sources = evenly_spaced_positions(len(trainer.data.images), trainer.config.num_start_images)
     if world.reads_latents:
         return made.latent_samples(world, sources)
+    if world.reads_features:
+        features = trainer.features.encode(made.images, "features, samples")
+        return made.feature_samples(features, marked_tokens(made.masks, trainer.features), sources)
     return made.samples(trainer.context.device, sources)

@@ -1,70 +1,40 @@
-"""A frozen pretrained backbone, fitted to the images of a command, and the decoder that is trained for it."""
+"""A frozen pretrained backbone whose features are the latent, and the decoder that is trained for it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-import torch
-
 from conf.schema.autoencoders import PretrainedConfig
-from latent_common.artifacts import load_artifact, save_artifact
-from latent_common.errors import UserError
 from latent_common.training_state import TrainingState
 from latent_env.autoencoders import FrozenAutoencoder, PretrainedAutoencoder
-from latent_env.autoencoders.backbone import Backbone, load_backbone
-from latent_env.autoencoders.pretrained import PretrainedEncoder, check_components, fit_encoder
+from latent_env.autoencoders.pretrained import PretrainedEncoder
 from latent_env.autoencoders.training import train_decoder
-from latent_env.rendering import side_by_side, stack, to_rgb
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
-from stages.autoencoder.base import SHOWN, AutoencoderPlan
-from stages.context import say
-
-SMALLEST = 112
-"""Backbones have learned from about 224 pixels: on images below this side they see little."""
-
-MANY_COPIES = 0.1
-"""A share of near copies above this is said."""
-
-KIND = "encoder"
-FITTED = ("centre", "components", "deviations")
-"""What is fitted to the images; the network itself is not stored again."""
+from stages.autoencoder.base import AutoencoderPlan
+from stages.features import FeaturePlan
 
 
 @dataclass(frozen=True)
 class PretrainedPlan(AutoencoderPlan):
-    """How a backbone is fitted, and how its decoder is made and trained."""
+    """How the decoder of a backbone's features is made and trained."""
 
     config: PretrainedConfig
 
     @cached_property
-    def backbone(self) -> Backbone:
-        """The pretrained network that the configuration names."""
-        config, size = self.config, self.data.dataset.size
-        return load_backbone(config.backbone, size, config.layers, config.grid).to(self.context.device)
-
-    @cached_property
-    def _weights(self) -> str:
-        """What tells this backbone from others: all its weights are read for it."""
-        return self.backbone.digest()
+    def backbone(self) -> FeaturePlan:
+        """The encoder: a backbone that is fitted to the images."""
+        return FeaturePlan(self.config, "autoencoder", self.context, self.data)
 
     def settings(self) -> dict[str, Any]:
         """All that decides what the autoencoder becomes."""
-        return {**super().settings(), "features": {"weights": self._weights}}
+        return {**super().settings(), "features": {"weights": self.backbone.weights}}
 
     def encoder_settings(self) -> dict[str, Any]:
         """All that decides what latents the encoder makes: no augmentation, nothing of the decoder."""
-        backbone, shared = self.backbone, self._shared_settings()
-        choice = {
-            "layers": list(backbone.layers),
-            "grid": backbone.grid,
-            "components": self.config.components,
-        }
-        dataset = {key: value for key, value in self.data.settings.items() if key != "augment"}
-        return {**shared, "dataset": dataset, "features": {"weights": self._weights, **choice}}
+        return self.backbone.encoder_settings()
 
     def untrained(self) -> PretrainedAutoencoder:
         """The backbone with components that were fitted to nothing, and an untrained decoder."""
@@ -72,10 +42,7 @@ class PretrainedPlan(AutoencoderPlan):
 
     def untrained_encoder(self) -> PretrainedEncoder:
         """The backbone with components that were fitted to nothing."""
-        features, components = self.backbone.features, self.config.components
-        check_components(self.backbone, components)
-        count = int(components) if components >= 1 else min(64, features)
-        return PretrainedEncoder(self.backbone, self.data.dataset.channels, count)
+        return self.backbone.untrained_encoder()
 
     def _with_decoder(self, encoder: PretrainedEncoder) -> PretrainedAutoencoder:
         width, device = self.config.width, self.context.device
@@ -92,66 +59,4 @@ class PretrainedPlan(AutoencoderPlan):
 
     @cached_property
     def _features(self) -> FeatureCache:
-        """The encoder, fitted to the training images unless an earlier command did that, and its latents."""
-        settings = self.encoder_settings()
-        settings.pop("seed")  # the fit is the same for every seed
-        run = self.context.run_folder(self.data.dataset.name, "features", "pretrained", settings)
-        if run.complete:
-            encoder = load_encoder(run.path, self.backbone, self.data.dataset.channels)
-            say(f"backbone: using {run.path}")
-            features = self._cache(encoder.to(self.context.device), run)
-        else:
-            features = self._fit(run)
-        share = run.metrics["near_copies"]
-        if share > MANY_COPIES:  # test images may be copies too
-            say(
-                f"{self.data.dataset.name}: {share:.0%} of the normal validation images are almost copies of "
-                "training images; if that holds for the test split too, figures say less about new objects"
-            )
-        return features
-
-    def _fit(self, run: Run) -> FeatureCache:
-        """Fit the encoder to the training images, and keep it and what was found in ``run``."""
-        dataset, backbone, images = self.data.dataset, self.backbone, self.data.images
-        if dataset.size < SMALLEST:
-            say(
-                f"backbone: pretrained networks see little in images of {dataset.size} pixels: "
-                "dataset.size=224 is what most have learned from"
-            )
-        run.begin()
-        encoder, latents = fit_encoder(backbone, images, dataset.channels, self.config.components)
-        own = {name: getattr(encoder, name) for name in FITTED}
-        save_artifact(run.path, KIND, KIND, own, {"layers": list(backbone.layers), "grid": backbone.grid})
-        features = self._cache(encoder, run)
-        if latents is not None:
-            features.store("train", latents)
-        show_components(run, encoder, images[:SHOWN])
-        found = {"components": encoder.latent_shape[0], "explained_variance": encoder.explained}
-        run.finish({**found, "near_copies": features.near_copies()})
-        say(
-            f"backbone: layers {', '.join(map(str, backbone.layers))} at {backbone.grid}×{backbone.grid}, "
-            f"{encoder.latent_shape[0]} components with {encoder.explained:.0%} of the variance"
-        )
-        return features
-
-
-def load_encoder(folder: Path, backbone: Backbone, channels: int) -> PretrainedEncoder:
-    """The encoder that an earlier command fitted and kept in ``folder``."""
-    tensors, _ = load_artifact(folder, KIND, KIND)
-    if set(tensors) != set(FITTED) or tensors["components"].shape[-1:] != (backbone.features,):
-        raise UserError(f"{folder} holds no encoder of this backbone: delete it")
-    encoder = PretrainedEncoder(backbone, channels, len(tensors["components"]))
-    for name in FITTED:
-        getattr(encoder, name).copy_(tensors[name])
-    return encoder.requires_grad_(False)
-
-
-def show_components(run: Run, encoder: PretrainedEncoder, images: torch.Tensor) -> None:
-    """A picture of ``images (N, C, H, W)`` uint8 beside the first three components of their latents."""
-    components = encoder.encode(images.float() / 255)[:, :3]
-    low, high = components.amin((0, 2, 3), keepdim=True), components.amax((0, 2, 3), keepdim=True)
-    components = (components - low) / (high - low).clamp_min(1e-6)
-    colours = torch.nn.functional.pad(components, (0, 0, 0, 0, 0, 3 - components.shape[1]))
-    captions = ["image"] * len(images), ["components 1 to 3"] * len(images)
-    rows = [[to_rgb(image) for image in row] for row in (images, colours)]
-    run.picture("features", stack([side_by_side(*row) for row in zip(rows, captions, strict=True)]))
+        return self.backbone.features()

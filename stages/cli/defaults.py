@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from omegaconf import DictConfig, OmegaConf
 
+LATENT, FEATURES = "latent", "features"
+ONLY_TOKENS = ("knn", "positional_knn", "gaussian")
+"""Detectors that can't read images."""
+
 SOURCES = {
     # What a choice recommends may itself be as another recommends.
     "autoencoder.recommended.detector_steps": "dataset.recommended.detector_steps",
@@ -14,7 +18,6 @@ SOURCES = {
     "autoencoder.steps": "dataset.recommended.autoencoder_steps",
     "autoencoder.items": "dataset.recommended.prototypes",
     "autoencoder.pooling": "dataset.recommended.pooling",
-    "detector.input": "autoencoder.recommended.input",
     "detector.steps": "autoencoder.recommended.detector_steps",
     "detector.batch_size": "autoencoder.recommended.detector_batch_size",
     "detector.learning_rate": "autoencoder.recommended.detector_learning_rate",
@@ -39,6 +42,17 @@ SOURCES = {
 }
 """Keys that are filled in where they are null, in this order, and the key whose value each gets."""
 
+OF_FEATURES = {
+    "detector.steps": "for_features.detector_steps",
+    "detector.batch_size": "for_features.detector_batch_size",
+    "detector.learning_rate": "for_features.detector_learning_rate",
+    "detector.baselines": "for_features.baselines",
+    "labelled.step_multiplier": "for_features.labelled_step_multiplier",
+    "mixture.shares": "for_features.shares",
+    "reward.terms.realism": "for_features.realism",
+}
+"""Other sources, for detectors that read the features of a backbone of their own."""
+
 EXCEPTIONS = {
     # It reads images: how long others learn from an autoencoder's features doesn't matter to it.
     "rdna": {"detector.steps": "dataset.recommended.detector_steps"},
@@ -50,7 +64,10 @@ EXCEPTIONS = {
 
 def fill_defaults(cfg: DictConfig) -> None:
     """Give every key that is null the value that another choice recommends; what a user set stays."""
+    _fill_input(cfg)
     sources = dict(SOURCES)
+    if OmegaConf.select(cfg, "detector.input") == FEATURES:
+        sources |= OF_FEATURES
     for group in ("detector", "agent"):
         sources |= EXCEPTIONS.get(OmegaConf.select(cfg, f"{group}.name"), {})
     for key, source in sources.items():
@@ -58,3 +75,12 @@ def fill_defaults(cfg: DictConfig) -> None:
         node = OmegaConf.select(cfg, above)
         if isinstance(node, DictConfig) and name in node and node[name] is None:
             node[name] = OmegaConf.select(cfg, source)
+
+
+def _fill_input(cfg: DictConfig) -> None:
+    """Let a detector that names a backbone read its features, if nothing else is said."""
+    detector = OmegaConf.select(cfg, "detector")
+    if detector is not None and "input" in detector and detector.input is None:
+        own = OmegaConf.select(cfg, "autoencoder.recommended.input")
+        without = LATENT if detector.name in ONLY_TOKENS else own
+        detector.input = FEATURES if detector.backbone else without

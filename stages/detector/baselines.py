@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from detectors.base import FEATURES, LATENT
 from detectors.blocks.distance import DistanceDetector
 from detectors.knn import KnnDetector
 from detectors.reconstruction import ReconstructionDetector
@@ -43,14 +44,17 @@ def fit_distances(detector: DistanceDetector, features: FeatureCache, seed: int)
     return detector.requires_grad_(False).eval()
 
 
-def fitted_distances(name: str, features: FeatureCache, seed: int) -> DistanceDetector:
+def fitted_distances(name: str, features: FeatureCache, seed: int, reads: str) -> DistanceDetector:
     """The detector ``name`` with its defaults, fitted to ``features``; asked again, the same one comes back.
 
     It depends on nothing that is trained beside it.
+
+    :param reads: what the detectors beside it read: images have latents too, which it then reads.
     """
+    tokens = FEATURES if reads == FEATURES else LATENT
     if (name, seed) not in features.fitted:
         features.fitted[name, seed] = fit_distances(
-            DISTANCE_DETECTORS[name](features.encoder.latent_shape), features, seed
+            DISTANCE_DETECTORS[name](features.encoder.latent_shape, reads=tokens), features, seed
         )
     return features.fitted[name, seed]
 
@@ -70,7 +74,7 @@ def fit_reconstruction(
 def evaluate_baselines(
     names: Sequence[str], world: World, features: FeatureCache, seed: int
 ) -> dict[str, Evaluation]:
-    """How well each of the named baselines does on the test split, on the features of ``world``."""
+    """How well each of the named baselines does on the test split, on ``features``: what ``world`` reads."""
     found = {}
     for name in names:
         if name == RECONSTRUCTION:
@@ -78,7 +82,7 @@ def evaluate_baselines(
             baseline = world.with_detector(fit_reconstruction(error, world.autoencoder, features))
             found[name] = evaluate(baseline, features.dataset.test, label=f"test, {name}")
             continue
-        detector = fitted_distances(name, features, seed)
+        detector = fitted_distances(name, features, seed, world.detector.input)
         found[name] = evaluate_latents(
             detector, features.latents("test"), features.dataset.test, f"test, {name}"
         )

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from conf.schema.detectors import DetectorConfig, ReconstructionConfig
-from detectors.base import Detection
+from conf.schema.detectors import ReconstructionConfig, TokenDetectorConfig
+from detectors.base import TOKENS, Detection
 from detectors.blocks.distance import DistanceDetector
 from detectors.reconstruction import ReconstructionDetector
 from detectors.registry import DISTANCE_DETECTORS
@@ -26,9 +26,11 @@ from latent_env.training.evaluation import (
 )
 from latent_env.worlds.artifacts import load_detector, save_detector
 from latent_env.worlds.world import World
+from stages.autoencoder.base import AutoencoderPlan
 from stages.context import say
 from stages.detector.base import DetectorPlan, FinishedDetector
 from stages.detector.baselines import fit_distances, fit_reconstruction
+from stages.features import FeaturePlan
 
 
 class FittedPlan(DetectorPlan):
@@ -71,20 +73,30 @@ class FittedDetector(FinishedDetector):
         return evaluation.metrics
 
 
+@dataclass(frozen=True)
 class DistancePlan(FittedPlan):
-    """A detector of distances in latents: it needs an encoder, and no decoder."""
+    """A detector of distances between tokens: it needs an encoder, and no decoder."""
+
+    config: TokenDetectorConfig
+    backbone: FeaturePlan | None
+    """What makes the tokens; None where the autoencoder's latents are the tokens."""
+
+    @property
+    def encoder(self) -> AutoencoderPlan | FeaturePlan:
+        """What makes the tokens that the detector reads."""
+        return self.backbone or self.autoencoder
 
     def settings(self) -> dict[str, Any]:
         """All that decides what the detector becomes."""
-        return {**self.autoencoder.encoder_settings(), "detector": asdict(self.config)}
+        return {**self.encoder.encoder_settings(), "detector": self.config.settings()}
 
     def untrained(self) -> DistanceDetector:
-        """The detector before it has seen an image, for latents of an untrained encoder."""
-        return new_distance_detector(self.config, self.autoencoder.untrained_encoder().latent_shape)
+        """The detector before it has seen an image, for tokens of an untrained encoder."""
+        return new_distance_detector(self.config, self.encoder.untrained_encoder().latent_shape)
 
     def score_test(self, detector: DistanceDetector) -> tuple[Evaluation, Examine]:
         """What ``detector`` gives on the test split, and what shows pictures of it: no reconstruction."""
-        features = self.autoencoder.features()
+        features = self.encoder.features()
         evaluation = evaluate_latents(detector, features.latents("test"), self.data.dataset.test, "test")
 
         def show(images: Tensor) -> tuple[Detection, None]:
@@ -93,7 +105,7 @@ class DistancePlan(FittedPlan):
         return evaluation, show
 
     def _fit(self) -> DistanceDetector:
-        features = self.autoencoder.features()
+        features = self.encoder.features()
         detector = new_distance_detector(self.config, features.encoder.latent_shape)
         return fit_distances(detector, features, self.context.seed)
 
@@ -124,12 +136,17 @@ class ReconstructionPlan(FittedPlan):
         return fit_reconstruction(self.untrained(), autoencoder, features)
 
 
-def new_distance_detector(config: DetectorConfig, latent_shape: Sequence[int]) -> DistanceDetector:
+def new_distance_detector(config: TokenDetectorConfig, latent_shape: Sequence[int]) -> DistanceDetector:
     """The detector that ``config`` names, before it has seen anything."""
     if config.name not in DISTANCE_DETECTORS:
         raise UserError(
             f"detector.name={config.name} is unknown: choose among {', '.join(DISTANCE_DETECTORS)}"
         )
-    shared = {field.name for field in fields(DetectorConfig)}
+    if config.input not in TOKENS:
+        raise UserError(
+            f"detector.input={config.input}: detector={config.name} compares tokens; choose latent, or "
+            "features with detector.backbone"
+        )
+    shared = {field.name for field in fields(TokenDetectorConfig)}
     own = {key: value for key, value in asdict(config).items() if key not in shared}
-    return DISTANCE_DETECTORS[config.name](latent_shape, **own)
+    return DISTANCE_DETECTORS[config.name](latent_shape, reads=config.input, **own)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from detectors.base import LATENT
+from detectors.base import LATENT, TOKENS
 from detectors.blocks.tokens import anomalous_tokens, grid_of
 from detectors.training.samples import Samples
 from latent_env.data import Split
@@ -22,14 +22,15 @@ from stages.detector.labelled_split import Positions
 def labelled_samples(features: FeatureCache, rows: Positions, reads: str) -> Samples | None:
     """The validation anomalies at ``rows`` as detectors train on them, on the device; None if there are none.
 
-    :param reads: whether the detectors read images or latents.
+    :param features: the latents or features that detectors of tokens read.
+    :param reads: whether the detectors read images, latents or features.
     """
     if not len(rows):
         return None
     split = features.dataset.valid.subset(rows)
     masks, has_masks = masks_of(split)
     inputs: Tensor = torch.from_numpy(np.array(split.images))
-    if reads == LATENT:
+    if reads in TOKENS:
         inputs, masks = latents_of(features, rows), marked_tokens(masks, features)
     count = len(split)
     labels, sources = torch.ones(count, dtype=torch.int64), torch.full((count,), -1)  # of no training image

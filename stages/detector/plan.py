@@ -10,6 +10,7 @@ from conf.schema.detectors import (
     KnnConfig,
     PositionalKnnConfig,
     ReconstructionConfig,
+    TokenDetectorConfig,
 )
 from conf.schema.runs import DetectorRun
 from latent_common.errors import UserError
@@ -19,6 +20,7 @@ from stages.detector.base import DetectorPlan
 from stages.detector.fitted import DistancePlan, ReconstructionPlan
 from stages.detector.trained import plan_trained_detector
 from stages.detector.validation_sets import check_normal_validation
+from stages.features import plan_backbone
 from stages.training_data import TrainingData
 
 
@@ -40,9 +42,12 @@ def _plan(
 @_plan.register(KnnConfig)
 @_plan.register(PositionalKnnConfig)
 @_plan.register(GaussianConfig)
-def _(detector: DetectorConfig, config: DetectorRun, context: Context, data: TrainingData) -> DetectorPlan:
+def _(
+    detector: TokenDetectorConfig, config: DetectorRun, context: Context, data: TrainingData
+) -> DetectorPlan:
     _check_fitted(config, data)
-    plan = DistancePlan(detector, context, data, plan_autoencoder(config.autoencoder, context, data))
+    autoencoder = plan_autoencoder(config.autoencoder, context, data)
+    plan = DistancePlan(detector, context, data, autoencoder, plan_backbone(detector, context, data))
     plan.untrained()
     return plan
 

@@ -40,6 +40,7 @@ from stages.detector.labelled_split import LabelledSplit, split_labelled
 from stages.detector.trainers.base import DetectorTrainer, Parts
 from stages.detector.trainers.factory import new_trainer
 from stages.detector.validation_sets import reference_set
+from stages.features import FeaturePlan, plan_backbone
 from stages.training_data import TrainingData
 
 FEW = 4
@@ -55,7 +56,7 @@ class TrainedDetector(FinishedDetector):
 
     @property
     def features(self) -> FeatureCache:
-        """The latents of the data set."""
+        """What detectors of tokens read of the data set: latents, or features of a backbone."""
         return self.trainer.features
 
     def _evaluate(self) -> dict[str, float]:
@@ -72,10 +73,14 @@ class TrainedPlan(DetectorPlan):
 
     synthesis: SynthesisConfig
     labelled: LabelledConfig
+    backbone: FeaturePlan | None = None
+    """The backbone of a detector that reads features."""
 
     def settings(self) -> dict[str, Any]:
         """All that decides what the detector becomes."""
-        own: dict[str, Any] = {"detector": asdict(self.config), "synthesis": asdict(self.synthesis)}
+        own: dict[str, Any] = {"detector": self.config.settings(), "synthesis": asdict(self.synthesis)}
+        if self.backbone is not None:
+            own["backbone"] = self.backbone.encoder_settings()["features"]
         if self.data.dataset.valid.labels.any():
             own["labelled"] = asdict(self.labelled)
         if self.data.textures_digest is not None:
@@ -92,10 +97,12 @@ class TrainedPlan(DetectorPlan):
         """A world of untrained networks and a few images; what can't work together is refused."""
         images, context = self.data.images[:FEW], self.context
         frozen = FrozenAutoencoder(self.autoencoder.untrained()).calibrate(images)
-        nothing = FeatureCache(frozen, self.data.dataset, context.runs, context.device, context.memory)
-        trainer = self._trainer(frozen, nothing)
+        where = self.data.dataset, context.runs, context.device, context.memory
+        encoder = None if self.backbone is None else self.backbone.untrained_encoder()
+        trainer = self._trainer(frozen, FeatureCache(frozen, *where), FeatureCache(encoder or frozen, *where))
         check_baselines(trainer.config.baselines)
-        world = World.build(frozen, trainer.untrained().eval(), images, context.device)
+        detector = trainer.untrained().eval()
+        world = World.build(frozen, detector, images, context.device, backbone=encoder)
         if len(self.labelled_split.train) and frozen.is_spatial:
             # Any latents will do: they say which actions there are.
             marks = torch.zeros(1, len(images), 1, *grid_of(frozen.latent_shape), dtype=torch.bool)
@@ -109,7 +116,9 @@ class TrainedPlan(DetectorPlan):
     def train(self) -> TrainedDetector:
         """The detector in its world: loaded if an earlier command made it, else trained now."""
         run = self.run_folder()
-        trainer = self._trainer(self.autoencoder.train().model, self.autoencoder.features())
+        autoencoder, latents = self.autoencoder.train().model, self.autoencoder.features()
+        features = latents if self.backbone is None else self.backbone.features()
+        trainer = self._trainer(autoencoder, latents, features)
         if run.complete:
             say(f"detector: using {run.path}")
             world = world_around(trainer, load_detector(run.path))
@@ -122,8 +131,10 @@ class TrainedPlan(DetectorPlan):
             run.finish(member_weights(world.detector))
         return TrainedDetector(self.config.name, run, world, trainer)
 
-    def _trainer(self, autoencoder: FrozenAutoencoder, features: FeatureCache) -> DetectorTrainer:
-        parts = Parts(self.synthesis, self.labelled, self.context, self.data, autoencoder, features)
+    def _trainer(
+        self, autoencoder: FrozenAutoencoder, latents: FeatureCache, features: FeatureCache
+    ) -> DetectorTrainer:
+        parts = Parts(self.synthesis, self.labelled, self.context, self.data, autoencoder, latents, features)
         return new_trainer(self.config, parts)
 
 
@@ -132,7 +143,9 @@ def plan_trained_detector(config: DetectorRun, context: Context, data: TrainingD
     if config.export:
         check_writable(config.export, "export")
     autoencoder = plan_autoencoder(config.autoencoder, context, data)
-    plan = TrainedPlan(config.detector, context, data, autoencoder, config.synthesis, config.labelled)
+    backbone = plan_backbone(config.detector, context, data)
+    settings = config.synthesis, config.labelled
+    plan = TrainedPlan(config.detector, context, data, autoencoder, *settings, backbone)
     _ = plan.untrained
     return plan
 
@@ -146,8 +159,9 @@ def export_world(run: Run, folder: str) -> None:
 def world_around(trainer: DetectorTrainer, detector: Detector) -> World:
     """A world with ``detector`` and the normal images that episodes start from."""
     most, autoencoder, images = trainer.config.num_start_images, trainer.autoencoder, trainer.data.images
-    known = evenly_spaced(trainer.features.latents("train"), most) if autoencoder.whitens_itself else None
-    return World.build(autoencoder, detector, evenly_spaced(images, most), trainer.context.device, known)
+    known = evenly_spaced(trainer.latents.latents("train"), most) if autoencoder.whitens_itself else None
+    starts, device = evenly_spaced(images, most), trainer.context.device
+    return World.build(autoencoder, detector, starts, device, known, trainer.backbone)
 
 
 def train_world(trainer: DetectorTrainer, run: Run) -> World:
@@ -159,7 +173,7 @@ def train_world(trainer: DetectorTrainer, run: Run) -> World:
     world, labelled, reads = world_around(trainer, detector), trainer.labelled_split, trainer.config.input
     world = world.with_reference_set(reference_set(trainer.features, labelled, reads))
     return world.with_labelled_anomalies(
-        labelled_anomalies(trainer.features, labelled.train, reads, world.latents)
+        labelled_anomalies(trainer.latents, labelled.train, reads, world.latents)
     )
 
 

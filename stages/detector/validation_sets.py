@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from detectors.base import LATENT
+from detectors.base import TOKENS
 from detectors.synthetic.held_out import HeldOutSynthesis
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource, evenly_spaced_positions
@@ -75,10 +75,10 @@ def with_synthetic(normal: Split, purpose: Purpose) -> Split:
 def validation_inputs(
     features: FeatureCache, labelled: LabelledSplit, purpose: Purpose, reads: str
 ) -> tuple[Split, ImageSource]:
-    """A part of the validation split, and what a detector that ``reads`` images or latents gets of it."""
+    """A part of the validation split, and what a detector that ``reads`` images or tokens gets of it."""
     split = validation_part(features.dataset.valid, labelled, purpose)
     images = StreamedImages(split.images, features.device)
-    if reads != LATENT:
+    if reads not in TOKENS:
         return split, images
     # The folder knows the data set, the file name must tell one part of it from another.
     path = features.folder / f"latents-{purpose}-{len(split)}-{split_digest(split)}.f16"

@@ -72,6 +72,8 @@ def show_embedding(
         changed = world.latents[augmented.source[made].to(world.device)].cpu() + augmented.delta[made]
         known = [train[torch.from_numpy(normal)].cpu(), changed, test[torch.from_numpy(anomalous)].cpu()]
         latents = torch.cat([part.float() for part in known])
+    elif world.reads_features:
+        latents = features.encode(pictures, "features, embedding").cpu().float()
     else:
         latents = world.autoencoder.encode_all(pictures).cpu()
     if latents.flatten(1).shape[1] > MOST_DIMENSIONS:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from conf.schema.detectors import RewardEnsembleConfig, SynthesisConfig, TrainedConfig
 from conf.schema.runs import LabelledConfig
-from detectors.base import Detector
+from detectors.base import FEATURES, Detector
 from detectors.latent_transformer import LatentTransformerDetector
 from detectors.rdna import RdnaDetector
 from detectors.synthetic.image_synthesis import ImageSynthesis
@@ -20,6 +20,7 @@ from detectors.transformer import TransformerDetector
 from latent_common.image_source import ImageSource
 from latent_common.training_state import Progress, TrainingState
 from latent_env.autoencoders import FrozenAutoencoder
+from latent_env.autoencoders.pretrained import PretrainedEncoder
 from latent_env.data import Split
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.loop import follow, validation_interval
@@ -42,7 +43,10 @@ class Parts(NamedTuple):
     context: Context
     data: TrainingData
     autoencoder: FrozenAutoencoder
+    latents: FeatureCache
+    """The latents of the autoencoder, which agents change."""
     features: FeatureCache
+    """What detectors of tokens read: these latents, or the features of the detector's backbone."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class DetectorTrainer(ABC):
     context: Context
     data: TrainingData
     autoencoder: FrozenAutoencoder
+    latents: FeatureCache
     features: FeatureCache
 
     def __post_init__(self) -> None:
@@ -66,7 +71,13 @@ class DetectorTrainer(ABC):
     @property
     def parts(self) -> Parts:
         """All but the configuration of the detector itself."""
-        return Parts(self.synthesis, self.labelled, self.context, self.data, self.autoencoder, self.features)
+        return Parts(*(getattr(self, name) for name in Parts._fields))
+
+    @property
+    def backbone(self) -> PretrainedEncoder | None:
+        """The encoder whose features the detector reads, if it reads features."""
+        encoder = self.features.encoder
+        return encoder if self.config.input == FEATURES and isinstance(encoder, PretrainedEncoder) else None
 
     @cached_property
     def image_synthesis(self) -> ImageSynthesis:

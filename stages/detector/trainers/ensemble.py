@@ -13,7 +13,7 @@ from conf.schema.detectors import (
     RdnaConfig,
     RewardEnsembleConfig,
 )
-from detectors.base import IMAGE, LATENT, Detection, Detector
+from detectors.base import FEATURES, IMAGE, LATENT, TOKENS, Detection, Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.reconstruction import ReconstructionDetector
 from detectors.registry import DISTANCE_DETECTORS, RDNA, RECONSTRUCTION
@@ -39,11 +39,12 @@ TRAINED = "transformer"
 
 FITTED: dict[str, list[str]] = {
     LATENT: list(DISTANCE_DETECTORS),
+    FEATURES: list(DISTANCE_DETECTORS),
     IMAGE: [RECONSTRUCTION, *DISTANCE_DETECTORS],
 }
 """Members that are fitted to normal images, by what the transformer reads: images have latents too."""
 
-TRAINED_BESIDE: dict[str, list[str]] = {LATENT: [], IMAGE: [RDNA]}
+TRAINED_BESIDE: dict[str, list[str]] = {LATENT: [], FEATURES: [], IMAGE: [RDNA]}
 """Which members have to be trained, for as long as the transformer: only those that are asked for."""
 
 RDNA_WIDTH, RDNA_ADVERSARIAL_WEIGHT = 16, 0.1
@@ -159,7 +160,7 @@ class EnsembleTrainer(DetectorTrainer):
         if name == RECONSTRUCTION:
             error = ReconstructionDetector(self.data.dataset.channels, self.data.dataset.size)
             return fit_reconstruction(error, self.autoencoder, self.features)
-        return fitted_distances(name, self.features, self.context.seed)
+        return fitted_distances(name, self.features, self.context.seed, self.config.input)
 
     def _trained_beside(self, run: Run, label: str, sample_sources: Sequence[SampleSource]) -> Detector:
         """A detector that is kept in a folder of its own until the whole ensemble is."""
@@ -175,13 +176,13 @@ class WeightSearch:
 
     autoencoder: FrozenAutoencoder
     reads: str
-    """What ``inputs`` are: images or latents."""
+    """What ``inputs`` are: images, latents or features."""
     split: Split
     inputs: ImageSource
 
     def inputs_of(self, detector: Detector) -> InputsOf:
         """How inputs are turned into what a detector reads."""
-        if self.reads == LATENT:
+        if self.reads in TOKENS:
             return lambda batch: (batch,)
         return lambda batch: self.autoencoder.detector_inputs(batch, detector.input)
 

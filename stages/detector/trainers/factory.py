@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import singledispatch
 
 from conf.schema.detectors import DetectorConfig, EnsembleConfig, RdnaConfig, TransformerConfig
-from detectors.base import IMAGE, LATENT
+from detectors.base import FEATURES, IMAGE, LATENT
 from latent_common.errors import UserError
 from stages.detector.trainers.base import DetectorTrainer, Parts, SingleTrainer
 from stages.detector.trainers.ensemble import EnsembleTrainer
@@ -16,6 +16,7 @@ from stages.detector.trainers.rdna import RdnaTrainer
 TRANSFORMERS: dict[str, type[SingleTrainer]] = {
     IMAGE: ImageTransformerTrainer,
     LATENT: LatentTransformerTrainer,
+    FEATURES: LatentTransformerTrainer,
 }
 
 

@@ -39,7 +39,8 @@ class LatentTransformerTrainer(SingleTrainer):
         """The detector before it has learned anything."""
         config = self.config
         memory_size = min(config.memory_size, len(self.data.images))
-        shape = self.autoencoder.latent_shape, memory_size, config.width, config.depth, config.heads
+        latent_shape = self.features.encoder.latent_shape
+        shape = latent_shape, memory_size, config.width, config.depth, config.heads, config.input
         return self.context.build(lambda: LatentTransformerDetector(*shape)).to(self.context.device)
 
     def _train(self, run: Run, label: str, samples: Mixture | None) -> LatentTransformerDetector:
