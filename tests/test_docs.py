@@ -309,13 +309,24 @@ def keys_in(tree: Any, above: str = "") -> Iterator[str]:
             yield from keys_in(value, f"{above}{key}.")
 
 
+def content(path: Path) -> dict[str, Any]:
+    """A YAML file with what it takes from the shared ones."""
+    tree: dict[str, Any] = yaml.safe_load(path.read_text())
+    for each in tree.get("defaults", ()):
+        if isinstance(each, str) and each.startswith("/shared/"):
+            name, _, where = each[1:].partition("@")
+            part = yaml.safe_load((CONF / f"{name}.yaml").read_text())
+            tree = part | tree if where == "_here_" else tree | {where: part | tree.get(where, {})}
+    return tree
+
+
 KEYS = {
-    *chain.from_iterable(keys_in(yaml.safe_load(path.read_text())) for path in TOP_LEVEL),
+    *chain.from_iterable(keys_in(content(path)) for path in TOP_LEVEL),
     *(
         key
         for group in GROUPS
         for path in (CONF / group).glob("*.yaml")
-        for key in keys_in(yaml.safe_load(path.read_text()), f"{group}.")
+        for key in keys_in(content(path), f"{group}.")
     ),
     *(f"reward.terms.{name}" for name in reward_terms.names()),
 }
@@ -358,7 +369,7 @@ def test_defaults_in_tables_are_those_of_the_files() -> None:
             group, *rest = key.split(".")
             found = []
             for path in (CONF / group).glob("*.yaml") if group in GROUPS else TOP_LEVEL:
-                value = yaml.safe_load(path.read_text())
+                value: Any = content(path)
                 for part in rest if group in GROUPS else key.split("."):
                     value = value.get(part) if isinstance(value, dict) else None
                 found.append(value)
