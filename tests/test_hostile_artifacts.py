@@ -23,7 +23,7 @@ from latent_env.denoise.world import load_denoise_world, save_critic
 from latent_env.worlds.artifacts import load_detector, save_autoencoder
 from latent_env.worlds.reference_set import ReferenceSet
 from latent_env.worlds.reward_ensemble import save_reward_ensemble
-from latent_env.worlds.store import load_world, save_world
+from latent_env.worlds.store import MANIFEST, load_world, save_world, seal_world
 
 CPU = torch.device("cpu")
 
@@ -37,6 +37,7 @@ def folder(tmp_path: Path) -> Path:
     reference = ReferenceSet.of(world.images[:6], labels, marks)
     save_world(folder, world.with_reference_set(reference))
     save_reward_ensemble(folder, [TransformerDetector(1, 32, width=8, depth=1, heads=2)], None)
+    seal_world(folder)
     load_world(str(folder), CPU)
     return folder
 
@@ -46,12 +47,15 @@ def describe(folder: Path, name: str, **facts: Any) -> None:
     path = folder / f"{name}.json"
     held = json.loads(path.read_text())
     path.write_text(json.dumps({**held, "facts": {**held["facts"], **facts}}))
+    if (folder / MANIFEST).is_file():
+        seal_world(folder)
 
 
 def replace(folder: Path, name: str, change: Callable[[dict[str, Tensor]], Mapping[str, Tensor]]) -> None:
     """Store other tensors, with the checksum that belongs to them."""
     tensors, facts = load_artifact(folder, name, name)
     save_artifact(folder, name, name, change(tensors), facts)
+    seal_world(folder)
 
 
 @pytest.mark.parametrize(
@@ -125,8 +129,8 @@ def changed(
         ),
         ("autoencoder", changed("scale", lambda old: old * 0), "overflow"),
         ("detector", changed("out.weight", lambda old: old * 0 + 3e38), "overflow"),
-        ("images", changed("images", lambda old: old[:0]), "doesn't hold uint8 images"),
-        ("images", changed("images", lambda old: old.float()), "doesn't hold uint8 images"),
+        ("images", changed("images", lambda old: old[:0]), "must be one or more uint8"),
+        ("images", changed("images", lambda old: old.float()), "must be one or more uint8"),
         ("reference_set", changed("labels", torch.tensor([0, 1, 99] * 2)), "holds no reference set"),
         ("reference_set", changed("labels", torch.zeros(6, dtype=torch.int64)), "holds no reference set"),
         ("reference_set", changed("labels", torch.tensor([0.0, 1.0] * 3)), "holds no reference set"),
@@ -148,6 +152,7 @@ def test_tensors_that_make_no_sense(
 
 def test_a_reward_ensemble_of_another_world(folder: Path) -> None:
     save_reward_ensemble(folder, [TransformerDetector(3, 64, width=8, depth=1, heads=2)], None)
+    seal_world(folder)
     with pytest.raises(UserError, match=r"reward_ensemble.json .*\(3, 64, 64\), the world's is another"):
         load_world(str(folder), CPU)
 

@@ -87,7 +87,7 @@ def load_backbone(folder: Path) -> PretrainedEncoder | None:
         return None
     tensors, facts = load_artifact(folder, BACKBONE, BACKBONE)
     path = folder / f"{BACKBONE}.safetensors"
-    encoder: PretrainedEncoder = _build(BACKBONE, facts, path)
+    encoder: PretrainedEncoder = _build(BACKBONE, facts, tensors, path)
     _fill(encoder, tensors, path)
     return encoder.requires_grad_(False)
 

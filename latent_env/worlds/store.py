@@ -9,8 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from latent_common.artifacts import load_artifact, read_json, save_artifact, write_atomically, write_json
+from latent_common.artifacts import (
+    MOST_JSON,
+    load_artifact,
+    read_json,
+    save_artifact,
+    write_atomically,
+    write_json,
+)
 from latent_common.errors import UserError
+from latent_common.files import read_bytes
 from latent_env.autoencoders.frozen import as_float
 from latent_env.worlds.artifacts import (
     BACKBONE,
@@ -82,7 +90,7 @@ def seal_world(folder: Path) -> None:
 
 def digest_of_artifact(folder: Path, name: str) -> str:
     """A digest of all of an artifact: its JSON holds the checksum of its tensors."""
-    return hashlib.sha256((folder / f"{name}.json").read_bytes()).hexdigest()
+    return hashlib.sha256(read_bytes(folder / f"{name}.json", MOST_JSON)).hexdigest()
 
 
 def read_manifest(folder: Path) -> dict[str, str]:
