@@ -75,7 +75,7 @@ class AnomalyPatches:
         row = torch.arange(height, device=place.device, dtype=place.dtype)
         column = torch.arange(width, device=place.device, dtype=place.dtype)
         target = torch.stack(torch.meshgrid(row, column, indexing="ij"), 2)  # (H, W, 2)
-        inverse = torch.linalg.inv(linear)
+        inverse = _inverse(linear)
         offset = target[None] - place[:, None, None]
         source = self.centres[which][:, None, None] + torch.einsum("nij,nhwj->nhwi", inverse, offset)
         size = place.new_tensor([height, width])
@@ -96,6 +96,13 @@ def linear_map(turn: Tensor, mirrored: Tensor, scale: Tensor) -> Tensor:
     rotation = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
     mirror = torch.stack([torch.ones_like(turn), torch.where(mirrored, -1.0, 1.0)], 1)
     return scale[:, None, None] * rotation * mirror[:, None]
+
+
+def _inverse(linear: Tensor) -> Tensor:
+    """The inverse of matrices ``(N, 2, 2)``; unlike PyTorch's it doesn't wait for a GPU to check them."""
+    (a, b), (c, d) = (row.unbind(1) for row in linear.unbind(1))
+    adjugate = torch.stack([torch.stack([d, -b], 1), torch.stack([-c, a], 1)], 1)
+    return adjugate / (a * d - b * c)[:, None, None]
 
 
 def _dilated(masks: Tensor, by: int) -> Tensor:
