@@ -22,6 +22,9 @@ MOST_RATIO, SLACK = 100, 2**24
 """Packed data may unpack to so many times its size, and so many bytes more: images shrink to a half or a
 tenth, masks to a hundredth."""
 
+LONGEST_PATH, LONGEST_PART = 4000, 255
+"""A path, and each of its parts, may have so many bytes."""
+
 LONGEST_NAME = 200
 """A name of a file or folder may have so many bytes; with what is added it fits any file system."""
 
@@ -122,6 +125,16 @@ def check_file_name(name: str, key: str) -> str:
             "no / and no \\, and no dot as the first"
         )
     return name
+
+
+def check_path(text: object, key: str) -> str:
+    """Return ``text``, given as ``key``; a ``UserError`` if it is no path that a file system could have."""
+    if not isinstance(text, str) or not text:
+        raise UserError(f"{key}={text!r} must be a name or a folder")
+    longest = max(len(os.fsencode(part)) for part in (*PurePath(text).parts, ""))
+    if "\0" in text or len(os.fsencode(text)) > LONGEST_PATH or longest > LONGEST_PART:
+        raise UserError(f"{key}={shortened(text)!r} can't be the path of a folder")
+    return text
 
 
 def shortened(text: str) -> str:

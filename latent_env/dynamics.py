@@ -235,7 +235,7 @@ class Dynamics(Episodes[Transition]):
         sources, latent = last.sources, last.latent
         if torch.is_grad_enabled():  # tensors born in inference mode can't take part in a graph
             sources, latent = sources.clone(), latent.clone()
-        actions = actions.clamp(-1, 1)
+        actions = actions.nan_to_num(0.0).clamp(-1, 1)
         if self.editor:
             delta, edit = self.editor.edit(actions, self.streams, last)
         else:
@@ -247,7 +247,8 @@ class Dynamics(Episodes[Transition]):
     def step_tensor(self, actions: Tensor, worlds: Tensor | None = None) -> StepResult[Transition]:
         """Take ``actions (N, action_size)`` in [-1, 1] in all worlds, or only in ``worlds (N,)`` bool.
 
-        What is returned of the other worlds means nothing, and their state doesn't change.
+        A number that is NaN counts as 0, so that it spoils no other world. What is returned of the other
+        worlds means nothing, and their state doesn't change.
         """
         transition = self.imagine(actions)
         rewards, terms = self.reward(transition)

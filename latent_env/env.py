@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import gymnasium as gym
@@ -43,6 +43,23 @@ def first_of(values: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     return {name: value[0].item() for name, value in values.items()}
 
 
+def check_seed(seed: object, worlds: int = 1) -> None:
+    """Raise a ``UserError`` unless ``seed``, and those of the ``worlds`` after it, start a random stream."""
+    most = LARGEST_SEED - worlds + 1
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed <= most:
+        raise UserError(f"seed={seed!r} must be a whole number from 0 to {most}")
+
+
+def check_options(options: object, known: Sequence[str]) -> None:
+    """Raise a ``UserError`` unless ``options`` of a reset are a dictionary of ``known`` names, or None."""
+    names = " and ".join(repr(name) for name in known)
+    if options is not None and not isinstance(options, Mapping):
+        raise UserError(f"options={options!r} must be a dictionary; it may hold {names}")
+    for name in options or {}:
+        if name not in known:
+            raise UserError(f"options={{{name!r}: …}} is unknown: a reset knows {names}")
+
+
 def checked_source(options: Mapping[str, Any] | None, count: int) -> int | None:
     """The index of the starting image in ``reset(options={"source": i})``; None if there is none."""
     source = (options or {}).get("source")
@@ -63,7 +80,7 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
         observation_space, action_space = make_spaces(dynamics)
         self.observation_space = cast("spaces.Space[npt.NDArray[np.float32]]", observation_space)
         self.action_space = cast("spaces.Space[npt.NDArray[np.float32]]", action_space)
-        self._title, self._seeded = title, False
+        self._title, self._seeded, self._over = title, False, False
         self._window: Window | None = None
 
     def reset(
@@ -73,15 +90,18 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
 
         :returns: the observation ``(d,)`` float32, and ``info``.
         """
+        check_options(options, ("source",))
+        if seed is not None:
+            check_seed(seed)
         super().reset(seed=seed)
         dynamics = self.dynamics
         source = checked_source(options, len(dynamics.world.images))
         if seed is None and not self._seeded:
             seed = int(self.np_random.integers(LARGEST_SEED))
-        self._seeded = True
+        self._seeded, self._over = True, False
         like = dynamics.elapsed
         observation = dynamics.reset_tensor(
-            seeds=None if seed is None else torch.full_like(like, seed & LARGEST_SEED),
+            seeds=None if seed is None else torch.full_like(like, seed),
             sources=None if source is None else torch.full_like(like, source),
         )
         if self.render_mode == "human":
@@ -98,12 +118,15 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
         dynamics = self.dynamics
         if not self._seeded:
             raise gym.error.ResetNeeded("call env.reset() before env.step()")
+        if self._over:
+            raise gym.error.ResetNeeded("the episode is over: call env.reset() before env.step()")
         result = dynamics.step_tensor(as_actions(action, dynamics, (dynamics.perturbation.action_size,)))
         info = {**first_of(dynamics.facts()), "reward_terms": first_of(result.reward_terms)}
         if self.render_mode == "human":
             self.render()
         observation = result.observations[0].cpu().numpy()
-        return observation, float(result.rewards[0]), bool(result.terminated[0]), False, info
+        self._over = bool(result.terminated[0])
+        return observation, float(result.rewards[0]), self._over, False, info
 
     def render(self) -> npt.NDArray[np.uint8] | None:
         """What happened so far in labelled tiles: ``(H, W, 3)`` uint8, or None where a window shows it."""

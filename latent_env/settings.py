@@ -19,11 +19,16 @@ from latent_env.shell import Shell
 from latent_env.worlds.store import load_world
 from latent_env.worlds.world import World
 
+LONGEST_EPISODE = 10_000
+"""An episode has at most so many steps."""
 
-def check_count(name: str, value: object) -> None:
-    """Raise a ``UserError`` unless ``value`` is a whole number of at least 1."""
+
+def check_count(name: str, value: object, most: int | None = None) -> None:
+    """Raise a ``UserError`` unless ``value`` is a whole number from 1, to ``most`` if that is given."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UserError(f"{name}={value!r} must be a whole number of at least 1")
+    if most is not None and value > most:
+        raise UserError(f"{name}={value!r} is more than the {most:,} that are possible")
 
 
 def check_number(name: str, value: object) -> None:
@@ -57,7 +62,7 @@ class Settings:
     compiled: bool = False
 
     def __post_init__(self) -> None:
-        check_count("horizon", self.horizon)
+        check_count("horizon", self.horizon, LONGEST_EPISODE)
         check_precision(self.precision)
         check_observation(self.observation)
         if not isinstance(self.perturbation, str):

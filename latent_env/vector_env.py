@@ -21,10 +21,15 @@ from latent_env.env import (
     RENDER_FPS,
     RENDER_MODES,
     as_actions,
+    check_options,
+    check_seed,
     checked_source,
     make_spaces,
 )
 from latent_env.settings import Settings, check_count
+
+MOST_WORLDS = 2**20
+"""A batch has at most so many worlds."""
 
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
@@ -86,7 +91,7 @@ class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
         super().__init__()
         if render_mode not in (None, "rgb_array"):
             raise UserError(f"render_mode={render_mode!r} must be None or 'rgb_array' for a batch of worlds")
-        check_count("num_envs", num_envs)
+        check_count("num_envs", num_envs, MOST_WORLDS)
         if max_episode_steps is not None:
             check_count("max_episode_steps", max_episode_steps)
         self.dynamics = load(num_envs)
@@ -112,6 +117,7 @@ class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
         options: dict[str, Any] | None = None,
     ) -> tuple[Floats, dict[str, Any]]:
         """Start an episode in every world, or in those of ``options["reset_mask"]``."""
+        check_options(options, ("source", "reset_mask"))
         mask = self._reset_mask(options)
         seeds = self._seeds(seed)
         source = checked_source(options, len(self.dynamics.world.images))
@@ -124,7 +130,7 @@ class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
         if seeds is not None:
             # A list may hold None: the random stream of such a world goes on.
             known = np.array([value is not None for value in seeds])
-            values = torch.tensor([(value or 0) & LARGEST_SEED for value in seeds]).to(like)
+            values = torch.tensor([value or 0 for value in seeds]).to(like)
             self._restart(mask & known, source, values)
             self._restart(mask & ~known, source, None)
         else:
@@ -204,14 +210,18 @@ class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
         if seed is None:
             return None
         if isinstance(seed, int | np.integer):
-            if seed < 0:
-                raise UserError(f"seed={seed} must be at least 0")
+            check_seed(seed, self.num_envs)
             # Gymnasium's own generator, which batch.np_random_seed reports.
             self._np_random, self._np_random_seed = np_random(int(seed))
             return [int(seed) + world for world in range(self.num_envs)]
+        if isinstance(seed, str | bytes) or not isinstance(seed, Sequence | np.ndarray):
+            raise UserError(f"seed={seed!r} must be a whole number, or a list of one for each world")
         if len(seed) != self.num_envs:
             raise UserError(f"{len(seed)} seeds were given for num_envs={self.num_envs} worlds")
-        return list(seed)
+        for value in seed:
+            if value is not None:
+                check_seed(value)
+        return [None if value is None else int(value) for value in seed]
 
     def _reset_mask(self, options: dict[str, Any] | None) -> Flags:
         mask = (options or {}).get("reset_mask")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from latent_common.errors import UserError
+from latent_common.registry import import_users_module
 
 
 def import_plugins(names: Iterable[str]) -> None:
@@ -16,13 +15,7 @@ def import_plugins(names: Iterable[str]) -> None:
     for name in names:
         if str(Path.cwd()) not in sys.path:
             sys.path.append(str(Path.cwd()))  # Python itself only adds the folder of the script
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise UserError(
-                f"plugins: can't import {name!r} ({error}): name a module of the working directory, or an "
-                "installed one"
-            ) from error
+        import_users_module(name, "plugins")
 
 
 def plugin_digests(names: Iterable[str]) -> dict[str, str]:

@@ -141,10 +141,13 @@ class DenoiseDynamics(Episodes[EpisodeBatch]):
     def step_tensor(self, actions: Tensor, worlds: Tensor | None = None) -> StepResult[EpisodeBatch]:
         """Take ``actions (N, action_size)`` in [-1, 1] in all worlds, or only in ``worlds (N,)`` bool.
 
-        What is returned of the other worlds means nothing, and their state doesn't change.
+        A number that is NaN counts as 0, so that it spoils no other world. What is returned of the other
+        worlds means nothing, and their state doesn't change.
         """
         before = self.last
-        moved = before.state + self.perturbation(actions.clamp(-1, 1), self.streams, before.state)
+        moved = before.state + self.perturbation(
+            actions.nan_to_num(0.0).clamp(-1, 1), self.streams, before.state
+        )
         moved = moved.clamp(-self.bound, self.bound)
         qualities = self.reward.terms(moved, before)
         gained = {name: qualities[name] - before.qualities[name] for name in self.reward.weights}

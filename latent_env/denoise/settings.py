@@ -12,7 +12,7 @@ from latent_env.denoise.process import ForwardProcess
 from latent_env.denoise.quality import Quality
 from latent_env.denoise.spaces import SPACES
 from latent_env.denoise.world import DenoiseWorld, load_denoise_world
-from latent_env.settings import check_count, check_number
+from latent_env.settings import LONGEST_EPISODE, check_count, check_number
 
 DEFAULT_REWARD: dict[str, float] = {"critic": 1.0}
 STARTS = ("full", "drawn")
@@ -40,7 +40,7 @@ class DenoiseSettings:
     time_aware: bool = False
 
     def __post_init__(self) -> None:
-        check_count("horizon", self.horizon)
+        check_count("horizon", self.horizon, LONGEST_EPISODE)
         for name in ("conditional", "time_aware"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name}={getattr(self, name)!r} must be True or False")

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from latent_common.artifacts import build_within, load_artifact, read_json, save_artifact
 from latent_common.errors import UserError
+from latent_common.files import check_path
 from latent_env.denoise.critic import Critic
 from latent_env.denoise.spaces import SPACES, PixelSpace, Space
 from latent_env.worlds.artifacts import load_autoencoder
@@ -82,8 +83,7 @@ def builtin_denoise_names() -> list[str]:
 
 def find_denoise_world(artifacts: str, space: str) -> Path:
     """The folder of a built-in world, of a finished run, or of the newest finished run below it."""
-    if not isinstance(artifacts, str) or not artifacts:
-        raise UserError(f"artifacts={artifacts!r} must be a built-in name or a folder")
+    check_path(artifacts, "artifacts")
     name = f"{CRITIC}_{space}.json"
     folder = BUILTIN / artifacts if artifacts in builtin_denoise_names() else Path(artifacts)
     if (folder / name).is_file() and (folder / f"{EXAMPLES}.json").is_file():

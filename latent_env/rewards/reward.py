@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from latent_common.errors import UserError
+from latent_common.registry import told
 
 # Importing a term's module registers it.
 from latent_env.rewards import boundary, coverage, novelty, realism, similarity, usefulness  # noqa: F401
-from latent_env.rewards.base import reward_terms
+from latent_env.rewards.base import RewardTerm, reward_terms
 from latent_env.transition import Transition
 
 DEFAULT_REWARD: dict[str, float] = {"boundary": 1.0, "novelty": 0.5, "realism": 0.5}
@@ -33,12 +35,12 @@ class Reward:
                 "the reward has no term with a weight other than 0: "
                 f"name some of {', '.join(reward_terms.names())}"
             )
-        self.terms = {name: reward_terms[name]() for name in self.weights}
+        self.terms = {name: _made(name) for name in self.weights}
 
     def __call__(self, transition: Transition) -> tuple[Tensor, dict[str, Tensor]]:
         """The reward ``(N,)``, and every term ``(N,)`` before weighting."""
         transition.compute_facts([fact for term in self.terms.values() for fact in term.needs])
-        values = {name: term.value(transition) for name, term in self.terms.items()}
+        values = {name: _value(name, term, transition) for name, term in self.terms.items()}
         weighted = [self.weights[name] * value for name, value in values.items()]
         return torch.stack(weighted).sum(0), values
 
@@ -46,20 +48,79 @@ class Reward:
         """The weighted sum of the terms that use detectors, ``(N,)``; None if there are none."""
         terms = {name: term for name, term in self.terms.items() if term.uses_detectors}
         transition.compute_facts([fact for term in terms.values() for fact in term.needs])
-        parts = [self.weights[name] * term.value(transition) for name, term in terms.items()]
+        parts = [self.weights[name] * _value(name, term, transition) for name, term in terms.items()]
         return torch.stack(parts).sum(0) if parts else None
 
     def begin(self, worlds: Tensor) -> None:
         """Tell every term that an episode begins in ``worlds (N,)`` bool."""
-        for term in self.terms.values():
-            term.begin(worlds)
+        for name, term in self.terms.items():
+            with _explained(name, term):
+                term.begin(worlds)
 
     def remember(self, transition: Transition, worlds: Tensor) -> None:
         """Let every term keep what it needs of the step just taken in ``worlds (N,)`` bool."""
-        for term in self.terms.values():
-            term.remember(transition, worlds)
+        for name, term in self.terms.items():
+            with _explained(name, term):
+                term.remember(transition, worlds)
 
     def forget(self, worlds: Tensor) -> None:
         """Let every term drop what it remembers of ``worlds (N,)`` bool."""
-        for term in self.terms.values():
-            term.forget(worlds)
+        for name, term in self.terms.items():
+            with _explained(name, term):
+                term.forget(worlds)
+
+
+def _made(name: str) -> RewardTerm:
+    """The term called ``name``; one that isn't a term, or asks for what there isn't, is a ``UserError``."""
+    kind = reward_terms[name]
+    with _explained(name, kind):
+        term = kind()
+    if not isinstance(term, RewardTerm):
+        raise UserError(
+            f"the reward term {name} is a {type(term).__name__}: derive it from latent_env.RewardTerm"
+        )
+    needs = term.needs
+    if not isinstance(needs, tuple | list):
+        raise UserError(f"the reward term {name} has needs = {needs!r}: make it a tuple, such as ('image',)")
+    for fact in needs:
+        if not isinstance(fact, str) or fact.startswith("_") or not hasattr(Transition, fact):
+            known = ", ".join(key for key in vars(Transition) if not key.startswith("_"))
+            raise UserError(f"the reward term {name} needs {fact!r}, but a transition has {known}")
+    return term
+
+
+def _value(name: str, term: RewardTerm, transition: Transition) -> Tensor:
+    """The term's value ``(N,)``; what a user's own term returns is checked first."""
+    with _explained(name, term):
+        value = term.value(transition)
+    if _is_ours(term):  # checking numbers waits for the device
+        return value
+    count = len(transition.sources)
+    if not isinstance(value, Tensor) or tuple(value.shape) != (count,) or not value.is_floating_point():
+        found = f"{type(value).__name__}"
+        if isinstance(value, Tensor):
+            found = f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+        raise UserError(
+            f"the reward term {name} returned {found}: it must return a tensor ({count},) of floats"
+        )
+    if not value.isfinite().all():
+        raise UserError(f"the reward term {name} returned NaN or infinity: every number must be finite")
+    return value.to(transition.latent.device)
+
+
+@contextmanager
+def _explained(name: str, term: object) -> Iterator[None]:
+    """Turn an exception of a user's own term into one line that names the term."""
+    try:
+        yield
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if _is_ours(term):
+            raise
+        raise UserError(f"the reward term {name} failed with {told(error)}") from error
+
+
+def _is_ours(term: object) -> bool:
+    kind = term if isinstance(term, type) else type(term)
+    return kind.__module__.startswith(__name__.partition(".")[0] + ".")

@@ -18,7 +18,7 @@ from latent_common.artifacts import (
     write_json,
 )
 from latent_common.errors import UserError
-from latent_common.files import read_bytes
+from latent_common.files import check_path, read_bytes
 from latent_env.autoencoders.frozen import as_float
 from latent_env.worlds.artifacts import (
     BACKBONE,
@@ -161,8 +161,7 @@ def find_world(artifacts: str) -> Path:
 
 def load_world(artifacts: str, device: torch.device) -> World:
     """The world called ``artifacts``: a built-in name or a folder. Loaded once a process and device."""
-    if not isinstance(artifacts, str) or not artifacts:
-        raise UserError(f"artifacts={artifacts!r} must be a built-in name or a folder")
+    check_path(artifacts, "artifacts")
     folder = find_world(artifacts).resolve()
     files = [folder / MANIFEST, *(folder / f"{name}.json" for name in (*PARTS, *EXTRAS))]
     stamp = tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
