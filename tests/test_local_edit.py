@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
+import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from conftest import make_world
+from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stable_baselines3.common.env_checker import check_env as check_env_sb3
 from torch import Tensor
 from torch.nn import functional
 
@@ -27,6 +32,7 @@ from latent_env.settings import Settings
 from latent_env.shell import ANOMALY
 from latent_env.transition import Transition
 from latent_env.worlds.labelled_anomalies import LabelledAnomalies
+from latent_env.worlds.store import save_world
 from latent_env.worlds.world import World
 
 SIZE, KNOWN = 64, 3
@@ -59,7 +65,7 @@ def local_world(masked: bool = True, count: int = 12) -> World:
 def acting_in(world: World, num_worlds: int = 1, **settings: object) -> tuple[Dynamics, LocalEdit]:
     chosen = {"perturbation": "local_edit", "horizon": 3, "reward": {"novelty": 1.0}, **settings}
     dynamics = Settings(**chosen).dynamics(world, num_worlds)  # type: ignore[arg-type]
-    dynamics.reset_tensor(seeds=torch.arange(num_worlds))
+    dynamics.reset_tensor(seeds=torch.arange(num_worlds, device=world.device))
     assert isinstance(dynamics.perturbation, LocalEdit)
     return dynamics, dynamics.perturbation
 
@@ -355,6 +361,45 @@ def test_what_does_not_fit_is_refused(flat_world: World) -> None:
     with pytest.raises(UserError, match="blending=3 must be one of soft, poisson"):
         Settings(blending=3)  # type: ignore[arg-type]
     assert pickle.loads(pickle.dumps(Settings(place="anywhere"))) == Settings(place="anywhere")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("blending", ["soft", "poisson"])
+def test_gymnasiums_and_sb3s_checkers_pass(tmp_path: Path, blending: str) -> None:
+    save_world(tmp_path, WORLD)
+    chosen = {"perturbation": "local_edit", "horizon": 2, "reward": {"boundary": 1.0}, "blending": blending}
+    env = gym.make("LatentAug-v0", artifacts=str(tmp_path), disable_env_checker=True, **chosen)  # type: ignore[arg-type]
+    check_env(env.unwrapped, skip_render_check=True)
+    check_env_sb3(env.unwrapped, warn=True)
+    assert env.action_space.shape == (LocalEdit(WORLD, None).action_size,)
+    assert env.spec is not None
+    again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+    actions = [env.action_space.sample() for _ in range(2)]
+    for each in (env, again):
+        each.reset(seed=3)
+    for action in actions:
+        one, other = env.step(action), again.step(action)
+        assert one[1] == other[1]
+    batch = gym.make_vec("LatentAug-v0", num_envs=3, artifacts=str(tmp_path), device="cpu", **chosen)  # type: ignore[arg-type]
+    batch.reset(seed=0)
+    for _ in range(4):
+        observations, rewards, *_ = batch.step(batch.action_space.sample())
+        assert batch.observation_space.contains(observations)
+        assert np.isfinite(rewards).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("blending", ["soft", "poisson"])
+def test_steps_on_a_gpu_are_those_of_the_cpu(blending: str) -> None:
+    cuda = torch.device("cuda")
+    there = World.build(local_world().autoencoder, local_world().detector, WORLD.images, cuda)
+    here, editor = acting_in(WORLD, 12, blending=blending)
+    other, _ = acting_in(there.with_labelled_anomalies(WORLD.labelled_anomalies), 12, blending=blending)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        actions = torch.rand(12, editor.action_size, generator=generator) * 2 - 1
+        one, two = here.step_tensor(actions).transition, other.step_tensor(actions.to(cuda)).transition
+        torch.testing.assert_close(two.image.cpu(), one.image, atol=1e-2, rtol=0)
 
 
 def test_called_by_itself_it_draws_its_strokes() -> None:
