@@ -181,11 +181,10 @@ class LatentAugEnv(LatentEnv):
       labelled pixels change.
     - ``local_edit`` (spatial latents, detectors that read images): strokes that change brightness, colour or
       texture, ``[row, column, radius, strength, roughness, turn, stretch, direction…]``, and where the world
-      has labelled anomalies ``[…, paste, anomaly, replace, mirrored, roam]`` after them. With ``paste`` from
-      0 on, an anomaly is pasted in pixels instead, and the new latent is the encoding of that image. ``turn``
-      turns it by -180 to 180 degrees, ``stretch`` makes it half to twice as large, the strength 0 to 1.5
-      times as strong; ``anomaly`` and ``replace`` are as above. From 0 on, ``mirrored`` mirrors it left and
-      right, and ``roam`` puts it at row and column instead of where it is in its own image.
+      has labelled anomalies ``[…, paste, anomaly, replace, mirrored, roam]``. With ``paste`` from 0 on, an
+      anomaly is pasted in pixels instead, and encoded: turned by -180 to 180 degrees, by ``stretch`` half to
+      twice as large, 0 to 1.5 times as strong. From 0 on, ``mirrored`` mirrors it left and right, and
+      ``roam`` puts it at row and column instead of where it is in its own image.
     - ``auto``: ``dense`` for flat latents; for spatial ones ``local_edit`` where the autoencoder is a
       published generator and detectors read images, else ``copy_paste`` where the world has labelled
       anomalies, else ``brush``.
@@ -258,11 +257,9 @@ class LatentAugEnv(LatentEnv):
 
     - ``artifacts``: ``"digits"`` (8×8 handwritten digits, flat latent), ``"phantom"`` (64×64 CT-like slices,
       spatial latent), or a folder that ``train_detector.py`` or ``train_ppo.py`` filled.
-    - ``place``: where ``local_edit`` changes images. With ``"object"``, row and column lead to places on the
-      object, and nothing beyond it changes, if normal images show one in front of a plain background; with
-      ``"anywhere"`` all of the image may change.
-    - ``blending``: how pixels that ``local_edit`` pastes meet those around them: ``"soft"`` fades them out,
-      ``"poisson"`` keeps their gradients and leaves no seam (gradient-domain blending).
+    - ``place``: where ``local_edit`` changes images: only on the ``"object"``, to which row and column lead
+      if normal images show one in front of a plain background, or ``"anywhere"``.
+    - ``blending``: how pixels that it pastes meet others: ``"soft"``, or ``"poisson"`` without a seam.
     - ``precision``: what networks compute with, ``"float32"`` or ``"bfloat16"``. The latter is faster on
       GPUs, and on CPUs with instructions for it (AVX-512 BF16, AMX); rewards change by some thousandths.
     - ``compiled``: whether ``torch.compile`` makes the networks of a step faster first, which takes a minute.
