@@ -6,3 +6,8 @@ class UserError(ValueError):
 
     Its message says what was wrong, what was expected and what to do. Scripts print it without a traceback.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says; the name of its class if it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from latent_common.image_source import ImageSource, evenly_spaced, images_at_once
+from latent_common.image_source import ImageSource, evenly_spaced
 from latent_env.autoencoders.frozen import LEAST_REACH, LEAST_VISIBLE, FrozenAutoencoder, as_float
 from latent_env.perturbations.brush import Brush
 from latent_env.random_streams import Streams
@@ -75,27 +75,32 @@ def measure_visibility(autoencoder: FrozenAutoencoder, images: ImageSource) -> F
 
     A change is barely visible if it is as strong as the error of decoding in the worst hundredth of normal
     pixels. The reach is how far strokes must go for half of uniformly random ones to be clearly visible
-    somewhere, in units of the distance within which 95 % of normal tokens have a neighbour.
+    somewhere, in units of the distance within which 95 % of normal tokens have a neighbour. It isn't measured
+    where features are decoded, which is blurred whatever one does.
     """
-    some = as_float(evenly_spaced(images, MOST_IMAGES), autoencoder.mean)
-    parts = some.split(images_at_once(autoencoder.size))
-    errors = torch.cat([strength_of(autoencoder(part) - part).flatten() for part in parts])
+    some = as_float(evenly_spaced(images, autoencoder.count_to_measure(MOST_IMAGES)), autoencoder.mean)
+    latents = autoencoder.encode_all(some)
+    decoded = autoencoder.decode_all(latents)
+    errors = strength_of(decoded - some).flatten()
     barely = errors.kthvalue(round(ERROR_QUANTILE * (len(errors) - 1)) + 1).values
     autoencoder.barely_visible.copy_(barely.clamp(LEAST_VISIBLE, MOST_VISIBLE))
-    if autoencoder.is_spatial and not autoencoder.whitens_itself:
-        autoencoder.reach.copy_(torch.tensor(_reach(autoencoder, some)))
+    of_features = autoencoder.whitens_itself and not autoencoder.model.is_generator
+    if autoencoder.is_spatial and not of_features:
+        autoencoder.reach.copy_(torch.tensor(_reach(autoencoder, latents, decoded)))
     return autoencoder
 
 
-def _reach(autoencoder: FrozenAutoencoder, images: Tensor) -> float:
-    """The smallest reach, in steps of a factor √2, with which half of random strokes are clearly visible."""
-    latents = autoencoder.encode_all(images)
+def _reach(autoencoder: FrozenAutoencoder, latents: Tensor, decoded: Tensor) -> float:
+    """The smallest reach, in steps of a factor √2, with which half of random strokes are clearly visible.
+
+    The strokes change ``latents (N, C, h, w)``, which are ``decoded (N, C, H, W)``.
+    """
     inner = float(autoencoder.normal_distances[95])
     brush, streams = Brush(autoencoder, inner), Streams(len(latents), latents.device)
     streams.seeds += torch.arange(len(latents), device=latents.device)
     actions = torch.rand(len(latents), brush.action_size, generator=torch.Generator().manual_seed(0))
     strokes = brush.strokes((2 * actions - 1).to(latents), streams)
-    reach, decoded = LEAST_REACH, autoencoder.decode_all(latents)
+    reach = LEAST_REACH
     while reach < MOST_REACH:
         change = autoencoder.decode_all(latents + reach * strokes) - decoded
         peaks = strength_of(change).flatten(1).amax(1)

@@ -110,6 +110,8 @@ DENOISE = {"agent.n_steps": 16, "agent.n_epochs": 6, "agent.gamma": 0.95, "agent
         (["dataset=digits", "autoencoder=memae"], {"autoencoder.items": 8192, "autoencoder.steps": 2000}),
         (["autoencoder=vae"], {"autoencoder.items": 0, "autoencoder.kl": 1.0, "autoencoder.join": "average"}),
         (["autoencoder=pretrained"], PRETRAINED | {"autoencoder.steps": 300}),
+        (["autoencoder=taesd"], {"autoencoder.steps": 0, "detector.input": "image", "detector.steps": 400}),
+        (["autoencoder=diffusers", "reward=balanced"], {"reward.terms.realism": 0.0}),
         (["autoencoder=pretrained", "detector=rdna"], {"detector.steps": 400, "detector.input": "image"}),
         (["autoencoder=pretrained", "detector=ensemble"], {"detector.steps": 100, "detector.baselines": []}),
         (["autoencoder=pretrained", "reward=balanced"], {"reward.terms.realism": 0.0}),

@@ -8,6 +8,9 @@ from typing import Any
 from conf.schema.backbones import BackboneChoice, FeatureDefaults
 from conf.schema.fields import BatchSize, Filled, Name, NonNegative, Positive, ShareBelowOne
 
+FINE_TUNING = ("batch_size", "learning_rate", "noise")
+"""Keys of generators that don't matter where nothing is trained."""
+
 
 @dataclass
 class AutoencoderDefaults(FeatureDefaults):
@@ -21,7 +24,6 @@ class AutoencoderConfig:
     """An autoencoder and its training."""
 
     name: Name
-    width: Positive[int]
     steps: Positive[Filled[int]]
     batch_size: BatchSize[int]
     learning_rate: Positive[float]
@@ -36,6 +38,7 @@ class AutoencoderConfig:
 class ConvConfig(AutoencoderConfig):
     """A convolutional autoencoder, trained from scratch."""
 
+    width: Positive[int]
     latent: Filled[str]
     latent_size: Filled[int]
 
@@ -62,6 +65,36 @@ class MemoryAutoencoderConfig(ConvConfig):
 class PretrainedConfig(BackboneChoice, AutoencoderConfig):
     """A frozen pretrained backbone, and a decoder."""
 
+    width: Positive[int]
+
     def settings(self) -> dict[str, Any]:
         """What it depends on but for where the backbone lies: its stage adds a digest of the weights."""
         return {key: value for key, value in super().settings().items() if key != "backbone"}
+
+
+@dataclass
+class GenerativeConfig(AutoencoderConfig):
+    """A published image autoencoder, frozen; its decoder is fine-tuned for ``steps``."""
+
+    steps: NonNegative[int]
+    noise: NonNegative[float]
+
+    def settings(self) -> dict[str, Any]:
+        """What it depends on but for where the network lies: its stage adds a digest of the weights."""
+        found = super().settings()
+        unimportant = ("weights", "model") if self.steps else ("weights", "model", *FINE_TUNING)
+        return {key: value for key, value in found.items() if key not in unimportant}
+
+
+@dataclass
+class TaesdConfig(GenerativeConfig):
+    """Original weights of TAESD or one of its relatives."""
+
+    weights: str
+
+
+@dataclass
+class DiffusersConfig(GenerativeConfig):
+    """An image autoencoder of the library diffusers."""
+
+    model: str

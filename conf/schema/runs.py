@@ -20,7 +20,14 @@ from conf.schema.agents import (
     ReinforceConfig,
     UntrainedConfig,
 )
-from conf.schema.autoencoders import AutoencoderConfig, ConvConfig, MemoryAutoencoderConfig, PretrainedConfig
+from conf.schema.autoencoders import (
+    AutoencoderConfig,
+    ConvConfig,
+    DiffusersConfig,
+    MemoryAutoencoderConfig,
+    PretrainedConfig,
+    TaesdConfig,
+)
 from conf.schema.backbones import FeatureDefaults
 from conf.schema.datasets import (
     BmadConfig,
@@ -130,6 +137,8 @@ SCHEMA: dict[str, type[Any]] = {
     "autoencoder/conv": ConvConfig,
     "autoencoder/memory": MemoryAutoencoderConfig,
     "autoencoder/pretrained": PretrainedConfig,
+    "autoencoder/taesd": TaesdConfig,
+    "autoencoder/diffusers": DiffusersConfig,
     "detector/transformer": TransformerConfig,
     "detector/rdna": RdnaConfig,
     "detector/knn": KnnConfig,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latent_common.errors import UserError
+from latent_common.errors import UserError, first_line
 
 AUTOENCODER = "autoencoder"
 
@@ -132,7 +132,7 @@ class Backbone(nn.Module):
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(
                 f"{self.group}.backbone: a {self.description.get('model_type')} network doesn't turn images "
-                f"of {self.size} pixels into hidden states ({_first_line(error)}): choose a vision backbone"
+                f"of {self.size} pixels into hidden states ({first_line(error)}): choose a vision backbone"
             ) from error
         maps = {}
         for number, state in enumerate(states or ()):
@@ -210,11 +210,11 @@ def load_backbone(
     except Exception as error:  # errors of the hub and the network have no common class
         if folder.is_dir():
             raise UserError(
-                f"{key}={name}: transformers can't load this folder ({_first_line(error)})"
+                f"{key}={name}: transformers can't load this folder ({first_line(error)})"
             ) from error
         raise UserError(
             f"{key}={name} is no folder here, and the Hugging Face hub failed "
-            f"({_first_line(error)}): name a local folder, or check the name and the network"
+            f"({first_line(error)}): name a local folder, or check the name and the network"
         ) from error
     description = without_code(json.loads(network.config.to_json_string()))
     colours = _colours(transformers, place, description)
@@ -236,7 +236,7 @@ def empty_backbone(
         with torch.random.fork_rng(devices=[]), _quietly(transformers):
             network = transformers.AutoModel.from_config(config, trust_remote_code=False)
     except Exception as error:  # a damaged description raises anything
-        raise UserError(f"the backbone can't be built from its description ({_first_line(error)})") from error
+        raise UserError(f"the backbone can't be built from its description ({first_line(error)})") from error
     return Backbone(network.float(), description, size, layers, grid, colours)
 
 
@@ -291,7 +291,3 @@ def _colours(transformers: Any, name: str, description: Mapping[str, Any]) -> Se
     if all(isinstance(part, int | float) for part in given):
         return [[part] * 3 for part in given]
     return HALVES if str(description.get("model_type")).startswith("mobilenet") else IMAGENET
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

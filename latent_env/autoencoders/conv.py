@@ -47,6 +47,10 @@ class ConvAutoencoder(nn.Module):
     ``latent="flat"`` gives ``(B, latent_size)``.
     """
 
+    is_generator = False
+    natural_scales: Tensor | None = None
+    """Its latents are not whitened."""
+
     def __init__(self, channels: int, size: int, latent: str, latent_size: int, width: int = 32) -> None:
         super().__init__()
         if latent not in LATENT_KINDS:

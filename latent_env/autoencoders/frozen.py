@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -10,12 +11,20 @@ from torch import Tensor, nn
 from detectors.base import IMAGE, LATENT
 from detectors.blocks.tokens import as_tokens
 from latent_common.image_source import ImageSource, evenly_spaced, images_at_once
+from latent_common.progress import progress_bar
 
 MOST_IMAGES, MOST_NUMBERS = 8192, 2**27
 """Statistics are of at most so many evenly spaced training images, and so many numbers of latents."""
 
 MOST_CYCLES = 256
 """The error of decoding and encoding again is measured on so many latents."""
+
+GENERATOR_PIXELS, GENERATOR_IMAGES = 2**20, 16
+"""What needs decoding is measured of a generator on at most so many pixels, but on so many images if it can:
+one of 256 × 256 pixels takes a CPU a second."""
+
+GENERATOR_PARTS = 16
+"""Of a generator's images so many times fewer are computed together: it is slow, and takes memory."""
 
 MOST_ROWS = 2048
 """Principal directions are found from at most so many evenly spaced latents (or tokens)."""
@@ -39,6 +48,12 @@ class Autoencoder(Protocol):
     latent_shape: tuple[int, ...]
     channels: int
     size: int
+    is_generator: bool
+    """Whether it is a published network: it draws sharply, and takes long for an image."""
+
+    @property
+    def natural_scales(self) -> Tensor | None:
+        """``(C,)``: the deviations of channels before whitening, if it whitens latents itself; else None."""
 
     def encode(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to raw latents ``(B, *latent_shape)``."""
@@ -133,26 +148,40 @@ class FrozenAutoencoder(nn.Module):
 
     def decode_all(self, latents: Tensor) -> Tensor:
         """Whitened latents ``(N, *latent_shape)`` to images ``(N, C, H, W)`` in [0, 1], some at a time."""
-        return torch.cat([self.decode(part) for part in latents.split(images_at_once(self.size))])
+        return self._in_parts("decoding", self.decode, latents)
 
     def encode_all(self, images: ImageSource) -> Tensor:
         """Images ``(N, C, H, W)``, uint8 or float, to whitened latents on the model's device, in parts."""
         with torch.no_grad():
-            parts = images.split(images_at_once(self.size))
-            return torch.cat([self.encode(as_float(part, self.mean)) for part in parts])
+            return self._in_parts("encoding", lambda part: self.encode(as_float(part, self.mean)), images)
+
+    def _in_parts(self, label: str, compute: Callable[[Tensor], Tensor], values: ImageSource) -> Tensor:
+        """``compute(values)``, some at a time, with a progress bar if a generator has many to do."""
+        slow = self.model.is_generator and len(values) * self.size**2 >= GENERATOR_PIXELS // 2
+        results = []
+        with progress_bar(label, len(values), hidden=not slow) as bar:
+            for part in values.split(images_together(self.model)):
+                results.append(compute(part))
+                bar.update(len(part))
+        return torch.cat(results)
+
+    def count_to_measure(self, most: int) -> int:
+        """On how many images to measure what needs decoding: ``most``, or fewer with a generator."""
+        if not self.model.is_generator:
+            return most
+        return min(most, max(GENERATOR_PIXELS // self.size**2, GENERATOR_IMAGES))
 
     @property
     def natural_scales(self) -> Tensor:
         """``(C,)``: the standard deviation of normal latents along each channel before they were whitened."""
-        if self.whitens_itself:
-            scales: Tensor = getattr(self.model, "encoder").natural_scales  # noqa: B009
-            return scales
+        if self.model.natural_scales is not None:
+            return self.model.natural_scales
         return self.scale.flatten(1).mean(1) if self.is_spatial else self.scale
 
     @property
     def whitens_itself(self) -> bool:
         """Whether the model's own latents are whitened already, all tokens alike."""
-        return getattr(self.model, "whitened", False)
+        return self.model.natural_scales is not None
 
     @torch.no_grad()
     def calibrate(self, images: ImageSource, latents: ImageSource | None = None) -> FrozenAutoencoder:
@@ -179,11 +208,9 @@ class FrozenAutoencoder(nn.Module):
         self.token_directions.copy_(directions)
         measure = _quantiles_anywhere if self.whitens_itself else _quantiles_position_wise
         self.normal_distances.copy_(measure(tokens))
-        errors = [
-            (self.encode(self.decode(part)) - part).square().flatten(1).mean(1).sqrt()
-            for part in evenly_spaced(white, MOST_CYCLES).split(images_at_once(self.size))
-        ]
-        self.cycle_error.copy_(torch.cat(errors).mean())
+        some = evenly_spaced(white, self.count_to_measure(MOST_CYCLES))
+        again = self.encode_all(self.decode_all(some))
+        self.cycle_error.copy_((again - some).square().flatten(1).mean(1).sqrt().mean())
         return self
 
     def _whiten(self, raw: Tensor) -> None:
@@ -197,6 +224,12 @@ class FrozenAutoencoder(nn.Module):
         # A dimension that hardly varies must not be blown up until its rounding errors look large.
         least = LEAST_VARIANCE * float(variance.mean()) + 1e-12
         self.scale.copy_(variance.clamp_min(least).sqrt())
+
+
+def images_together(model: Autoencoder) -> int:
+    """How many images to put through ``model`` together."""
+    at_once = images_at_once(model.size)
+    return max(at_once // GENERATOR_PARTS, 1) if model.is_generator else at_once
 
 
 def as_float(images: Tensor, like: Tensor) -> Tensor:

@@ -151,14 +151,18 @@ def fit_encoder(
 class PretrainedAutoencoder(nn.Module):
     """A :class:`PretrainedEncoder`, and a decoder that turns its latents into images."""
 
-    whitened = True
-    """Its latents need no further whitening."""
+    is_generator = False
 
     def __init__(self, encoder: PretrainedEncoder, width: int) -> None:
         super().__init__()
         self.encoder, self.width = encoder, width
         self.latent_shape, self.channels, self.size = encoder.latent_shape, encoder.channels, encoder.size
         self.decoder = make_decoder(encoder.latent_shape, encoder.channels, encoder.size, width)
+
+    @property
+    def natural_scales(self) -> Tensor | None:
+        """``(K,)``: the components' standard deviations before whitening."""
+        return self.encoder.natural_scales
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments of :meth:`build`."""

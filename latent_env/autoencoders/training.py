@@ -11,6 +11,7 @@ from torch.nn import functional
 from latent_common.image_source import ImageSource, evenly_spaced
 from latent_common.training_state import Progress, Stopwatch, TrainingState
 from latent_env.autoencoders.conv import ConvAutoencoder
+from latent_env.autoencoders.generative import GenerativeAutoencoder
 from latent_env.autoencoders.memory_autoencoder import MemoryAutoencoder, as_memory_autoencoder
 from latent_env.autoencoders.pretrained import PretrainedAutoencoder
 
@@ -93,12 +94,16 @@ def _disturbed(latents: Tensor, generator: torch.Generator) -> Tensor:
 
 def train_decoder(
     state: TrainingState,
-    model: PretrainedAutoencoder,
+    model: PretrainedAutoencoder | GenerativeAutoencoder,
     images: ImageSource,
     latents: ImageSource,
     batch_size: int,
+    noise: float = LATENT_NOISE,
 ) -> Iterator[Progress]:
-    """Train ``state.model``, the decoder of ``model``, to turn ``latents`` into ``images (N, C, H, W)``."""
+    """Train ``state.model``, the decoder of ``model``, to turn ``latents`` into ``images (N, C, H, W)``.
+
+    :param noise: on latents, in their standard deviations.
+    """
     state.model.train()
     while state.step < state.total:
         watch = Stopwatch()
@@ -106,13 +111,13 @@ def train_decoder(
         batch = images[index.to(images.device)].float() / 255
         known = latents[index.to(latents.device)].float()
         watch.lap("env")
-        decoded = model.decode(known + _noise(known, state.generator))
+        decoded = model.decode(known + _noise(known, state.generator, noise))
         yield _learn(state, batch, decoded, watch)
     state.model.eval()
 
 
-def _noise(latents: Tensor, generator: torch.Generator) -> Tensor:
-    return LATENT_NOISE * torch.randn(latents.shape, generator=generator).to(latents)
+def _noise(latents: Tensor, generator: torch.Generator, scale: float = LATENT_NOISE) -> Tensor:
+    return scale * torch.randn(latents.shape, generator=generator).to(latents)
 
 
 def _learn(

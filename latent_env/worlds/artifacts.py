@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from detectors.base import Detector
@@ -23,6 +24,7 @@ from latent_common.image_source import LARGEST_IMAGE
 from latent_env.autoencoders import (
     ConvAutoencoder,
     FrozenAutoencoder,
+    GenerativeAutoencoder,
     MemoryAutoencoder,
     PretrainedAutoencoder,
 )
@@ -42,6 +44,7 @@ BACKBONE = "backbone"
 ARCHITECTURES: dict[str, dict[str, tuple[type[nn.Module], Callable[..., nn.Module]]]] = {
     "autoencoder": {
         "conv": (ConvAutoencoder, ConvAutoencoder),
+        "generative": (GenerativeAutoencoder, GenerativeAutoencoder.build),
         "memory": (MemoryAutoencoder, MemoryAutoencoder),
         "pretrained": (PretrainedAutoencoder, PretrainedAutoencoder.build),
     },
@@ -63,7 +66,16 @@ def save_autoencoder(folder: Path, autoencoder: FrozenAutoencoder) -> None:
     """Write the frozen autoencoder as the artifact ``autoencoder``."""
     name = _name_of("autoencoder", autoencoder.model)
     facts = {"architecture": name, **autoencoder.hyperparameters()}
-    save_artifact(folder, "autoencoder", "autoencoder", autoencoder.state_dict(), facts)
+    tensors = autoencoder.state_dict()
+    if autoencoder.model.is_generator:
+        tensors = {name: _in_half(tensor) for name, tensor in tensors.items()}
+    save_artifact(folder, "autoencoder", "autoencoder", tensors, facts)
+
+
+def _in_half(tensor: Tensor) -> Tensor:
+    """``tensor`` in half precision, in half the space, if that holds its numbers exactly."""
+    half = tensor.half()
+    return half if torch.equal(half.to(tensor.dtype), tensor) else tensor
 
 
 def load_autoencoder(folder: Path) -> FrozenAutoencoder:

@@ -14,9 +14,16 @@ from torch import Tensor
 
 from conf.schema.autoencoders import AutoencoderConfig
 from detectors.metrics.ssim import structural_similarity
-from latent_common.image_source import ImageSource, images_at_once
+from latent_common.image_source import ImageSource
+from latent_common.progress import progress_bar
 from latent_common.training_state import Progress, TrainingState
-from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder, PretrainedAutoencoder
+from latent_env.autoencoders import (
+    ConvAutoencoder,
+    FrozenAutoencoder,
+    GenerativeAutoencoder,
+    PretrainedAutoencoder,
+)
+from latent_env.autoencoders.frozen import images_together
 from latent_env.autoencoders.pretrained import PretrainedEncoder
 from latent_env.autoencoders.training import peak_signal_to_noise
 from latent_env.rendering import side_by_side, stack, to_rgb
@@ -29,9 +36,12 @@ from stages.context import Context, say
 from stages.training_data import TrainingData
 
 MOST_VALIDATION_IMAGES = 256
+GENERATOR_PIXELS, GENERATOR_IMAGES = 2**22, 16
+"""A generator is watched on at most so many pixels, but on so many images if there are so many."""
+
 SHOWN = 6
 
-Autoencoder = ConvAutoencoder | PretrainedAutoencoder
+Autoencoder = ConvAutoencoder | PretrainedAutoencoder | GenerativeAutoencoder
 
 
 @dataclass(frozen=True)
@@ -103,43 +113,48 @@ class AutoencoderPlan(ABC):
         return {"dataset": self.data.settings, **self.context.settings()}
 
     def _follow(
-        self,
-        run: Run,
-        model: Autoencoder,
-        state: TrainingState,
-        training: Iterator[Progress],
-        latents: ImageSource | None = None,
-    ) -> FrozenAutoencoder:
-        """Run a ``training`` of ``model`` to its end, freeze the model, and finish ``run``.
+        self, run: Run, model: Autoencoder, state: TrainingState, training: Iterator[Progress]
+    ) -> None:
+        """Run a ``training`` of ``model`` to its end, from where ``run`` was stopped."""
+        run.begin()
+        valid = self._normal_validation(model)
+        every = validation_interval(self.config.steps, self.config.batch_size, len(valid))
+        follow(run, "autoencoder", training, state, lambda: reconstruction_quality(model, valid), every)
+
+    def _finish(self, run: Run, model: Autoencoder, latents: ImageSource | None = None) -> FrozenAutoencoder:
+        """Freeze ``model``, which is what it is to be, and finish ``run``.
 
         :param latents: those of the training images, where they are known.
         """
-        run.begin()
-        valid, images = self._normal_validation(), self.data.images
-
-        @torch.inference_mode()
-        def validate() -> dict[str, float]:
-            pairs = [
-                (part.float() / 255, model(part.float() / 255))
-                for part in valid.split(images_at_once(model.size))
-            ]
-            psnr = torch.cat([peak_signal_to_noise(*pair) for pair in pairs])
-            ssim = torch.cat([structural_similarity(*pair) for pair in pairs])
-            return {"valid/psnr": float(psnr.mean()), "valid/ssim": float(ssim.mean())}
-
-        every = validation_interval(self.config.steps, self.config.batch_size, len(valid))
-        follow(run, "autoencoder", training, state, validate, every)
+        valid, images = self._normal_validation(model), self.data.images
         frozen = measure_visibility(FrozenAutoencoder(model).calibrate(images, latents), images)
         save_autoencoder(run.path, frozen)
         show_reconstructions(run, frozen, images, valid)
-        run.finish({name.replace("/", "_"): value for name, value in validate().items()})
+        quality = reconstruction_quality(model, valid)
+        run.finish({name.replace("/", "_"): value for name, value in quality.items()})
         return frozen
 
-    def _normal_validation(self) -> Tensor:
+    def _normal_validation(self, model: Autoencoder) -> Tensor:
         """The first normal validation images, ``(N, C, H, W)`` uint8."""
-        valid = self.data.dataset.valid
-        rows = np.flatnonzero(valid.labels == 0)[:MOST_VALIDATION_IMAGES]
+        valid, most = self.data.dataset.valid, MOST_VALIDATION_IMAGES
+        if model.is_generator:
+            most = min(most, max(GENERATOR_PIXELS // model.size**2, GENERATOR_IMAGES))
+        rows = np.flatnonzero(valid.labels == 0)[:most]
         return torch.from_numpy(valid.subset(rows).images).to(self.context.device)
+
+
+@torch.inference_mode()
+def reconstruction_quality(model: Autoencoder, images: Tensor) -> dict[str, float]:
+    """PSNR in dB and SSIM of what ``model`` makes of normal validation images ``(N, C, H, W)`` uint8."""
+    psnr, ssim = [], []
+    with progress_bar("validation", len(images), hidden=not model.is_generator) as bar:
+        for part in images.split(images_together(model)):
+            floats = part.float() / 255
+            decoded = model(floats)
+            psnr.append(peak_signal_to_noise(floats, decoded))
+            ssim.append(structural_similarity(floats, decoded))
+            bar.update(len(part))
+    return {"valid/psnr": float(torch.cat(psnr).mean()), "valid/ssim": float(torch.cat(ssim).mean())}
 
 
 @torch.inference_mode()

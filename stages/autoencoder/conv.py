@@ -32,4 +32,5 @@ class ConvPlan(AutoencoderPlan):
         state = TrainingState(model, config.learning_rate, config.steps, context.seed, context.precision)
         images, augmentation = self.data.images, self.data.augmentation
         training = train_autoencoder(state, model, images, config.batch_size, augmentation)
-        return self._follow(run, model, state, training)
+        self._follow(run, model, state, training)
+        return self._finish(run, model)

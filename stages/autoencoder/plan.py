@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from functools import singledispatch
 
-from conf.schema.autoencoders import AutoencoderConfig, ConvConfig, MemoryAutoencoderConfig, PretrainedConfig
+from conf.schema.autoencoders import (
+    AutoencoderConfig,
+    ConvConfig,
+    GenerativeConfig,
+    MemoryAutoencoderConfig,
+    PretrainedConfig,
+)
 from stages.autoencoder.base import AutoencoderPlan
 from stages.autoencoder.conv import ConvPlan
+from stages.autoencoder.generative import GenerativePlan
 from stages.autoencoder.memory import MemoryPlan
 from stages.autoencoder.pretrained import PretrainedPlan
 from stages.context import Context
@@ -32,3 +39,8 @@ def _(config: MemoryAutoencoderConfig, context: Context, data: TrainingData) -> 
 @plan_autoencoder.register
 def _(config: PretrainedConfig, context: Context, data: TrainingData) -> AutoencoderPlan:
     return PretrainedPlan(config, context, data)
+
+
+@plan_autoencoder.register
+def _(config: GenerativeConfig, context: Context, data: TrainingData) -> AutoencoderPlan:
+    return GenerativePlan(config, context, data)

@@ -55,7 +55,8 @@ class PretrainedPlan(AutoencoderPlan):
         model = self._with_decoder(encoder)
         state = TrainingState(model.decoder, config.learning_rate, config.steps, self.context.seed)
         training = train_decoder(state, model, self.data.images, latents, config.batch_size)
-        return self._follow(run, model, state, training, latents)
+        self._follow(run, model, state, training)
+        return self._finish(run, model, latents)
 
     @cached_property
     def _features(self) -> FeatureCache:
