@@ -252,18 +252,19 @@ class LatentAugEnv(LatentEnv):
 
     ## Arguments
     ``gym.make("LatentAug-v0", artifacts="digits", perturbation="auto", max_delta=None, place="object",
-    blending="soft", reward=None, horizon=4, time_aware=False, observation="auto", shell_quantile=0.95,
-    shell_ratio=None, shell_band=0.2, precision="float32", compiled=False, device="cpu", render_mode=None)``
+    blending="soft", edits="both", reward=None, horizon=4, time_aware=False, observation="auto",
+    shell_quantile=0.95, shell_ratio=None, shell_band=0.2, precision="float32", compiled=False,
+    device="cpu", render_mode=None)``
 
     - ``artifacts``: ``"digits"`` (8×8 handwritten digits, flat latent), ``"phantom"`` (64×64 CT-like slices,
       spatial latent), or a folder that ``train_detector.py`` or ``train_ppo.py`` filled.
     - ``place``: where ``local_edit`` changes images: only on the ``"object"``, to which row and column lead
       if normal images show one in front of a plain background, or ``"anywhere"``.
-    - ``blending``: how pixels that it pastes meet others: ``"soft"``, or ``"poisson"`` without a seam.
-    - ``precision``: what networks compute with, ``"float32"`` or ``"bfloat16"``. The latter is faster on
-      GPUs, and on CPUs with instructions for it (AVX-512 BF16, AMX); rewards change by some thousandths.
-    - ``compiled``: whether ``torch.compile`` makes the networks of a step faster first, which takes a minute.
-      Meant for GPUs; on CPUs it was slower where it was measured. Where it fails, a line says so.
+    - ``blending``: of what it pastes: ``"soft"``, ``"poisson"`` without a seam, or ``"decoded"``.
+    - ``edits``: what it does: ``"strokes"``, ``"pastes"`` of labelled anomalies, or ``"both"``.
+    - ``precision``: what networks compute with, ``"float32"`` or ``"bfloat16"``, which is faster on GPUs and
+      CPUs with AVX-512 BF16 or AMX; rewards change by some thousandths.
+    - ``compiled``: whether ``torch.compile`` makes a step's networks faster first: a minute, for GPUs.
     - ``device``: ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU where there is one (the default of a batch).
     - ``render_mode``: ``"rgb_array"`` or ``"human"``, a window. A picture shows the original, the decoded and
       the augmented image, their difference, and the detector's heat map.

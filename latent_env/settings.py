@@ -13,7 +13,7 @@ from latent_env.compilation import compiled
 from latent_env.dynamics import Dynamics
 from latent_env.observation import AUTO, check_observation
 from latent_env.perturbations.factory import make_perturbation
-from latent_env.perturbations.local_edit import BLENDINGS, OBJECT, PLACES, SOFT
+from latent_env.perturbations.local_edit import BLENDINGS, BOTH, EDITS, OBJECT, PLACES, SOFT
 from latent_env.rewards.reward import DEFAULT_REWARD, Reward
 from latent_env.shell import Shell
 from latent_env.worlds.store import load_world
@@ -51,6 +51,7 @@ class Settings:
     max_delta: float | None = None
     place: str = OBJECT
     blending: str = SOFT
+    edits: str = BOTH
     reward: Mapping[str, float] | None = None
     horizon: int = 4
     time_aware: bool = False
@@ -69,6 +70,7 @@ class Settings:
             raise UserError(f"perturbation={self.perturbation!r} must be a name")
         check_choice("place", self.place, PLACES)
         check_choice("blending", self.blending, BLENDINGS)
+        check_choice("edits", self.edits, EDITS)
         for name in ("time_aware", "compiled"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name}={getattr(self, name)!r} must be True or False")
@@ -88,7 +90,9 @@ class Settings:
             world = replace(world, precision=self.precision)
         return Dynamics(
             compiled(world, num_worlds) if self.compiled else world,
-            make_perturbation(self.perturbation, world, self.max_delta, self.place, self.blending),
+            make_perturbation(
+                self.perturbation, world, self.max_delta, self.place, self.blending, self.edits
+            ),
             Reward(DEFAULT_REWARD if self.reward is None else self.reward),
             Shell.around_normals(autoencoder, self.shell_quantile, self.shell_ratio, self.shell_band),
             self.horizon,

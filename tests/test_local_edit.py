@@ -25,6 +25,7 @@ from latent_env.perturbations.anomaly_patches import AnomalyPatches, Placement, 
 from latent_env.perturbations.base import CopiesAnomalies
 from latent_env.perturbations.copy_paste import CopyPaste
 from latent_env.perturbations.factory import make_perturbation
+from latent_env.perturbations.image_edit import PixelEdit
 from latent_env.perturbations.local_edit import LocalEdit
 from latent_env.perturbations.strokes import visible_directions
 from latent_env.random_streams import Streams
@@ -354,7 +355,7 @@ def test_generators_get_it_by_themselves() -> None:
 def test_what_does_not_fit_is_refused(flat_world: World) -> None:
     with pytest.raises(UserError, match="local_edit needs a spatial latent"):
         make_perturbation("local_edit", flat_world, None)
-    with pytest.raises(UserError, match="blending=poisson is for pixels that"):
+    with pytest.raises(UserError, match="blending=poisson is for perturbation=local_edit"):
         make_perturbation("brush", WORLD, None, blending="poisson")
     with pytest.raises(UserError, match="place='here' must be one of object, anywhere"):
         Settings(place="here")
@@ -410,3 +411,33 @@ def test_called_by_itself_it_draws_its_strokes() -> None:
 
 
 WORLD = local_world()
+
+
+@pytest.mark.parametrize("edits", ["strokes", "pastes"])
+def test_one_kind_of_edits_alone(edits: str) -> None:
+    dynamics, editor = acting_in(WORLD, 2, edits=edits)
+    actions = torch.cat([pasting(editor), stroke(editor)])
+    assert (editor.copied(actions) >= 0).tolist() == [edits == "pastes"] * 2
+    step = dynamics.imagine(actions)
+    assert isinstance(step.edit, PixelEdit)
+    assert step.edit.drawn.flatten().tolist() == [edits == "strokes"] * 2
+    assert bool(step.edit.genuine.flatten(1).any(1).all()) == (edits == "pastes")
+
+
+def test_pastes_may_be_seen_as_they_are_decoded() -> None:
+    dynamics, editor = acting_in(WORLD, blending="decoded")
+    step = dynamics.imagine(pasting(editor, replace=1.0))
+    decoded = step.decoded - step.start_decoded
+    expected = (step.start_image + decoded).clamp(0, 1) - step.start_image
+    inside = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.bool)
+    inside[:, :, 30:33, 31:34] = True
+    torch.testing.assert_close(step.change[inside], expected[inside])
+    assert not step.change[:, :, :8].any()  # far from what was pasted
+    as_it_is = acting_in(WORLD)[0].imagine(pasting(editor, replace=1.0))
+    assert torch.equal(step.latent, as_it_is.latent)
+    assert not torch.equal(step.change, as_it_is.change)
+
+
+def test_pastes_alone_need_anomalies() -> None:
+    with pytest.raises(UserError, match="edits=pastes needs labelled anomalies"):
+        acting_in(WORLD.with_labelled_anomalies(None), edits="pastes")

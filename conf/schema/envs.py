@@ -53,6 +53,7 @@ class AugmentEnvConfig(EnvConfig):
     observation: str
     place: str
     blending: str
+    edits: str
     shell_quantile: float
     shell_ratio: float | None
     shell_band: float

@@ -9,31 +9,38 @@ from latent_env.perturbations.base import Perturbation, perturbations
 from latent_env.perturbations.brush import Brush
 from latent_env.perturbations.copy_paste import CopyPaste
 from latent_env.perturbations.linear import Dense
-from latent_env.perturbations.local_edit import OBJECT, SOFT, LocalEdit
+from latent_env.perturbations.local_edit import BOTH, OBJECT, SOFT, LocalEdit
 
 if TYPE_CHECKING:
     from latent_env.worlds.world import World
 
 
 def make_perturbation(
-    name: str, world: World, max_delta: float | None, place: str = OBJECT, blending: str = SOFT
+    name: str,
+    world: World,
+    max_delta: float | None,
+    place: str = OBJECT,
+    blending: str = SOFT,
+    edits: str = BOTH,
 ) -> Perturbation:
     """The perturbation called ``name``, for latents of ``world``.
 
-    :param place: ``object`` or ``anywhere``, and
-    :param blending: ``soft`` or ``poisson``: the choices of ``local_edit``; others change what they change
-        anywhere and softly.
+    :param place: ``object`` or ``anywhere``,
+    :param blending: ``soft``, ``poisson`` or ``decoded``, and
+    :param edits: ``both``, ``strokes`` or ``pastes``: the choices of ``local_edit``; others change what they
+        change anywhere and softly.
     """
     if max_delta is not None and not max_delta > 0:
         raise UserError(f"max_delta={max_delta:g} must be above 0")
     made = perturbations[name](world, max_delta)
     if isinstance(made, LocalEdit):
-        made.choose(place, blending)
-    elif blending != SOFT:
-        raise UserError(
-            f"blending={blending} is for pixels that perturbation=local_edit pastes, and perturbation={name} "
-            "doesn't in this world: choose blending=soft"
-        )
+        made.choose(place, blending, edits)
+    for key, value, without in (("blending", blending, SOFT), ("edits", edits, BOTH)):
+        if value != without and not isinstance(made, LocalEdit):
+            raise UserError(
+                f"{key}={value} is for perturbation=local_edit, and perturbation={name} is another in this "
+                f"world: choose {key}={without}"
+            )
     return made
 
 

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 OBJECT, ANYWHERE = "object", "anywhere"
 PLACES = [OBJECT, ANYWHERE]
-SOFT, POISSON = "soft", "poisson"
-BLENDINGS = [SOFT, POISSON]
+SOFT, POISSON, DECODED = "soft", "poisson", "decoded"
+BLENDINGS = [SOFT, POISSON, DECODED]
+BOTH, STROKES, PASTES = "both", "strokes", "pastes"
+EDITS = [BOTH, STROKES, PASTES]
 
 MOST_GAIN, MOST_SCALE = 1.5, 2.0
 """An anomaly is pasted at most so many times as strong, and as large."""
@@ -56,6 +58,8 @@ class LocalEdit:
     (1). The strength goes from 0 to 1.5 times its difference; 1/3 is as strong as it was. An anomaly without
     a mask stays as it is, all of its image.
 
+    ``edits`` leaves one kind of both, whatever ``paste`` says.
+
     Where normal images show an object in front of a plain background, row and column lead to places on the
     object, and nothing beyond it changes.
 
@@ -70,7 +74,7 @@ class LocalEdit:
     NUMBERS = 5
     """How many numbers of the action are not a stroke's."""
 
-    place, blending = OBJECT, SOFT
+    place, blending, edits = OBJECT, SOFT, BOTH
 
     def __init__(self, world: World, max_delta: float | None) -> None:
         if world.reads_latents:
@@ -121,7 +125,7 @@ class LocalEdit:
         delta, edit = stroke.delta, self._after_stroke(stroke.matte, before)
         if self.patches is None:
             return delta, edit
-        pasting = actions[:, self.stroke_size] >= 0
+        pasting = self._pastes(actions)
         # On a GPU it is faster to paste in all worlds than to wait for the answer where it is done.
         worlds = torch.arange(len(actions), device=actions.device)
         worlds = worlds if actions.is_cuda else pasting.nonzero()[:, 0]
@@ -177,6 +181,11 @@ class LocalEdit:
         genuine = matte * gain.clamp_max(1)
         if before.edit is not None:
             genuine = torch.maximum(genuine, outside_graph(before.edit.genuine)[worlds])
+        if self.blending == DECODED:
+            side = start.shape[-1] // encoded.shape[-1]  # a token's pixels, which change with it
+            wide = functional.max_pool2d(matte, 2 * (side // 2) + 1, 1, side // 2)
+            edit = self._after_stroke(wide, before.select(worlds))
+            return encoded - latent, edit._replace(genuine=genuine)
         drawn = torch.zeros(len(start), 1, 1, 1, dtype=torch.bool, device=start.device)
         return encoded - latent, PixelEdit(torch.zeros_like(matte), painted - start, genuine, drawn)
 
@@ -184,8 +193,14 @@ class LocalEdit:
         """``(N,)`` int64: which labelled anomaly each action pastes, -1 where it draws a stroke."""
         if self.patches is None:
             return actions.new_full((len(actions),), -1, dtype=torch.int64)
-        pasting = actions[:, self.stroke_size] >= 0
+        pasting = self._pastes(actions)
         return torch.where(pasting, self._chosen(actions, self.patches), -1)
+
+    def _pastes(self, actions: Tensor) -> Tensor:
+        """``(N,)`` bool: whether each of ``actions (N, action_size)`` pastes an anomaly."""
+        if self.edits == BOTH:
+            return actions[:, self.stroke_size] >= 0
+        return torch.full_like(actions[:, 0], self.edits == PASTES, dtype=torch.bool)
 
     def _chosen(self, actions: Tensor, patches: AnomalyPatches) -> Tensor:
         """``(N,)`` int64: the anomaly that each of ``actions (N, action_size)`` names."""
@@ -212,9 +227,19 @@ class LocalEdit:
         linear = linear_map(turn, mirrored, scale)
         return Placement(which, place, torch.where(whole[:, None, None], identity, linear))
 
-    def choose(self, place: str, blending: str) -> None:
-        """Set where changes are allowed, one of ``PLACES``, and how pixels blend, one of ``BLENDINGS``."""
-        self.place, self.blending = place, blending
+    def choose(self, place: str, blending: str, edits: str) -> None:
+        """Set where changes are allowed, how pixels blend, and which edits there are.
+
+        :param place: one of ``PLACES``.
+        :param blending: one of ``BLENDINGS``.
+        :param edits: one of ``EDITS``.
+        """
+        if edits == PASTES and self.patches is None:
+            raise UserError(
+                "edits=pastes needs labelled anomalies in the world, and it has none: choose edits=strokes, "
+                "or label some (track=few_labelled)"
+            )
+        self.place, self.blending, self.edits = place, blending, edits
 
 
 # Many environments share a world, whose tensors never change: what takes seconds is done once for all.
