@@ -52,6 +52,6 @@ def _automatic(world: World, max_delta: float | None) -> Perturbation:
     """
     if not world.autoencoder.is_spatial:
         return Dense(world, max_delta)
-    if getattr(world.autoencoder.model, "is_generator", False) and not world.reads_latents:
+    if world.autoencoder.model.is_generator and not world.reads_latents:
         return LocalEdit(world, max_delta)
     return CopyPaste(world, max_delta) if world.labelled_anomalies else Brush(world.autoencoder, max_delta)
