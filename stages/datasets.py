@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import singledispatch
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from conf.schema.datasets import (
     BmadConfig,
@@ -42,6 +43,8 @@ from latent_env.data import (
     visa_source,
 )
 from latent_env.data.augmentation import Augmentation
+
+T = TypeVar("T")
 
 LOCATION = ("root", "normal_dir", "abnormal_dir", "normal_test_dir", "mask_dir", "trust_pickle", "on_error")
 """Keys that say where images lie: the same images elsewhere are the same data set."""
@@ -117,14 +120,23 @@ def _(config: BmadConfig, data_root: Path, splitting: Splitting, problems: Probl
 def _(config: CategoryConfig, data_root: Path, splitting: Splitting, problems: Problems) -> Source:
     if config.name == "visa":
         return visa_source(data_root, config.category, splitting, problems, config.channels)
-    collection = {"mvtec": MVTEC, "goodsad": GOODSAD}[config.name]
+    collection = _named(config.name, {"mvtec": MVTEC, "goodsad": GOODSAD})
     return collection_source(collection, data_root, config.category, splitting, problems, config.channels)
 
 
 @_find.register
 def _(config: OneClassConfig, data_root: Path, splitting: Splitting, problems: Problems) -> Source:  # noqa: ARG001
-    read = {"mnist": mnist_source, "cifar10": cifar10_source}[config.name]
+    read = _named(config.name, {"mnist": mnist_source, "cifar10": cifar10_source})
     return read(data_root, config.normal, splitting)  # a damaged archive is of no use, whatever on_error says
+
+
+def _named(name: str, known: Mapping[str, T]) -> T:
+    """What is known by the name of a published data set, which a user can't change."""
+    if name not in known:
+        raise UserError(
+            f"dataset.name={name} is unknown: this is {' or '.join(known)}, leave dataset.name= away"
+        )
+    return known[name]
 
 
 def _below(data_root: Path, root: str, holds: str, example: str) -> Path:

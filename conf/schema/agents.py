@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from conf.schema.fields import BatchSize, Filled, Name, Positive, PositiveShare
+from conf.schema.fields import (
+    BatchSize,
+    Count,
+    CountOrZero,
+    Filled,
+    Finite,
+    Name,
+    NonNegative,
+    Positive,
+    PositiveShare,
+    Share,
+    Width,
+)
 
 
 @dataclass
@@ -44,8 +56,8 @@ class GlassConfig(FeatureNoiseConfig):
 class MixupConfig(AgentConfig):
     """Part of the way to another image's latent."""
 
-    low: float
-    high: float
+    low: Share[float]
+    high: Share[float]
 
 
 @dataclass
@@ -55,7 +67,7 @@ class LearnerConfig(AgentConfig):
     total_steps: Positive[Filled[int]]
     learning_rate: Positive[Filled[float]]
     min_std: Positive[Filled[float]]
-    hidden: list[int]
+    hidden: Width[list[int]]
 
 
 @dataclass
@@ -63,8 +75,8 @@ class OnPolicyConfig(LearnerConfig):
     """A learner that uses its own latest rollout."""
 
     n_steps: Positive[Filled[int]]
-    gamma: Filled[float]
-    ent_coef: Filled[float]
+    gamma: Share[Filled[float]]
+    ent_coef: NonNegative[Filled[float]]
     init_std: Positive[Filled[float]]
 
 
@@ -88,7 +100,7 @@ class ReinforceConfig(OnPolicyConfig):
 class ActorCriticConfig(OnPolicyConfig):
     """Stable-Baselines3's A2C."""
 
-    gae_lambda: float
+    gae_lambda: Share[float]
 
 
 @dataclass
@@ -98,13 +110,13 @@ class MpoConfig(LearnerConfig):
     n_steps: Positive[int]
     gradient_steps: Positive[int]
     batch_size: BatchSize[int]
-    buffer_size: int
-    learning_starts: int
-    gamma: Filled[float]
-    candidates: Positive[int]
-    epsilon: float
-    epsilon_mean: float
-    epsilon_std: float
+    buffer_size: Count[int]
+    learning_starts: CountOrZero[int]
+    gamma: Share[Filled[float]]
+    candidates: Width[int]
+    epsilon: Positive[float]
+    epsilon_mean: Positive[float]
+    epsilon_std: Positive[float]
     init_std: Positive[Filled[float]]
 
 
@@ -113,17 +125,17 @@ class DecisionTransformerConfig(LearnerConfig):
     """A sequence model of recorded episodes, asked for a high return."""
 
     demonstrations: Filled[list[str]]
-    target_return: float | None
-    context: Positive[int]
+    target_return: Finite[float | None]
+    context: Width[int]
     heads: Positive[int]
     n_steps: Positive[int]
     gradient_steps: Positive[int]
     batch_size: BatchSize[int]
-    memory_size: Positive[int]
+    memory_size: Count[int]
 
 
 @dataclass
 class UntrainedConfig(AgentConfig):
     """PPO's policy with the weights it begins with."""
 
-    hidden: list[int]
+    hidden: Width[list[int]]

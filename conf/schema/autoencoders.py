@@ -6,7 +6,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from conf.schema.backbones import BackboneChoice, FeatureDefaults
-from conf.schema.fields import BatchSize, Filled, Name, NonNegative, Positive, ShareBelowOne
+from conf.schema.fields import (
+    BatchSize,
+    Count,
+    CountOrZero,
+    Filled,
+    Name,
+    NonNegative,
+    Positive,
+    ShareBelowOne,
+    Width,
+)
 
 FINE_TUNING = ("batch_size", "learning_rate", "noise")
 """Keys of generators that don't matter where nothing is trained."""
@@ -38,9 +48,9 @@ class AutoencoderConfig:
 class ConvConfig(AutoencoderConfig):
     """A convolutional autoencoder, trained from scratch."""
 
-    width: Positive[int]
+    width: Width[int]
     latent: Filled[str]
-    latent_size: Filled[int]
+    latent_size: Width[Filled[int]]
 
 
 @dataclass
@@ -49,15 +59,15 @@ class MemoryAutoencoderConfig(ConvConfig):
 
     variational: bool
     kl: NonNegative[float]
-    items: Filled[int]
+    items: CountOrZero[Filled[int]]
     heads: Positive[int]
     shared: bool
     join: str
-    shrinkage: float
+    shrinkage: NonNegative[float]
     temperature: Positive[float]
     entropy: NonNegative[float]
     warmup: ShareBelowOne[float]
-    generated: Positive[int]
+    generated: Count[int]
     pooling: Filled[str]
 
 
@@ -65,7 +75,7 @@ class MemoryAutoencoderConfig(ConvConfig):
 class PretrainedConfig(BackboneChoice, AutoencoderConfig):
     """A frozen pretrained backbone, and a decoder."""
 
-    width: Positive[int]
+    width: Width[int]
 
     def settings(self) -> dict[str, Any]:
         """What it depends on but for where the backbone lies: its stage adds a digest of the weights."""

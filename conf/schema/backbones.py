@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from conf.schema.fields import BatchSize, Filled, Positive
+from conf.schema.fields import BatchSize, Filled, Finite, Positive, Share
 
 
 @dataclass
@@ -26,5 +26,5 @@ class FeatureDefaults:
     detector_learning_rate: Positive[float]
     baselines: list[str]
     labelled_step_multiplier: Positive[float]
-    shares: list[float]
-    realism: float
+    shares: Share[list[float]]
+    realism: Finite[float]

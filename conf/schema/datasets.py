@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from conf.schema.fields import Name, NameIfAny, Positive, Seed
+from conf.schema.fields import Count, Name, NameIfAny, NonNegative, Positive, Seed, Share
 
 
 @dataclass
@@ -28,9 +28,9 @@ class AugmentConfig:
 
     flip_horizontal: bool | None
     flip_vertical: bool | None
-    shift: float
-    rotation: float
-    brightness: float
+    shift: Share[float]
+    rotation: NonNegative[float]
+    brightness: Share[float]
 
 
 @dataclass
@@ -55,9 +55,9 @@ class PhantomConfig(DatasetConfig):
     """Procedural CT-like slices."""
 
     size: int
-    train: int
-    valid: int
-    test: int
+    train: Count[int]
+    valid: Count[int]
+    test: Count[int]
     seed: Seed
 
 
@@ -69,7 +69,7 @@ class FilesConfig(DatasetConfig):
     channels: int | None
     valid_fraction: float
     group: str | None
-    limit: int | None
+    limit: Positive[int | None]
     on_error: str
     seed: Seed
 

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from conf.schema.backbones import BackboneChoice
-from conf.schema.fields import BatchSize, Filled, Name, NonNegative, Positive, PositiveShare
+from conf.schema.fields import (
+    BatchSize,
+    Count,
+    Filled,
+    Limits,
+    Name,
+    NonNegative,
+    Positive,
+    PositiveShare,
+    Width,
+)
 
 
 @dataclass
@@ -15,7 +25,7 @@ class DetectorConfig:
     """A detector."""
 
     name: Name
-    num_start_images: Positive[int]
+    num_start_images: Count[int]
 
     def settings(self) -> dict[str, Any]:
         """What the detector depends on but for its backbone: the plan adds a digest of the weights."""
@@ -35,7 +45,7 @@ class TrainedConfig(DetectorConfig):
     """A detector that learns from anomalies, synthetic or labelled, and its training."""
 
     input: Filled[str]
-    width: Positive[int]
+    width: Width[int]
     steps: Positive[Filled[int]]
     batch_size: BatchSize[Filled[int]]
     learning_rate: Positive[Filled[float]]
@@ -51,10 +61,10 @@ class TrainedConfig(DetectorConfig):
 class TransformerConfig(TokenDetectorConfig, TrainedConfig):
     """A transformer detector and its training."""
 
-    patch: int | None
-    depth: Positive[int]
+    patch: Positive[int | None]
+    depth: Width[int]
     heads: Positive[int]
-    memory_size: Positive[int]
+    memory_size: Count[int]
 
     def smaller(self, ensemble: RewardEnsembleConfig) -> Self:
         """A member of the reward ensemble, with as many attention heads as its width can be divided by."""
@@ -74,17 +84,17 @@ class RdnaConfig(TrainedConfig):
 class KnnConfig(TokenDetectorConfig):
     """Nearest neighbours."""
 
-    bank: Positive[int]
+    bank: Count[int]
     whitened: bool
     coreset: bool
-    candidates: Positive[int]
+    candidates: Count[int]
 
 
 @dataclass
 class PositionalKnnConfig(TokenDetectorConfig):
     """Nearest neighbours among tokens of the same place."""
 
-    memory_size: Positive[int]
+    memory_size: Count[int]
 
 
 @dataclass
@@ -116,15 +126,15 @@ class EnsembleConfig(TransformerConfig):
 class SynthesisConfig:
     """Synthetic anomalies by weight, and how many of them are encoded for detectors that read latents."""
 
-    weights: dict[str, float]
-    pool: int
+    weights: NonNegative[dict[str, float]]
+    pool: Count[int]
 
 
 @dataclass
 class RewardEnsembleConfig:
     """The small detectors that rewards are computed from."""
 
-    count: NonNegative[int]
-    width: Positive[int]
-    depth: Positive[int]
+    count: Annotated[int, Limits(least=0, most=100)]
+    width: Width[int]
+    depth: Width[int]
     effort: PositiveShare[float]

@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from conf.schema.fields import BatchSize, Filled, Positive, Share
+from conf.schema.fields import (
+    BatchSize,
+    Filled,
+    Finite,
+    Horizon,
+    NonNegative,
+    Positive,
+    PositiveShare,
+    Share,
+    ShareBelowOne,
+    Width,
+    Worlds,
+)
 
 
 @dataclass
@@ -17,8 +29,8 @@ class LearnerDefaults:
     n_steps: Positive[int]
     n_epochs: Positive[int]
     learning_rate: Positive[float]
-    gamma: float
-    ent_coef: float
+    gamma: Share[float]
+    ent_coef: NonNegative[float]
     init_std: Positive[float]
     min_std: Positive[float]
     mean_bias_lr_scale: Positive[float]
@@ -29,10 +41,10 @@ class LearnerDefaults:
 class EnvConfig:
     """The arguments of every environment, and how many worlds run at once."""
 
-    max_delta: float | None
-    horizon: int
+    max_delta: Positive[float | None]
+    horizon: Horizon
     time_aware: bool
-    num_envs: Positive[int]
+    num_envs: Worlds
     recommended: LearnerDefaults
 
     def arguments(self) -> dict[str, Any]:
@@ -54,9 +66,9 @@ class AugmentEnvConfig(EnvConfig):
     place: str
     blending: str
     edits: str
-    shell_quantile: float
-    shell_ratio: float | None
-    shell_band: float
+    shell_quantile: PositiveShare[float]
+    shell_ratio: Positive[float | None]
+    shell_band: ShareBelowOne[float]
     precision: Filled[str]
     compiled: bool
 
@@ -65,8 +77,8 @@ class AugmentEnvConfig(EnvConfig):
 class CriticConfig:
     """The critic and its training; it goes on learning, for a share of the steps, after every round."""
 
-    width: Positive[int]
-    depth: Positive[int]
+    width: Width[int]
+    depth: Width[int]
     steps: Positive[int]
     batch_size: BatchSize[int]
     learning_rate: Positive[float]
@@ -82,8 +94,8 @@ class DenoiseEnvConfig(EnvConfig):
     conditional: bool
     schedule: str
     start: str
-    threshold: float | None
-    corridor: float
+    threshold: PositiveShare[float | None]
+    corridor: Positive[float]
     critic: CriticConfig
 
     def arguments(self) -> dict[str, Any]:
@@ -96,4 +108,4 @@ class DenoiseEnvConfig(EnvConfig):
 class RewardConfig:
     """The reward's terms, by weight."""
 
-    terms: dict[str, Filled[float]]
+    terms: Finite[dict[str, Filled[float]]]

@@ -43,11 +43,23 @@ class FileName:
 
 Name = Annotated[str, FileName()]
 NameIfAny = Annotated[str, FileName(optional=True)]
+Finite = Annotated[T, Limits()]
 Positive = Annotated[T, Limits(above=0)]
 NonNegative = Annotated[T, Limits(least=0)]
 Share = Annotated[T, Limits(least=0, most=1)]
 PositiveShare = Annotated[T, Limits(above=0, most=1)]
 ShareBelowOne = Annotated[T, Limits(least=0, below=1)]
-BatchSize = Annotated[T, Limits(least=2)]
+BatchSize = Annotated[T, Limits(least=2, most=2**20)]
+Width = Annotated[T, Limits(above=0, most=4096)]
+"""Of layers, or how many there are of something: larger ones fit no machine that this runs on."""
+
+Count = Annotated[T, Limits(above=0, most=2**24)]
+CountOrZero = Annotated[T, Limits(least=0, most=2**24)]
+"""How many images, numbers or steps are kept."""
+
+Horizon = Annotated[int, Limits(least=1, most=10_000)]
+Worlds = Annotated[int, Limits(least=1, most=2**20)]
+"""As ``latent_env.settings`` and ``latent_env.vector_env`` allow."""
+
 Seed = Annotated[int, Limits(least=0, most=2**32 - 1)]
 """NumPy's and SB3's older generators take no larger one."""

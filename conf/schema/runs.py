@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.core.config_store import ConfigStore
 
@@ -52,16 +52,26 @@ from conf.schema.detectors import (
     TransformerConfig,
 )
 from conf.schema.envs import AugmentEnvConfig, DenoiseEnvConfig, EnvConfig, RewardConfig
-from conf.schema.fields import Filled, NonNegative, Positive, Seed, Share
+from conf.schema.fields import (
+    Count,
+    CountOrZero,
+    Filled,
+    Finite,
+    Limits,
+    Positive,
+    Seed,
+    Share,
+    Width,
+)
 
 
 @dataclass
 class LabelledConfig:
     """What the labelled anomalies of a validation split are used for."""
 
-    train: float
-    reference_set: float
-    weight: NonNegative[float]
+    train: CountOrZero[float]
+    reference_set: CountOrZero[float]
+    weight: Share[float]
     step_multiplier: Positive[Filled[float]]
 
 
@@ -69,8 +79,8 @@ class LabelledConfig:
 class MixtureConfig:
     """How it is chosen what a retrained detector learns from."""
 
-    shares: Filled[list[float]]
-    margin: float
+    shares: Share[Filled[list[float]]]
+    margin: Finite[float]
     by_synthetic: Filled[bool]
 
 
@@ -93,8 +103,8 @@ class AutoencoderRun(DataRun):
     seed: Seed
     device: str
     precision: str
-    threads: Positive[int | None]
-    memory: float | None
+    threads: Annotated[int | None, Limits(above=0, most=1024)]
+    memory: Positive[float | None]
     runs: str
 
 
@@ -117,12 +127,12 @@ class AgentRun(DetectorRun):
     env: EnvConfig
     reward: RewardConfig
     agent: AgentConfig
-    rounds: Positive[int]
-    samples: Positive[int]
+    rounds: Width[int]
+    samples: Count[int]
     share: Share[float | None]
     mixture: MixtureConfig
     reward_ensemble: RewardEnsembleConfig
-    full_size: NonNegative[int]
+    full_size: CountOrZero[int]
     plugins: list[str]
 
 

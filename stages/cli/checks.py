@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -22,6 +23,9 @@ def read_config(cfg: DictConfig, kind: type[C]) -> C:
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, kind)
     check_values(config)
+    for key in ("runs", "export"):
+        if getattr(config, key, None):
+            setattr(config, key, os.path.expanduser(getattr(config, key)))
     for path in unknown_keys(OmegaConf.to_container(cfg), asdict(config)):
         raise UserError(f"+{path}=… is an unknown key: nothing would read it")
     return config
@@ -36,9 +40,22 @@ def check_values(config: object, above: str = "") -> None:
         for mark in getattr(kind, "__metadata__", ()):
             if isinstance(mark, FileName) and (value or not mark.optional):
                 check_file_name(value, path)
-            if isinstance(mark, Limits) and value is not None and not mark.hold(value):
-                given = f"{value:g}" if isinstance(value, float) else value
-                raise UserError(f"{path}={given} must {_expected(mark, value)}")
+            if isinstance(mark, Limits):
+                _check_limits(mark, value, path)
+
+
+def _check_limits(limits: Limits, value: Any, path: str) -> None:
+    """Raise a ``UserError`` unless ``value``, or each that a list or table holds, is one of ``limits``."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            _check_limits(limits, each, f"{path}.{key}")
+    elif isinstance(value, list):
+        for each in value:
+            if each is None or not limits.hold(each):
+                raise UserError(f"{path}={value}: each must {_expected(limits, each)}")
+    elif value is not None and not limits.hold(value):
+        given = f"{value:g}" if isinstance(value, float) else value
+        raise UserError(f"{path}={given} must {_expected(limits, value)}")
 
 
 def _expected(limits: Limits, value: float) -> str:
@@ -46,6 +63,8 @@ def _expected(limits: Limits, value: float) -> str:
         return f"lie from {limits.least} to {limits.most}"
     if limits.below < math.inf:
         return f"lie from {limits.least} to below {limits.below}"
+    if limits == Limits():
+        return "be a finite number"
     found = f"be at least {limits.least}" if limits.least > -math.inf else f"be above {limits.above}"
     if limits.most < math.inf:
         return f"{found} and at most {limits.most}"

@@ -29,6 +29,12 @@ def explain(error: Exception, script: str, arguments: list[str]) -> str:
             return f"{group}={choice} is unknown: choose one of {', '.join(choices(group))}"
     if match := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(match.group(1), script, arguments)
+    if match := re.search(r"Environment variable '(\w+)' not found", text):
+        return f"{_holding(arguments, match.group(1))}: the environment variable {match.group(1)} is not set"
+    if match := re.search(r"Interpolation key '([^']+)' not found", text):
+        return f"{_holding(arguments, match.group(1))}: there is no key {match.group(1)} to take a value from"
+    if match := re.search(r"An item is already at '([^']+)'", text):
+        return f"{_value_of(match.group(1), arguments)}: {match.group(1)} is there already, leave + away"
     if match := re.search(r"full_key: (\S+)", text):
         return _wrong_value(match.group(1), text, arguments)
     if match := re.search(r"Ambiguous value for argument '(.*?)'", text):
@@ -55,6 +61,11 @@ def _value_of(key: str, arguments: list[str]) -> str:
         if argument.lstrip("+~").partition("=")[0] == key:
             return argument
     return key
+
+
+def _holding(arguments: list[str], part: str) -> str:
+    """The argument that holds ``part``."""
+    return next((argument for argument in arguments if part in argument), part)
 
 
 def _unknown_key(key: str, script: str, arguments: list[str]) -> str:

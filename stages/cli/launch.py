@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf.schema.runs import register_schema
 from latent_common.errors import UserError
+from stages.cli.arguments import check_arguments
 from stages.cli.choices import CONF, GROUPS, choices, command, groups, title, top_level
 from stages.cli.compose import compose
 from stages.cli.defaults import fill_defaults
@@ -65,6 +66,7 @@ def run_script(main: Callable[[DictConfig], None], script: str, purpose: str | N
             main(cfg)
 
     with mistakes_explained(script, arguments):
+        check_arguments(script, arguments)
         refuse_former_names(arguments)
         if (asked := asked_to_show(arguments)) is not None:
             print(shown(compose(script, asked)), end="")

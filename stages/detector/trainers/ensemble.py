@@ -68,6 +68,8 @@ def member_names(config: EnsembleConfig) -> list[str]:
         raise UserError(
             f"detector.members=[] leaves no candidate: choose among {listed}, or detector=transformer"
         )
+    if len(set(config.members)) < len(config.members):
+        raise UserError(f"detector.members={config.members} names one twice: choose among {listed}")
     for name in config.members:
         if name in fitting:
             continue

@@ -1,0 +1,53 @@
+"""What is wrong with the arguments of a command before any configuration is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from latent_common.errors import UserError
+from stages.cli.choices import choices, groups, title
+
+FLAGS = ("-m", "--multirun", "--cfg", "-c", "--resolve", "--info", "--shell-completion", "-sc")
+"""What Hydra understands beside keys and values, and makes sense here."""
+
+
+SHOWN = ("job", "hydra", "all")
+
+
+def check_arguments(script: str, arguments: Sequence[str]) -> None:
+    """Raise a ``UserError`` for flags that the script doesn't have, and for keys given twice or in pieces."""
+    given: dict[str, str] = {}
+    follows = ""
+    for argument in arguments:
+        if argument.startswith("-"):
+            if argument.partition("=")[0] not in FLAGS:
+                raise UserError(
+                    f"{argument} is no option of {title(script)}: it has -m, --cfg job and --help, all else "
+                    "is given as key=value"
+                )
+        elif follows in FLAGS[2:4]:
+            if argument not in SHOWN:
+                raise UserError(f"{follows} {argument}: it shows {', '.join(SHOWN)}, as in --cfg job")
+        else:
+            _check_value(script, argument)
+            key = argument.lstrip("+~").partition("=")[0]
+            if key in given:
+                raise UserError(f"{key} is given twice, as {given[key]} and as {argument}: keep one of them")
+            given[key] = argument
+        follows = argument
+    if follows in FLAGS[2:4]:
+        raise UserError(f"{follows} is followed by nothing: --cfg job shows every key and its value")
+
+
+def _check_value(script: str, argument: str) -> None:
+    key, has_value, value = argument.lstrip("+~").partition("=")
+    if has_value and not key:
+        raise UserError(f"{argument} names no key: give it as key=value")
+    if has_value and value.startswith("~"):
+        raise UserError(f"{argument}: a value that begins with ~ needs quotes, as in \"{key}='{value}'\"")
+    if key not in groups(script):
+        return
+    if argument.startswith(("+", "~")):
+        raise UserError(f"{argument}: give it as {key}=<choice>, without {argument[0]}")
+    if has_value and (value in ("", "null") or value.startswith(("[", "{"))):
+        raise UserError(f"{argument}: choose one of {', '.join(choices(key))}")
