@@ -190,12 +190,13 @@ PLUGINS = {
     "plugins=[needs] +reward.terms.needy=1": "the reward term needy needs 'colour', but a transition has",
 }
 HEAD = "import latent_env\n@latent_env.register_reward({!r})\nclass Mine(latent_env.RewardTerm):\n"
+VALUE = "    def value(self, transition): return transition.distance\n"
 MODULES = {
     "bad_syntax": "\nclass :\n",
     "raises": "\n1 / 0\n",
     "leaves": "import sys\nsys.exit(3)\n",
     "imports": "import nowhere\n",
-    "replaces": HEAD.format("boundary") + "    def value(self, transition): return transition.distance\n",
+    "replaces": HEAD.format("boundary") + VALUE,
     "needs": HEAD.format("needy") + "    needs = ('colour',)\n" + VALUE,
 }
 
