@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from conf.schema.backbones import BackboneChoice
 from conf.schema.fields import (
     BatchSize,
     Count,
+    FewOrNone,
     Filled,
-    Limits,
     Name,
     NonNegative,
     Positive,
@@ -134,7 +134,7 @@ class SynthesisConfig:
 class RewardEnsembleConfig:
     """The small detectors that rewards are computed from."""
 
-    count: Annotated[int, Limits(least=0, most=100)]
+    count: FewOrNone[int]
     width: Width[int]
     depth: Width[int]
     effort: PositiveShare[float]

@@ -58,6 +58,8 @@ CountOrZero = Annotated[T, Limits(least=0, most=2**24)]
 """How many images, numbers or steps are kept."""
 
 Horizon = Annotated[int, Limits(least=1, most=10_000)]
+Threads = Annotated[T, Limits(above=0, most=1024)]
+FewOrNone = Annotated[T, Limits(least=0, most=100)]
 Worlds = Annotated[int, Limits(least=1, most=2**20)]
 """As ``latent_env.settings`` and ``latent_env.vector_env`` allow."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
@@ -52,17 +52,7 @@ from conf.schema.detectors import (
     TransformerConfig,
 )
 from conf.schema.envs import AugmentEnvConfig, DenoiseEnvConfig, EnvConfig, RewardConfig
-from conf.schema.fields import (
-    Count,
-    CountOrZero,
-    Filled,
-    Finite,
-    Limits,
-    Positive,
-    Seed,
-    Share,
-    Width,
-)
+from conf.schema.fields import Count, CountOrZero, Filled, Finite, Positive, Seed, Share, Threads, Width
 
 
 @dataclass
@@ -103,7 +93,7 @@ class AutoencoderRun(DataRun):
     seed: Seed
     device: str
     precision: str
-    threads: Annotated[int | None, Limits(above=0, most=1024)]
+    threads: Threads[int | None]
     memory: Positive[float | None]
     runs: str
 
