@@ -35,6 +35,7 @@ DATASETS: dict[str, Data] = {
     "magnetic_tile": Data(
         ("dataset=folder", "dataset.root=folder/magnetic_tile"), "folder/magnetic_tile", "."
     ),
+    "kolektor": Data(("dataset=folder", "dataset.root=folder/kolektor"), "folder/kolektor", "."),
     "busi": Data(("dataset=bmad_custom", "dataset.name=BUSI"), "bmad/BUSI", "bmad"),
 }
 

@@ -16,7 +16,7 @@ from latent_common.artifacts import load_artifact, save_artifact
 from latent_common.errors import UserError
 from latent_env.autoencoders.backbone import Backbone, load_backbone
 from latent_env.autoencoders.pretrained import PretrainedEncoder, check_components, fit_encoder
-from latent_env.rendering import side_by_side, stack, to_rgb
+from latent_env.rendering import side_by_side, stack, tile_side, to_rgb
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
 from stages.context import Context, say
@@ -162,4 +162,5 @@ def show_components(run: Run, encoder: PretrainedEncoder, images: torch.Tensor) 
     colours = torch.nn.functional.pad(components, (0, 0, 0, 0, 0, 3 - components.shape[1]))
     captions = ["image"] * len(images), ["components 1 to 3"] * len(images)
     rows = [[to_rgb(image) for image in row] for row in (images, colours)]
-    run.picture("features", stack([side_by_side(*row) for row in zip(rows, captions, strict=True)]))
+    tile = tile_side(images.shape[-1])
+    run.picture("features", stack([side_by_side(*row, tile) for row in zip(rows, captions, strict=True)]))

@@ -42,7 +42,10 @@ def test_plan_expands_every_table(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir(parents=True)
     asked = ["--data", str(tmp_path), "--backbone", "net", "--seeds", "2", "--out", "here"]
     plan = planned(*asked, "--also", "mine=dataset=digits device=cpu", "--variants", *VARIANTS)
-    assert [remark.split()[2] for remark in plan.remarks] == ["mnist_0", "mnist_3", "mnist_8"]
+    assert plan.remarks[0].startswith("setting generator is left out")
+    assert [remark.split()[2] for remark in plan.remarks[1:]] == [
+        *("kolektor", "mnist_0", "mnist_3", "mnist_8")
+    ]
     assert len({case.name for case in plan.cases}) == len(plan.cases)
     defaults = [case for case in plan.cases if case.place[3] == "default"]
     by_setting = {name: {case.place[2] for case in defaults if case.place[0] == name} for name in SETTINGS}
@@ -68,12 +71,22 @@ def test_plan_expands_every_table(tmp_path: Path) -> None:
     ]
 
 
+def test_a_generator_and_a_backbone_take_part_together(tmp_path: Path) -> None:
+    (tmp_path / "mvtec/bottle").mkdir(parents=True)
+    asked = ["--data", str(tmp_path), "--backbone", "net", "--weights", "tiny", "--seeds", "1"]
+    chosen = ["--settings", "generator", "--tracks", "few_labelled", "--datasets", "bottle", "phantom"]
+    plan = planned(*asked, *chosen, "--agents", "none", "pastes", "ppo")
+    assert [case.method for case in plan.cases] == ["none", "pastes", "ppo"]  # phantom is too small
+    assert {"autoencoder.weights=tiny", "detector.backbone=net"} <= set(plan.cases[1].arguments)
+    assert "env.edits=pastes" in plan.cases[1].arguments
+
+
 @pytest.mark.slow
 def test_every_key_of_the_plan_exists(tmp_path: Path) -> None:
     for data in STUDY_DATASETS.values():
         (tmp_path / (data.needs or "")).mkdir(parents=True, exist_ok=True)
-    asked = ["--data", str(tmp_path), "--backbone", "net", "--seeds", "1", "--tracks", "few_labelled"]
-    plan = planned(*asked, "--variants", *VARIANTS, "--agents", *AGENTS)
+    asked = ["--data", str(tmp_path), "--backbone", "net", "--weights", "tiny", "--seeds", "1"]
+    plan = planned(*asked, "--tracks", "few_labelled", "--variants", *VARIANTS, "--agents", *AGENTS)
     assert not plan.remarks
     met: set[object] = set()
     for case in plan.cases:  # a composition takes a tenth of a second, and keys don't depend on others

@@ -6,6 +6,8 @@ more seeds, agents or data sets may be asked for later. A run that fails is list
 Examples:
   python -m benchmarks.augmentation --datasets phantom --seeds 3
   python -m benchmarks.augmentation --data /data --backbone /models/mobilenet_v1_1.0_224
+  python -m benchmarks.augmentation --settings generator --tracks few_labelled --datasets bottle kolektor busi
+      --agents none pastes pastes_decoded strokes ppo --weights /models/taef2 --backbone /models/mobilenet
   python -m benchmarks.augmentation --also "liver=dataset=bmad_liver dataset.size=128" --datasets liver
   python -m benchmarks.augmentation --datasets phantom --variants default labelled=5 --tracks few_labelled
 """
@@ -35,7 +37,7 @@ from benchmarks.scripts import SCRIPTS
 
 NAME = "augmentation"
 COLUMNS = ("setting", "track", "data set", "variant")
-METRICS = ("image_AUROC", "pixel_AUPRO")
+METRICS = ("image_AUROC", "pixel_AP", "pixel_AUPRO")
 QUESTION = "Does augmentation by an agent help?"
 METHOD = """\
 Each run is one `train_ppo.py`: a detector without samples, an agent, and detectors that also learn from its
@@ -60,8 +62,10 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument(f"--{name}", nargs="+", metavar="NAME", default=usual, help=text)
     text = "one more data set, as keys of train_ppo.py; may be repeated"
     made.add_argument("--also", action="append", default=[], metavar='"NAME=KEY=VALUE …"', help=text)
-    text = "a pretrained network, a folder or a hub name; without it, setting pretrained is left out"
+    text = "a pretrained network, a folder or a hub name, for settings pretrained and generator"
     made.add_argument("--backbone", metavar="NAME", help=text)
+    text = "the weights of a published generator, as for autoencoder=taesd, for setting generator"
+    made.add_argument("--weights", metavar="DIR", help=text)
     return made
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from benchmarks.datasets import DATASETS, digit
 
-SCRATCH, PRETRAINED = "scratch", "pretrained"
+SCRATCH, PRETRAINED, GENERATOR = "scratch", "pretrained", "generator"
 ONE_CLASS, FEW_LABELLED = "one_class", "few_labelled"
 
 BUDGET = ("samples=1024", "rounds=1")
@@ -20,8 +20,14 @@ SETTINGS: dict[str, tuple[str, ...]] = {
         *("autoencoder=pretrained", "autoencoder.steps=60", "dataset.size=224", *BUDGET),
         "dataset.recommended.agent_steps=6144",
     ),
+    # A published generator draws, a backbone of the detector's own sees, and five anomalies are labelled: no
+    # other label serves the reward or a choice.
+    GENERATOR: (
+        *("autoencoder=taesd", "dataset.size=128", "labelled.train=5", "labelled.reference_set=0"),
+        *("share=0.25", "samples=512", "rounds=1", "dataset.recommended.agent_steps=2048"),
+    ),
 }
-"""The backbone, and a budget with which some hundred runs fit into hours on two cores: see ``--set``."""
+"""Who draws and who sees, and a budget with which many runs fit into hours on two cores: see ``--set``."""
 
 TRACKS = (ONE_CLASS, FEW_LABELLED)
 
@@ -31,12 +37,15 @@ STUDY_DATASETS = {
     **{f"mnist_{normal}": digit(normal, "dataset.limit=500") for normal in (0, 3, 8)},
 }
 TOO_SMALL = ("phantom", "mnist_0", "mnist_3", "mnist_8")
-"""Data sets whose images are too small to be worth a pretrained backbone."""
+"""Data sets whose images are too small to be worth a pretrained network."""
 
 AGENTS: dict[str, tuple[str, ...]] = {
     "none": ("agent=none",),
     "cutpaste": ("agent=none", "synthesis=cutpaste"),
     "perlin": ("agent=none", "synthesis=perlin"),
+    "pastes": ("agent=random", "env.edits=pastes"),
+    "pastes_decoded": ("agent=random", "env.edits=pastes", "env.blending=decoded"),
+    "strokes": ("agent=random", "env.edits=strokes"),
     **{
         name: (f"agent={name}",)
         for name in (
@@ -46,7 +55,8 @@ AGENTS: dict[str, tuple[str, ...]] = {
     },
 }
 """What makes the additional samples. ``cutpaste`` and ``perlin`` add none, and their detectors learn from one
-kind of image-space anomaly alone."""
+kind of image-space anomaly alone. ``pastes`` are labelled anomalies pasted in pixels, ``pastes_decoded`` what
+the generator makes of them, ``strokes`` random changes of its latent: these are for setting ``generator``."""
 
 FOCUS, REFERENCE = "ppo", "none"
 COMPARED = (REFERENCE, "random", FOCUS)

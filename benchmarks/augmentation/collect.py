@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.augmentation.choices import AGENTS, DEFAULT, FOCUS
+from benchmarks.augmentation.choices import AGENTS, DEFAULT, FOCUS, GENERATOR, REFERENCE
 from benchmarks.cases import Outcome
 from benchmarks.differences import Pair, Result, Results
 
@@ -39,7 +39,8 @@ def baselines_of(report: Mapping[str, Any], metrics: list[str]) -> dict[str, dic
 def pairs_of(results: Results) -> list[Pair]:
     """In every place one agent minus all other methods, and in a variant every agent minus its default.
 
-    The one is PPO, or where it wasn't run the last agent that was.
+    The one is PPO, or where it wasn't run the last agent that was. With a generator the other agents, which
+    then are sources of samples, are compared with none too.
     """
     pairs: list[Pair] = []
     for place in results.places():
@@ -47,6 +48,9 @@ def pairs_of(results: Results) -> list[Pair]:
         agents = [name for name in methods if name in AGENTS]
         focus = FOCUS if FOCUS in agents else agents[-1]
         pairs += [((place, focus), (place, name)) for name in methods if name != focus]
+        if place[0] == GENERATOR and REFERENCE in agents:
+            others = [name for name in agents if name not in (focus, REFERENCE)]
+            pairs += [((place, name), (place, REFERENCE)) for name in others]
         usual = (*place[:3], DEFAULT)
         if place != usual:
             pairs += [((place, name), (usual, name)) for name in agents if (usual, name) in results.methods]

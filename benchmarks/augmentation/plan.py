@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from benchmarks.augmentation.choices import (
     AGENTS,
+    GENERATOR,
     PRETRAINED,
     SETTINGS,
     STUDY_DATASETS,
@@ -42,6 +43,9 @@ def make_plan(options: argparse.Namespace) -> Plan:
     if PRETRAINED in settings and options.backbone is None:
         settings.remove(PRETRAINED)
         remarks.append(f"setting {PRETRAINED} is left out: --backbone names no network")
+    if GENERATOR in settings and (options.backbone is None or options.weights is None):
+        settings.remove(GENERATOR)
+        remarks.append(f"setting {GENERATOR} is left out: --weights and --backbone name no networks")
     for name in list(names):
         needs = datasets[name].needs
         if needs is not None and not (options.data / needs).exists():
@@ -52,7 +56,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
         for setting in settings
         for track in tracks
         for name in names
-        if setting != PRETRAINED or name not in TOO_SMALL
+        if setting not in (PRETRAINED, GENERATOR) or name not in TOO_SMALL
         for variant in variants
         for seed in range(options.seeds)
         for agent in agents
@@ -94,8 +98,15 @@ def new_case(
         *AGENTS[agent],
         *VARIANTS[variant].keys,
         f"runs={options.out / 'runs'}",
-        *([f"autoencoder.backbone={options.backbone}"] if setting == PRETRAINED else []),
+        *networks(options, setting),
         *options.set,
         f"seed={seed}",
     ]
     return Case(place, agent, seed, "train_ppo", tuple(arguments))
+
+
+def networks(options: argparse.Namespace, setting: str) -> list[str]:
+    """The keys that name pretrained networks."""
+    if setting == GENERATOR:
+        return [f"autoencoder.weights={options.weights}", f"detector.backbone={options.backbone}"]
+    return [f"autoencoder.backbone={options.backbone}"] if setting == PRETRAINED else []
