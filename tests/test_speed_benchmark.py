@@ -85,6 +85,12 @@ def test_parts(part: str, names: list[str], tmp_path: Path, capsys: pytest.Captu
         assert found["start_ms"].keys() == MARKS.keys()
 
 
+def test_a_step_with_a_generator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = figures_of("generator", tmp_path)
+    assert found["generator_step_over_networks"]["2"] > 0
+    assert "generator, 64 pixels, 2 worlds" in capsys.readouterr().out
+
+
 def test_a_point_of_the_scale() -> None:
     found = measured(DEFAULT)
     assert found.keys() == {"ms_a_world", "ready_s", "megabytes"}
