@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -55,7 +56,11 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as readable JSON, atomically."""
-    write_atomically(path, (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+    write_atomically(path, _as_json(content))
+
+
+def _as_json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:
@@ -79,13 +84,70 @@ def save_artifact(
         "kind": kind,
         "format": FORMAT,
         "facts": dict(facts),
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": _digest(content),
         "versions": {"torch": torch.__version__.split("+")[0]},
     }
-    # An artifact without its JSON doesn't exist, so a stop between the two writes leaves none.
-    (folder / f"{name}.json").unlink(missing_ok=True)
-    write_atomically(folder / f"{name}.safetensors", content)
-    write_json(folder / f"{name}.json", description)
+    _commit(folder, name, content, _as_json(description))
+
+
+def copy_artifact(source: Path, target: Path, name: str) -> None:
+    """Copy an artifact from the folder ``source`` to ``target``, in place of one that was there."""
+    checksum = _checksum(source, name)
+    content = _read_tensors(source, name, checksum)
+    _commit(target, name, content, read_bytes(source / f"{name}.json", MOST_JSON))
+
+
+def remove_artifact(folder: Path, name: str) -> None:
+    """Remove an artifact, if there is one."""
+    # Without its JSON an artifact doesn't exist, so a stop in between leaves none.
+    for path in (folder / f"{name}.json", folder / f"{name}.safetensors", _staged(folder, name)):
+        path.unlink(missing_ok=True)
+
+
+def _staged(folder: Path, name: str) -> Path:
+    """Where tensors are until the JSON that describes them is written."""
+    return folder / f"{name}.next.safetensors"
+
+
+def _commit(folder: Path, name: str, tensors: bytes, description: bytes) -> None:
+    """Write both files of an artifact: a stop at any moment leaves the old artifact or the new one."""
+    path, staged = folder / f"{name}.safetensors", _staged(folder, name)
+    with contextlib.suppress(UserError):  # what was there may be damaged
+        # Another save was stopped: what it committed is the artifact until this one commits.
+        if staged.is_file() and _digest(read_bytes(staged)) == _checksum(folder, name):
+            os.replace(staged, path)
+    write_atomically(staged, tensors)
+    write_atomically(folder / f"{name}.json", description)  # which commits
+    os.replace(staged, path)
+
+
+def _checksum(folder: Path, name: str) -> str | None:
+    """The checksum that the JSON gives of the tensors; None if it gives none."""
+    description = read_json(folder / f"{name}.json")
+    return description.get("sha256") if isinstance(description, dict) else None
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read_tensors(folder: Path, name: str, checksum: str | None) -> bytes:
+    """The tensors of an artifact, still as bytes; a ``UserError`` if they don't have this ``checksum``."""
+    with contextlib.suppress(OSError):  # a save was stopped after it had committed
+        content = read_bytes(_staged(folder, name))
+        if _digest(content) == checksum:
+            return content
+    path = folder / f"{name}.safetensors"
+    try:
+        content = read_bytes(path)
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}): make it again") from error
+    if _digest(content) != checksum:
+        raise UserError(
+            f"{path} is damaged: it has {len(content)} bytes that don't match the checksum beside it. "
+            "Delete its folder and make it again"
+        )
+    return content
 
 
 def load_artifact(folder: Path, name: str, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -107,16 +169,7 @@ def load_artifact(folder: Path, name: str, kind: str) -> tuple[dict[str, Tensor]
     if not isinstance(description.get("facts"), dict):
         raise UserError(f"{path.with_suffix('.json')} holds no facts to build the object from")
     try:
-        content = read_bytes(path)
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}): make it again") from error
-    if hashlib.sha256(content).hexdigest() != description.get("sha256"):
-        raise UserError(
-            f"{path} is damaged: it has {len(content)} bytes that don't match the checksum beside it. "
-            "Delete its folder and make it again"
-        )
-    try:
-        tensors = parse_tensors(content)
+        tensors = parse_tensors(_read_tensors(folder, name, description.get("sha256")))
     except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path} is no safetensors file ({error}): make it again") from error
     for key, tensor in tensors.items():

@@ -67,10 +67,13 @@ class TrainingState:
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go back to the step at which :meth:`tensors` was called."""
+        step = int(tensors["step"])
+        if not 0 <= step <= self.total:
+            raise ValueError(f"step {step} is none of {self.total}")
         self.model.load_state_dict(dict(below(tensors, "model")))
         restore_optimizer(self.optimizer, tensors)
         self.generator.set_state(tensors["generator"])
-        self.step = int(tensors["step"])
+        self.step = step
 
 
 OPTIMIZER = "optimizer"

@@ -1,11 +1,17 @@
-"""Small configurations of learners, as ``conf/agent/`` has large ones."""
+"""Small configurations of learners, as ``conf/agent/`` has large ones, and worlds to learn in."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from typing import Any
 
+from conftest import make_world
+from denoise_worlds import make_denoise_world
+
+from agents.sb3_vec_env import LatentVecEnv
 from conf.schema.agents import LearnerConfig
+from latent_env.denoise.settings import DenoiseSettings
+from latent_env.settings import Settings
 from stages.agents.learners import LEARNERS
 
 SETTINGS: dict[str, Any] = {
@@ -55,3 +61,12 @@ def small_learner(name: str, **changes: Any) -> LearnerConfig:
     known = {field.name for field in fields(made)}
     shared = {key: value for key, value in SETTINGS.items() if key in known}
     return made(**{"name": name, **shared, **OWN[name], **changes})
+
+
+def worlds(kind: str = "augment", count: int = 4, seed: int = 0, **arguments: Any) -> LatentVecEnv:
+    """Episodes of four steps, of one kind or the other."""
+    if kind == "augment":
+        of = make_world(arguments.pop("latent", "flat"))
+        return LatentVecEnv(Settings(horizon=4, **arguments).dynamics(of, count), seed)
+    chosen = DenoiseSettings(**{"threshold": None, "horizon": 4, **arguments})
+    return LatentVecEnv(chosen.dynamics(make_denoise_world(), count), seed)

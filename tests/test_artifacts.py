@@ -6,6 +6,8 @@ import copy
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import gymnasium as gym
@@ -17,7 +19,7 @@ from denoise_worlds import make_denoise_world
 from agents.rollout import Augmented, load_augmented, save_augmented
 from detectors.transformer import TransformerDetector
 from latent_common import artifacts
-from latent_common.artifacts import FORMAT, load_artifact, save_artifact, write_atomically
+from latent_common.artifacts import FORMAT, copy_artifact, load_artifact, save_artifact, write_atomically
 from latent_common.errors import UserError
 from latent_env.denoise.world import load_denoise_world, save_critic
 from latent_env.worlds.artifacts import load_autoencoder, load_detector, save_autoencoder, save_detector
@@ -215,20 +217,41 @@ def test_a_damaged_manifest(folder: Path, content: str) -> None:
         load_world(str(folder), torch.device("cpu"))
 
 
-def test_an_interrupted_overwrite_leaves_no_mixture(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 4])
+def test_an_interrupted_overwrite_leaves_no_mixture(
+    stop_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the old artifact until one rename, and from then on the new one."""
+    save_artifact(tmp_path, "part", "part", {"a": torch.zeros(1)}, {"is": "old"})
+    with stopped_at_rename(stop_at, monkeypatch):
+        save_artifact(tmp_path, "part", "part", {"a": torch.ones(1)}, {"is": "new"})
+    tensors, facts = load_artifact(tmp_path, "part", "part")
+    assert facts["is"] == ("new" if stop_at > 2 else "old")
+    assert float(tensors["a"]) == (stop_at > 2)
+    with stopped_at_rename(1, monkeypatch):  # a second stop, wherever the first one was
+        save_artifact(tmp_path, "part", "part", {"a": torch.full((1,), 2.0)}, {"is": "newest"})
+    assert float(load_artifact(tmp_path, "part", "part")[0]["a"]) == (stop_at > 2)
+    copy_artifact(tmp_path, tmp_path / "copy", "part")
+    assert load_artifact(tmp_path / "copy", "part", "part")[1] == facts
+    save_artifact(tmp_path, "part", "part", {"a": torch.full((1,), 2.0)}, {"is": "newest"})
+    assert float(load_artifact(tmp_path, "part", "part")[0]["a"]) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"part.json", "part.safetensors", "copy"}
+
+
+@contextmanager
+def stopped_at_rename(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A context that Ctrl-C leaves before the rename of this number, if there are so many."""
     replace, calls = os.replace, []
 
-    def once(*arguments: Path) -> None:
+    def until(*arguments: Path) -> None:
         calls.append(arguments)
-        if len(calls) > 1:
+        if len(calls) == number:
             raise KeyboardInterrupt
         replace(*arguments)
 
-    monkeypatch.setattr("os.replace", once)
-    with pytest.raises(KeyboardInterrupt):
-        save_artifact(folder, "detector", "detector", {"a": torch.zeros(1)}, {})
-    with pytest.raises(UserError, match="is missing"):
-        load_detector(folder)
+    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+        patched.setattr("os.replace", until)
+        yield
 
 
 def test_images_that_dont_fit(folder: Path) -> None:

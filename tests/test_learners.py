@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_world
-from denoise_worlds import make_denoise_world
-from learner_configs import small_learner
+from learner_configs import small_learner, worlds
 from one_step_task import Array, recorded_trajectories, without_logger
 from stable_baselines3.common.base_class import BaseAlgorithm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -22,24 +20,12 @@ from agents.learners.saving import load_policy, optimizers, policy_tensors, save
 from agents.learners.sequences.decision_transformer import DecisionTransformer
 from agents.learners.sequences.sequence_policy import DecisionTransformerPolicy
 from agents.learners.training import learn
-from agents.sb3_vec_env import LatentVecEnv
 from latent_common.errors import UserError
 from latent_common.progress import progress_bar
-from latent_env.denoise.settings import DenoiseSettings
-from latent_env.settings import Settings
 from stages.agents.learners import LEARNERS, make_learner, saved_learner
 
 NAMES = list(LEARNERS)
 WITH_MEMORY = ("mpo", "decision_transformer")
-
-
-def worlds(kind: str = "augment", count: int = 4, seed: int = 0, **arguments: Any) -> LatentVecEnv:
-    """Episodes of four steps, of one kind or the other."""
-    if kind == "augment":
-        of = make_world(arguments.pop("latent", "flat"))
-        return LatentVecEnv(Settings(horizon=4, **arguments).dynamics(of, count), seed)
-    chosen = DenoiseSettings(**{"threshold": None, "horizon": 4, **arguments})
-    return LatentVecEnv(chosen.dynamics(make_denoise_world(), count), seed)
 
 
 def learned(model: BaseAlgorithm, folder: Path, steps: int = 64) -> list[int]:

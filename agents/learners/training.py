@@ -118,6 +118,6 @@ def learn(
                 log_interval=1,
                 reset_num_timesteps=False,
             )
+            save()
     finally:
         model.logger.close()
-    save()

@@ -18,7 +18,7 @@ from latent_common.artifacts import load_artifact, save_artifact
 from latent_common.errors import UserError
 from latent_common.progress import progress_bar
 from latent_common.training_state import Progress, TrainingState
-from latent_env.training.run_folder import Run
+from latent_env.training.run_folder import CHECKPOINT, Run
 
 LOG_EVERY = 10
 """Training steps between two entries in TensorBoard."""
@@ -56,7 +56,8 @@ class Interrupt:
 def interrupt_deferred() -> Iterator[Interrupt]:
     """A context in which the first Ctrl-C only sets a flag; the second one acts at once.
 
-    A training can't be resumed from the middle of a step, where a batch is drawn but not learned.
+    A training can't be resumed from the middle of a step, where a batch is drawn but not learned. Where the
+    flag wasn't looked at before the end of the context, Ctrl-C acts there.
     """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
@@ -73,6 +74,8 @@ def interrupt_deferred() -> Iterator[Interrupt]:
         yield interrupt
     finally:
         signal.signal(signal.SIGINT, before)
+    if interrupt.requested:  # and nobody has asked since
+        raise KeyboardInterrupt
 
 
 def follow(
@@ -84,6 +87,9 @@ def follow(
     every: int | None = None,
 ) -> None:
     """Run a training loop to its end, from the last checkpoint if an earlier command left one.
+
+    The last step is kept as a checkpoint as well, until :meth:`Run.forget_checkpoint`: much may follow before
+    what was trained is stored.
 
     :param label: of the progress bar, and of the checkpoint.
     :param validate: returns scalars by their tags in TensorBoard.
@@ -107,14 +113,13 @@ def follow(
                 began = time.perf_counter()
                 run.log(validate(), progress.step)
                 since += time.perf_counter() - began
-            if interrupt.requested or time.perf_counter() - saved > CHECKPOINT_SECONDS:
-                save_artifact(run.path, "checkpoint", "checkpoint", state.tensors(), {"label": label})
+            due = progress.step == progress.total or time.perf_counter() - saved > CHECKPOINT_SECONDS
+            if interrupt.requested or due:
+                run.writer.flush()
+                save_artifact(run.path, CHECKPOINT, CHECKPOINT, state.tensors(), {"label": label})
                 saved = time.perf_counter()
             if interrupt.requested:
-                run.writer.flush()
                 raise KeyboardInterrupt
-    for name in ("checkpoint.json", "checkpoint.safetensors"):
-        (run.path / name).unlink(missing_ok=True)
 
 
 def _report(
@@ -142,12 +147,15 @@ def _report(
 
 
 def _resume(run: Run, label: str, state: TrainingState) -> None:
-    if not (run.path / "checkpoint.json").is_file():
+    if not (run.path / f"{CHECKPOINT}.json").is_file():
         return
-    tensors, facts = load_artifact(run.path, "checkpoint", "checkpoint")
+    tensors, facts = load_artifact(run.path, CHECKPOINT, CHECKPOINT)
     if facts.get("label") != label:
         raise UserError(
             f"{run.path} holds a checkpoint of {facts.get('label')!r}, not of {label!r}: delete the folder"
         )
-    state.restore(tensors)
+    try:
+        state.restore(tensors)
+    except (KeyError, ValueError, RuntimeError, IndexError) as error:
+        raise UserError(f"{run.path} holds a checkpoint that isn't of this training: delete it") from error
     print(f"{label}: going on from step {state.step} of {state.total}", file=sys.stderr)

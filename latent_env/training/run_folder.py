@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from latent_common.artifacts import read_json, write_atomically, write_json
+from latent_common.artifacts import read_json, remove_artifact, write_atomically, write_json
 from latent_common.digest import digest_of
 from latent_common.errors import UserError
 from latent_common.files import check_file_name
@@ -20,6 +20,10 @@ from latent_env.worlds.store import COMPLETE
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+
+CHECKPOINT = "checkpoint"
+"""The artifact with the state of a training, in the folder of its run or part."""
 
 
 class Run:
@@ -69,6 +73,11 @@ class Run:
         self.log_hyperparameters(metrics)
         self.writer.close()
         write_json(self.path / COMPLETE, dict(metrics))
+        self.forget_checkpoint()
+
+    def forget_checkpoint(self) -> None:
+        """Remove the checkpoint of a training: to be called when what came of it is stored."""
+        remove_artifact(self.path, CHECKPOINT)
 
     @cached_property
     def writer(self) -> SummaryWriter:

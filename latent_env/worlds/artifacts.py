@@ -1,9 +1,9 @@
 """Autoencoders and detectors as artifacts: safetensors for numbers, JSON for facts, never pickle.
 
 An artifact ``name`` is two files, ``name.safetensors`` and ``name.json``. Each is written under a
-temporary name and renamed, the JSON last: an interrupted write leaves either the old artifact or
-none. The JSON holds the kind, the format version, the arguments that build the object again, the
-versions of the libraries, and the checksum that tells a damaged file from a good one.
+temporary name and renamed. The JSON commits: an interrupted write leaves the old artifact or the new one.
+The JSON holds the kind, the format version, the arguments that build the object again, the versions of
+the libraries, and the checksum that tells a damaged file from a good one.
 """
 
 from __future__ import annotations

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from latent_common.artifacts import (
     MOST_JSON,
+    copy_artifact,
     load_artifact,
     read_json,
+    remove_artifact,
     save_artifact,
     write_atomically,
     write_json,
@@ -69,8 +71,7 @@ def copy_world(folder: Path, target: Path) -> None:
     """Copy the world's artifacts from ``folder`` to ``target``, in place of a world that was there."""
     unseal_world(target)
     for name in read_manifest(folder):
-        for suffix in (".safetensors", ".json"):  # the JSON last: it declares the tensors whole
-            write_atomically(target / (name + suffix), (folder / (name + suffix)).read_bytes())
+        copy_artifact(folder, target, name)
     write_atomically(target / MANIFEST, (folder / MANIFEST).read_bytes())
 
 
@@ -78,8 +79,7 @@ def unseal_world(folder: Path) -> None:
     """Remove the world in ``folder``, if there is one: what another leaves out must not stay behind."""
     (folder / MANIFEST).unlink(missing_ok=True)
     for name in (*PARTS, *EXTRAS):
-        for suffix in (".json", ".safetensors"):
-            (folder / (name + suffix)).unlink(missing_ok=True)
+        remove_artifact(folder, name)
 
 
 def seal_world(folder: Path) -> None:

@@ -89,6 +89,7 @@ def train_candidate(
         trained = trainer.train(part, f"detector, {listed}", mixed)
         part.writer.close()
         save_detector(part.path, trained)
+        part.forget_checkpoint()
     detector = load_detector(part.path)
     share_memory(detector, baseline.detector)
     return Candidate(shares, baseline.with_detector(detector))

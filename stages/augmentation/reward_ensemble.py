@@ -86,6 +86,7 @@ def train_member(
     detector = small.train(own, f"reward ensemble {member + 1}, round {number}", sources)
     own.writer.close()
     save_reward_ensemble(own.path, [detector], None)
+    own.forget_checkpoint()
     share_memory(detector, world.detector)
     return detector
 

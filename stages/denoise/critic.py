@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agents.denoise_rollout import Generated
 from conf.schema.envs import DenoiseEnvConfig
-from latent_common.artifacts import load_artifact, save_artifact, write_atomically
+from latent_common.artifacts import copy_artifact, load_artifact, save_artifact
 from latent_common.training_state import TrainingState
 from latent_env.denoise.critic import Critic
 from latent_env.denoise.training.critic import evaluate_critic, train_critic
@@ -68,6 +68,7 @@ class CriticTrainer:
             run.begin()
             self._train(run, critic, steps, made)
             save_artifact(run.path, CRITIC, CRITIC, critic.state_dict(), critic.hyperparameters())
+            run.forget_checkpoint()
         weights, facts = load_artifact(run.path, CRITIC, CRITIC)
         critic = read_critic(weights, facts, run.path / f"{CRITIC}.safetensors")
         return world.with_critic(critic.to(self.context.device))
@@ -89,9 +90,7 @@ class CriticTrainer:
 def save_denoise_world(folder: Path, world: DenoiseWorld, space_name: str, space: StoredSpace) -> None:
     """Write all that ``gym.make("LatentDenoise-v0", artifacts=folder)`` needs."""
     if space.folder is not None:
-        for suffix in (".safetensors", ".json"):  # the JSON last: it declares the tensors whole
-            content = (space.folder / f"autoencoder{suffix}").read_bytes()
-            write_atomically(folder / f"autoencoder{suffix}", content)
+        copy_artifact(space.folder, folder, "autoencoder")
     save_critic(folder, world, space_name)
 
 

@@ -132,6 +132,7 @@ def _trained(
     state = TrainingState(model, rate, steps, seed)
     follow(part, name, train(state), state)
     save_artifact(part.path, name, name, model.state_dict(), {"steps": steps})
+    part.forget_checkpoint()
 
 
 @torch.inference_mode()

@@ -18,7 +18,7 @@ from agents.sb3_vec_env import LatentVecEnv
 from conf.schema.agents import LearnerConfig, UntrainedConfig
 from conf.schema.envs import DenoiseEnvConfig
 from conf.schema.runs import AgentRun
-from latent_common.artifacts import write_atomically
+from latent_common.artifacts import copy_artifact
 from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.settings import DenoiseSettings
 from latent_env.denoise.world import CRITIC, EXAMPLES, DenoiseWorld
@@ -133,8 +133,7 @@ class DenoisingExperiment:
         folder, space = Path(self.config.export), self.env.space
         names = [EXAMPLES, f"{CRITIC}_{space}", *(["autoencoder"] if space == "latent" else [])]
         for name in names:
-            for suffix in (".safetensors", ".json"):
-                write_atomically(folder / (name + suffix), (self.run.path / (name + suffix)).read_bytes())
+            copy_artifact(self.run.path, folder, name)
         say(f"exported to {folder}")
 
     def summary(self) -> str:

@@ -168,6 +168,7 @@ class EnsembleTrainer(DetectorTrainer):
         """A detector that is kept in a folder of its own until the whole ensemble is."""
         if not (run.path / "detector.json").is_file():
             save_detector(run.path, self.rdna.train(run, label, sample_sources))
+            run.forget_checkpoint()
             run.writer.close()
         return load_detector(run.path)
 

@@ -1,0 +1,112 @@
+"""Ctrl-C and kills inside trainings: where they take effect, and what is kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from learner_configs import small_learner, worlds
+from torch import nn
+from torch.nn import functional
+
+from agents.learners.training import learn
+from latent_common.artifacts import load_artifact, save_artifact
+from latent_common.errors import UserError
+from latent_common.progress import progress_bar
+from latent_common.training_state import Progress, TrainingState
+from latent_env.training.loop import follow
+from latent_env.training.run_folder import Run
+from stages.agents.learners import make_learner
+
+CHECKPOINT, STEPS = "checkpoint", 4
+
+
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+class Training:
+    """Four steps that fit a line, in a run of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run = Run(folder, "digits", "autoencoder", "line", {})
+        self.run.begin()
+        torch.manual_seed(0)
+        self.model = nn.Linear(2, 1)
+        self.state = TrainingState(self.model, 0.1, STEPS, seed=0)
+        self.done: list[int] = []
+
+    def steps(self, interrupted_after: int | None = None) -> Iterator[Progress]:
+        """The training; Ctrl-C is pressed when the loop asks for what follows that step."""
+        while self.state.step < STEPS:
+            inputs = torch.rand(8, 2, generator=self.state.generator)
+            loss = functional.mse_loss(self.model(inputs), inputs.sum(1, keepdim=True))
+            rate = self.state.minimise(loss)
+            self.done.append(self.state.step)
+            yield Progress(self.state.step, STEPS, {"total": loss.detach()}, rate, {})
+            if self.state.step == interrupted_after:
+                press_ctrl_c()
+
+    def follow(self, interrupted_after: int | None = None) -> None:
+        follow(self.run, "line", self.steps(interrupted_after), self.state)
+
+
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+def test_ctrl_c_stops_a_training_after_any_step(step: int, tmp_path: Path) -> None:
+    whole = Training(tmp_path / "whole")
+    whole.follow()
+    stopped = Training(tmp_path / "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        stopped.follow(interrupted_after=step)
+    again = Training(tmp_path / "stopped")
+    again.follow()
+    assert stopped.done + again.done == [1, 2, 3, 4]
+    assert torch.equal(again.model.weight, whole.model.weight)
+
+
+def test_a_finished_training_is_kept_until_its_result_is(tmp_path: Path) -> None:
+    """A kill while the result is measured, drawn or stored costs no step."""
+    first = Training(tmp_path)
+    first.follow()
+    again = Training(tmp_path)
+    again.follow()
+    assert again.done == []
+    assert torch.equal(again.model.weight, first.model.weight)
+    again.run.finish({})
+    assert not list(again.run.path.glob(f"{CHECKPOINT}*"))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"step": torch.tensor(5)}, {"step": torch.tensor(-1)}, {"generator": None}]
+)
+def test_a_checkpoint_that_cant_be_is_refused(wrong: dict[str, torch.Tensor | None], tmp_path: Path) -> None:
+    Training(tmp_path).follow()
+    again = Training(tmp_path)
+    tensors, facts = load_artifact(again.run.path, CHECKPOINT, CHECKPOINT)
+    kept = {name: tensor for name, tensor in {**tensors, **wrong}.items() if tensor is not None}
+    save_artifact(again.run.path, CHECKPOINT, CHECKPOINT, kept, facts)
+    with pytest.raises(UserError, match=r"checkpoint that isn't of this training: delete it"):
+        again.follow()
+
+
+@pytest.mark.parametrize("name", ["ppo", "mpo", "decision_transformer"])
+@pytest.mark.parametrize("rollout", [1, 2])
+def test_ctrl_c_stops_a_learner_in_its_last_update(name: str, rollout: int, tmp_path: Path) -> None:
+    settings = small_learner(name, **({"learning_starts": 1} if name == "mpo" else {}))
+    model, steps = make_learner(settings, worlds(), seed=0), 4 * settings.n_steps
+    train, updates = model.train, []  # type: ignore[attr-defined]
+
+    def interrupted(*args: int, **settings: int) -> None:
+        updates.append(train(*args, **settings))
+        if len(updates) == rollout:
+            press_ctrl_c()
+
+    model.train = interrupted  # type: ignore[attr-defined]
+    kept: list[int] = []
+    with pytest.raises(KeyboardInterrupt), progress_bar("test", 2 * steps, hidden=True) as bar:
+        learn(model, tmp_path, 2 * steps, bar, lambda: kept.append(model.num_timesteps), 0.1)
+    assert kept == [model.num_timesteps]
