@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig
 import train_ae
 import train_detector
 import train_ppo
+from latent_env.rewards.base import reward_terms
 from stages import prepare
 
 SCRIPTS: dict[str, Callable[[DictConfig], None]] = {
@@ -129,8 +131,8 @@ LIMITS = [
     ("train_ae", "threads=100000", "threads=100000 must be above 0 and at most 1024"),
     ("train_ae", "threads=1000000000000", "threads=1000000000000 must be above 0 and at most 1024"),
     ("train_ae", "memory=nan", "memory=nan must be above 0"),
-    ("train_ae", "dataset.augment.shift=5", "dataset.augment.shift=5 must lie from 0 to 1"),
-    ("train_ae", "dataset.augment.rotation=nan", "dataset.augment.rotation=nan must be at least 0"),
+    ("train_ae", "dataset.augment.shift=5", "dataset.augment.shift=5.0 must lie from 0 to 0.5"),
+    ("train_ae", "dataset.augment.rotation=nan", "dataset.augment.rotation=nan must "),
     (
         "prepare",
         "dataset=phantom dataset.train=1000000000",
@@ -152,8 +154,8 @@ LIMITS = [
 ]
 
 ARGUMENTS = [
-    ("train_ae", "seed=1 seed=x", "seed is given twice, as seed=1 and as seed=x: keep one of them"),
-    ("train_ae", "seed=x seed=1", "seed is given twice, as seed=x and as seed=1: keep one of them"),
+    ("train_ae", "seed=1 seed=x", "seed=x must be a whole number"),
+    ("train_ae", "seed=x seed=1", "seed=x must be a whole number"),
     ("train_ae", "runs=~/x", "runs=~/x: a value that begins with ~ needs quotes, as in \"runs='~/x'\""),
     ("train_ae", "runs=${oc.env:NOPE}", "runs=${oc.env:NOPE}: the environment variable NOPE is not set"),
     ("train_ae", "runs=${nope}", "runs=${nope}: there is no key nope to take a value from"),
@@ -190,6 +192,14 @@ PLUGINS = {
     "plugins=[needs] +reward.terms.needy=1": "the reward term needy needs 'colour', but a transition has",
 }
 HEAD = "import latent_env\n@latent_env.register_reward({!r})\nclass Mine(latent_env.RewardTerm):\n"
+TERMS = {
+    "transition.distance[:, None]": "the reward term mine returned a tensor (32, 1) of float32: it",
+    "3.0": "the reward term mine returned float: it must return a tensor (32,) of floats",
+    "None": "the reward term mine returned NoneType: it must return a tensor (32,) of floats",
+    "transition.distance.cpu().numpy()": "the reward term mine returned ndarray: it must return",
+    "[][0]": "the reward term mine failed with IndexError: list index out of range (",
+    "transition.colour": "the reward term mine failed with AttributeError: ",
+}
 VALUE = "    def value(self, transition): return transition.distance\n"
 MODULES = {
     "bad_syntax": "\nclass :\n",
@@ -241,3 +251,19 @@ def test_a_plugin_that_fails(arguments: str, tmp_path: Path, run_here: RunHere) 
         (tmp_path / f"{name}.py").write_text(source)
     given = arguments.split() if arguments != "plugins=['a b']" else [arguments]
     check("train_ppo", given, PLUGINS[arguments].format(tmp_path), tmp_path, run_here)
+
+
+@pytest.mark.parametrize("value", TERMS)
+def test_a_reward_term_that_fails_is_told_before_anything_is_trained(
+    value: str, tmp_path: Path, run_here: RunHere
+) -> None:
+    source = HEAD.format("mine") + f"    def value(self, transition): return {value}\n"
+    (tmp_path / "mine.py").write_text(source)
+    message = TERMS[value].replace("{}", str(tmp_path))
+    sys.modules.pop("mine", None)
+    before = dict(reward_terms._factories)
+    try:
+        check("train_ppo", ["plugins=[mine]", "+reward.terms.mine=1"], message, tmp_path, run_here)
+    finally:
+        sys.modules.pop("mine", None)
+        reward_terms._factories = before

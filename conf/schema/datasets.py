@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from conf.schema.fields import Count, Name, NameIfAny, NonNegative, Positive, Seed, Share
+from conf.schema.fields import Count, Name, NameIfAny, Positive, Seed
 
 
 @dataclass
@@ -28,9 +28,9 @@ class AugmentConfig:
 
     flip_horizontal: bool | None
     flip_vertical: bool | None
-    shift: Share[float]
-    rotation: NonNegative[float]
-    brightness: Share[float]
+    shift: float
+    rotation: float
+    brightness: float
 
 
 @dataclass

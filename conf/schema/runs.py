@@ -94,7 +94,7 @@ class AutoencoderRun(DataRun):
     device: str
     precision: str
     threads: Threads[int | None]
-    memory: Positive[float | None]
+    memory: float | None
     runs: str
 
 

@@ -15,6 +15,7 @@ from latent_common.registry import told
 # Importing a term's module registers it.
 from latent_env.rewards import boundary, coverage, novelty, realism, similarity, usefulness  # noqa: F401
 from latent_env.rewards.base import RewardTerm, reward_terms
+from latent_env.rewards.reference_term import ReferenceTerm
 from latent_env.transition import Transition
 
 DEFAULT_REWARD: dict[str, float] = {"boundary": 1.0, "novelty": 0.5, "realism": 0.5}
@@ -50,6 +51,15 @@ class Reward:
         transition.compute_facts([fact for term in terms.values() for fact in term.needs])
         parts = [self.weights[name] * _value(name, term, transition) for name, term in terms.items()]
         return torch.stack(parts).sum(0) if parts else None
+
+    def check_own_terms(self, transition: Transition) -> None:
+        """Raise a ``UserError`` if a user's own term fails, or returns what no term is.
+
+        Numbers may be NaN here: a world that isn't trained yet has distances of 0, and no reference set.
+        """
+        for name, term in self.terms.items():
+            if not _is_ours(term) and not isinstance(term, ReferenceTerm):
+                _value(name, term, transition, finite=False)
 
     def begin(self, worlds: Tensor) -> None:
         """Tell every term that an episode begins in ``worlds (N,)`` bool."""
@@ -89,7 +99,7 @@ def _made(name: str) -> RewardTerm:
     return term
 
 
-def _value(name: str, term: RewardTerm, transition: Transition) -> Tensor:
+def _value(name: str, term: RewardTerm, transition: Transition, finite: bool = True) -> Tensor:
     """The term's value ``(N,)``; what a user's own term returns is checked first."""
     with _explained(name, term):
         value = term.value(transition)
@@ -103,7 +113,7 @@ def _value(name: str, term: RewardTerm, transition: Transition) -> Tensor:
         raise UserError(
             f"the reward term {name} returned {found}: it must return a tensor ({count},) of floats"
         )
-    if not value.isfinite().all():
+    if finite and not value.isfinite().all():
         raise UserError(f"the reward term {name} returned NaN or infinity: every number must be finite")
     return value.to(transition.latent.device)
 

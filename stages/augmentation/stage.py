@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from agents.rollout import Augmented
 from conf.schema.envs import AugmentEnvConfig
 from conf.schema.runs import AgentRun
@@ -134,4 +136,8 @@ def plan_augmentation(
     dynamics = make_dynamics(env, config.reward, config.agent, detector.untrained)
     check_reference_set(data.dataset, dynamics.reward)
     make_agent(config.agent, dynamics, config.seed, number=1)
+    dynamics.reset_tensor()
+    with torch.inference_mode():
+        none = torch.zeros(dynamics.num_worlds, dynamics.perturbation.action_size, device=context.device)
+        dynamics.reward.check_own_terms(dynamics.imagine(none))
     return AugmentationExperiment(config, env, context, data, detector, mixtures)

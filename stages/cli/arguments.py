@@ -15,8 +15,7 @@ SHOWN = ("job", "hydra", "all")
 
 
 def check_arguments(script: str, arguments: Sequence[str]) -> None:
-    """Raise a ``UserError`` for flags that the script doesn't have, and for keys given twice or in pieces."""
-    given: dict[str, str] = {}
+    """Raise a ``UserError`` for flags that the script doesn't have, and for arguments that set nothing."""
     follows = ""
     for argument in arguments:
         if argument.startswith("-"):
@@ -30,10 +29,6 @@ def check_arguments(script: str, arguments: Sequence[str]) -> None:
                 raise UserError(f"{follows} {argument}: it shows {', '.join(SHOWN)}, as in --cfg job")
         else:
             _check_value(script, argument)
-            key = argument.lstrip("+~").partition("=")[0]
-            if key in given:
-                raise UserError(f"{key} is given twice, as {given[key]} and as {argument}: keep one of them")
-            given[key] = argument
         follows = argument
     if follows in FLAGS[2:4]:
         raise UserError(f"{follows} is followed by nothing: --cfg job shows every key and its value")

@@ -55,12 +55,11 @@ def _full_text(error: BaseException) -> str:
     return "\n".join(parts)
 
 
-def _value_of(key: str, arguments: list[str]) -> str:
-    """``key=value`` as the user wrote it, or the key alone."""
-    for argument in arguments:
-        if argument.lstrip("+~").partition("=")[0] == key:
-            return argument
-    return key
+def _value_of(key: str, arguments: list[str], value: str | None = None) -> str:
+    """``key=value`` as the user wrote it, or the key alone; of several the one with ``value`` or the last."""
+    given = [argument for argument in arguments if argument.lstrip("+~").partition("=")[0] == key]
+    exact = [argument for argument in given if argument.partition("=")[2] == value]
+    return [key, *given, *exact][-1]
 
 
 def _holding(arguments: list[str], part: str) -> str:
@@ -106,6 +105,7 @@ def _wrong_value(key: str, text: str, arguments: list[str]) -> str:
     if "is not a valid bool" in text:
         return f"{given} must be true or false"
     if match := re.search(r"Value '(.*?)' .*could not be converted to (\w+)", text):
+        given = _value_of(key, arguments, match.group(1))
         if "=" not in given:
             given = f"{key}={match.group(1)}"
         return f"{given} must be {EXPECTED.get(match.group(2), match.group(2))}"
