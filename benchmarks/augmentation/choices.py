@@ -24,7 +24,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     # other label serves the reward or a choice.
     GENERATOR: (
         *("autoencoder=taesd", "dataset.size=128", "labelled.train=5", "labelled.reference_set=0"),
-        *("share=0.25", "samples=512", "rounds=1", "dataset.recommended.agent_steps=2048"),
+        *("share=0.25", "samples=512", "rounds=1", "autoencoder.recommended.agent_steps=2048"),
     ),
 }
 """Who draws and who sees, and a budget with which many runs fit into hours on two cores: see ``--set``."""

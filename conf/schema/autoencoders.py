@@ -27,6 +27,8 @@ class AutoencoderDefaults(FeatureDefaults):
     """Values for keys of other groups that are null."""
 
     input: str
+    agent_steps: Positive[Filled[int]]
+    samples: Positive[int]
 
 
 @dataclass

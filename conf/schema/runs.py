@@ -118,7 +118,7 @@ class AgentRun(DetectorRun):
     reward: RewardConfig
     agent: AgentConfig
     rounds: Width[int]
-    samples: Count[int]
+    samples: Count[Filled[int]]
     share: Share[float | None]
     mixture: MixtureConfig
     reward_ensemble: RewardEnsembleConfig

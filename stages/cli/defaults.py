@@ -11,8 +11,10 @@ ONLY_TOKENS = ("knn", "positional_knn", "gaussian")
 SOURCES = {
     # What a choice recommends may itself be as another recommends.
     "autoencoder.recommended.detector_steps": "dataset.recommended.detector_steps",
-    "env.recommended.total_steps": "dataset.recommended.agent_steps",
-    "env.recommended.recorded_steps": "dataset.recommended.agent_steps",
+    "autoencoder.recommended.agent_steps": "dataset.recommended.agent_steps",
+    "env.recommended.total_steps": "autoencoder.recommended.agent_steps",
+    "env.recommended.recorded_steps": "autoencoder.recommended.agent_steps",
+    "samples": "autoencoder.recommended.samples",
     "autoencoder.latent": "dataset.recommended.latent",
     "autoencoder.latent_size": "dataset.recommended.latent_size",
     "autoencoder.steps": "dataset.recommended.autoencoder_steps",
