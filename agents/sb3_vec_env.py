@@ -14,7 +14,8 @@ from torch import Tensor
 
 from agents.overoptimization import OverOptimizationMonitor
 from latent_env.dynamics import Episodes, StepResult
-from latent_env.env import LARGEST_SEED, make_spaces
+from latent_env.env import make_spaces
+from latent_env.settings import LARGEST_SEED
 
 
 class LatentVecEnv(VecEnv):

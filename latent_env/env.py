@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import gymnasium as gym
@@ -14,11 +14,10 @@ from gymnasium import spaces
 from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics, Episodes
 from latent_env.rendering import Window
-from latent_env.settings import Settings
+from latent_env.settings import LARGEST_SEED, Settings, check_options, check_seed, checked_source
 
 RENDER_MODES = ["rgb_array", "human"]
 RENDER_FPS = 4
-LARGEST_SEED = 2**63 - 1
 
 
 def make_spaces(dynamics: Episodes[Any]) -> tuple[spaces.Box, spaces.Box]:
@@ -41,33 +40,6 @@ def check_render_mode(render_mode: str | None) -> None:
 def first_of(values: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """The first world's number of each of ``values (N,)``, as a Python number."""
     return {name: value[0].item() for name, value in values.items()}
-
-
-def check_seed(seed: object, worlds: int = 1) -> None:
-    """Raise a ``UserError`` unless ``seed``, and those of the ``worlds`` after it, start a random stream."""
-    most = LARGEST_SEED - worlds + 1
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed <= most:
-        raise UserError(f"seed={seed!r} must be a whole number from 0 to {most}")
-
-
-def check_options(options: object, known: Sequence[str]) -> None:
-    """Raise a ``UserError`` unless ``options`` of a reset are a dictionary of ``known`` names, or None."""
-    names = " and ".join(repr(name) for name in known)
-    if options is not None and not isinstance(options, Mapping):
-        raise UserError(f"options={options!r} must be a dictionary; it may hold {names}")
-    for name in options or {}:
-        if name not in known:
-            raise UserError(f"options={{{name!r}: …}} is unknown: a reset knows {names}")
-
-
-def checked_source(options: Mapping[str, Any] | None, count: int) -> int | None:
-    """The index of the starting image in ``reset(options={"source": i})``; None if there is none."""
-    source = (options or {}).get("source")
-    if source is None:
-        return None
-    if not isinstance(source, int | np.integer) or not 0 <= source < count:
-        raise UserError(f"options['source']={source!r} must be a whole number from 0 to {count - 1}")
-    return int(source)
 
 
 class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):

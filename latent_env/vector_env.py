@@ -16,17 +16,15 @@ from gymnasium.vector.utils import batch_space
 
 from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics, Episodes
-from latent_env.env import (
+from latent_env.env import RENDER_FPS, RENDER_MODES, as_actions, make_spaces
+from latent_env.settings import (
     LARGEST_SEED,
-    RENDER_FPS,
-    RENDER_MODES,
-    as_actions,
+    Settings,
+    check_count,
     check_options,
     check_seed,
     checked_source,
-    make_spaces,
 )
-from latent_env.settings import Settings, check_count
 
 MOST_WORLDS = 2**20
 """A batch has at most so many worlds."""
