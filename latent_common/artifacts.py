@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +35,9 @@ MOST_JSON = 2**24
 PART_COST, SMALLEST = 64, 1000
 """Every part of a network counts as so many numbers more than it has, and a network may have some parts
 that nothing is stored of."""
+
+LARGEST_FACT = 2**16
+"""No number that describes a network is larger, unless the network itself is."""
 
 T = TypeVar("T")
 
@@ -178,13 +181,16 @@ def load_artifact(folder: Path, name: str, kind: str) -> tuple[dict[str, Tensor]
     return tensors, description["facts"]
 
 
-def build_within(tensors: Mapping[str, Tensor], build: Callable[[], T]) -> T:
-    """What ``build`` makes, to be filled with ``tensors``; a ``UserError`` if it would be far larger.
+def build_within(tensors: Mapping[str, Tensor], facts: Any, build: Callable[[], T]) -> T:
+    """What ``build`` makes of ``facts`` and ``tensors`` fill; a ``UserError`` if it would be far larger.
 
     It is built twice, first without memory for its numbers: a description that asks for a billion layers
     is refused before they take up anything.
     """
     stored = sum(tensor.numel() for tensor in tensors.values())
+    for number in _whole_numbers(facts):
+        if abs(number) > max(stored, LARGEST_FACT):  # libraries make lists of such lengths
+            raise UserError(f"it describes more numbers than are stored beside it: {number}")
     counting = _Counting(2 * stored + PART_COST * (len(tensors) + SMALLEST))
     hooks = [
         register_module_parameter_registration_hook(counting.part),
@@ -198,6 +204,17 @@ def build_within(tensors: Mapping[str, Tensor], build: Callable[[], T]) -> T:
         for hook in hooks:
             hook.remove()
     return build()
+
+
+def _whole_numbers(facts: Any) -> Iterator[int]:
+    """Every whole number in plain values."""
+    if isinstance(facts, Mapping):
+        facts = list(facts.values())
+    if isinstance(facts, list):
+        for each in facts:
+            yield from _whole_numbers(each)
+    elif isinstance(facts, int):
+        yield facts
 
 
 class _Counting(TorchFunctionMode):

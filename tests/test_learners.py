@@ -385,7 +385,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("reinforce", {"baseline_epochs": 0}, r"agent\.baseline_epochs=0 must be above 0"),
     ("mpo", {"candidates": 0}, r"agent\.candidates=0 must be above 0"),
     ("mpo", {"gradient_steps": 0}, r"agent\.gradient_steps=0 must be above 0"),
-    ("mpo", {"batch_size": 0}, r"agent\.batch_size=0 must be at least 2"),
+    ("mpo", {"batch_size": 0}, r"agent\.batch_size=0 must lie from 2"),
     ("decision_transformer", {"context": 0}, r"agent\.context=0 must be above 0"),
     (
         "decision_transformer",

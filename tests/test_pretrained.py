@@ -314,6 +314,12 @@ def test_a_stored_one_whose_description_is_wrong(
         ({"layers": [99]}, r"layers=\[99\]"),
         ({"colour": "red"}, "arguments that don't fit"),
         ({"components": 5}, "doesn't fit the architecture"),
+        ({"components": 10**9}, "more numbers than are stored beside it"),
+        ({"grid": 10**6}, "more numbers than are stored beside it"),
+        ({"width": 10**8}, "more numbers than are stored beside it"),
+        ({"size": 10**6}, "512 are the most"),
+        ({"backbone": {"model_type": "dinov2", "num_hidden_layers": 10**9}}, "more numbers than are stored"),
+        ({"backbone": {"model_type": "dinov2", "hidden_size": 12 * 10**8}}, "more numbers than are stored"),
     ]
     for change, message in changes:
         path.write_text(json.dumps({**good, "facts": {**good["facts"], **change}}))

@@ -143,7 +143,7 @@ def read_examples(folder: Path) -> tuple[Tensor, Tensor, list[str]]:
 def read_critic(weights: dict[str, Tensor], facts: dict[str, object], path: Path) -> Critic:
     """The critic that an artifact describes."""
     try:
-        critic = build_within(weights, lambda: Critic(**facts))  # type: ignore[arg-type]
+        critic = build_within(weights, facts, lambda: Critic(**facts))  # type: ignore[arg-type]
         critic.load_state_dict(weights)
     except (TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()

@@ -140,6 +140,6 @@ def _build(
         size = arguments.get("size", 0)
         if not isinstance(size, int) or size > LARGEST_IMAGE:
             raise ValueError(f"images of {size} pixels a side, but {LARGEST_IMAGE} are the most")
-        return build_within(tensors, lambda: wrap(known[name][1](**arguments)))
+        return build_within(tensors, arguments, lambda: wrap(known[name][1](**arguments)))
     except (TypeError, ValueError, LookupError, RuntimeError, ArithmeticError, AttributeError) as error:
         raise UserError(f"{path.with_suffix('.json')} has arguments that don't fit: {error}") from error

@@ -80,7 +80,7 @@ def load_reward_ensemble(folder: Path, detector: Detector) -> tuple[list[Detecto
             if not own:
                 raise LookupError(f"of detector {number} nothing is stored")
             # Those that read latents share the memory of the world's detector, so that it counts as stored.
-            member = build_within({**known, **own}, functools.partial(build, **described))
+            member = build_within({**known, **own}, described, functools.partial(build, **described))
             missing, unexpected = member.load_state_dict(own, strict=False)
             if unexpected or any(not name.startswith(SHARED) for name in missing):
                 raise RuntimeError(f"{[*missing, *unexpected][:3]} don't fit")
