@@ -299,10 +299,10 @@ def test_shares_as_text() -> None:
     [
         (["share=-0.1"], "share=-0.1 must lie from 0 to 1"),
         (["mixture.shares=[]"], "mixture.shares=[] must be shares"),
-        (["mixture.shares=[0.5,2]"], "must be shares from 0 to 1"),
+        (["mixture.shares=[0.5,2]"], "each must lie from 0 to 1"),
         (["share=0.9", "labelled.weight=0.2"], "leave room beside the share"),
         (["mixture.shares=[0.9]", "labelled.weight=0.2"], "leave room beside the share"),
-        (["labelled.weight=-1"], "labelled.weight=-1 must be at least 0"),
+        (["labelled.weight=-1"], "labelled.weight=-1 must lie from 0 to 1"),
         (["labelled.train=1.5"], "labelled.train=1.5 must be a share"),
     ],
     ids=str,

@@ -282,7 +282,7 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("train_ppo", ["agent=glass", "env.perturbation=brush"], "they need env.perturbation=dense"),
     ("train_ppo", ["agent=feature_noise", "env.perturbation=principal"], "they need env.perturbation=dense"),
     ("train_detector", ["detector.heads=3"], "detector.heads=3 must divide detector.width=64"),
-    ("train_detector", ["synthesis.pool=0"], "synthesis.pool=0 must be at least 1"),
+    ("train_detector", ["synthesis.pool=0"], "synthesis.pool=0 must be above 0"),
     ("train_detector", ["synthesis.weights={cutpaste: 0, perlin: 0}"], "synthesis"),
     *(
         ("train_ppo", [f"autoencoder.components={value}"], "autoencoder.components=")
