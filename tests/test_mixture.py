@@ -337,7 +337,7 @@ def test_impossible_shares_show_before_anything_is_trained(tmp_path: Path, run_h
     arguments = ["dataset=digits", "mixture.shares=[2]"]
     code, _, log = run_here(train_ppo.main, "train_ppo", *arguments, cwd=tmp_path)
     assert code == 2
-    assert "mixture.shares=[2.0] must be shares" in log.splitlines()[-1]
+    assert "mixture.shares=[2.0]: each must lie" in log.splitlines()[-1]
     assert not (tmp_path / "runs/digits/autoencoder").exists()
 
 
