@@ -30,16 +30,16 @@ class OverOptimizationMonitor:
         names = (REWARD_ENSEMBLE, HELD_OUT) if isinstance(dynamics, Dynamics) else ()
         self._rewards = {name: Reward(dynamics.reward.weights) for name in names}
         self._sums: dict[str, Tensor] = {}
-        self._steps = self._measured = 0
+        self.steps = self._measured = 0
 
     @torch.inference_mode()
     def watch(self, transition: Any) -> None:
         """Take note of a step of all worlds; one in ``INTERVAL`` is measured."""
-        self._steps += 1
+        self.steps += 1
         if not isinstance(transition, Transition):
             return
         held_out_detector = transition.world.held_out_detector
-        if held_out_detector is None or self._steps % INTERVAL:
+        if held_out_detector is None or self.steps % INTERVAL:
             return
         steps = {REWARD_ENSEMBLE: transition, HELD_OUT: transition.with_reward_ensemble([held_out_detector])}
         for name, step in steps.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -13,8 +13,10 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 from torch import Tensor
 
 from agents.overoptimization import OverOptimizationMonitor
+from latent_common.training_state import below
 from latent_env.dynamics import Episodes, StepResult
 from latent_env.env import make_spaces
+from latent_env.episode_state import episode_state, restore_episodes
 from latent_env.settings import LARGEST_SEED
 
 
@@ -133,6 +135,21 @@ class LatentVecEnv(VecEnv):
         seconds = self.seconds
         self._terms, self._steps, self.seconds = {}, 0, 0.0
         return means, seconds
+
+    def state(self) -> dict[str, Tensor]:
+        """The running episodes and their returns so far, by name."""
+        return {
+            "returns": self._returns,
+            "watched": torch.tensor(self.overoptimization.steps),
+            **{f"episodes.{name}": tensor for name, tensor in episode_state(self.dynamics).items()},
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on with the episodes that :meth:`state` returned; seeds that wait for a reset are dropped."""
+        restore_episodes(self.dynamics, dict(below(tensors, "episodes")))
+        self._returns = tensors["returns"].to(self._returns)
+        self.overoptimization.steps = int(tensors["watched"])
+        self._reset_seeds()
 
     def close(self) -> None:
         """Do nothing: no resource is open."""

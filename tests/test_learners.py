@@ -15,6 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
+from agents.learners.checkpoints import load_checkpoint, save_checkpoint
 from agents.learners.mpo import MPO
 from agents.learners.saving import load_policy, optimizers, policy_tensors, save_policy
 from agents.learners.sequences.decision_transformer import DecisionTransformer
@@ -25,7 +26,6 @@ from latent_common.progress import progress_bar
 from stages.agents.learners import LEARNERS, make_learner, saved_learner
 
 NAMES = list(LEARNERS)
-WITH_MEMORY = ("mpo", "decision_transformer")
 
 
 def learned(model: BaseAlgorithm, folder: Path, steps: int = 64) -> list[int]:
@@ -165,10 +165,10 @@ def test_what_is_saved_comes_back(name: str, tmp_path: Path) -> None:
     settings = small_learner(name, total_steps=128)
     model = make_learner(settings, worlds(), seed=0)
     learned(model, tmp_path / "log")
-    save_policy(tmp_path, model, asdict(settings), goal=128)
+    save_checkpoint(tmp_path, model)
     twin = make_learner(settings, worlds(), seed=1)
     assert optimizers(model).keys() == optimizers(twin).keys()
-    load_policy(tmp_path, twin)
+    load_checkpoint(tmp_path, twin)
     ours, theirs = policy_tensors(model), policy_tensors(twin)
     assert_equal(ours, theirs)
     for kind in optimizers(model):
@@ -183,11 +183,9 @@ def test_what_is_saved_comes_back(name: str, tmp_path: Path) -> None:
     one, other = (m.predict(seen, deterministic=True)[0] for m in (model, twin))
     np.testing.assert_array_equal(one, other)
 
-    assert (tmp_path / "memory.safetensors").is_file() == (name in WITH_MEMORY)
     learned(twin, tmp_path / "log", 128)
     assert twin.num_timesteps == 128
-    save_policy(tmp_path, twin, asdict(settings), goal=128)
-    assert not list(tmp_path.glob("memory.*"))
+    save_policy(tmp_path, twin, asdict(settings))
     fresh = make_learner(settings, worlds(), seed=2)
     load_policy(tmp_path, fresh)
     assert fresh.num_timesteps == 128
@@ -209,7 +207,6 @@ def test_the_zip_is_stable_baselines(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(first, again)
     actions, _ = model.predict(later, memory, deterministic=True)
     np.testing.assert_array_equal(actions, loaded.predict(later, same, deterministic=True)[0])
-    assert len(list(tmp_path.glob("memory.*"))) == 0
     if not isinstance(loaded, DecisionTransformer):  # whose demonstrations aren't saved
         goes_on = type(model).load(tmp_path / "policy.zip", env=worlds(), device="cpu")
         before = parameters(goes_on)
@@ -223,8 +220,8 @@ def test_the_replay_buffer_comes_back(capacity: int, tmp_path: Path) -> None:
     settings = small_learner("mpo", total_steps=128, buffer_size=capacity)
     model, twin = (make_learner(settings, worlds(), seed) for seed in (0, 1))
     learned(model, tmp_path / "log")
-    save_policy(tmp_path, model, asdict(settings), goal=128)
-    load_policy(tmp_path, twin)
+    save_checkpoint(tmp_path, model)
+    load_checkpoint(tmp_path, twin)
     assert isinstance(model, MPO)
     assert isinstance(twin, MPO)
     ours, theirs = model.replay_buffer, twin.replay_buffer
@@ -243,9 +240,9 @@ def test_a_memory_of_other_worlds_is_refused(tmp_path: Path) -> None:
     settings = small_learner("mpo", total_steps=128)
     model = make_learner(settings, worlds(), seed=0)
     learned(model, tmp_path / "log")
-    save_policy(tmp_path, model, asdict(settings), goal=128)
-    with pytest.raises(UserError, match="the saved replay memory doesn't fit this world"):
-        load_policy(tmp_path, make_learner(settings, worlds(count=2), 0))
+    save_checkpoint(tmp_path, model)
+    with pytest.raises(UserError, match="holds a checkpoint that isn't of this training: delete it"):
+        load_checkpoint(tmp_path, make_learner(settings, worlds(count=2), 0))
 
 
 def test_copies_of_mpo_catch_up_by_the_same_count_after_a_stop(tmp_path: Path) -> None:
@@ -255,8 +252,8 @@ def test_copies_of_mpo_catch_up_by_the_same_count_after_a_stop(tmp_path: Path) -
         assert isinstance(learner, MPO)
         learner.target_period = 8
     learned(model, tmp_path / "log")
-    save_policy(tmp_path, model, asdict(settings), goal=128)
-    load_policy(tmp_path, twin)
+    save_checkpoint(tmp_path, model)
+    load_checkpoint(tmp_path, twin)
     assert isinstance(twin, MPO)
     assert twin._n_updates == 6  # 48 steps after the first 16, two for every 16
     before = {name: tensor.clone() for name, tensor in twin.policy.target_critics.named_parameters()}
@@ -273,8 +270,8 @@ def test_the_trajectories_come_back(tmp_path: Path) -> None:
     settings = small_learner("decision_transformer", total_steps=128)
     model, twin = (make_learner(settings, worlds(), seed) for seed in (0, 1))
     learned(model, tmp_path / "log")
-    save_policy(tmp_path, model, asdict(settings), goal=128)
-    load_policy(tmp_path, twin)
+    save_checkpoint(tmp_path, model)
+    load_checkpoint(tmp_path, twin)
     assert len(recorded_trajectories(model)) == 64
     assert_equal(recorded_trajectories(model).tensors(), recorded_trajectories(twin).tensors())
     policies = model.policy, twin.policy
@@ -285,28 +282,12 @@ def test_the_trajectories_come_back(tmp_path: Path) -> None:
     assert_equal(first, recorded_trajectories(model).tensors())
 
 
-@pytest.mark.parametrize("source", ["forward", "random"])
-def test_after_a_stop_nothing_is_recorded_twice(source: str, tmp_path: Path) -> None:
-    """The worlds get another seed then, as ``train_ppo.py`` gives them."""
-    settings = small_learner("decision_transformer", total_steps=128, demonstrations=[source])
-    model = make_learner(settings, worlds("denoise"), seed=0)
-    learned(model, tmp_path / "log", 32)
-    save_policy(tmp_path, model, asdict(settings), goal=128)
-    env = worlds("denoise")
-    twin = make_learner(settings, env, seed=0)
-    load_policy(tmp_path, twin)
-    env.seed(17)
-    learned(twin, tmp_path / "log", 64)
-    before, after = recorded_trajectories(twin).observations.split(32)
-    assert not after.equal(before)
-
-
 def test_what_a_transformer_measures_by_stays_in_the_next_round(tmp_path: Path) -> None:
     """Whose memory is gone by then: weights that were learned in some units mean nothing in others."""
     settings = small_learner("decision_transformer", total_steps=128)
     model, twin = (make_learner(settings, worlds(), seed) for seed in (0, 1))
     learned(model, tmp_path / "log")
-    save_policy(tmp_path, model, asdict(settings), goal=64)
+    save_policy(tmp_path, model, asdict(settings))
     load_policy(tmp_path, twin)
     learned(twin, tmp_path / "log", 128)
     for name in ("return_scale", "location", "scale"):
@@ -355,16 +336,6 @@ def test_episodes_of_a_saved_policy_are_learned_from(tmp_path: Path) -> None:
     away = np.abs(by_hand.actions.numpy() - mean)
     spread = np.sqrt(np.square(away).mean())
     assert 0 < spread < 1.2 * 0.8  # around its means, about as far as it deviates at first
-
-
-def test_an_unfinished_policy_can_be_recorded(tmp_path: Path) -> None:
-    """Its replay memory, which has the size of its own batch of worlds, isn't loaded."""
-    settings = small_learner("mpo")
-    recorded_policy = make_learner(settings, worlds(), 0)
-    learned(recorded_policy, tmp_path / "log", 32)
-    save_policy(tmp_path, recorded_policy, asdict(settings), goal=64)
-    again = saved_learner(tmp_path, worlds(count=2), seed=5)
-    assert_equal(dict(recorded_policy.policy.state_dict()), dict(again.policy.state_dict()))
 
 
 @pytest.mark.parametrize("changes", [{"name": "mpq"}, {"wish": 3.0}], ids=str)

@@ -17,7 +17,7 @@ better and of order 1. The reward is a weighted sum of terms. To add one, regist
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -52,6 +52,20 @@ class RewardTerm(ABC):
 
     def forget(self, worlds: Tensor) -> None:  # noqa: B027
         """Drop what is remembered of ``worlds (N,)`` bool: they begin anew with a fresh seed."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What is remembered, by name, so that a stopped training can go on: all attributes that are tensors.
+
+        A term that remembers something else overrides this and :meth:`restore`.
+        """
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Remember what :meth:`state` returned."""
+        for name, value in state.items():
+            if name not in vars(self):
+                raise KeyError(name)
+            setattr(self, name, value)
 
 
 reward_terms: Registry[Callable[[], RewardTerm]] = Registry("reward")

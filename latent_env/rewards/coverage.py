@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -44,6 +45,14 @@ class Coverage(RewardTerm):
     def forget(self, worlds: Tensor) -> None:
         """Drop the changes that ``worlds (N,)`` bool made."""
         self._recent.drop(worlds)
+
+    def state(self) -> dict[str, Tensor]:
+        """The last changes."""
+        return self._recent.state()
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Remember what :meth:`state` returned."""
+        self._recent.restore(state)
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -60,6 +62,17 @@ class RecentVectors:
         # Empty rows are sorted to the front and dropped first, without asking the device how many they are.
         latest = (all_worlds >= 0).long().argsort(stable=True)[-self.most :]
         self.values, self._worlds = all_values[latest], all_worlds[latest]
+
+    def state(self) -> dict[str, Tensor]:
+        """The vectors and which world each is of, by name; empty before the first one."""
+        if self.values is None or self._worlds is None:
+            return {}
+        return {"vectors": self.values, "worlds": self._worlds}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Keep what :meth:`state` returned."""
+        if "vectors" in state:
+            self.values, self._worlds = state["vectors"], state["worlds"]
 
     def drop(self, worlds: Tensor) -> None:
         """Drop what ``worlds (N,)`` bool produced."""

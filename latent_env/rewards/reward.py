@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latent_common.errors import UserError
 from latent_common.registry import told
+from latent_common.training_state import below
 
 # Importing a term's module registers it.
 from latent_env.rewards import boundary, coverage, novelty, realism, similarity, usefulness  # noqa: F401
@@ -78,6 +79,20 @@ class Reward:
         for name, term in self.terms.items():
             with _explained(name, term):
                 term.forget(worlds)
+
+    def state(self) -> dict[str, Tensor]:
+        """What all terms remember, as ``<term>.<name>``."""
+        kept: dict[str, Tensor] = {}
+        for name, term in self.terms.items():
+            with _explained(name, term):
+                kept |= {f"{name}.{part}": value for part, value in term.state().items()}
+        return kept
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Let all terms remember what :meth:`state` returned."""
+        for name, term in self.terms.items():
+            with _explained(name, term):
+                term.restore(dict(below(state, name)))
 
 
 def _made(name: str) -> RewardTerm:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -110,3 +112,12 @@ class Matching(SimilarityTerm):
     def forget(self, worlds: Tensor) -> None:
         """Drop the samples that ``worlds (N,)`` bool made."""
         self._recent.drop(worlds)
+
+    def state(self) -> dict[str, Tensor]:
+        """The last anomalies, and how many numbers each detector's points have."""
+        return {**self._recent.state(), "widths": torch.tensor(self._widths, dtype=torch.int64)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Remember what :meth:`state` returned."""
+        self._recent.restore(state)
+        self._widths = state["widths"].tolist()

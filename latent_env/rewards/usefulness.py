@@ -5,6 +5,8 @@ The detector's last layer alone learns, :mod:`detectors.blocks.last_layer`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -61,6 +63,16 @@ class Usefulness(ReferenceTerm[LastLayerLearner]):
         before = self._before(self.prepared(transition.world), len(worlds))
         self._copies = [torch.where(worlds[:, None], a, b) for a, b in zip(after, before, strict=True)]
         self._fresh, self._last = None, None
+
+    def state(self) -> dict[str, Tensor]:
+        """The copies of each detector, and which worlds begin anew."""
+        kept = {f"copy_{number}": copies for number, copies in enumerate(self._copies)}
+        return kept if self._fresh is None else {**kept, "fresh": self._fresh}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Remember what :meth:`state` returned."""
+        self._copies = [state[f"copy_{number}"] for number in range(len(state) - ("fresh" in state))]
+        self._fresh, self._last = state.get("fresh"), None
 
     def _before(self, learners: list[LastLayerLearner], worlds: int) -> list[Tensor]:
         """The copies before this step, ``(N, d)`` for each detector."""

@@ -79,7 +79,7 @@ def saved_learner(folder: Path, vec_env: LatentVecEnv, seed: int) -> BaseAlgorit
     if isinstance(config, PPOConfig):
         config = replace(config, batch_size=None)  # which fits any number of worlds
     model = make_learner(config, vec_env, seed)
-    load_policy(folder, model, with_memory=False)
+    load_policy(folder, model)
     return model
 
 
@@ -241,7 +241,19 @@ class SavedPolicy:
 
     def record(self, env: VecEnv, steps: int) -> Trajectories:
         """Whole episodes of at least ``steps`` steps in all."""
+        return self._ready(env).record(env, steps)
+
+    def state(self) -> bool:
+        """Whether the policy was read."""
+        return self.policy is not None
+
+    def restore(self, state: bool, env: VecEnv) -> None:
+        """Read the policy if it had been read; PyTorch's random numbers begin anew."""
+        if state:
+            self._ready(env)
+
+    def _ready(self, env: VecEnv) -> RecordedPolicy:
         if self.policy is None:
             assert isinstance(env, LatentVecEnv)
             self.policy = RecordedPolicy(saved_learner(self.folder, env, self.seed))
-        return self.policy.record(env, steps)
+        return self.policy

@@ -44,6 +44,15 @@ class ReversedDiffusion:
         """Go on with fresh random numbers after ``steps`` steps that were recorded before a stop."""
         self.generator.manual_seed((self.seed + STRIDE * steps) % 2**63)
 
+    def state(self) -> list[int]:
+        """The state of its random numbers."""
+        held: list[int] = self.generator.get_state().tolist()
+        return held
+
+    def restore(self, state: list[int], _: VecEnv) -> None:
+        """Go on from where :meth:`state` was asked for."""
+        self.generator.set_state(torch.tensor(state, dtype=torch.uint8))
+
     def record(self, env: VecEnv, steps: int) -> Trajectories:
         """About ``steps`` steps in all: so many if every episode lasts until the horizon."""
         dynamics = env.dynamics if isinstance(env, LatentVecEnv) else None

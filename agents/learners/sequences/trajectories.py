@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from agents.base import Agent
+from agents.baselines.none_and_random import RandomAgent
 
 
 class Windows(NamedTuple):
@@ -90,6 +91,12 @@ class Demonstrations(Protocol):
     def record(self, env: VecEnv, steps: int) -> Trajectories:
         """Whole episodes of at least ``steps`` steps in all."""
 
+    def state(self) -> Any:
+        """What decides what it records next beside ``env`` and PyTorch's random numbers: plain values."""
+
+    def restore(self, state: Any, env: VecEnv) -> None:
+        """Go on in ``env`` from where :meth:`state` was asked for; PyTorch's random numbers may change."""
+
 
 class RecordedPolicy:
     """Records what ``agent`` does in an environment when it acts stochastically."""
@@ -103,6 +110,15 @@ class RecordedPolicy:
         while sum(map(len, parts)) < steps:
             parts.append(self._episodes(env))
         return Trajectories.joined(*parts)
+
+    def state(self) -> Any:
+        """That of the random numbers of an agent that acts at random."""
+        return self.agent.rng.bit_generator.state if isinstance(self.agent, RandomAgent) else None
+
+    def restore(self, state: Any, _: VecEnv) -> None:
+        """Go on from where :meth:`state` was asked for."""
+        if isinstance(self.agent, RandomAgent):
+            self.agent.rng.bit_generator.state = state
 
     def _episodes(self, env: VecEnv) -> Trajectories:
         """One episode in every world; short ones wait for the others, or they would be too frequent."""
