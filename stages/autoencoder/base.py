@@ -162,6 +162,8 @@ def show_reconstructions(run: Run, frozen: FrozenAutoencoder, train: ImageSource
     """Normal training and validation images above what the autoencoder makes of them."""
     rows = []
     for name, images in (("train", train[:SHOWN]), ("valid", valid[:SHOWN])):
+        if not len(images):
+            continue
         floats = images.float() / 255
         decoded = frozen(floats)
         psnr = peak_signal_to_noise(floats, decoded)
