@@ -342,7 +342,7 @@ WRONG: list[tuple[str, str, Callable[[Tensor], Tensor | None], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("part", "name", "change", "message"), WRONG, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("part", "name", "change", "message"), WRONG, ids=[each[3][:30] for each in WRONG])
 def test_weights_of_something_else(
     part: str,
     name: str,
