@@ -24,9 +24,10 @@ class LatentVecEnv(VecEnv):
     """``dynamics.num_worlds`` worlds that behave as SB3 expects.
 
     A world that ends is reset in the same step, and its last observation is in its
-    ``info["terminal_observation"]``; the infos of other worlds are empty. Observations, rewards and ends are
-    each copied from the device once a step, whatever the number of worlds; where episodes ended, the
-    observations of the new ones are copied as well. :meth:`step_tensors` copies nothing.
+    ``info["terminal_observation"]``. Infos hold what those of single worlds do, and :attr:`reset_infos` has
+    those of the last resets. Observations, rewards, ends and each key of the infos are copied from the device
+    once a step, whatever the number of worlds; where episodes ended, observations and infos of the new ones
+    are copied as well. :meth:`step_tensors` copies nothing.
     """
 
     def __init__(self, dynamics: Episodes[Any], seed: int | None = None) -> None:
@@ -61,6 +62,7 @@ class LatentVecEnv(VecEnv):
         self._reset_seeds()
         self._returns.zero_()
         self._finished.clear()
+        self.reset_infos = self._infos()
         return observations
 
     def step_async(self, actions: np.ndarray[Any, Any]) -> None:
@@ -75,18 +77,20 @@ class LatentVecEnv(VecEnv):
         rewards = result.rewards.cpu().numpy()
         dones = result.terminated.cpu().numpy()
         observations = result.observations.cpu().numpy()
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        infos = self._infos()
         if dones.any():
             last, returns = observations, self._returns.cpu().numpy()
             lengths = dynamics.elapsed.cpu().numpy()
             fresh = None if dones.all() else result.terminated
             observations = dynamics.reset_tensor(fresh).cpu().numpy()
+            begun = self._infos()
             for world in np.flatnonzero(dones):
-                infos[world] = {
+                infos[world] |= {
                     "terminal_observation": last[world],
                     "TimeLimit.truncated": False,
                     "episode": self._episode(returns[world], lengths[world]),
                 }
+                self.reset_infos[world] = begun[world]
             self._returns = self._returns.masked_fill(result.terminated, 0)
         self.seconds += perf_counter() - began
         return observations, rewards, dones, infos
@@ -124,6 +128,12 @@ class LatentVecEnv(VecEnv):
         self.overoptimization.watch(result.transition)
         self._returns = self._returns + result.rewards
         return result
+
+    def _infos(self) -> list[dict[str, Any]]:
+        """The ``info`` of every world, as Python numbers."""
+        info = self.dynamics.info()
+        columns = [values.tolist() for values in info.values()]
+        return [dict(zip(info, numbers, strict=True)) for numbers in zip(*columns, strict=True)]
 
     def _episode(self, value: float, length: int) -> dict[str, Any]:
         return {"r": float(value), "l": int(length), "t": perf_counter() - self._began}

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +71,18 @@ def register_perturbation(name: str) -> Any:
 
     return perturbations.register(name)
 
+
+def _compute_with_one_thread() -> None:
+    """Let PyTorch compute with one thread, where it is loaded."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process inherits the state of its parent's OpenMP threads but not the threads, and would wait
+    # for them for ever. Workers of a vector environment are forked.
+    os.register_at_fork(after_in_child=_compute_with_one_thread)
 
 if "LatentAug-v0" not in registry:
     register(

@@ -87,6 +87,7 @@ class Episodes(ABC, Generic[T]):
         self.horizon, self.num_worlds, self.time_aware = horizon, num_worlds, time_aware
         self.streams = Streams(num_worlds, device)
         self.elapsed = torch.zeros(num_worlds, dtype=torch.int64, device=device)
+        self._terms: Mapping[str, Tensor] = {}  # of the last step of every world, before weighting
 
     @property
     @abstractmethod
@@ -109,12 +110,18 @@ class Episodes(ABC, Generic[T]):
         return self.last.sources
 
     @abstractmethod
-    def start_facts(self) -> dict[str, Tensor]:
-        """The ``info`` of worlds that were just reset, ``(N,)`` each."""
-
-    @abstractmethod
     def facts(self) -> dict[str, Tensor]:
-        """The ``info`` of worlds that were just stepped, ``(N,)`` each: those of a reset and more."""
+        """What is known of every world, ``(N,)`` each: the same names after a reset and after a step."""
+
+    def info(self) -> dict[str, Tensor]:
+        """The ``info`` of every world, ``(N,)`` each: the same names after a reset and after a step.
+
+        It holds :meth:`facts`, and as ``reward_terms/<name>`` every term of the last step before weighting,
+        which is 0 after a reset.
+        """
+        stepped, nothing = self.elapsed > 0, torch.zeros_like(self.elapsed, dtype=torch.float32)
+        terms = {name: self._terms.get(name, nothing) for name in self.reward.weights}
+        return self.facts() | {f"reward_terms/{name}": term.where(stepped, 0) for name, term in terms.items()}
 
     @torch.inference_mode()
     def reset_tensor(
@@ -164,10 +171,12 @@ class Episodes(ABC, Generic[T]):
         streams.steps = streams.steps.masked_fill(worlds, 0)
         self.elapsed = self.elapsed.masked_fill(worlds, 0)
 
-    def _advance(self, stepped: Tensor) -> None:
-        """Move the clocks of the worlds ``stepped (N,)`` bool on."""
+    def _advance(self, stepped: Tensor, terms: Mapping[str, Tensor]) -> None:
+        """Move the clocks of the worlds ``stepped (N,)`` bool on, and keep their ``terms``, ``(N,)`` each."""
         self.elapsed = self.elapsed + stepped
         self.streams.steps = self.streams.steps + stepped
+        earlier = self._terms or terms
+        self._terms = {name: term.where(stepped, earlier[name]) for name, term in terms.items()}
 
     def _with_time(self, observations: Tensor, elapsed: Tensor) -> Tensor:
         """``observations (N, d)``, with the share of the episode that is left appended if ``time_aware``."""
@@ -212,10 +221,6 @@ class Dynamics(Episodes[Transition]):
         """No number of an observation is larger: the starting latents' largest plus the outer radius."""
         return float(self.world.latents.abs().max()) + self.shell.outer + 1e-3
 
-    def start_facts(self) -> dict[str, Tensor]:
-        """``source (N,)``: the index of the image that each episode started from."""
-        return {"source": self.sources}
-
     def facts(self) -> dict[str, Tensor]:
         """``source (N,)``, and ``distance (N,)`` of the latent from its start."""
         return {"source": self.sources, "distance": self.last.distance}
@@ -255,7 +260,7 @@ class Dynamics(Episodes[Transition]):
         self.last = transition if worlds is None else transition.merge(worlds, self.last)
         stepped = torch.ones_like(self.elapsed, dtype=torch.bool) if worlds is None else worlds
         self.reward.remember(transition, stepped)
-        self._advance(stepped)
+        self._advance(stepped, terms)
         return StepResult(self.observe(), rewards, self.elapsed >= self.horizon, terms, transition)
 
     def observe(self) -> Tensor:

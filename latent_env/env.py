@@ -78,7 +78,7 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
         )
         if self.render_mode == "human":
             self.render()
-        return observation[0].cpu().numpy(), first_of(dynamics.start_facts())
+        return observation[0].cpu().numpy(), first_of(dynamics.info())
 
     def step(
         self, action: npt.NDArray[np.float32]
@@ -93,12 +93,11 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
         if self._over:
             raise gym.error.ResetNeeded("the episode is over: call env.reset() before env.step()")
         result = dynamics.step_tensor(as_actions(action, dynamics, (dynamics.perturbation.action_size,)))
-        info = {**first_of(dynamics.facts()), "reward_terms": first_of(result.reward_terms)}
         if self.render_mode == "human":
             self.render()
         observation = result.observations[0].cpu().numpy()
         self._over = bool(result.terminated[0])
-        return observation, float(result.rewards[0]), self._over, False, info
+        return observation, float(result.rewards[0]), self._over, False, first_of(dynamics.info())
 
     def render(self) -> npt.NDArray[np.uint8] | None:
         """What happened so far in labelled tiles: ``(H, W, 3)`` uint8, or None where a window shows it."""
@@ -120,7 +119,8 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
             self._window = None
 
 
-class LatentAugEnv(LatentEnv):
+# Some libraries tell environments by their direct bases, so Gymnasium's class is one of them.
+class LatentAugEnv(LatentEnv, gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
     """An agent changes the latent of a normal image, and is paid for what the new image teaches a detector.
 
     ## Description
@@ -211,8 +211,10 @@ class LatentAugEnv(LatentEnv):
 
     ## Information
     - ``source``: the index of the image that the episode started from.
-    - ``distance`` (after a step): how far the latent is from its start, as the shell measures it.
-    - ``reward_terms`` (after a step): every term before weighting, by name.
+    - ``distance``: how far the latent is from its start, as the shell measures it.
+    - ``reward_terms/<name>``, such as ``reward_terms/boundary``: every term of the step before weighting.
+
+    Keys and types are the same after a reset and after a step; a reset has distance and terms of 0.
 
     ## The Shell
     The distance of a latent from its start is the largest change of one token (a flat latent is one token).

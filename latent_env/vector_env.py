@@ -134,7 +134,7 @@ class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
         else:
             self._restart(mask, source, None)
         self._ended = self._ended & ~mask
-        return self.dynamics.observe().cpu().numpy(), batch_info(as_arrays(self.dynamics.start_facts()), mask)
+        return self.dynamics.observe().cpu().numpy(), batch_info(as_arrays(self.dynamics.info()), mask)
 
     def step(self, actions: Floats) -> tuple[Floats, npt.NDArray[np.float64], Flags, Flags, dict[str, Any]]:
         """Take ``actions (num_envs, k)``, and reset worlds as the autoreset mode says."""
@@ -153,7 +153,7 @@ class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
                 np.zeros(self.num_envs),
                 nothing,
                 nothing.copy(),
-                batch_info(as_arrays(dynamics.start_facts()), ended),
+                batch_info(as_arrays(dynamics.info()), ended),
             )
         result = dynamics.step_tensor(batch, None if stepped.all() else self._flags(stepped))
         if ended.any():
@@ -163,15 +163,13 @@ class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
         if self.max_episode_steps is not None:
             truncated = (dynamics.elapsed >= self.max_episode_steps).cpu().numpy() & stepped
         rewards = np.where(stepped, result.rewards.cpu().numpy(), 0).astype(np.float64)
-        info = {**as_arrays(dynamics.facts()), "reward_terms": as_arrays(result.reward_terms)}
         done = terminated | truncated
+        infos: dict[str, Any] = {}
         if self.autoreset_mode == AutoresetMode.SAME_STEP:
-            infos = self._reset_at_once(done, info)
+            infos = self._reset_at_once(done)
         else:
-            infos = batch_info(info, stepped)
-            if ended.any():
-                infos.update(batch_info(as_arrays(dynamics.start_facts()), np.ones_like(ended)))
             self._ended = done
+        infos.update(batch_info(as_arrays(dynamics.info()), np.ones_like(done)))
         return dynamics.observe().cpu().numpy(), rewards, terminated, truncated, infos
 
     def render(self) -> tuple[npt.NDArray[np.uint8], ...] | None:
@@ -181,17 +179,16 @@ class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
             return None
         return tuple(self.dynamics.picture(world) for world in range(self.num_envs))
 
-    def _reset_at_once(self, done: Flags, info: dict[str, Any]) -> dict[str, Any]:
-        infos: dict[str, Any] = {}
-        if done.any():
-            final = np.full(self.num_envs, None, dtype=object)
-            observations = self.dynamics.observe().cpu().numpy()
-            for world in np.flatnonzero(done):
-                final[world] = observations[world].copy()
-            infos = batch_info({"final_obs": final, "final_info": info}, done)
-            self.dynamics.reset_tensor(None if done.all() else self._flags(done))
-        infos.update(batch_info(info, ~done))
-        infos.update(batch_info(as_arrays(self.dynamics.start_facts()), np.ones_like(done)))
+    def _reset_at_once(self, done: Flags) -> dict[str, Any]:
+        """Reset the worlds that are ``done (N,)``, and return what they were as infos."""
+        if not done.any():
+            return {}
+        final = np.full(self.num_envs, None, dtype=object)
+        observations = self.dynamics.observe().cpu().numpy()
+        for world in np.flatnonzero(done):
+            final[world] = observations[world].copy()
+        infos = batch_info({"final_obs": final, "final_info": as_arrays(self.dynamics.info())}, done)
+        self.dynamics.reset_tensor(None if done.all() else self._flags(done))
         return infos
 
     def _restart(self, worlds: Flags, source: int | None, seeds: torch.Tensor | None) -> None:
@@ -235,7 +232,8 @@ class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
         return torch.from_numpy(flags).to(self.dynamics.world.device)
 
 
-class LatentAugVectorEnv(LatentVectorEnv):
+# Some libraries tell environments by their direct bases, so Gymnasium's class is one of them.
+class LatentAugVectorEnv(LatentVectorEnv, VectorEnv[Floats, Floats, Any]):
     """``num_envs`` worlds of ``LatentAug-v0``; see :class:`latent_env.env.LatentAugEnv` for the manual."""
 
     def __init__(

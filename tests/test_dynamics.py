@@ -156,7 +156,7 @@ def test_users_rewards_and_perturbations() -> None:
     before, _ = env.reset(seed=0)
     after, reward, _, _, info = env.step(np.ones(1, np.float32))
     assert np.flatnonzero(before != after).tolist() == [0]
-    assert 0 < reward == pytest.approx(2 * info["reward_terms"]["test_dynamics:brightness"])
+    assert 0 < reward == pytest.approx(2 * info["reward_terms/test_dynamics:brightness"])
 
 
 def test_names_of_users_things_are_checked() -> None:

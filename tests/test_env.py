@@ -80,8 +80,7 @@ def test_same_seed_same_trajectory(spec: str, variant: dict[str, Any]) -> None:
             observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
             assert env.observation_space.contains(observation)
             assert isinstance(reward, float)
-            seen += [observation, reward, *info["reward_terms"].values()]
-            seen.append(info["distance" if spec == AUGMENT else "quality"])
+            seen += [observation, reward, *info.values()]
             if terminated or truncated:
                 seen.append(env.reset()[0])
         return seen
@@ -109,6 +108,19 @@ def test_spec_survives_json_and_pickle(spec: str, variant: dict[str, Any]) -> No
     for observation, reward in outcomes[1:]:
         assert np.array_equal(observation, outcomes[0][0])
         assert reward == outcomes[0][1]
+
+
+@pytest.mark.parametrize(("spec", "variant"), CASES, ids=str)
+def test_infos_are_flat_and_alike_at_reset_and_step(spec: str, variant: dict[str, Any]) -> None:
+    env = gym.make(spec, **variant)
+    infos = [env.reset(seed=0)[1], env.step(env.action_space.sample())[4], env.reset()[1]]
+    types = [{key: type(value) for key, value in info.items()} for info in infos]
+    assert types[0] == types[1] == types[2]
+    assert set(types[0].values()) == {int, float}
+    terms = [[value for key, value in info.items() if key.startswith("reward_terms/")] for info in infos]
+    assert len(terms[0]) == len(variant.get("reward", env.unwrapped.dynamics.reward.weights))  # type: ignore[attr-defined]
+    assert not any(terms[0] + terms[2])
+    assert any(terms[1])
 
 
 def test_id_with_module_name() -> None:
@@ -143,8 +155,7 @@ def test_reward_is_the_weighted_sum_of_its_terms() -> None:
     env.reset(seed=1)
     for _ in range(4):
         _, reward, _, _, info = env.step(env.action_space.sample())
-        terms = info["reward_terms"]
-        assert list(terms) == list(weights)
+        terms = {name: info[f"reward_terms/{name}"] for name in weights}
         assert reward == pytest.approx(sum(weights[name] * terms[name] for name in weights), abs=1e-5)
         assert all(0 <= value <= 1 for value in terms.values())
 

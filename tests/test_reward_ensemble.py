@@ -159,7 +159,7 @@ def test_a_stored_world_has_its_reward_ensemble_and_its_reference_set(kind: str,
         ]
     )
     assert float(reward) == pytest.approx(float(log.mean() - log.std(correction=0)), abs=1e-4)
-    assert info["reward_terms"]["boundary"] == pytest.approx(float(reward))
+    assert info["reward_terms/boundary"] == pytest.approx(float(reward))
 
 
 def test_a_reference_set_of_another_world_is_refused(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_vec_env_resets_in_the_same_step() -> None:
         assert rewards.shape == dones.shape == (4,)
         if step % 3:
             assert not dones.any()
-            assert infos == [{}] * 4
+            assert not any("terminal_observation" in info for info in infos)
             before = observations
         else:
             assert dones.all()
@@ -83,6 +83,13 @@ def test_vec_env_resets_in_the_same_step() -> None:
                 assert np.linalg.norm(terminal - before[world]) > 0  # type: ignore[call-overload]
                 assert info["episode"]["l"] == 3
                 assert info["TimeLimit.truncated"] is False
+        for world, info in enumerate(infos):
+            terms = [
+                info[f"reward_terms/{name}"] * weight for name, weight in env.dynamics.reward.weights.items()
+            ]
+            assert sum(terms) == pytest.approx(rewards[world], abs=1e-5)
+            assert env.reset_infos[world].keys() <= info.keys()
+            assert env.reset_infos[world]["distance"] == 0 < info["distance"]
 
 
 def test_the_vec_env_returns_what_a_single_world_returns() -> None:

@@ -126,9 +126,9 @@ def test_rewards_are_finite_and_follow_from_the_seed(kind: str, folders: dict[st
         for _ in range(9):
             _, reward, terminated, _, info = env.step(env.action_space.sample())
             assert np.isfinite(float(reward))
-            assert abs(info["reward_terms"]["similarity"]) <= 1 + 1e-5
-            assert abs(info["reward_terms"]["matching"]) <= 1 + 1e-5
-            assert 0 <= info["reward_terms"]["coverage"] <= 1
+            assert abs(info["reward_terms/similarity"]) <= 1 + 1e-5
+            assert abs(info["reward_terms/matching"]) <= 1 + 1e-5
+            assert 0 <= info["reward_terms/coverage"] <= 1
             rewards.append(float(reward))
             if terminated:
                 env.reset()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import subprocess
+import sys
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from conftest import WORLDS
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from latent_common.errors import UserError
@@ -207,3 +213,47 @@ def test_wrong_seeds_masks_and_order() -> None:
     for mask in ([True, False], np.array([1, 0]), np.array([True]), np.array([False, False])):
         with pytest.raises(UserError, match="reset_mask"):
             batch.reset(options={"reset_mask": mask})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_process_computes_with_one_thread() -> None:
+    """OpenMP's threads aren't inherited, and whoever waits for them waits for ever."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        child = multiprocessing.get_context("fork").Process(target=_exit_with_number_of_threads)
+        child.start()
+        child.join(60)
+    finally:
+        torch.set_num_threads(before)
+    assert child.exitcode == 1
+
+
+def _exit_with_number_of_threads() -> None:
+    os._exit(torch.get_num_threads())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_workers_step_after_their_parent_has_computed() -> None:
+    code = """
+import gymnasium, latent_env, torch
+torch.set_num_threads(2)
+torch.randn(1000, 1000).exp().sum()
+env = gymnasium.make_vec("LatentAug-v0", num_envs=2, vectorization_mode="async", artifacts="phantom")
+env.reset(seed=0)
+env.step(env.action_space.sample())
+env.close()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("spec", ["LatentAug-v0", "LatentDenoise-v0"])
+def test_gymnasiums_classes_are_direct_bases(spec: str) -> None:
+    """Libraries such as skrl look no deeper."""
+    registered = gym.spec(spec)
+    single, batch = (
+        load_env_creator(str(entry)) for entry in (registered.entry_point, registered.vector_entry_point)
+    )
+    assert gym.Env in single.__bases__  # type: ignore[attr-defined]
+    assert gym.vector.VectorEnv in batch.__bases__  # type: ignore[attr-defined]

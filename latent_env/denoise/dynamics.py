@@ -111,13 +111,9 @@ class DenoiseDynamics(Episodes[EpisodeBatch]):
         """``(N,)``: the classes of the images that the forward trajectories start from."""
         return self.world.labels[self.last.sources]
 
-    def start_facts(self) -> dict[str, Tensor]:
-        """``source``, ``class`` and ``quality``, which is the critic's: ``(N,)`` each."""
-        return {"source": self.sources, "class": self.classes, "quality": self.last.qualities["critic"]}
-
     def facts(self) -> dict[str, Tensor]:
         """``source``, ``class`` and ``quality``, which is the critic's: ``(N,)`` each."""
-        return self.start_facts()
+        return {"source": self.sources, "class": self.classes, "quality": self.last.qualities["critic"]}
 
     def _begin(self, sources: Tensor) -> EpisodeBatch:
         noise = self.streams.normal(*self.world.space.latent_shape)
@@ -154,7 +150,7 @@ class DenoiseDynamics(Episodes[EpisodeBatch]):
         paid = [self.reward.weights[name] * gain for name, gain in gained.items()]
         rewards = torch.stack(paid).sum(0)
         stepped = torch.ones_like(self.elapsed, dtype=torch.bool) if worlds is None else worlds
-        self._advance(stepped)
+        self._advance(stepped, gained)
         visited = before.visited.clone()
         visited[torch.arange(len(moved), device=moved.device), self.elapsed.clamp_max(self.horizon)] = moved
         after = EpisodeBatch(

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+
 from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.settings import DenoiseSettings
 from latent_env.env import LatentEnv, check_render_mode
 
 
-class LatentDenoiseEnv(LatentEnv):
+# Some libraries tell environments by their direct bases, so Gymnasium's class is one of them.
+class LatentDenoiseEnv(LatentEnv, gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
     """An agent turns noise into an image, step by step, and is paid for how clean it gets.
 
     ## Description
@@ -27,9 +32,8 @@ class LatentDenoiseEnv(LatentEnv):
     asked for follows as a one-hot, with ``time_aware=True`` the share of the episode that is left.
 
     ## Rewards
-    How much better the state got: a weighted sum of differences of named qualities, each of them reported
-    before weighting in ``info["reward_terms"]``. So the sum over an episode is the quality at its end less
-    the quality at its start, and pure noise has (nearly) none.
+    How much better the state got: a weighted sum of differences of named qualities. So the sum over an
+    episode is the quality at its end less the quality at its start, and pure noise has (nearly) none.
 
     - ``critic`` (weight 1): 1 less the amount of noise that the critic estimates, from 0 to 1; given the
       class, where ``conditional``.
@@ -43,13 +47,19 @@ class LatentDenoiseEnv(LatentEnv):
     ## Starting State
     Noise: ``√(1 − σ²) x + σ ε`` with σ = 1, or, with ``start="drawn"``, at a time drawn uniformly on the
     forward process, whose ``schedule`` is ``"cosine"`` or ``"linear"``. The image ``x`` is drawn uniformly;
-    ``reset(options={"source": 3})`` names one. It is reported as ``info["source"]``, its class as
-    ``info["class"]``.
+    ``reset(options={"source": 3})`` names one.
 
     ## Episode End
-    ``terminated`` when the critic's quality (``info["quality"]``) reaches ``threshold`` (default 0.8; None:
+    ``terminated`` when the critic's quality reaches ``threshold`` (default 0.8; None:
     never), or after ``horizon`` steps (default 8): that is the task's own end too. Never truncated, unless
     ``max_episode_steps`` is set lower.
+
+    ## Information
+    - ``source``: the index of the image that the episode's noise was mixed with; ``class``: its class.
+    - ``quality``: the critic's.
+    - ``reward_terms/<name>``, such as ``reward_terms/critic``: every difference of the step before weighting.
+
+    Keys and types are the same after a reset and after a step; a reset has terms of 0.
 
     ## Arguments
     ``gym.make("LatentDenoise-v0", artifacts="digits", space="latent", conditional=True, reward=None,

@@ -5,14 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.settings import DenoiseSettings
-from latent_env.vector_env import LatentVectorEnv
+from latent_env.vector_env import Floats, LatentVectorEnv
 
 
-class LatentDenoiseVectorEnv(LatentVectorEnv):
+# Some libraries tell environments by their direct bases, so Gymnasium's class is one of them.
+class LatentDenoiseVectorEnv(LatentVectorEnv, VectorEnv[Floats, Floats, Any]):
     """``num_envs`` worlds of ``LatentDenoise-v0``; :class:`latent_env.LatentDenoiseEnv` has the manual."""
 
     def __init__(
