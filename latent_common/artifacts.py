@@ -39,6 +39,9 @@ that nothing is stored of."""
 LARGEST_FACT = 2**16
 """No number that describes a network is larger, unless the network itself is."""
 
+STAGED = ".next.safetensors"
+"""What the name of tensors ends with until the JSON that describes them is written."""
+
 T = TypeVar("T")
 
 
@@ -109,19 +112,28 @@ def remove_artifact(folder: Path, name: str) -> None:
 
 def _staged(folder: Path, name: str) -> Path:
     """Where tensors are until the JSON that describes them is written."""
-    return folder / f"{name}.next.safetensors"
+    return folder / f"{name}{STAGED}"
 
 
 def _commit(folder: Path, name: str, tensors: bytes, description: bytes) -> None:
     """Write both files of an artifact: a stop at any moment leaves the old artifact or the new one."""
-    path, staged = folder / f"{name}.safetensors", _staged(folder, name)
-    with contextlib.suppress(UserError):  # what was there may be damaged
-        # Another save was stopped: what it committed is the artifact until this one commits.
-        if staged.is_file() and _digest(read_bytes(staged)) == _checksum(folder, name):
-            os.replace(staged, path)
+    settle_artifact(folder, name)  # what is committed stays the artifact until this one is
+    staged = _staged(folder, name)
     write_atomically(staged, tensors)
     write_atomically(folder / f"{name}.json", description)  # which commits
-    os.replace(staged, path)
+    os.replace(staged, folder / f"{name}.safetensors")
+
+
+def settle_artifact(folder: Path, name: str) -> None:
+    """Finish a save that was stopped after it had committed, and undo one that was stopped before."""
+    staged, committed = _staged(folder, name), False
+    if staged.is_file():
+        with contextlib.suppress(UserError):  # the artifact may be damaged, or there is none
+            committed = _digest(read_bytes(staged)) == _checksum(folder, name)
+        if committed:
+            os.replace(staged, folder / f"{name}.safetensors")
+        else:
+            staged.unlink()
 
 
 def _checksum(folder: Path, name: str) -> str | None:

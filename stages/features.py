@@ -86,12 +86,9 @@ class FeaturePlan:
         settings = self.encoder_settings()
         settings.pop("seed")  # the fit is the same for every seed
         run = self.context.run_folder(self.data.dataset.name, "features", "pretrained", settings)
-        if run.complete:
-            encoder = load_encoder(run.path, self.backbone, self.data.dataset.channels)
-            say(f"backbone: using {run.path}")
-            features = self._cache(encoder.to(self.context.device), run)
-        else:
-            features = self._fit(run)
+        with run.claimed() as missing:
+            fitted = self._fit(run) if missing else None
+        features = self._fitted(run) if fitted is None else fitted
         share = run.metrics["near_copies"]
         if share > MANY_COPIES:  # test images may be copies too
             say(
@@ -99,6 +96,12 @@ class FeaturePlan:
                 "training images; if that holds for the test split too, figures say less about new objects"
             )
         return features
+
+    def _fitted(self, run: Run) -> FeatureCache:
+        """The encoder that was fitted before, and kept in ``run``."""
+        encoder = load_encoder(run.path, self.backbone, self.data.dataset.channels)
+        say(f"backbone: using {run.path}")
+        return self._cache(encoder.to(self.context.device), run)
 
     def _fit(self, run: Run) -> FeatureCache:
         """Fit the encoder to the training images, and keep it and what was found in ``run``."""

@@ -18,7 +18,8 @@ from latent_common.artifacts import load_artifact, save_artifact
 from latent_common.errors import UserError
 from latent_common.progress import progress_bar
 from latent_common.training_state import Progress, TrainingState
-from latent_env.training.run_folder import CHECKPOINT, Run
+from latent_env.training.left_behind import CHECKPOINT
+from latent_env.training.run_folder import Run
 
 LOG_EVERY = 10
 """Training steps between two entries in TensorBoard."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +16,13 @@ from latent_common.artifacts import read_json, remove_artifact, write_atomically
 from latent_common.digest import digest_of
 from latent_common.errors import UserError
 from latent_common.files import check_file_name
+from latent_common.lock import LOCK, locked
 from latent_env.rendering import Picture, save_picture
+from latent_env.training.left_behind import CHECKPOINT, left_behind, remove_left_behind
 from latent_env.worlds.store import COMPLETE
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-
-
-CHECKPOINT = "checkpoint"
-"""The artifact with the state of a training, in the folder of its run or part."""
 
 
 class Run:
@@ -57,14 +56,46 @@ class Run:
         part.path = self.path / name
         return part
 
-    def begin(self) -> None:
-        """Make the folder and write the configuration."""
+    @contextmanager
+    def claimed(self) -> Iterator[bool]:
+        """A context in which no other process works in the folder; tells whether the run is still to be made.
+
+        What processes have left there that were killed is removed first. A complete run is only used, so
+        nothing is waited for, and its disk need not be writable.
+        """
+        if self.complete:
+            if left_behind(self.path):
+                with suppress(UserError), self.locked():
+                    pass
+            yield False
+            return
+        with self.locked():
+            yield not self.complete
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """A context in which no other process works in the folder."""
+        with ExitStack() as stack:
+            with self._writable():
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(self.path / LOCK))
+                remove_left_behind(self.path)
+            yield
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        """A context in which an error of the disk names the folder and the key."""
         try:
-            (self.path / "pictures").mkdir(parents=True, exist_ok=True)
+            yield
         except OSError as error:
             raise UserError(
                 f"runs: can't write to {self.path} ({error.strerror}): name another folder with runs=…"
             ) from error
+
+    def begin(self) -> None:
+        """Make the folder and write the configuration."""
+        with self._writable():
+            (self.path / "pictures").mkdir(parents=True, exist_ok=True)
         text = OmegaConf.to_yaml(OmegaConf.create(self.settings))
         write_atomically(self.path / "config.yaml", text.encode())
 

@@ -83,13 +83,14 @@ def train_candidate(
 ) -> Candidate:
     """A detector that learned from ``samples`` in these ``shares``, in a folder of its own inside ``run``."""
     part = run.part(CANDIDATE + "-".join(f"{source}_{share:g}" for source, share in shares.items()))
-    if not (part.path / "detector.json").is_file():
-        listed = " and ".join(f"{100 * share:.3g}% {source}" for source, share in shares.items())
-        mixed = sample_sources(trainer, baseline, samples, shares)
-        trained = trainer.train(part, f"detector, {listed}", mixed)
-        part.writer.close()
-        save_detector(part.path, trained)
-        part.forget_checkpoint()
+    with part.locked():
+        if not (part.path / "detector.json").is_file():
+            listed = " and ".join(f"{100 * share:.3g}% {source}" for source, share in shares.items())
+            mixed = sample_sources(trainer, baseline, samples, shares)
+            trained = trainer.train(part, f"detector, {listed}", mixed)
+            part.writer.close()
+            save_detector(part.path, trained)
+            part.forget_checkpoint()
     detector = load_detector(part.path)
     share_memory(detector, baseline.detector)
     return Candidate(shares, baseline.with_detector(detector))

@@ -42,12 +42,17 @@ def random_baseline_run(config: AgentRun, env: AugmentEnvConfig, detector_run: R
 def random_samples(config: AgentRun, env: AugmentEnvConfig, run: Run, world: World) -> Augmented:
     """What random actions make in ``world``, as many samples as a round makes; kept in ``run``."""
     path = run.path / "augmented.npz"
-    if path.is_file():
-        return load_augmented(path)
+    with run.locked():
+        if path.is_file():
+            return load_augmented(path)
+        made = _drawn(config, env, world)
+        save_augmented(path, made)
+        return made
+
+
+def _drawn(config: AgentRun, env: AugmentEnvConfig, world: World) -> Augmented:
     env = random_baseline_env(config, env)
     seed = derived_seed(config.seed, RANDOM_BASELINE)
     dynamics = Settings(reward=config.reward.terms, **env.arguments()).dynamics(world, env.num_envs)
     with progress_bar("random samples", config.samples) as bar:
-        made = collect(dynamics, RandomAgent(dynamics, seed), config.samples, seed, bar)
-    save_augmented(path, made)
-    return made
+        return collect(dynamics, RandomAgent(dynamics, seed), config.samples, seed, bar)

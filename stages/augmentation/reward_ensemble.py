@@ -46,16 +46,21 @@ def with_reward_ensemble(
         return world
     part = run.part(f"round_{number}")
     members, held_out_detector = load_reward_ensemble(part.path, world.detector)
-    if not members:
-        samples = training_samples(trainer, world, made) if made is not None and len(made) else None
-        trained = [
-            train_member(config, trainer, part, world, samples, (number, member))
-            for member in range(config.count + 1)
-        ]
-        *members, held_out_detector = trained
-        save_reward_ensemble(part.path, members, held_out_detector)
-        for member in range(config.count + 1):
-            shutil.rmtree(member_run(part, member).path)
+    single = [member_run(part, member).path for member in range(config.count + 1)]
+    if members and not any(path.exists() for path in single):
+        return world.with_reward_ensemble(members, held_out_detector)
+    with part.locked():
+        members, held_out_detector = load_reward_ensemble(part.path, world.detector)
+        if not members:
+            samples = training_samples(trainer, world, made) if made is not None and len(made) else None
+            trained = [
+                train_member(config, trainer, part, world, samples, (number, member))
+                for member in range(config.count + 1)
+            ]
+            *members, held_out_detector = trained
+            save_reward_ensemble(part.path, members, held_out_detector)
+        for path in single:
+            shutil.rmtree(path, ignore_errors=True)
     return world.with_reward_ensemble(members, held_out_detector)
 
 

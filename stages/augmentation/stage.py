@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -48,22 +49,27 @@ class AugmentationExperiment:
 
     def perform(self) -> None:
         """Train what is missing, compare the detector with and without augmentation, and write the report."""
-        if self.run.complete:
-            say(f"agent: using {self.run.path}")
-        else:
-            baseline = self.detector.train()
-            self.run.begin()
-            samples, world = play_rounds(self.config, self.env, baseline, self.run)
-            retrained = self.retrain(baseline, samples)
-            chosen, candidates = choose_candidate(baseline.trainer, retrained, self.mixtures)
-            improved = chosen.world.with_reward_ensemble(world.reward_ensemble, world.held_out_detector)
-            save_world(self.run.path, improved)
-            write_comparison(
-                self.config, self.env, self.mixtures, baseline, self.run, samples, chosen, candidates
-            )
-            self.remove_intermediate_files()
+        with self.run.claimed() as missing:
+            if missing:
+                self._make()
+            else:
+                say(f"agent: using {self.run.path}")
+        self.remove_intermediate_files()
         self.draw_full_size()
         self.export()
+
+    def _make(self) -> None:
+        """Train the agent and the detectors, and write the report, which completes the run."""
+        baseline = self.detector.train()
+        self.run.begin()
+        samples, world = play_rounds(self.config, self.env, baseline, self.run)
+        retrained = self.retrain(baseline, samples)
+        chosen, candidates = choose_candidate(baseline.trainer, retrained, self.mixtures)
+        improved = chosen.world.with_reward_ensemble(world.reward_ensemble, world.held_out_detector)
+        save_world(self.run.path, improved)
+        write_comparison(
+            self.config, self.env, self.mixtures, baseline, self.run, samples, chosen, candidates
+        )
 
     def retrain(self, baseline: TrainedDetector, samples: Augmented) -> list[Candidate]:
         """The baseline, and detectors that learned from mixtures of the agent's and of random samples."""
@@ -94,11 +100,11 @@ class AugmentationExperiment:
 
     def remove_intermediate_files(self) -> None:
         """Remove what was only kept so that a stopped run could go on."""
-        for number in range(1, self.config.rounds + 1):
-            samples_file(self.run, number).unlink(missing_ok=True)
-        for name in ("detector", "checkpoint"):
-            for path in self.run.path.glob(f"{CANDIDATE}*/{name}.*"):
-                path.unlink()
+        found = [samples_file(self.run, number) for number in range(1, self.config.rounds + 1)]
+        found += self.run.path.glob(f"{CANDIDATE}*/detector.*")
+        with suppress(OSError):  # a finished run may lie on a disk that can't be written
+            for path in found:
+                path.unlink(missing_ok=True)
 
     def draw_full_size(self) -> None:
         """Draw some of the samples into the original image files."""

@@ -96,10 +96,11 @@ class AutoencoderPlan(ABC):
     @cached_property
     def _trained(self) -> TrainedAutoencoder:
         run = self.run_folder()
-        if run.complete:
-            say(f"autoencoder: using {run.path}")
-            return TrainedAutoencoder(load_autoencoder(run.path).to(self.context.device), run)
-        return TrainedAutoencoder(self._train(run), run)
+        with run.claimed() as missing:
+            if missing:
+                return TrainedAutoencoder(self._train(run), run)
+        say(f"autoencoder: using {run.path}")
+        return TrainedAutoencoder(load_autoencoder(run.path).to(self.context.device), run)
 
     @cached_property
     def _features(self) -> FeatureCache:

@@ -91,10 +91,15 @@ class GenerativePlan(AutoencoderPlan):
         settings.pop("seed")  # the fit is the same for every seed
         run = self.context.run_folder(self.data.dataset.name, "features", self.config.name, settings)
         model = self.untrained()
-        if run.complete:
-            load_whitening(run.path, model)
-            say(f"generator: using {run.path}")
-            return self._cache(model, run)
+        with run.claimed() as missing:
+            if missing:
+                return self._fit(run, model)
+        load_whitening(run.path, model)
+        say(f"generator: using {run.path}")
+        return self._cache(model, run)
+
+    def _fit(self, run: Run, model: GenerativeAutoencoder) -> FeatureCache:
+        """Whiten ``model`` by the training images, and keep what that takes in ``run``."""
         run.begin()
         latents = fit_whitening(model, self.data.images)
         save_artifact(run.path, KIND, KIND, {name: getattr(model, name) for name in FITTED}, {})

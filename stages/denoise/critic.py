@@ -50,15 +50,16 @@ class CriticTrainer:
         run = self.context.run_folder(dataset, "critic", env.space, settings)
         critic = new_critic(env, self.context, self.classes, space)
         world = self.classes.world(space, critic)
-        if run.complete:
-            say(f"critic: using {run.path}")
-            return world.with_critic(load_critic(run.path, env.space).to(device))
-        run.begin()
-        self._train(run, critic, env.critic.steps)
-        measured = evaluate_critic(critic, *self.classes.validation(space))
-        save_denoise_world(run.path, world, env.space, space)
-        run.finish(measured)
-        return world
+        with run.claimed() as missing:
+            if missing:
+                run.begin()
+                self._train(run, critic, env.critic.steps)
+                measured = evaluate_critic(critic, *self.classes.validation(space))
+                save_denoise_world(run.path, world, env.space, space)
+                run.finish(measured)
+                return world
+        say(f"critic: using {run.path}")
+        return world.with_critic(load_critic(run.path, env.space).to(device))
 
     def refreshed(self, run: Run, world: DenoiseWorld, steps: int, made: Generated) -> DenoiseWorld:
         """``world`` with a critic that was trained for ``steps`` more, on what an agent ``made`` as well."""

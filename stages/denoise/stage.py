@@ -62,21 +62,23 @@ class DenoisingExperiment:
 
     def perform(self) -> None:
         """Train what is missing, measure the agent's images, and write the report."""
-        run = self.run
-        if run.complete:
-            say(f"generator: using {run.path}")
-        else:
-            trainer = CriticTrainer(self.env, self.context, self.classes, self.space)
-            world = trainer.first(self.data.dataset.name, self._shared_settings())
-            run.begin()
-            dynamics, agent = self.play_rounds(trainer, world)
-            save_denoise_world(run.path, dynamics.world, self.env.space, self.space)
-            dynamics.drawn = False  # however training episodes began: an evaluated image begins as pure noise
-            agents = agent, self.untrained_agent(dynamics)
-            write_evaluation(
-                self.config, self.env, self.context, run, self.classes, self.space, agents, dynamics
-            )
+        with self.run.claimed() as missing:
+            if missing:
+                self._make(self.run)
+            else:
+                say(f"generator: using {self.run.path}")
         self.export()
+
+    def _make(self, run: Run) -> None:
+        """Train critic and agent, and write the report, which completes the ``run``."""
+        trainer = CriticTrainer(self.env, self.context, self.classes, self.space)
+        world = trainer.first(self.data.dataset.name, self._shared_settings())
+        run.begin()
+        dynamics, agent = self.play_rounds(trainer, world)
+        save_denoise_world(run.path, dynamics.world, self.env.space, self.space)
+        dynamics.drawn = False  # however training episodes began: an evaluated image begins as pure noise
+        agents = agent, self.untrained_agent(dynamics)
+        write_evaluation(self.config, self.env, self.context, run, self.classes, self.space, agents, dynamics)
 
     def play_rounds(self, trainer: CriticTrainer, world: DenoiseWorld) -> tuple[DenoiseDynamics, Agent]:
         """Train the agent on the critic, and between rounds the critic on what the agent generated.

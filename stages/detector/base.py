@@ -30,7 +30,9 @@ class FinishedDetector(ABC):
         Training and evaluating are apart, so that a command reads the test split once all is trained.
         """
         if EVALUATED not in self.run.metrics:
-            self.run.finish(self.run.metrics | self._evaluate())
+            with self.run.locked():
+                if EVALUATED not in self.run.metrics:
+                    self.run.finish(self.run.metrics | self._evaluate())
 
     @abstractmethod
     def _evaluate(self) -> dict[str, float]:

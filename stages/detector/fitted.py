@@ -39,13 +39,14 @@ class FittedPlan(DetectorPlan):
     def train(self) -> FittedDetector:
         """The detector: found if an earlier command fitted it, else fitted now."""
         run = self.run_folder()
-        if run.complete:
-            say(f"detector: using {run.path}")
-        else:
-            detector = self._fit()
-            run.begin()
-            save_detector(run.path, detector)
-            run.finish({})
+        with run.claimed() as missing:
+            if missing:
+                detector = self._fit()
+                run.begin()
+                save_detector(run.path, detector)
+                run.finish({})
+            else:
+                say(f"detector: using {run.path}")
         return FittedDetector(self.config.name, run, self)
 
     @abstractmethod

@@ -16,6 +16,7 @@ from detectors.blocks.tokens import grid_of
 from detectors.ensemble import EnsembleDetector
 from latent_common.files import check_writable
 from latent_common.image_source import evenly_spaced
+from latent_common.lock import LOCK, locked
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.training.evaluation import (
     Evaluation,
@@ -119,17 +120,22 @@ class TrainedPlan(DetectorPlan):
         autoencoder, latents = self.autoencoder.train().model, self.autoencoder.features()
         features = latents if self.backbone is None else self.backbone.features()
         trainer = self._trainer(autoencoder, latents, features)
-        if run.complete:
+        with run.claimed() as missing:
+            world = self._make(run, trainer) if missing else None
+        if world is None:
             say(f"detector: using {run.path}")
             world = world_around(trainer, load_detector(run.path))
             world = world.with_reference_set(load_reference_set(run.path))
             world = world.with_labelled_anomalies(load_labelled_anomalies(run.path))
-        else:
-            run.begin()
-            world = train_world(trainer, run)
-            save_world(run.path, world)
-            run.finish(member_weights(world.detector))
         return TrainedDetector(self.config.name, run, world, trainer)
+
+    def _make(self, run: Run, trainer: DetectorTrainer) -> World:
+        """Train the detector, and keep it with its world in ``run``."""
+        run.begin()
+        world = train_world(trainer, run)
+        save_world(run.path, world)
+        run.finish(member_weights(world.detector))
+        return world
 
     def _trainer(
         self, autoencoder: FrozenAutoencoder, latents: FeatureCache, features: FeatureCache
@@ -152,7 +158,10 @@ def plan_trained_detector(config: DetectorRun, context: Context, data: TrainingD
 
 def export_world(run: Run, folder: str) -> None:
     """Copy the environment of a finished run to where the user wants it."""
-    copy_world(run.path, Path(folder))
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    with locked(target / LOCK):
+        copy_world(run.path, target)
     say(f"exported to {folder}")
 
 

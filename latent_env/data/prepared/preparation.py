@@ -10,12 +10,14 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from latent_common.digest import digest_of
 from latent_common.errors import UserError
+from latent_common.lock import LOCK, locked
 from latent_env import __version__
 from latent_env.data.dataset import Dataset, Split, check_size
 from latent_env.data.prepared.decoding import decode_all
@@ -94,7 +96,9 @@ def prepare_splits(
     if found is not None:
         problems.skipped += found.facts["skipped"]
         return found
-    with _unfinished(target, folder) as made:
+    with _unfinished(target, folder) as (made, waited):
+        if waited and (found := _open(target, source, fingerprint, problems)) is not None:
+            return found
         facts = decode_all(source, size, made, problems, progress)
         facts["settings"] = settings
         facts["source"] = {"fingerprint": fingerprint, "files": len(source.files)}
@@ -128,21 +132,23 @@ def _open(folder: Path, source: Source, fingerprint: str, problems: Problems) ->
 
 
 @contextlib.contextmanager
-def _unfinished(target: Path, root: Path) -> Any:
-    """A new folder beside ``target``, which is removed at the end unless it was moved there."""
+def _unfinished(target: Path, root: Path) -> Iterator[tuple[Path, bool]]:
+    """A new folder beside ``target``, which is removed at the end unless it was moved there.
+
+    Other processes that prepare the same wait; it tells whether one was waited for.
+    """
     _sweep(target.parent)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        made = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        made.mkdir()
+        with locked(target.with_name(f".{target.name}{LOCK}")) as waited:
+            made = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+            made.mkdir()
+            try:
+                yield made, waited
+            finally:  # also on Ctrl-C
+                shutil.rmtree(made, ignore_errors=True)
     except OSError as error:
         raise UserError(f"prepared={root}: can't write there ({error.strerror})") from error
-    try:
-        yield made
-    except OSError as error:
-        raise UserError(f"prepared={root}: can't write there ({error.strerror})") from error
-    finally:  # also on Ctrl-C
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def _moved(made: Path, target: Path) -> bool:

@@ -1,0 +1,134 @@
+"""One process works in a folder, others wait, and what a killed one leaves behind is removed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, TINY
+
+from latent_common.artifacts import load_artifact, save_artifact
+from latent_common.lock import LOCK, locked
+from latent_env.training.run_folder import Run
+
+HOLDER = """
+import sys
+from pathlib import Path
+from latent_common.artifacts import load_artifact, save_artifact
+from latent_common.lock import locked
+
+with locked(Path(sys.argv[1])):
+    print("mine", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def holder(path: Path) -> subprocess.Popen[str]:
+    """A process that holds the lock until it is sent a line."""
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def test_who_comes_second_waits_and_says_for_whom(tmp_path: Path) -> None:
+    path = tmp_path / LOCK
+    with locked(path) as waited, locked(path) as again:  # which a process may
+        assert (waited, again) == (False, False)
+        second = holder(path)
+        assert second.stderr is not None
+        line = second.stderr.readline()
+        assert line.startswith(f"waiting: process {os.getpid()} on ")
+        assert f" works in {tmp_path} since 20" in line
+        assert second.poll() is None
+    assert said(second) == "mine\n"
+    assert path.exists()
+    second.communicate("go\n", timeout=20)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
+    first = holder(tmp_path / LOCK)
+    assert said(first) == "mine\n"
+    first.kill()
+    first.communicate(timeout=20)
+    began = time.perf_counter()
+    with locked(tmp_path / LOCK) as waited:
+        assert not waited
+        assert time.perf_counter() - began < 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_there_are_no_locks_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("latent_common.lock.fcntl", None)
+    with locked(tmp_path / LOCK):
+        pass
+    assert f"{tmp_path} can't be locked here" in capsys.readouterr().err
+
+
+def leave_behind(folder: Path) -> None:
+    """What a process leaves in the folder of a run when it is killed at the worst moments."""
+    for part in (folder, folder / "part"):
+        part.mkdir(parents=True, exist_ok=True)
+        (part / ".detector.json.0123abcd").touch()
+        (part / LOCK).touch()
+    (folder / "part" / LOCK).unlink()
+    save_artifact(folder, "kept", "kept", {"a": torch.ones(1)}, {})
+    (folder / "kept.safetensors").rename(folder / "kept.next.safetensors")  # stopped after it had committed
+    (folder / "undone.next.safetensors").touch()
+    (folder / ".mine").touch()
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_what_killed_processes_leave_behind_is_removed(complete: bool, tmp_path: Path) -> None:
+    run = Run(tmp_path, "digits", "detector", "any", {})
+    leave_behind(run.path)
+    save_artifact(run.path, "checkpoint", "checkpoint", {"a": torch.ones(1)}, {})
+    if complete:
+        (run.path / "metrics.json").write_text("{}")
+    with run.claimed() as missing:
+        assert missing != complete
+    left = {str(path.relative_to(run.path)) for path in run.path.rglob("*")}
+    expected = {"kept.json", "kept.safetensors", ".mine", "part"}
+    state = {"metrics.json"} if complete else {"checkpoint.json", "checkpoint.safetensors"}
+    assert left == expected | state
+    assert float(load_artifact(run.path, "kept", "kept")[0]["a"]) == 1
+
+
+def test_what_another_process_writes_in_a_part_is_left_alone(tmp_path: Path) -> None:
+    run = Run(tmp_path, "digits", "detector", "any", {})
+    part = run.part("reward-ensemble/round_1")
+    with part.locked():
+        (part.path / ".detector.json.0123abcd").touch()
+        with run.claimed():
+            assert (part.path / ".detector.json.0123abcd").exists()
+            assert (part.path / LOCK).exists()
+
+
+@pytest.mark.slow
+def test_one_of_three_commands_works_and_the_others_use_it(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train_detector.py"), *TINY]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, cwd=tmp_path, **pipes) for _ in range(3)]
+    results = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], results
+    assert len({out for out, _ in results}) == 1
+    assert sum("detector: using" in err for _, err in results) == 2
+    assert not list(tmp_path.rglob(f"*{LOCK}"))
