@@ -355,7 +355,7 @@ def test_attention_heads_are_as_many_as_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ("reward_ensemble.count=-1", "reward_ensemble.count=-1 must be at least 0"),
+        ("reward_ensemble.count=-1", "reward_ensemble.count=-1 must lie from 0 to 100"),
         ("reward_ensemble.depth=0", "depth=0"),
         ("reward_ensemble.width=0", "width=0"),
         ("reward_ensemble.effort=0", "reward_ensemble.effort=0 must be above 0"),
