@@ -17,7 +17,7 @@ from latent_common.training_state import below
 from latent_env.dynamics import Episodes, StepResult
 from latent_env.env import make_spaces
 from latent_env.episode_state import episode_state, restore_episodes
-from latent_env.settings import LARGEST_SEED
+from latent_env.reset_options import LARGEST_SEED
 
 
 class LatentVecEnv(VecEnv):

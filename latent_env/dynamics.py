@@ -109,6 +109,11 @@ class Episodes(ABC, Generic[T]):
         """``(N,)``: the index of the image that each episode started from."""
         return self.last.sources
 
+    @property
+    def image_classes(self) -> Tensor | None:
+        """``(M,)``: the class of every image that episodes may start from; None where they have none."""
+        return None
+
     @abstractmethod
     def facts(self) -> dict[str, Tensor]:
         """What is known of every world, ``(N,)`` each: the same names after a reset and after a step."""
@@ -129,18 +134,23 @@ class Episodes(ABC, Generic[T]):
         worlds: Tensor | None = None,
         seeds: Tensor | None = None,
         sources: Tensor | None = None,
+        among: Tensor | None = None,
     ) -> Tensor:
         """Start new episodes and return all observations ``(N, observation_size)``.
 
         :param worlds: ``(N,)`` bool, where; None is everywhere.
         :param seeds: ``(N,)`` int64, which start the worlds' random streams anew; without, the streams go on.
         :param sources: ``(N,)`` indices of images to start from, instead of drawing them.
+        :param among: ``(K,)`` indices of the images to draw from; None is all.
         """
         everywhere = worlds is None
         if worlds is None:
             worlds = torch.ones_like(self.elapsed, dtype=torch.bool)
         self._rewind(worlds, seeds)
-        fresh = self._begin(self.streams.integers(len(self.world.images)) if sources is None else sources)
+        if sources is None:
+            drawn = self.streams.integers(len(self.world.images if among is None else among))
+            sources = drawn if among is None else among[drawn]
+        fresh = self._begin(sources)
         self.last = fresh if everywhere else fresh.merge(worlds, self.last)
         return self.observe()
 

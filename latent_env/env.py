@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import gymnasium as gym
@@ -10,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 
 from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics, Episodes
-from latent_env.rendering import Window
-from latent_env.settings import LARGEST_SEED, Settings, check_options, check_seed, checked_source
+from latent_env.rendering import Window, has_screen
+from latent_env.reset_options import LARGEST_SEED, check_seed, checked_start
+from latent_env.settings import Settings
 
 RENDER_MODES = ["rgb_array", "human"]
 RENDER_FPS = 4
@@ -54,6 +57,18 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
         self.action_space = cast("spaces.Space[npt.NDArray[np.float32]]", action_space)
         self._title, self._seeded, self._over = title, False, False
         self._window: Window | None = None
+        self._spec: EnvSpec | None = None
+        if not has_screen():  # gym.make reads the class's modes, so that "human" is refused in our words
+            self.metadata = self.metadata | {"render_modes": RENDER_MODES[:1]}
+
+    @property
+    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+        """How the environment was made, with the horizon as the most steps an episode has."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = spec and replace(spec, max_episode_steps=self.dynamics.horizon)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -62,20 +77,16 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
 
         :returns: the observation ``(d,)`` float32, and ``info``.
         """
-        check_options(options, ("source",))
+        among = checked_start(options, self.dynamics)
         if seed is not None:
             check_seed(seed)
         super().reset(seed=seed)
         dynamics = self.dynamics
-        source = checked_source(options, len(dynamics.world.images))
         if seed is None and not self._seeded:
             seed = int(self.np_random.integers(LARGEST_SEED))
         self._seeded, self._over = True, False
-        like = dynamics.elapsed
-        observation = dynamics.reset_tensor(
-            seeds=None if seed is None else torch.full_like(like, seed),
-            sources=None if source is None else torch.full_like(like, source),
-        )
+        seeds = None if seed is None else torch.full_like(dynamics.elapsed, seed)
+        observation = dynamics.reset_tensor(seeds=seeds, among=among)
         if self.render_mode == "human":
             self.render()
         return observation[0].cpu().numpy(), first_of(dynamics.info())
@@ -207,7 +218,8 @@ class LatentAugEnv(LatentEnv, gym.Env[npt.NDArray[np.float32], npt.NDArray[np.fl
 
     ## Episode End
     ``terminated`` after ``horizon`` steps (default 4), always: the horizon is the task's own end. Never
-    truncated, unless ``max_episode_steps`` is set lower.
+    truncated, unless ``max_episode_steps`` is set lower. ``env.spec.max_episode_steps`` is the horizon; an
+    environment made from ``env.spec`` is truncated at its last step too, as Gymnasium's time limit says.
 
     ## Information
     - ``source``: the index of the image that the episode started from.

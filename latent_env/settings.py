@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
 
 from latent_common.errors import UserError
 from latent_common.machine import resolve_device
@@ -22,7 +19,6 @@ from latent_env.shell import Shell
 from latent_env.worlds.store import load_world
 from latent_env.worlds.world import World
 
-LARGEST_SEED = 2**63 - 1
 LONGEST_EPISODE = 10_000
 """An episode has at most so many steps."""
 
@@ -45,33 +41,6 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Raise a ``UserError`` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise UserError(f"{name}={value!r} must be one of {', '.join(choices)}")
-
-
-def check_seed(seed: object, worlds: int = 1) -> None:
-    """Raise a ``UserError`` unless ``seed``, and those of the ``worlds`` after it, start a random stream."""
-    most = LARGEST_SEED - worlds + 1
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed <= most:
-        raise UserError(f"seed={seed!r} must be a whole number from 0 to {most}")
-
-
-def check_options(options: object, known: Sequence[str]) -> None:
-    """Raise a ``UserError`` unless ``options`` of a reset are a dictionary of ``known`` names, or None."""
-    names = " and ".join(repr(name) for name in known)
-    if options is not None and not isinstance(options, Mapping):
-        raise UserError(f"options={options!r} must be a dictionary; it may hold {names}")
-    for name in options or {}:
-        if name not in known:
-            raise UserError(f"options={{{name!r}: …}} is unknown: a reset knows {names}")
-
-
-def checked_source(options: Mapping[str, Any] | None, count: int) -> int | None:
-    """The index of the starting image in ``reset(options={"source": i})``; None if there is none."""
-    source = (options or {}).get("source")
-    if source is None:
-        return None
-    if not isinstance(source, int | np.integer) or not 0 <= source < count:
-        raise UserError(f"options['source']={source!r} must be a whole number from 0 to {count - 1}")
-    return int(source)
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,8 @@ from gymnasium.vector.utils import batch_space
 from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics, Episodes
 from latent_env.env import RENDER_FPS, RENDER_MODES, as_actions, make_spaces
-from latent_env.settings import (
-    LARGEST_SEED,
-    Settings,
-    check_count,
-    check_options,
-    check_seed,
-    checked_source,
-)
+from latent_env.reset_options import LARGEST_SEED, check_seed, checked_start
+from latent_env.settings import Settings, check_count
 
 MOST_WORLDS = 2**20
 """A batch has at most so many worlds."""
@@ -115,10 +109,9 @@ class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
         options: dict[str, Any] | None = None,
     ) -> tuple[Floats, dict[str, Any]]:
         """Start an episode in every world, or in those of ``options["reset_mask"]``."""
-        check_options(options, ("source", "reset_mask"))
+        among = checked_start(options, self.dynamics, "reset_mask")
         mask = self._reset_mask(options)
         seeds = self._seeds(seed)
-        source = checked_source(options, len(self.dynamics.world.images))
         like = self.dynamics.elapsed
         if not self._seeded:
             # Without seeds, now or later, worlds must differ from each other.
@@ -129,10 +122,10 @@ class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
             # A list may hold None: the random stream of such a world goes on.
             known = np.array([value is not None for value in seeds])
             values = torch.tensor([value or 0 for value in seeds]).to(like)
-            self._restart(mask & known, source, values)
-            self._restart(mask & ~known, source, None)
+            self._restart(mask & known, among, values)
+            self._restart(mask & ~known, among, None)
         else:
-            self._restart(mask, source, None)
+            self._restart(mask, among, None)
         self._ended = self._ended & ~mask
         return self.dynamics.observe().cpu().numpy(), batch_info(as_arrays(self.dynamics.info()), mask)
 
@@ -191,15 +184,9 @@ class LatentVectorEnv(VectorEnv[Floats, Floats, Any]):
         self.dynamics.reset_tensor(None if done.all() else self._flags(done))
         return infos
 
-    def _restart(self, worlds: Flags, source: int | None, seeds: torch.Tensor | None) -> None:
-        if not worlds.any():
-            return
-        like = self.dynamics.elapsed
-        self.dynamics.reset_tensor(
-            None if worlds.all() else self._flags(worlds),
-            seeds,
-            None if source is None else torch.full_like(like, source),
-        )
+    def _restart(self, worlds: Flags, among: torch.Tensor | None, seeds: torch.Tensor | None) -> None:
+        if worlds.any():
+            self.dynamics.reset_tensor(None if worlds.all() else self._flags(worlds), seeds, among=among)
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None] | None:
         if seed is None:

@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from conftest import SCREEN, WORLDS
+from conftest import WORLDS
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
@@ -53,8 +53,7 @@ def test_both_worlds_ship_with_the_package() -> None:
 @pytest.mark.parametrize(("spec", "variant"), CASES, ids=str)
 def test_gymnasium_checker(spec: str, variant: dict[str, Any]) -> None:
     env = gym.make(spec, **variant, disable_env_checker=True)
-    # The render check tries every mode, and "human" needs a screen to open its window on.
-    check_env(env.unwrapped, skip_render_check=not SCREEN)
+    check_env(env.unwrapped)
     env.close()
 
 
@@ -158,6 +157,38 @@ def test_reward_is_the_weighted_sum_of_its_terms() -> None:
         terms = {name: info[f"reward_terms/{name}"] for name in weights}
         assert reward == pytest.approx(sum(weights[name] * terms[name] for name in weights), abs=1e-5)
         assert all(0 <= value <= 1 for value in terms.values())
+
+
+@pytest.mark.parametrize(("spec", "horizon"), [(AUGMENT, 3), (DENOISE, 5)])
+def test_the_spec_knows_the_horizon(spec: str, horizon: int) -> None:
+    env = gym.make(spec, horizon=horizon)
+    assert env.spec is not None
+    assert env.spec.max_episode_steps == horizon
+    assert gym.make(spec, horizon=horizon, max_episode_steps=2).spec.max_episode_steps == 2  # type: ignore[union-attr]
+    seen = gym.wrappers.TimeAwareObservation(env, normalize_time=True)
+    assert seen.reset(seed=0)[0].shape == (env.observation_space.shape[0] + 1,)  # type: ignore[index]
+    twin = gym.make(env.spec)
+    assert twin.spec == env.spec
+    twin.reset(seed=0)
+    ends = [twin.step(np.zeros(twin.action_space.shape or (), np.float32))[2] for _ in range(horizon)]
+    assert ends == [False] * (horizon - 1) + [True]
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_a_class_can_be_asked_for(conditional: bool) -> None:
+    env = gym.make(DENOISE, conditional=conditional)
+    starts = [env.reset(seed=seed, options={"class": 2})[1] for seed in range(12)]
+    assert {start["class"] for start in starts} == {2}
+    assert len({start["source"] for start in starts}) > 6
+    batch = gym.make_vec(DENOISE, num_envs=6, conditional=conditional, device="cpu")
+    together = batch.reset(seed=0, options={"class": 2})[1]
+    assert together["source"].tolist() == [start["source"] for start in starts[:6]]
+    assert env.reset(options={"source": 5})[1]["source"] == 5
+    for options in ({"class": 99}, {"class": "two"}, {"class": 2, "source": 5}):
+        with pytest.raises(UserError, match="class"):
+            env.reset(options=options)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"'class'.* is unknown"):
+        gym.make(AUGMENT).reset(options={"class": 2})
 
 
 def test_a_start_can_be_named() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny_backbones
 import torch
-from conftest import SCREEN, RunHere
+from conftest import RunHere
 from gymnasium.utils.env_checker import check_env
 from omegaconf import DictConfig
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
@@ -98,7 +98,7 @@ VARIANTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_both_checkers(folder: Path, variant: dict[str, Any]) -> None:
     env = gym.make("LatentAug-v0", artifacts=str(folder), **variant, disable_env_checker=True)
-    check_env(env.unwrapped, skip_render_check=not SCREEN)
+    check_env(env.unwrapped)
     env.close()
     env = gym.make("LatentAug-v0", artifacts=str(folder), **variant, render_mode="rgb_array")
     check_env_sb3(env.unwrapped)

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import tiny_backbones
 import torch
-from conftest import SCREEN
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,7 +101,7 @@ VARIANTS: list[dict[str, Any]] = [
 def test_both_checkers(folder: Path, variant: dict[str, Any]) -> None:
     env = gym.make("LatentAug-v0", artifacts=str(folder), **variant, disable_env_checker=True)
     # The render check tries every mode, and "human" needs a screen to open its window on.
-    check_env(env.unwrapped, skip_render_check=not SCREEN)
+    check_env(env.unwrapped)
     env.close()
     for render_mode in (None, "rgb_array"):
         env = gym.make("LatentAug-v0", artifacts=str(folder), **variant, render_mode=render_mode)

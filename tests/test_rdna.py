@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 import pytest
 import torch
-from conftest import SCREEN, make_world
+from conftest import make_world
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -364,7 +364,7 @@ def test_both_checkers(term: str, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"artifacts": str(tmp_path), "reward": {term: 1.0}}
     env = gym.make("LatentAug-v0", **arguments, disable_env_checker=True)
     # The render check tries every mode, and "human" needs a screen to open its window on.
-    check_env(env.unwrapped, skip_render_check=not SCREEN)
+    check_env(env.unwrapped)
     check_env_sb3(gym.make("LatentAug-v0", **arguments).unwrapped)
 
 

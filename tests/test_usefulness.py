@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from conftest import SCREEN, make_world
+from conftest import make_world
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
@@ -110,7 +110,7 @@ def test_both_checkers(kind: str, term: str, folders: dict[str, str]) -> None:
     arguments: dict[str, Any] = {"artifacts": folders[kind], "reward": {term: 1.0}}
     env = gym.make("LatentAug-v0", **arguments, disable_env_checker=True)
     # The render check tries every mode, and "human" needs a screen to open its window on.
-    check_env(env.unwrapped, skip_render_check=not SCREEN)
+    check_env(env.unwrapped)
     check_env_sb3(gym.make("LatentAug-v0", **arguments).unwrapped)
 
 

@@ -107,6 +107,11 @@ class DenoiseDynamics(Episodes[EpisodeBatch]):
         return self.bound + 1e-3  # a comparison in another precision must not fail
 
     @property
+    def image_classes(self) -> Tensor:
+        """``(M,)``: the class of every image that episodes may start from."""
+        return self.world.labels
+
+    @property
     def classes(self) -> Tensor:
         """``(N,)``: the classes of the images that the forward trajectories start from."""
         return self.world.labels[self.last.sources]

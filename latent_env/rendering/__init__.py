@@ -15,7 +15,7 @@ from latent_env.rendering.tiles import (
     tile_side,
     to_rgb,
 )
-from latent_env.rendering.window import Window
+from latent_env.rendering.window import Window, has_screen
 
 __all__ = [
     "GAP",
@@ -26,6 +26,7 @@ __all__ = [
     "class_grid",
     "close_up",
     "contact_sheet",
+    "has_screen",
     "heat",
     "outlined",
     "panel",

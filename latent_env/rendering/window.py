@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from importlib.util import find_spec
 from typing import Any
 
 from PIL import Image
 
 from latent_common.errors import UserError
 from latent_env.rendering.tiles import Picture
+
+
+def has_screen() -> bool:
+    """Whether there seems to be a screen for a window, and Python has what opens one."""
+    shown = sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY"))
+    return shown and find_spec("_tkinter") is not None
 
 
 class Window:
