@@ -50,10 +50,10 @@ class LatentDenoiseEnv(LatentEnv, gym.Env[npt.NDArray[np.float32], npt.NDArray[n
     ``reset(options={"source": 3})`` names one, ``reset(options={"class": 2})`` draws one of that class.
 
     ## Episode End
-    ``terminated`` when the critic's quality reaches ``threshold`` (default 0.8; None:
-    never), or after ``horizon`` steps (default 8): that is the task's own end too. Never truncated, unless
-    ``max_episode_steps`` is set lower. ``env.spec.max_episode_steps`` is the horizon; an environment made from
-    ``env.spec`` is truncated at its last step too, as Gymnasium's time limit says.
+    ``terminated`` when the critic's quality reaches ``threshold`` (default 0.8; None: never), or after
+    ``horizon`` steps (default 8): that is the task's own end too. Never truncated, unless
+    ``max_episode_steps`` is set lower. ``env.spec.max_episode_steps`` is the horizon; an environment made
+    from ``env.spec`` is truncated at its last step too, as Gymnasium's time limit says.
 
     ## Information
     - ``source``: the index of the image that the episode's noise was mixed with; ``class``: its class.
