@@ -62,7 +62,7 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
             self.metadata = self.metadata | {"render_modes": RENDER_MODES[:1]}
 
     @property
-    def spec(self) -> EnvSpec | None:  # type: ignore[override]
+    def spec(self) -> EnvSpec | None:
         """How the environment was made, with the horizon as the most steps an episode has."""
         return self._spec
 
