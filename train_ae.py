@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+import stages.cli.early  # noqa: F401 - before what takes seconds to load
 from conf.schema.runs import AutoencoderRun
 from stages.autoencoder.plan import plan_autoencoder
 from stages.autoencoder.summary import summary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
+import stages.cli.early  # noqa: F401 - before what takes seconds to load
 from conf.schema.runs import DetectorRun
 from stages.cli.launch import run_script
 from stages.context import start

@@ -15,8 +15,8 @@ from benchmarks.cases import Case, Outcome, Script, find_outcome, make_all
 from benchmarks.differences import Pair, Result, Results
 from benchmarks.report import About, results_table, write_report
 from benchmarks.scripts import SCRIPTS, check_keys
-from latent_common.errors import UserError
-from stages.cli.launch import INTERRUPTED, MISTAKE
+from latent_common.errors import INTERRUPTED, STOPPED, UserError
+from stages.cli.launch import MISTAKE
 
 
 def new_parser(name: str, about: str | None, keys_of: str) -> argparse.ArgumentParser:
@@ -125,5 +125,5 @@ def run_command(name: str, main: Callable[[], int]) -> NoReturn:
         print(f"benchmarks.{name}: {error}", file=sys.stderr)
         sys.exit(MISTAKE)
     except KeyboardInterrupt:
-        print("\nstopped: the same command goes on from what is kept", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -1,5 +1,11 @@
 """The exception for mistakes of the user."""
 
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C stopped."""
+
+STOPPED = "\nstopped: the same command goes on from what is kept"
+"""What such a command says."""
+
 
 class UserError(ValueError):
     """A mistake of the user.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -61,7 +62,9 @@ def start(cfg: DictConfig, kind: type[C]) -> tuple[C, Context]:
     """Check a composed configuration and set up the machine."""
     config = read_config(cfg, kind)
     check_track(config.track)
-    check_writable(config.runs, "runs")
+    # Finished runs may lie where nothing can be written.
+    if not config.runs or not os.path.isdir(config.runs):
+        check_writable(config.runs, "runs")
     check_precision(config.precision)
     device = resolve_device(config.device)
     set_threads(config.threads)

@@ -9,6 +9,7 @@ import sys
 
 from omegaconf import DictConfig
 
+import stages.cli.early  # noqa: F401 - before what takes seconds to load
 from conf.schema.runs import DataRun
 from latent_env.data.dataset import Dataset
 from latent_env.data.prepared.overview import PICTURE

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from learner_configs import small_learner, worlds
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.nn import functional
 
 from agents.learners.training import learn
-from latent_common.artifacts import load_artifact, save_artifact
+from latent_common.artifacts import load_artifact, save_artifact, write_json
 from latent_common.errors import UserError
 from latent_common.progress import progress_bar
 from latent_common.training_state import Progress, TrainingState
+from latent_env.training import loop
 from latent_env.training.loop import follow
 from latent_env.training.run_folder import Run
 from stages.agents.learners import make_learner
@@ -110,3 +115,56 @@ def test_ctrl_c_stops_a_learner_in_its_last_update(name: str, rollout: int, tmp_
     with pytest.raises(KeyboardInterrupt), progress_bar("test", 2 * steps, hidden=True) as bar:
         learn(model, tmp_path, 2 * steps, bar, lambda: kept.append(model.num_timesteps), 0.1)
     assert kept == [model.num_timesteps]
+
+
+@pytest.mark.parametrize("script", ["train_ae.py", "train_detector.py", "train_ppo.py", "stages/prepare.py"])
+def test_ctrl_c_while_libraries_are_loaded_is_one_line(script: str, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
+    code = f"import runpy; runpy.run_path({str(ROOT / script)!r}, run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 130
+    assert done.stderr == "\nstopped: the same command goes on from what is kept\n"
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+def test_a_curve_has_one_point_a_step_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was logged after the last checkpoint is logged again."""
+    monkeypatch.setattr(loop, "LOG_EVERY", 1)
+    first = Training(tmp_path)
+
+    def killed() -> Iterator[Progress]:
+        for progress in first.steps():
+            monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0 if progress.step == 2 else 100.0)
+            if progress.step == 4:
+                first.run.writer.flush()
+                raise Killed
+            yield progress
+
+    with pytest.raises(Killed):
+        follow(first.run, "line", killed(), first.state)
+    again = Training(tmp_path)
+    again.follow()
+    again.run.writer.flush()
+    assert again.done == [3, 4]
+    events = EventAccumulator(str(again.run.path)).Reload()
+    assert [event.step for event in events.Scalars("losses/total")] == [1, 2, 3, 4]
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path / 'kept.json'}'"):
+        write_json(tmp_path / "kept.json", {})
+    assert list(tmp_path.iterdir()) == []

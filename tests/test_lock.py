@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, RunHere
 
+import train_ae
 from latent_common.artifacts import load_artifact, save_artifact
 from latent_common.lock import LOCK, locked
 from latent_env.training.run_folder import Run
@@ -132,3 +134,33 @@ def test_one_of_three_commands_works_and_the_others_use_it(tmp_path: Path) -> No
     assert len({out for out, _ in results}) == 1
     assert sum("detector: using" in err for _, err in results) == 2
     assert not list(tmp_path.rglob(f"*{LOCK}"))
+
+
+def test_a_finished_run_may_lie_where_nothing_can_be_written(
+    tmp_path: Path, run_here: RunHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = ["dataset=digits", "device=cpu", "threads=1", "autoencoder.steps=4", "autoencoder.width=8"]
+    first = run_here(train_ae.main, "train_ae", *small, cwd=tmp_path)
+    assert first[0] == 0, first
+    opened, made = os.open, os.mkdir
+
+    def refuse(path: Any, does: bool) -> None:
+        if does and str(Path(path).absolute()).startswith(str(tmp_path)):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    def no_open(path: Any, flags: int, *rest: Any, **others: Any) -> int:
+        refuse(path, bool(flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR)))
+        return opened(path, flags, *rest, **others)
+
+    def no_mkdir(path: Any, *rest: Any, **others: Any) -> None:
+        refuse(path, not Path(path).exists())
+        made(path, *rest, **others)
+
+    monkeypatch.setattr("os.open", no_open)
+    monkeypatch.setattr("os.mkdir", no_mkdir)
+    again = run_here(train_ae.main, "train_ae", *small, cwd=tmp_path)
+    assert (again[0], again[1]) == (0, first[1]), again
+    code, _, log = run_here(train_ae.main, "train_ae", *small, "seed=1", cwd=tmp_path)
+    assert code == 2
+    assert "runs: can't write to runs/digits/autoencoder/" in log
+    assert "(Read-only file system): name another folder with runs=" in log

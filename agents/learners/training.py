@@ -13,6 +13,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from agents.sb3_vec_env import LatentVecEnv
@@ -20,6 +21,14 @@ from latent_env.training.loop import Interrupt, interrupt_deferred
 
 SAVE_SECONDS = 30.0
 DEFAULT_MIN_STD = 0.05
+
+
+class ResumedLog(TensorBoardOutputFormat):
+    """A log in ``folder``, of which TensorBoard drops what a stopped command has logged after ``step``."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
+        self._is_closed = False
 
 
 class ProgressCallback(BaseCallback):
@@ -108,7 +117,7 @@ def learn(
     """
     vec_env = model.get_env()
     assert isinstance(vec_env, LatentVecEnv)
-    model.set_logger(Logger(None, [TensorBoardOutputFormat(str(folder))]))
+    model.set_logger(Logger(None, [ResumedLog(folder, model.num_timesteps)]))
     vec_env.take_statistics()
     try:
         with interrupt_deferred() as interrupt:

@@ -97,6 +97,7 @@ def follow(
     :param every: training steps between two validations; None for about ``VALIDATIONS`` in all.
     """
     _resume(run, label, state)
+    run.log_from(state.step)
     since = saved = time.perf_counter()
     spent: dict[str, float] = {}
     steps = 0

@@ -117,10 +117,18 @@ class Run:
 
         return SummaryWriter(str(self.path))
 
+    def log_from(self, step: int) -> None:
+        """Let TensorBoard drop what a stopped command has logged after ``step``: it will be logged again."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        if "writer" not in self.__dict__:
+            self.__dict__["writer"] = SummaryWriter(str(self.path), purge_step=step + 1)
+
     def log(self, scalars: Mapping[str, float | Tensor], step: int) -> None:
         """Write scalars, by their tags, to TensorBoard."""
-        for tag, value in scalars.items():
-            self.writer.add_scalar(tag, float(value), step)
+        with self._writable():
+            for tag, value in scalars.items():
+                self.writer.add_scalar(tag, float(value), step)
 
     def picture(self, tag: str, picture: Picture, step: int = 0, name: str | None = None) -> Path:
         """Write a picture to TensorBoard and to ``pictures/<name or tag>.png``, whose path is returned."""

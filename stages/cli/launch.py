@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.schema.runs import register_schema
-from latent_common.errors import UserError
+from latent_common.errors import INTERRUPTED, STOPPED, UserError
 from stages.cli.arguments import check_arguments
 from stages.cli.choices import CONF, GROUPS, choices, command, groups, title, top_level
 from stages.cli.compose import compose
@@ -21,7 +21,7 @@ from stages.cli.defaults import fill_defaults
 from stages.cli.error_messages import explain
 from stages.cli.renamed import refuse_former_names
 
-MISTAKE, INTERRUPTED = 2, 130
+MISTAKE = 2
 
 STAGE_HELP = (
     "[group=choice ...] [key=value ...] [-m]",
@@ -109,7 +109,7 @@ def mistakes_explained(script: str, arguments: list[str]) -> Iterator[None]:
     except OSError as error:
         _leave(f"the system refused: {error}", script)
     except KeyboardInterrupt:
-        print("\nstopped: the same command goes on from what is kept", file=sys.stderr)
+        print(STOPPED, file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
