@@ -1,6 +1,7 @@
-"""The environments ``LatentAug-v0`` and ``LatentDenoise-v0``, and all that they are made of.
+"""The environments ``LatentAug-v0`` and ``LatentDenoise-v0``, what they are made of, and detectors.
 
 ``import latent_env`` registers both and loads nothing heavy; PyTorch is imported with the first environment.
+``load_detector(folder)`` is a trained detector, ready to predict.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from latent_env.denoise.vector_env import LatentDenoiseVectorEnv
     from latent_env.dynamics import Dynamics
     from latent_env.env import LatentAugEnv
+    from latent_env.prediction.detector import AnomalyDetector, load_detector
+    from latent_env.prediction.result import Prediction
     from latent_env.rewards.base import RewardTerm
     from latent_env.transition import Transition
     from latent_env.vector_env import LatentAugVectorEnv
@@ -26,29 +29,35 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
+    "AnomalyDetector",
     "DenoiseDynamics",
     "Dynamics",
     "LatentAugEnv",
     "LatentAugVectorEnv",
     "LatentDenoiseEnv",
     "LatentDenoiseVectorEnv",
+    "Prediction",
     "RewardTerm",
     "Transition",
     "UserError",
+    "load_detector",
     "register_perturbation",
     "register_reward",
 ]
 
 _HOMES = {
+    "AnomalyDetector": "latent_env.prediction.detector",
     "DenoiseDynamics": "latent_env.denoise.dynamics",
     "LatentDenoiseEnv": "latent_env.denoise.env",
     "LatentDenoiseVectorEnv": "latent_env.denoise.vector_env",
     "Dynamics": "latent_env.dynamics",
     "LatentAugEnv": "latent_env.env",
     "LatentAugVectorEnv": "latent_env.vector_env",
+    "Prediction": "latent_env.prediction.result",
     "RewardTerm": "latent_env.rewards.base",
     "Transition": "latent_env.transition",
     "UserError": "latent_common.errors",
+    "load_detector": "latent_env.prediction.detector",
 }
 
 

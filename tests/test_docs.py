@@ -358,7 +358,7 @@ def test_keys_and_choices_exist() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-PARAMETERS = {"num_envs", "compiled", "key"}
+PARAMETERS = {"num_envs", "compiled", "false_alarms", "key"}
 """Arguments of Python functions that pages name as ``name=value``."""
 
 

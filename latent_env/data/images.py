@@ -40,7 +40,7 @@ def open_image(path: Path, size: int) -> tuple[Image.Image, tuple[int, int]]:
 
     A JPEG of several times ``size`` pixels a side is decoded at a reduced size, which is much faster.
     """
-    return _open(path, _as_uint8, size)
+    return _open(path, as_uint8, size)
 
 
 def open_original(path: Path) -> Image.Image:
@@ -155,7 +155,7 @@ def _broken(path: Path, error: Exception) -> UserError:
     )
 
 
-def _as_uint8(image: Image.Image, path: Path) -> Image.Image:
+def as_uint8(image: Image.Image, path: Path | str) -> Image.Image:
     """Convert any of Pillow's modes to L or RGB; what is transparent becomes black."""
     if image.mode == "F":
         raise UserError(
@@ -181,7 +181,7 @@ def _as_uint8(image: Image.Image, path: Path) -> Image.Image:
 def _as_it_is(image: Image.Image, path: Path) -> Image.Image:
     """Convert any of Pillow's modes to one that PNG has, with as many bits and with what is transparent."""
     if image.mode.startswith("I"):
-        _as_uint8(image, path)  # which refuses more than 16 bits
+        as_uint8(image, path)  # which refuses more than 16 bits
         return Image.fromarray(np.asarray(image).astype(np.uint16))
     grey = image.mode in ("1", "L", "LA", "La")
     if image.has_transparency_data:
@@ -190,9 +190,9 @@ def _as_it_is(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _as_mask(image: Image.Image, path: Path) -> Image.Image:
-    """Convert a mask like :func:`_as_uint8`, but keep small numbers of 16 or 32 bits as they are."""
+    """Convert a mask like :func:`as_uint8`, but keep small numbers of 16 or 32 bits as they are."""
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() >= 0 and values.max() < 256:
             return Image.fromarray(values.astype(np.uint8))
-    return _as_uint8(image, path)
+    return as_uint8(image, path)

@@ -183,5 +183,10 @@ def _encoded(encoder: Encoder, images: ImageSource, label: str, done: int = 0) -
     with progress_bar(label, len(images), done) as bar:
         for first in range(done, len(images), together):
             batch = images[first : first + together].float() / 255
-            yield encoder.encode(batch).clamp(-LARGEST, LARGEST).half()
+            yield as_stored(encoder.encode(batch))
             bar.update(len(batch))
+
+
+def as_stored(latents: Tensor) -> Tensor:
+    """``latents`` in half precision, as caches hold them."""
+    return latents.clamp(-LARGEST, LARGEST).half()

@@ -8,6 +8,7 @@ the libraries, and the checksum that tells a damaged file from a good one.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 from detectors.base import Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.registry import DETECTORS
-from latent_common.artifacts import build_within, load_artifact, save_artifact
+from latent_common.artifacts import MOST_JSON, build_within, load_artifact, save_artifact
 from latent_common.errors import UserError
+from latent_common.files import read_bytes
 from latent_common.image_source import LARGEST_IMAGE
 from latent_env.autoencoders import (
     ConvAutoencoder,
@@ -60,6 +62,15 @@ ARCHITECTURES: dict[str, dict[str, tuple[type[nn.Module], Callable[..., nn.Modul
 def _name_of(kind: str, module: object) -> str:
     # Not by isinstance: a memory autoencoder is a convolutional one too, but can't be built again as one.
     return next(name for name, (known, _) in ARCHITECTURES[kind].items() if type(module) is known)
+
+
+def digest_of_artifact(folder: Path, name: str) -> str:
+    """A digest of all of an artifact: its JSON holds the checksum of its tensors."""
+    path = folder / f"{name}.json"
+    try:
+        return hashlib.sha256(read_bytes(path, MOST_JSON)).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}): make the folder again") from error
 
 
 def save_autoencoder(folder: Path, autoencoder: FrozenAutoencoder) -> None:

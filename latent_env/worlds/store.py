@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from latent_common.artifacts import (
-    MOST_JSON,
     copy_artifact,
     load_artifact,
     read_json,
@@ -20,10 +18,11 @@ from latent_common.artifacts import (
     write_json,
 )
 from latent_common.errors import UserError
-from latent_common.files import check_path, read_bytes
+from latent_common.files import check_path
 from latent_env.autoencoders.frozen import as_float
 from latent_env.worlds.artifacts import (
     BACKBONE,
+    digest_of_artifact,
     load_autoencoder,
     load_backbone,
     load_detector,
@@ -31,6 +30,7 @@ from latent_env.worlds.artifacts import (
     save_backbone,
     save_detector,
 )
+from latent_env.worlds.decision import DECISION, Decision, save_decision
 from latent_env.worlds.labelled_anomalies import (
     LABELLED_ANOMALIES,
     load_labelled_anomalies,
@@ -63,7 +63,7 @@ def builtin_names() -> list[str]:
 PARTS = ("autoencoder", "detector", "images")
 """The artifacts that every world has."""
 
-EXTRAS = (BACKBONE, REFERENCE_SET, REWARD_ENSEMBLE, LABELLED_ANOMALIES)
+EXTRAS = (BACKBONE, REFERENCE_SET, REWARD_ENSEMBLE, LABELLED_ANOMALIES, DECISION)
 """Artifacts that a world may have in addition."""
 
 
@@ -88,11 +88,6 @@ def seal_world(folder: Path) -> None:
     write_json(folder / MANIFEST, {"artifacts": {name: digest_of_artifact(folder, name) for name in there}})
 
 
-def digest_of_artifact(folder: Path, name: str) -> str:
-    """A digest of all of an artifact: its JSON holds the checksum of its tensors."""
-    return hashlib.sha256(read_bytes(folder / f"{name}.json", MOST_JSON)).hexdigest()
-
-
 def read_manifest(folder: Path) -> dict[str, str]:
     """The artifacts of the world in ``folder`` and their digests."""
     content = read_json(folder / MANIFEST)
@@ -102,8 +97,11 @@ def read_manifest(folder: Path) -> dict[str, str]:
     return found
 
 
-def save_world(folder: Path, world: World) -> None:
-    """Write all that ``gym.make("LatentAug-v0", artifacts=folder)`` needs."""
+def save_world(folder: Path, world: World, decision: Decision | None = None) -> None:
+    """Write all that ``gym.make("LatentAug-v0", artifacts=folder)`` needs.
+
+    :param decision: what thresholds of the world's detector are chosen by; ``load_detector`` needs it.
+    """
     unseal_world(folder)
     save_autoencoder(folder, world.autoencoder)
     slow_to_encode = world.autoencoder.whitens_itself
@@ -117,6 +115,8 @@ def save_world(folder: Path, world: World) -> None:
         save_labelled_anomalies(folder, world.labelled_anomalies)
     if world.reward_ensemble:
         save_reward_ensemble(folder, world.reward_ensemble, world.held_out_detector)
+    if decision is not None:
+        save_decision(folder, decision)
     seal_world(folder)
 
 

@@ -19,6 +19,7 @@ from latent_env.training.evaluation import (
 )
 from latent_env.training.run_folder import Run
 from latent_env.worlds.artifacts import BACKBONE
+from latent_env.worlds.decision import DECISION, load_decision
 from latent_env.worlds.store import read_manifest
 from latent_env.worlds.world import World
 from stages.augmentation.candidates import Candidate
@@ -26,6 +27,7 @@ from stages.augmentation.dynamics import make_shell
 from stages.augmentation.mixtures import AGENT, NOTHING_CHOOSES, Mixtures, Shares
 from stages.augmentation.pictures.figures import show_embedding
 from stages.augmentation.report import Report, Row, write_report
+from stages.detector.thresholds import ThresholdReport
 from stages.detector.trained import TrainedDetector
 
 BEFORE, AFTER = "without augmentation", "with augmentation"
@@ -75,9 +77,12 @@ def write_comparison(
         "detector_steps": steps,
         "detector_before": str(baseline.run.path),
     }
+    stored = load_decision(run.path) if DECISION in digests else None
+    found = evaluations[AFTER]
     report = Report(
         headline(config, dataset, steps, mixtures, samples, chosen.shares),
         rows,
+        None if stored is None else ThresholdReport(stored, found.split.labels, found.scores),
         [each.facts() for each in candidates],
         other_detectors(baseline.run.metrics),
         facts,

@@ -10,6 +10,7 @@ from typing import Any
 
 from latent_common.artifacts import write_atomically, write_json
 from latent_common.tables import markdown_table
+from stages.detector.thresholds import NONE, ThresholdReport
 
 BASELINE_METRIC = "_image_AUROC"
 """The metric of other detectors that ``report.md`` shows."""
@@ -38,6 +39,8 @@ class Report:
     headline: str
     """What was compared, in a few lines."""
     rows: Sequence[Row]
+    thresholds: ThresholdReport | None
+    """When the detector with augmentation says anomaly; None without normal validation images."""
     candidates: Sequence[Mapping[str, Any]]
     """The mixtures that detectors learned from, with their figures on the validation split."""
     baselines: Mapping[str, float]
@@ -60,6 +63,7 @@ def write_report(folder: Path, report: Report) -> None:
     content = {
         "metrics": metrics,
         "verdict": verdict(report.rows),
+        "thresholds": None if report.thresholds is None else report.thresholds.facts(),
         "baselines": dict(report.baselines),
         "candidates": list(report.candidates),
         **report.facts,
@@ -72,6 +76,8 @@ def as_text(report: Report) -> str:
     parts = ["# Before and after", report.headline, table(report.rows), verdict(report.rows)]
     if report.baselines:
         parts.append(f"Image AUROC of other detectors on the same features: {baselines(report.baselines)}.")
+    thresholds = NONE if report.thresholds is None else report.thresholds.as_text()
+    parts += ["## Thresholds", "When the detector with augmentation calls an image an anomaly:", thresholds]
     if report.candidates:
         note = (
             "Detectors trained on different mixtures, on the validation split; the best was taken if it was "

@@ -14,7 +14,9 @@ from conf.schema.envs import AugmentEnvConfig
 from conf.schema.runs import AgentRun
 from latent_common.image_source import evenly_spaced_positions
 from latent_env.training.run_folder import Run
+from latent_env.worlds.decision import Decision
 from latent_env.worlds.store import save_world
+from latent_env.worlds.world import World
 from stages.agents.factory import make_agent
 from stages.augmentation.candidates import CANDIDATE, Candidate, choose_candidate, train_candidates
 from stages.augmentation.comparison import write_comparison
@@ -24,6 +26,7 @@ from stages.augmentation.pictures.originals import FOLDER, draw_full_size
 from stages.augmentation.random_baseline import random_baseline_run, random_samples
 from stages.augmentation.rounds import play_rounds, samples_file
 from stages.context import Context, say
+from stages.detector.decisions import decide, unseen
 from stages.detector.trained import TrainedDetector, TrainedPlan, export_world, plan_trained_detector
 from stages.detector.validation_sets import check_reference_set
 from stages.plugins import plugin_digests
@@ -66,7 +69,7 @@ class AugmentationExperiment:
         retrained = self.retrain(baseline, samples)
         chosen, candidates = choose_candidate(baseline.trainer, retrained, self.mixtures)
         improved = chosen.world.with_reward_ensemble(world.reward_ensemble, world.held_out_detector)
-        save_world(self.run.path, improved)
+        save_world(self.run.path, improved, self.decide(baseline, improved))
         write_comparison(
             self.config, self.env, self.mixtures, baseline, self.run, samples, chosen, candidates
         )
@@ -80,6 +83,11 @@ class AugmentationExperiment:
             if self.config.share is None and self.config.agent.name != RANDOM:
                 sources[RANDOM] = random_samples(self.config, self.env, shared, baseline.world)
         return train_candidates(baseline.trainer, self.run, shared, baseline.world, sources, self.mixtures)
+
+    def decide(self, baseline: TrainedDetector, world: World) -> Decision | None:
+        """What thresholds of the detector that learned from samples are chosen by."""
+        anomalies = unseen(baseline.trainer.labelled_split)
+        return decide(world.detector, world.detector_inputs, baseline.features, anomalies)
 
     def settings(self) -> dict[str, Any]:
         """All that decides what the agent makes, and how the detector learns from it."""

@@ -11,6 +11,7 @@ from latent_env.training.evaluation import metrics_table
 from latent_env.training.run_folder import Run
 from stages.autoencoder.base import AutoencoderPlan
 from stages.context import Context
+from stages.detector.thresholds import stored_report
 from stages.training_data import TrainingData
 
 EVALUATED = "image_AUROC"
@@ -39,8 +40,15 @@ class FinishedDetector(ABC):
         """The metrics on the test split, by name."""
 
     def summary(self) -> str:
-        """Its metrics on the test split as a table, and where its pictures are; it must be evaluated."""
-        return f"{metrics_table(self.name, self.run.metrics)}\npictures:    {self.run.path / 'pictures'}"
+        """Its metrics on the test split as a table, its thresholds, and where its pictures are.
+
+        It must be evaluated.
+        """
+        table, thresholds = metrics_table(self.name, self.run.metrics), stored_report(self.run.path)
+        return (
+            f"{table}\n\n{thresholds}\n\npictures:    {self.run.path / 'pictures'}\n"
+            f"detector:    latent_env.load_detector('{self.run.path}')"
+        )
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from conf.schema.detectors import ReconstructionConfig, TokenDetectorConfig
@@ -15,6 +18,8 @@ from detectors.blocks.distance import DistanceDetector
 from detectors.reconstruction import ReconstructionDetector
 from detectors.registry import DISTANCE_DETECTORS
 from latent_common.errors import UserError
+from latent_env.autoencoders import FrozenAutoencoder
+from latent_env.autoencoders.pretrained import PretrainedEncoder
 from latent_env.training.evaluation import (
     Evaluation,
     Examine,
@@ -24,12 +29,15 @@ from latent_env.training.evaluation import (
     log_evaluation,
     save_scores,
 )
-from latent_env.worlds.artifacts import load_detector, save_detector
+from latent_env.worlds.artifacts import load_detector, save_autoencoder, save_backbone, save_detector
+from latent_env.worlds.decision import Decision, save_decision
 from latent_env.worlds.world import World
 from stages.autoencoder.base import AutoencoderPlan
 from stages.context import say
 from stages.detector.base import DetectorPlan, FinishedDetector
 from stages.detector.baselines import fit_distances, fit_reconstruction
+from stages.detector.decisions import decide
+from stages.detector.labelled_split import Positions
 from stages.features import FeaturePlan
 
 
@@ -44,6 +52,10 @@ class FittedPlan(DetectorPlan):
                 detector = self._fit()
                 run.begin()
                 save_detector(run.path, detector)
+                self.save_encoder(run.path)
+                decision = self.decide(detector)
+                assert decision is not None  # without normal validation images there is no such plan
+                save_decision(run.path, decision)
                 run.finish({})
             else:
                 say(f"detector: using {run.path}")
@@ -52,6 +64,18 @@ class FittedPlan(DetectorPlan):
     @abstractmethod
     def score_test(self, detector: Any) -> tuple[Evaluation, Examine]:
         """What ``detector`` gives on the test split, and what shows pictures of it."""
+
+    @abstractmethod
+    def save_encoder(self, folder: Path) -> None:
+        """Write what makes the detector's inputs beside it, so that ``folder`` alone can predict."""
+
+    @abstractmethod
+    def decide(self, detector: Any) -> Decision | None:
+        """What thresholds of ``detector`` are chosen by."""
+
+    def labelled(self) -> Positions:
+        """Positions of the labelled validation anomalies, of which such a detector learns from none."""
+        return np.flatnonzero(self.data.dataset.valid.labels)
 
     @abstractmethod
     def _fit(self) -> Any:
@@ -105,6 +129,19 @@ class DistancePlan(FittedPlan):
 
         return evaluation, show
 
+    def save_encoder(self, folder: Path) -> None:
+        """Write the encoder: a backbone, or an autoencoder whose latents are compared."""
+        encoder = self.encoder.features().encoder
+        if isinstance(encoder, FrozenAutoencoder):
+            save_autoencoder(folder, encoder)
+        else:
+            assert isinstance(encoder, PretrainedEncoder)
+            save_backbone(folder, encoder)
+
+    def decide(self, detector: DistanceDetector) -> Decision | None:
+        """What thresholds of ``detector`` are chosen by."""
+        return decide(detector, lambda tokens: (tokens,), self.encoder.features(), self.labelled())
+
     def _fit(self) -> DistanceDetector:
         features = self.encoder.features()
         detector = new_distance_detector(self.config, features.encoder.latent_shape)
@@ -131,6 +168,16 @@ class ReconstructionPlan(FittedPlan):
         autoencoder, features = self.autoencoder.train().model, self.autoencoder.features()
         world = World.build(autoencoder, detector, self.data.images[:1], self.context.device)
         return evaluate_test(world, features), world.detect_and_reconstruct
+
+    def save_encoder(self, folder: Path) -> None:
+        """Write the autoencoder, whose error is measured."""
+        save_autoencoder(folder, self.autoencoder.train().model)
+
+    def decide(self, detector: ReconstructionDetector) -> Decision | None:
+        """What thresholds of ``detector`` are chosen by."""
+        autoencoder, features = self.autoencoder.train().model, self.autoencoder.features()
+        read = partial(autoencoder.detector_inputs, reads=detector.input)
+        return decide(detector, read, features, self.labelled())
 
     def _fit(self) -> ReconstructionDetector:
         autoencoder, features = self.autoencoder.train().model, self.autoencoder.features()

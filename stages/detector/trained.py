@@ -36,6 +36,7 @@ from stages.autoencoder.plan import plan_autoencoder
 from stages.context import Context, say
 from stages.detector.base import DetectorPlan, FinishedDetector
 from stages.detector.baselines import check_baselines, evaluate_baselines
+from stages.detector.decisions import decide, unseen
 from stages.detector.labelled_anomalies import labelled_anomalies
 from stages.detector.labelled_split import LabelledSplit, split_labelled
 from stages.detector.trainers.base import DetectorTrainer, Parts
@@ -132,8 +133,9 @@ class TrainedPlan(DetectorPlan):
     def _make(self, run: Run, trainer: DetectorTrainer) -> World:
         """Train the detector, and keep it with its world in ``run``."""
         run.begin()
-        world = train_world(trainer, run)
-        save_world(run.path, world)
+        world, anomalies = train_world(trainer, run), unseen(trainer.labelled_split)
+        decision = decide(world.detector, world.detector_inputs, trainer.features, anomalies)
+        save_world(run.path, world, decision)
         run.finish(member_weights(world.detector))
         return world
 

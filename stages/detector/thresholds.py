@@ -1,0 +1,116 @@
+"""Thresholds in words: what was promised, what came on the test images, and what was found there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latent_common.tables import markdown_table
+from latent_env.training.evaluation import SCORES
+from latent_env.worlds.decision import DECISION, Decision, Threshold, load_decision
+
+CONFORMAL, BEST_F1 = "false_alarms", "best_f1"
+HEADER = ["threshold", "score above", "false alarms, promised", "on test", "anomalies found on test"]
+NONE = "No threshold: the validation split has no normal images to choose one by."
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """What a threshold gets right and wrong on test images."""
+
+    true_positives: int
+    false_positives: int
+    true_negatives: int
+    false_negatives: int
+
+    @classmethod
+    def of(cls, labels: NDArray[np.int64], scores: NDArray[np.float32], threshold: float) -> Confusion:
+        """Of images with these ``labels (N,)`` and raw ``scores (N,)``."""
+        above, anomalous = scores > threshold, labels != 0
+        parts = above & anomalous, above & ~anomalous, ~above & ~anomalous, ~above & anomalous
+        return cls(*(int(part.sum()) for part in parts))
+
+    @property
+    def false_alarms(self) -> str:
+        """The share of normal images above the threshold, and their number."""
+        return _share(self.false_positives, self.false_positives + self.true_negatives)
+
+    @property
+    def found(self) -> str:
+        """The share of anomalies above the threshold, and their number."""
+        return _share(self.true_positives, self.true_positives + self.false_negatives)
+
+
+@dataclass(frozen=True)
+class ThresholdReport:
+    """The thresholds of a detector, and what they get right and wrong on its test images."""
+
+    decision: Decision
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    """``(N,)``, raw, of the test images."""
+
+    @property
+    def thresholds(self) -> dict[str, Threshold]:
+        """The one for false alarms, and the best F1 where there are labelled anomalies."""
+        best = self.decision.best_f1()
+        found = {CONFORMAL: self.decision.for_false_alarms()}
+        return found if best is None else {**found, BEST_F1: best}
+
+    def as_text(self) -> str:
+        """A table of the thresholds, and what the promise is."""
+        rows, notes = [], []
+        for threshold in self.thresholds.values():
+            came = Confusion.of(self.labels, self.scores, threshold.score)
+            if threshold.false_alarms is not None:
+                name, promised = (
+                    f"{100 * threshold.false_alarms:.3g}% false alarms",
+                    f"{threshold.promised:.2%}",
+                )
+            else:
+                name, promised = f"best F1, {threshold.f1:.3f} on validation", ""
+            rows.append([name, f"{threshold.score:.4f}", promised, came.false_alarms, came.found])
+            notes += [f"{threshold.note[:1].upper()}{threshold.note[1:]}."] if threshold.note else []
+        of = len(self.decision.normal)
+        promise = (
+            f"Promised is what holds, on average, for normal images like the {of} of the validation split; "
+            "of few test images another share may come by chance."
+        )
+        return "\n\n".join([markdown_table(HEADER, rows), " ".join([*notes, promise])])
+
+    def facts(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {
+            "normal_validation_images": len(self.decision.normal),
+            "labelled_validation_anomalies": len(self.decision.anomalous),
+            **{name: self._facts(threshold) for name, threshold in self.thresholds.items()},
+        }
+
+    def _facts(self, threshold: Threshold) -> Mapping[str, Any]:
+        came = Confusion.of(self.labels, self.scores, threshold.score)
+        normal = came.false_positives + came.true_negatives
+        return {
+            "score_above": threshold.score,
+            "asked": threshold.false_alarms,
+            "promised": threshold.promised,
+            "f1_on_validation": threshold.f1,
+            "false_alarms_on_test": came.false_positives / normal if normal else None,
+            "test": vars(came),
+        }
+
+
+def stored_report(folder: Path) -> str:
+    """The thresholds of the detector in the run ``folder`` as text, from what the run keeps."""
+    if not (folder / f"{DECISION}.json").is_file():
+        return NONE
+    with np.load(folder / SCORES, allow_pickle=False) as stored:
+        return ThresholdReport(load_decision(folder), stored["labels"], stored["scores"]).as_text()
+
+
+def _share(count: int, of: int) -> str:
+    return f"{count / of:.2%} ({count} of {of})" if of else "none there"
