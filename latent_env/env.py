@@ -192,10 +192,11 @@ class LatentAugEnv(LatentEnv, gym.Env[npt.NDArray[np.float32], npt.NDArray[np.fl
 
     - ``boundary`` (weight 1): ``4p(1 − p)`` of the detector's anomaly probability ``p``, which is 1 where the
       detector is undecided.
-    - ``novelty`` (0.5): ``1 − exp(−d / inner)``, with ``d`` the distance of the change from the nearest of
-      the world's last 32 changes and ``inner`` the shell's inner radius.
+    - ``episode_novelty`` (0.5): ``1 − exp(−d / inner)``, with ``d`` the distance of ``z`` from the nearest of
+      the episode's start and its last 32 latents, and ``inner`` the shell's inner radius.
     - ``realism`` (0.5): 1 where decoding and encoding gives ``z`` back as well as on normal images, less
       where it doesn't.
+    - ``novelty``: likewise, with the world's last 32 changes since the start, of earlier episodes too.
     - ``coverage``: as ``novelty``, with the last 512 changes of all worlds of the batch.
     - ``usefulness``: how much better a copy of the detector's last layer separates the world's reference set
       once it has learned the sample. 1 is the most that one step of learning could gain, below 0 is harm.
@@ -212,6 +213,14 @@ class LatentAugEnv(LatentEnv, gym.Env[npt.NDArray[np.float32], npt.NDArray[np.fl
     Choose terms with ``reward={"boundary": 1.0, "realism": 0.2}``. A term of your own is a class registered
     with ``latent_env.register_reward``; a name ``"my_module:my_term"`` imports ``my_module`` first. The same
     holds for perturbations and ``latent_env.register_perturbation``.
+
+    ### What a step's pay depends on
+    ``boundary``, ``realism``, ``usefulness`` and ``similarity`` depend on the new latent and the image that
+    the episode started from; ``episode_novelty`` also on where the episode has been. The observation is the
+    latent alone, and ``info["source"]`` names the image. Three terms have a memory that outlasts episodes:
+    ``novelty`` of its own world, ``coverage`` and ``matching`` of all worlds of the batch. There the same
+    step pays less the second time. A reset with a seed drops what its world remembers; one without doesn't.
+    ``episode_novelty`` instead of the first two, and ``similarity`` instead of ``matching``, have none.
 
     ## Starting State
     The latent of a normal image drawn uniformly; ``reset(options={"source": 3})`` names one.

@@ -172,6 +172,33 @@ def test_an_unfinished_reward_term_is_refused() -> None:
         Forgotten()  # type: ignore[abstract]
 
 
+def test_pay_doesnt_depend_on_earlier_episodes() -> None:
+    import gymnasium as gym
+
+    env = gym.make("LatentAug-v0")
+    env.reset(seed=0)
+    action = env.action_space.sample()
+    starts = [{"source": 3}, None, {"source": 3}]  # another episode lies between
+    rewards = []
+    for options in starts:
+        env.reset(options=options)
+        rewards.append([env.step(action if step else -action)[1] for step in range(4)])
+    assert rewards[0] == rewards[2] != rewards[1]
+
+
+def test_episode_novelty_compares_with_the_start_and_what_came_after_it(flat_world: World) -> None:
+    dynamics = Settings(reward={"episode_novelty": 1.0}, horizon=100).dynamics(flat_world, 2)
+    dynamics.reset_tensor(seeds=torch.tensor([1, 2]))
+    still = torch.zeros(2, dynamics.perturbation.action_size)
+    there = torch.full_like(still, 0.3)
+    there[1] = 0  # the second world never moves
+    paid = [dynamics.step_tensor(action).rewards for action in (still, there, still, -there, there)]
+    assert torch.stack(paid)[:, 1].abs().max() < 1e-4
+    moved = torch.stack(paid)[:, 0]
+    assert moved[1] > 0.1
+    assert moved[[0, 2, 3, 4]].abs().max() < 1e-4  # staying, back at the start, back where it was
+
+
 def test_novelty_falls_with_repetition_and_world_by_world(flat_world: World) -> None:
     dynamics = Settings(reward={"novelty": 1.0}, horizon=100).dynamics(flat_world, 2)
     dynamics.reset_tensor(seeds=torch.tensor([1, 2]))

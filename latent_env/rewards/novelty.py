@@ -17,6 +17,7 @@ class Novelty(RewardTerm):
     """``1 − exp(−d / inner)``, with d the distance of the change from the nearest of the world's last 32.
 
     ``inner`` is the shell's inner radius. A repetition is worth 0, a change far from all of them nearly 1.
+    The memory lasts over episodes, until the world is seeded.
     """
 
     MEMORY = 32
@@ -29,13 +30,22 @@ class Novelty(RewardTerm):
     def value(self, transition: Transition) -> Tensor:
         """The term, ``(N,)`` in [0, 1]."""
         change = self._project(transition)
-        if self._memory is None:
+        squares = self._squared_distances(change)
+        if not squares:
             return torch.ones_like(change[:, 0])
+        nearest = squares[0].amin(1).add(1e-12).sqrt()
+        return 1 - torch.exp(-nearest / transition.shell.inner)
+
+    def _squared_distances(self, change: Tensor) -> list[Tensor]:
+        """From ``change (N, d)`` to each remembered one, ``(N, MEMORY)``, infinity where there is none.
+
+        No tensor before the first change.
+        """
+        if self._memory is None:
+            return []
         empty = self._memory[:, :, 0].isinf()  # set aside first: infinity would spoil a gradient
         known = self._memory.masked_fill(empty[:, :, None], 0)
-        distances = (known - change[:, None]).square().sum(2).masked_fill(empty, math.inf)
-        nearest = distances.amin(1).add(1e-12).sqrt()
-        return 1 - torch.exp(-nearest / transition.shell.inner)
+        return [(known - change[:, None]).square().sum(2).masked_fill(empty, math.inf)]
 
     def remember(self, transition: Transition, worlds: Tensor) -> None:
         """Keep the change of ``worlds (N,)`` bool, in place of the oldest."""

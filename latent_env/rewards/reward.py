@@ -14,12 +14,20 @@ from latent_common.registry import told
 from latent_common.training_state import below
 
 # Importing a term's module registers it.
-from latent_env.rewards import boundary, coverage, novelty, realism, similarity, usefulness  # noqa: F401
+from latent_env.rewards import (  # noqa: F401
+    boundary,
+    coverage,
+    episode_novelty,
+    novelty,
+    realism,
+    similarity,
+    usefulness,
+)
 from latent_env.rewards.base import RewardTerm, reward_terms
 from latent_env.rewards.reference_term import ReferenceTerm
 from latent_env.transition import Transition
 
-DEFAULT_REWARD: dict[str, float] = {"boundary": 1.0, "novelty": 0.5, "realism": 0.5}
+DEFAULT_REWARD: dict[str, float] = {"boundary": 1.0, "episode_novelty": 0.5, "realism": 0.5}
 
 
 class Reward:
