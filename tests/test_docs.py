@@ -25,6 +25,7 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from stable_baselines3 import PPO
 
+import latent_aug
 from benchmarks.augmentation import choices as study
 from benchmarks.command import choose
 from benchmarks.detectors import STUDIES
@@ -40,6 +41,7 @@ from stages.cli.checks import read_config
 from stages.cli.choices import CONF, GROUPS, choices
 from stages.cli.compose import compose
 from stages.cli.error_messages import explain
+from stages.predict.arguments import read_options
 from stages.prepare import with_dataset
 
 PAGES = [
@@ -117,7 +119,7 @@ def all_commands() -> dict[str, str]:
         if block.language == "sh":
             found |= dict.fromkeys(commands_of(block), block.place)
     for page, span in INLINE:
-        if span.split()[0] in ("python", "make", "pip") and page not in HISTORY and " " in span:
+        if span.split()[0] in ("python", "make", "pip", "latent-aug") and page not in HISTORY and " " in span:
             found[shlex.join(shlex.split(re.sub(r"<[^>]*>|…", "x", span)))] = page
     return found
 
@@ -197,7 +199,7 @@ def make_run(folder: Path) -> None:
 def test_commands_are_understood(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys and choices are composed, options parsed; nothing is run."""
     monkeypatch.chdir(tmp_path)
-    program, *arguments = shlex.split(command)
+    program, *arguments = shlex.split(command.rpartition(" '|' ")[2])  # a list that is piped is not ours
     where = COMMANDS[command]
     if program == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -208,6 +210,8 @@ def test_commands_are_understood(command: str, tmp_path: Path, monkeypatch: pyte
             assert {*wanted.split(",")} <= {*extras}, where
     elif program == "python":
         check_python(where, arguments)
+    elif program == "latent-aug":
+        check_console(where, arguments)
     else:
         assert program in OTHER_PROGRAMS, f"{where}: teach this test about {program}"
 
@@ -225,6 +229,17 @@ def check_python(where: str, arguments: list[str]) -> None:
         check_composes(where, "prepare", with_dataset(arguments[2:]))
     else:
         check_module(where, arguments[1], arguments[2:])
+
+
+def check_console(where: str, arguments: list[str]) -> None:
+    """What follows ``latent-aug``: a command, and what that understands."""
+    verb, *rest = arguments
+    assert verb in latent_aug.VERBS, f"{where}: {verb} is unknown"
+    if verb in ("train", "data"):
+        given = with_dataset(rest) if verb == "data" else rest
+        check_composes(where, {"train": "train_ppo", "data": "prepare"}[verb], given)
+    elif verb == "predict" and rest:
+        read_options(rest)
 
 
 def check_composes(where: str, script: str, arguments: list[str]) -> None:

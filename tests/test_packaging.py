@@ -23,6 +23,9 @@ env.reset(seed=0)
 env.step(env.action_space.sample())
 import train_ppo, stages.cli.choices
 assert "ppo" in stages.cli.choices.choices("agent")
+import latent_aug, numpy as np
+assert latent_env.load_detector("digits", device="cpu").predict(np.zeros((9, 9), "uint8")).score > 0
+latent_aug.main()
 """
 
 
@@ -42,7 +45,7 @@ def test_the_wheel_makes_both_worlds_without_the_checkout(tmp_path: Path) -> Non
     shutil.rmtree(copy)
 
     done = subprocess.run(
-        [sys.executable, "-c", USE],
+        [sys.executable, "-c", USE, "predict", "--help"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True,

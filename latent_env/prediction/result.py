@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -75,7 +76,8 @@ class Prediction:
         largest = int(sizes.argmax())
         rows, columns = ndimage.find_objects(parts)[largest - 1]
         across, down = self.native[0] / mask.shape[1], self.native[1] / mask.shape[0]
-        left, top = int(columns.start * across), int(rows.start * down)
-        right, bottom = round(columns.stop * across), round(rows.stop * down)
+        # The pixels whose middle is in the mask, as a mask of that size has them.
+        left, right = (math.ceil(side * across - 0.5) for side in (columns.start, columns.stop))
+        top, bottom = (math.ceil(side * down - 0.5) for side in (rows.start, rows.stop))
         area = float(sizes[largest]) / mask.size
         return Finding(area, left, top, max(right - left, 1), max(bottom - top, 1))

@@ -18,8 +18,18 @@ GROUPS = {
 }
 """The groups of choices, and what each is about."""
 
-COMMANDS = {"prepare": "python -m stages.prepare"}
+COMMANDS = {
+    "prepare": "python -m stages.prepare",
+    "predict": "latent-aug predict",
+    "runs": "latent-aug runs",
+    "completion": "latent-aug completion",
+}
 """How a script is called, where that isn't ``python <script>.py``."""
+
+
+def call_as(script: str, called: str) -> None:
+    """From now on help and messages say that ``script`` is called so."""
+    COMMANDS[script] = called
 
 
 def command(script: str) -> str:

@@ -1,0 +1,1 @@
+"""`latent-aug predict`: verdicts on files, as tables and pictures."""

@@ -1,0 +1,120 @@
+"""What `latent-aug predict` is called with."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from latent_common.errors import UserError
+from latent_env.worlds.decision import FALSE_ALARMS
+
+EXAMPLES = """\
+examples:
+  latent-aug predict runs photos/ --out checked
+  latent-aug predict runs/mine/detector/knn-1a2b3c4d5e 'line/**/*.png' --false-alarms 0.005
+  find /data -name '*.tif' | latent-aug predict phantom - --out checked --pictures none
+  latent-aug predict runs --watch inbox --out checked --fail-on anomaly
+
+Lines are printed, or with --out written to predictions.csv and predictions.jsonl: path, score (from 0 to 1,
+.5 is the threshold), p_value (how often normal images score as high), verdict, and the largest finding: its
+share of the image's area and its box in pixels. A file that can't be read has the verdict "broken" and an
+error.
+
+exit code: 0; 1 with --fail-on anomaly if there was one; 2 if nothing could be predicted; 130 after Ctrl-C.
+"""
+
+PICTURES = ("all", "anomalies", "none")
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments, checked."""
+
+    run: str
+    images: tuple[str, ...]
+    out: Path | None
+    watch: Path | None
+    false_alarms: float
+    best_f1: bool
+    fail_on_anomaly: bool
+    pictures: str
+    device: str
+    threads: int | None
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the arguments."""
+        raise UserError(f"{message}; --help explains all")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command line, for its help and for shells."""
+    parser = Parser(
+        prog="latent-aug predict",
+        description="Say of images whether they are anomalies, and where.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "run", help="the folder of a run, one of runs (the newest is taken), or a built-in world"
+    )
+    parser.add_argument(
+        "images", nargs="*", help="files, folders and globs; - reads paths from standard input"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="the folder for predictions.csv, .jsonl, overlays/ and masks/"
+    )
+    parser.add_argument(
+        "--watch", type=Path, metavar="FOLDER", help="predict images as they come, until Ctrl-C"
+    )
+    threshold = parser.add_mutually_exclusive_group()
+    threshold.add_argument(
+        "--false-alarms",
+        type=float,
+        default=FALSE_ALARMS,
+        metavar="RATE",
+        help="the share of normal images that may be called anomalies (default %(default)s)",
+    )
+    threshold.add_argument(
+        "--best-f1", action="store_true", help="the threshold that is best on labelled anomalies"
+    )
+    parser.add_argument("--fail-on", choices=["anomaly"], help="exit with 1 if there is an anomaly")
+    parser.add_argument(
+        "--pictures",
+        choices=PICTURES,
+        default=PICTURES[0],
+        help="which images get an overlay and a mask (default all)",
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads of the networks (default: what is fastest)")
+    return parser
+
+
+def read_options(arguments: list[str]) -> Options:
+    """The options that ``arguments`` give; what makes no sense is a ``UserError``."""
+    given = make_parser().parse_args(arguments)
+    if given.watch is not None and given.images:
+        raise UserError(f"--watch {given.watch} and {given.images[0]}: give one of both")
+    if given.watch is None and not given.images:
+        raise UserError(
+            "no images: name files, folders or globs, - for a list on standard input, or --watch FOLDER"
+        )
+    if given.threads is not None and given.threads < 1:
+        raise UserError(f"--threads {given.threads} must be at least 1")
+    return Options(
+        run=given.run,
+        images=tuple(given.images),
+        out=given.out,
+        watch=given.watch,
+        false_alarms=given.false_alarms,
+        best_f1=given.best_f1,
+        fail_on_anomaly=given.fail_on == "anomaly",
+        pictures=given.pictures,
+        device=given.device,
+        threads=given.threads,
+    )
