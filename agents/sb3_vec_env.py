@@ -13,11 +13,12 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 from torch import Tensor
 
 from agents.overoptimization import OverOptimizationMonitor
+from latent_common.errors import UserError
 from latent_common.training_state import below
 from latent_env.dynamics import Episodes, StepResult
 from latent_env.env import make_spaces
 from latent_env.episode_state import episode_state, restore_episodes
-from latent_env.reset_options import LARGEST_SEED
+from latent_env.reset_options import LARGEST_SEED, checked_start
 
 
 class LatentVecEnv(VecEnv):
@@ -54,12 +55,17 @@ class LatentVecEnv(VecEnv):
         return self._seeds
 
     def reset(self) -> VecEnvObs:
-        """Start an episode in every world; seeds given before are used once."""
+        """Start an episode in every world; seeds and options given before are used once."""
         seeds = None
         if self._seeds[0] is not None:
             seeds = torch.tensor(self._seeds, device=self.dynamics.world.device)
-        observations: np.ndarray[Any, Any] = self.dynamics.reset_tensor(seeds=seeds).cpu().numpy()
+        if any(options != self._options[0] for options in self._options):
+            raise UserError("set_options was given one for each world: give one dictionary for all worlds")
+        among = checked_start(self._options[0], self.dynamics)
+        reset = self.dynamics.reset_tensor(seeds=seeds, among=among)
+        observations: np.ndarray[Any, Any] = reset.cpu().numpy()
         self._reset_seeds()
+        self._reset_options()
         self._returns.zero_()
         self._finished.clear()
         self.reset_infos = self._infos()

@@ -111,6 +111,21 @@ def test_vec_env_methods_sb3_relies_on() -> None:
     env.close()
 
 
+def test_options_of_the_vec_env_are_used_once() -> None:
+    env = vec_env()
+    env.set_options({"source": 3})
+    env.reset()
+    assert [info["source"] for info in env.reset_infos] == [3] * 4
+    sources = {info["source"] for _ in range(5) if env.reset() is not None for info in env.reset_infos}
+    assert len(sources) > 1
+    env.set_options({"sorce": 3})
+    with pytest.raises(UserError, match="'sorce': …} is unknown"):
+        env.reset()
+    env.set_options([{"source": world} for world in range(4)])
+    with pytest.raises(UserError, match="one dictionary for all worlds"):
+        env.reset()
+
+
 def test_ppo_learns_on_the_batch(tmp_path: Path) -> None:
     """Paid for realism alone, PPO must find changes that survive decoding and encoding."""
     env = LatentVecEnv(
