@@ -58,7 +58,7 @@ class Counting(RewardTerm):
 
 
 def with_memories() -> Episodes[Any]:
-    rewards = {"novelty": 1.0, "coverage": 1.0, "counting": 1.0}
+    rewards = {"novelty": 1.0, "episode_novelty": 1.0, "coverage": 1.0, "counting": 1.0}
     return Settings(horizon=4, reward=rewards).dynamics(make_world("flat"), 4)
 
 

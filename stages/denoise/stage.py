@@ -19,6 +19,7 @@ from conf.schema.agents import LearnerConfig, UntrainedConfig
 from conf.schema.envs import DenoiseEnvConfig
 from conf.schema.runs import AgentRun
 from latent_common.artifacts import copy_artifact
+from latent_common.lock import LOCK, locked
 from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.settings import DenoiseSettings
 from latent_env.denoise.world import CRITIC, EXAMPLES, DenoiseWorld
@@ -133,9 +134,11 @@ class DenoisingExperiment:
         if not self.config.export:
             return
         folder, space = Path(self.config.export), self.env.space
+        folder.mkdir(parents=True, exist_ok=True)
         names = [EXAMPLES, f"{CRITIC}_{space}", *(["autoencoder"] if space == "latent" else [])]
-        for name in names:
-            copy_artifact(self.run.path, folder, name)
+        with locked(folder / LOCK):
+            for name in names:
+                copy_artifact(self.run.path, folder, name)
         say(f"exported to {folder}")
 
     def summary(self) -> str:
