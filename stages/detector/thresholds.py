@@ -107,7 +107,7 @@ class ThresholdReport:
 def stored_report(folder: Path) -> str:
     """The thresholds of the detector in the run ``folder`` as text, from what the run keeps."""
     if not (folder / f"{DECISION}.json").is_file():
-        return NONE
+        return f"{NONE} A run of an older version has none either: delete its folder, and train again."
     with np.load(folder / SCORES, allow_pickle=False) as stored:
         return ThresholdReport(load_decision(folder), stored["labels"], stored["scores"]).as_text()
 

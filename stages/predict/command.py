@@ -40,6 +40,8 @@ def predict(arguments: list[str]) -> int:
 def _detector(options: Options) -> AnomalyDetector:
     """The detector with the threshold that is wanted."""
     detector = load_detector(options.run, options.device, options.false_alarms)
+    if detector.folder != Path(options.run):
+        say(f"detector: {detector.folder}")
     if options.best_f1:
         detector = detector.with_best_f1()
     if detector.threshold.note:

@@ -14,8 +14,11 @@ from latent_env.prediction.result import FOUND, Prediction
 from latent_env.rendering import heat
 from latent_env.rendering.regions import OUTLINE
 
-LONGEST = 1024
-"""An overlay has at most so many pixels a side."""
+LONGEST = 640
+"""An overlay has at most so many pixels a side: packing larger ones takes longer than the networks do."""
+
+EDGE = 1
+"""How wide the line around a finding is, in pixels."""
 
 COVER, FAINT = 0.6, 0.25
 """How much of an image the brightest colours hide, and the value of a map below which they hide nothing."""
@@ -45,8 +48,9 @@ def write_pictures(base: Image.Image, prediction: Prediction, overlay: Path, mas
     region = _grey(drawn).resize(size, Image.Resampling.BILINEAR).point(ABOVE)
     if (box := region.getbbox()) is not None:
         inside = region.crop(box)
-        reach = 3 if max(size) < LONGEST // 2 else 5
-        smaller = ImageOps.crop(ImageOps.expand(inside, reach).filter(ImageFilter.MinFilter(reach)), reach)
+        smaller = ImageOps.crop(
+            ImageOps.expand(inside, EDGE).filter(ImageFilter.MinFilter(2 * EDGE + 1)), EDGE
+        )
         edge = ImageChops.subtract(inside, smaller)
         picture.paste(OUTLINE, box, edge)
     _save(picture, overlay)
