@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 
 import latent_aug
@@ -251,6 +253,18 @@ def test_mistakes_are_one_line(latent: Run, photos: Path, tmp_path: Path) -> Non
         assert f"predict: {message}" in done.said or message in done.said, done.said
         assert len(done.said.strip().splitlines()) == 1 or "promise" in done.said, done.said
         assert "Traceback" not in done.said
+
+
+def test_a_reader_that_leaves_is_no_mistake(photos: Path) -> None:
+    command = (
+        f"{sys.executable} -u {ROOT / 'latent_aug.py'} predict phantom photos {' '.join(QUICK)} | head -1"
+    )
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=photos.parent, capture_output=True, text=True, check=False
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert "refused" not in done.stderr
 
 
 def test_missing_files_are_named_and_the_rest_goes_on(latent: Run, photos: Path) -> None:

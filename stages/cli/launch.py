@@ -21,7 +21,7 @@ from stages.cli.defaults import fill_defaults
 from stages.cli.error_messages import explain
 from stages.cli.renamed import refuse_former_names
 
-MISTAKE = 2
+MISTAKE, PIPE = 2, 141
 
 STAGE_HELP = (
     "[group=choice ...] [key=value ...] [-m]",
@@ -106,6 +106,9 @@ def mistakes_explained(script: str, arguments: list[str]) -> Iterator[None]:
         _leave(str(error), script)
     except (HydraException, OmegaConfBaseException) as error:
         _leave(explain(error, script, arguments), script)
+    except BrokenPipeError:  # whoever read the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be written
+        sys.exit(PIPE)
     except OSError as error:
         _leave(f"the system refused: {error}", script)
     except KeyboardInterrupt:

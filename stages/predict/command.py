@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from latent_common.errors import UserError
+from latent_common.errors import INTERRUPTED, UserError
 from latent_common.progress import progress_bar
 from latent_env.prediction.detector import AnomalyDetector, load_detector
 from stages.context import say, set_threads
@@ -20,7 +20,7 @@ from stages.predict.pipeline import Pipeline
 from stages.predict.sources import Named, find_images, watch
 from stages.predict.tables import ANOMALY, BROKEN, CSV, NORMAL, Row, Tables, known_paths, line_of
 
-FAILED, INTERRUPTED = 1, 130
+FAILED = 1
 
 
 def predict(arguments: list[str]) -> int:
