@@ -18,6 +18,7 @@ from latent_env.worlds.artifacts import save_detector
 from latent_env.worlds.decision import Decision, load_decision, save_decision
 from latent_env.worlds.half_precision import halve
 from latent_env.worlds.store import copy_world, load_world, save_world
+from stages.detector.thresholds import ThresholdReport
 
 SCORES = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=60)
 
@@ -91,6 +92,23 @@ def test_the_best_f1_lies_between_what_it_parts() -> None:
     separated = decision_of([0, 1], [4, 5]).best_f1()
     assert separated is not None
     assert (separated.score, separated.f1) == (2.5, 1)
+
+
+def test_a_report_says_when_more_false_alarms_came_than_chance_explains() -> None:
+    rng = np.random.default_rng(0)
+    decision = decision_of(list(rng.normal(size=199)), [4.0])
+    labels = np.repeat([0, 1], 100)
+    as_promised = rng.normal(size=200).astype(np.float32)
+    report = ThresholdReport(decision, labels, as_promised)
+    assert "more than chance explains" not in report.as_text()
+    assert "1% false alarms" in report.as_text()
+    shifted = ThresholdReport(decision, labels, as_promised + 2)
+    assert "more than chance explains" in shifted.as_text()
+    facts = shifted.facts()["false_alarms"]
+    assert facts["chance"] < 0.01
+    assert facts["promised"] == pytest.approx(0.01)
+    assert sum(facts["test"].values()) == 200
+    assert facts["false_alarms_on_test"] == facts["test"]["false_positives"] / 100
 
 
 def test_a_decision_comes_back_with_its_world(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ from latent_env.worlds.decision import DECISION, Decision, Threshold, load_decis
 
 CONFORMAL, BEST_F1 = "false_alarms", "best_f1"
 HEADER = ["threshold", "score above", "false alarms, promised", "on test", "anomalies found on test"]
+UNLIKELY = 0.01
+"""So many false alarms on test that they are less likely than this are remarked upon."""
+
 NONE = "No threshold: the validation split has no normal images to choose one by."
 
 
@@ -76,12 +79,33 @@ class ThresholdReport:
                 name, promised = f"best F1, {threshold.f1:.3f} on validation", ""
             rows.append([name, f"{threshold.score:.4f}", promised, came.false_alarms, came.found])
             notes += [f"{threshold.note[:1].upper()}{threshold.note[1:]}."] if threshold.note else []
+            notes += [self._unlike(threshold, came)] if self.chance(threshold, came) < UNLIKELY else []
         of = len(self.decision.normal)
         promise = (
             f"Promised is what holds, on average, for normal images like the {of} of the validation split; "
             "of few test images another share may come by chance."
         )
         return "\n\n".join([markdown_table(HEADER, rows), " ".join([*notes, promise])])
+
+    def chance(self, threshold: Threshold, came: Confusion) -> float:
+        """How likely so many false alarms, or more, are where the promise holds; 1 where there is none.
+
+        Among m exchangeable normal images, those above the k-th highest of n others are beta-binomial.
+        """
+        normal, n = came.false_positives + came.true_negatives, len(self.decision.normal)
+        if threshold.promised is None or not normal:
+            return 1.0
+        from scipy.stats import betabinom  # slow to import
+
+        count = round(threshold.promised * (n + 1))
+        return float(betabinom.sf(came.false_positives - 1, normal, count, n + 1 - count))
+
+    def _unlike(self, threshold: Threshold, came: Confusion) -> str:
+        return (
+            f"{came.false_alarms} is more than chance explains (probability "
+            f"{self.chance(threshold, came):.1g}): normal test images are unlike those of validation, which may "
+            "be near copies of training images."
+        )
 
     def facts(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -100,6 +124,7 @@ class ThresholdReport:
             "promised": threshold.promised,
             "f1_on_validation": threshold.f1,
             "false_alarms_on_test": came.false_positives / normal if normal else None,
+            "chance": self.chance(threshold, came),
             "test": vars(came),
         }
 
