@@ -103,8 +103,8 @@ class ThresholdReport:
     def _unlike(self, threshold: Threshold, came: Confusion) -> str:
         return (
             f"{came.false_alarms} is more than chance explains (probability "
-            f"{self.chance(threshold, came):.1g}): normal test images are unlike those of validation, which may "
-            "be near copies of training images."
+            f"{self.chance(threshold, came):.1g}): normal test images are unlike those of validation, which "
+            "may be near copies of training images."
         )
 
     def facts(self) -> dict[str, Any]:
