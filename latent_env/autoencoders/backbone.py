@@ -8,8 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latent_common.errors import UserError, first_line
+from latent_env.autoencoders.quiet import quietly
 
 AUTOENCODER = "autoencoder"
 
@@ -197,7 +197,7 @@ def load_backbone(
     transformers = _transformers()
     place = str(folder) if folder.is_dir() else name
     try:
-        with _quietly(transformers):
+        with quietly(transformers):
             facts, _ = transformers.PreTrainedConfig.get_config_dict(place, local_files_only=folder.is_dir())
             network = transformers.AutoModel.from_pretrained(
                 place,
@@ -233,7 +233,7 @@ def empty_backbone(
     description = without_code(description)
     try:
         config = _configuration(transformers, description)
-        with torch.random.fork_rng(devices=[]), _quietly(transformers):
+        with torch.random.fork_rng(devices=[]), quietly(transformers):
             network = transformers.AutoModel.from_config(config, trust_remote_code=False)
     except Exception as error:  # a damaged description raises anything
         raise UserError(f"the backbone can't be built from its description ({first_line(error)})") from error
@@ -259,22 +259,6 @@ def _transformers() -> Any:
         return importlib.import_module("transformers")
     except ImportError as error:
         raise UserError(f"a pretrained backbone needs transformers: {INSTALL}") from error
-
-
-@contextmanager
-def _quietly(transformers: Any) -> Iterator[None]:
-    """A context without the library's own progress bars and log lines."""
-    logging, hub = transformers.utils.logging, importlib.import_module("huggingface_hub").logging
-    before = logging.get_verbosity(), hub.get_verbosity()
-    logging.set_verbosity_error()
-    hub.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before[0])
-        hub.set_verbosity(before[1])
-        logging.enable_progress_bar()
 
 
 def _colours(transformers: Any, name: str, description: Mapping[str, Any]) -> Sequence[Sequence[float]]:

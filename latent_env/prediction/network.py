@@ -37,7 +37,7 @@ class Network:
         return self.encoder.channels, self.encoder.size
 
     def to(self, device: torch.device) -> Network:
-        """The same on ``device``."""
+        """Move the network to ``device``."""
         assert isinstance(self.detector, nn.Module)
         encoder = None if self.encoder is None else self.encoder.to(device)
         return Network(self.detector.to(device), encoder)

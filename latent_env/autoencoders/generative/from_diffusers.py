@@ -6,9 +6,7 @@ import importlib
 import inspect
 import json
 import os
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 
 from latent_common.errors import UserError, first_line
 from latent_env.autoencoders.generative.network import PublishedNetwork, round_to_half
+from latent_env.autoencoders.quiet import quietly
 
 INSTALL = "`pip install '.[generative]'` installs what it takes"
 
@@ -105,7 +104,7 @@ def _check_folder(name: str, folder: Path) -> None:
 def _loaded(diffusers: Any, name: str, folder: Path) -> Any:
     """The model of one of the known classes, with all its weights."""
     local = folder.is_dir()
-    source, quiet = str(folder) if local else name, _quietly(diffusers)
+    source, quiet = str(folder) if local else name, quietly(diffusers)
     try:
         with quiet:
             kind = _class(
@@ -174,7 +173,7 @@ def empty_diffusers(kind: str, config: Mapping[str, Any]) -> DiffusersNetwork:
         raise UserError(f"the generator is a {kind}, but this version knows {', '.join(CLASSES)}")
     diffusers = _diffusers()
     try:
-        with _quietly(diffusers):
+        with quietly(diffusers):
             known = getattr(diffusers, kind)
             return DiffusersNetwork(known(**_arguments(known, config)).eval())
     except Exception as error:  # a damaged description raises anything
@@ -186,20 +185,3 @@ def _diffusers() -> Any:
         return importlib.import_module("diffusers")
     except ImportError as error:
         raise UserError(f"autoencoder=diffusers needs diffusers: {INSTALL}") from error
-
-
-@contextmanager
-def _quietly(diffusers: Any) -> Iterator[None]:
-    """A context without the library's own progress bars, log lines and warnings."""
-    logging, hub = diffusers.utils.logging, importlib.import_module("huggingface_hub").logging
-    before = logging.get_verbosity(), hub.get_verbosity()
-    logging.set_verbosity_error()
-    hub.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.set_verbosity(before[0])
-        hub.set_verbosity(before[1])
-        logging.enable_progress_bar()
