@@ -1,4 +1,4 @@
-"""All commands in one: ``latent-aug train``, ``predict``, ``data``, ``runs``."""
+"""All commands in one: ``latent-aug train``, ``predict``, ``export``, ``data``, ``runs``."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def help_text() -> str:
             "  latent-aug train dataset=folder dataset.root=mine   everything, with a comparison at the end",
             "  latent-aug runs                                     what was trained",
             "  latent-aug predict runs photos/ --out checked       verdicts of the newest detector",
+            "  latent-aug export runs --onnx model.onnx            that detector as one file",
         ]
     )
 
@@ -73,6 +74,15 @@ def predict(arguments: list[str]) -> int:
 
     with mistakes_explained("predict", arguments):
         return predict(arguments)
+
+
+def export(arguments: list[str]) -> int:
+    """What other programs use."""
+    from stages.cli.launch import mistakes_explained
+    from stages.export.command import export
+
+    with mistakes_explained("export", arguments):
+        return export(arguments)
 
 
 def data(arguments: list[str]) -> int:
@@ -111,6 +121,7 @@ VERBS = {
     "train": Verb("train an autoencoder, a detector and an agent, and compare before with after", train),
     "runs": Verb("a table of what was trained", runs),
     "predict": Verb("say of images whether they are anomalies, and where", predict),
+    "export": Verb("write a detector as one ONNX file, for other programs", export),
     "completion": Verb('for your shell: eval "$(latent-aug completion)" in .bashrc or .zshrc', completion),
 }
 """All commands; each imports what it needs when it is called, so that ``--help`` is quick."""

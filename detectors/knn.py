@@ -11,6 +11,7 @@ from torch import Tensor
 from detectors.base import LATENT
 from detectors.blocks.coreset import draw_tokens, greedy_coreset
 from detectors.blocks.distance import DistanceDetector
+from detectors.blocks.parts import in_parts
 from detectors.blocks.tokens import as_tokens
 from latent_common.image_source import ImageSource
 
@@ -77,9 +78,8 @@ class KnnDetector(DistanceDetector):
     def distances(self, latents: Tensor) -> Tensor:
         """Distances ``(B, T)`` of the tokens of ``latents (B, *latent_shape)``."""
         tokens = as_tokens(latents) * self.scales
-        flat = tokens.flatten(0, 1)
-        nearest = [_nearest(part, self.bank) for part in flat.split(COMPARED_AT_ONCE)]
-        return torch.cat(nearest).view(tokens.shape[:2])
+        nearest = in_parts(lambda part: _nearest(part, self.bank), tokens.flatten(0, 1), COMPARED_AT_ONCE)
+        return nearest.view(tokens.shape[:2])
 
 
 def _nearest(tokens: Tensor, bank: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from detectors.blocks.parts import in_parts
 from detectors.blocks.tokens import as_tokens, grid_of
 from latent_common.image_source import ImageSource
 
@@ -87,14 +88,10 @@ class PositionalMemory(nn.Module):
         Where latents were made of the images ``owners (B,)``, these are left out.
         """
         tokens, at_once = as_tokens(latents), self._latents_at_once()
-        parts = [
-            self._nearest(
-                tokens[first : first + at_once],
-                None if owners is None else owners[first : first + at_once],
-            )
-            for first in range(0, max(len(tokens), 1), at_once)
-        ]
-        return torch.cat(parts)
+        if owners is None:
+            return in_parts(lambda part: self._nearest(part, None), tokens, at_once)
+        parts = zip(tokens.split(at_once), owners.split(at_once), strict=True)
+        return torch.cat([self._nearest(part, own) for part, own in parts])
 
     def _nearest(self, tokens: Tensor, owners: Tensor | None) -> Tensor:
         """For tokens ``(B, T, C)`` the nearest at the same positions, ``(B, T)``."""

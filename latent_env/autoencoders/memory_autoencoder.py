@@ -175,7 +175,7 @@ class MemoryAutoencoder(ConvAutoencoder):
         """Tokens or pieces ``(B, T, C)`` as ``(B, *latent_shape)``."""
         if len(self.latent_shape) == 1:
             return tokens.flatten(1)
-        return tokens.transpose(1, 2).reshape(len(tokens), *self.latent_shape)
+        return tokens.transpose(1, 2).unflatten(2, self.latent_shape[1:])
 
     def _variance_head(self) -> nn.Module:
         """A layer for log variances, initialised to the same small variance everywhere."""

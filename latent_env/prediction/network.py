@@ -54,6 +54,10 @@ class Network:
     @torch.inference_mode()
     def detect(self, images: Tensor) -> Detection:
         """Raw scores ``(B,)`` and maps ``(B, 1, H, W)`` of images ``(B, C, H, W)`` uint8."""
+        return self.detection(images)
+
+    def detection(self, images: Tensor) -> Detection:
+        """What :meth:`detect` returns, computed in a way that can be exported."""
         score, maps = self.detector(*self.inputs(images.float() / 255))
         return Detection(score.float(), at_size(maps, images.shape[-1]).float())
 

@@ -21,6 +21,7 @@ GROUPS = {
 COMMANDS = {
     "prepare": "python -m stages.prepare",
     "predict": "latent-aug predict",
+    "export": "latent-aug export",
     "runs": "latent-aug runs",
     "completion": "latent-aug completion",
 }

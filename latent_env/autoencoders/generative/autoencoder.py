@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detectors.blocks.parts import in_parts
 from latent_common.errors import UserError
 from latent_common.image_source import LARGEST_IMAGE, ImageSource, evenly_spaced
 from latent_common.progress import progress_bar
@@ -93,10 +94,7 @@ class GenerativeAutoencoder(nn.Module):
 
     def _in_parts(self, compute: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
         """``compute(values)``, some images at a time."""
-        at_once = max(PIXELS_AT_ONCE[values.device.type] // self.size**2, 1)
-        if len(values) <= at_once:
-            return compute(values)
-        return torch.cat([compute(part) for part in values.split(at_once)])
+        return in_parts(compute, values, max(PIXELS_AT_ONCE[values.device.type] // self.size**2, 1))
 
 
 def _described(network: Mapping[str, Any]) -> PublishedNetwork:

@@ -1,0 +1,122 @@
+"""A detector as one ONNX file, that other programs run without PyTorch."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latent_common.artifacts import write_atomically
+from latent_common.errors import UserError
+from latent_env import __version__
+from latent_env.prediction.detector import AnomalyDetector, load_detector
+from stages.context import say
+from stages.export.arguments import Options
+from stages.export.graph import DetectorGraph, Verdicts
+
+NEEDED = ("onnx", "onnxscript")
+INSTALL = "`pip install 'latent-aug[onnx]'` installs what it takes"
+
+CLASSES = ("normal", "anomaly")
+IMAGES = "images"
+
+MOST_BYTES = 2**31 - 1
+"""An ONNX file has at most so many bytes."""
+
+
+def export_onnx(options: Options) -> None:
+    """Write the detector that ``options`` name, with its threshold, as an ONNX file.
+
+    :raises UserError: if there is none, or the file can't be written.
+    """
+    _check_target(options.onnx)
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise UserError(f"an ONNX file needs {' and '.join(missing)}: {INSTALL}")
+    detector = load_detector(options.run, "cpu", options.false_alarms)
+    if options.best_f1:
+        detector = detector.with_best_f1()
+    if detector.threshold.note:
+        say(detector.threshold.note)
+    content = onnx_bytes(detector)
+    write_atomically(options.onnx, content)
+    say(f"{options.onnx}: {len(content) / 1e6:.1f} MB, the detector in {detector.folder}")
+
+
+def onnx_bytes(detector: AnomalyDetector) -> bytes:
+    """The ONNX file of a detector."""
+    channels, size = detector.channels, detector.size
+    example = torch.zeros(2, channels, size, size, dtype=torch.uint8)  # a batch of 1 would be for 1 alone
+    with _quiet():
+        program: Any = torch.onnx.export(
+            DetectorGraph(detector).eval(),
+            (example,),
+            input_names=[IMAGES],
+            output_names=list(Verdicts._fields),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            verbose=False,
+        )
+    model = program.model_proto
+    model.producer_name, model.producer_version = "LatentAug", __version__
+    for key, value in metadata_of(detector).items():
+        model.metadata_props.add(key=key, value=value)
+    if (size := model.ByteSize()) > MOST_BYTES:
+        raise UserError(f"the ONNX file would have {size:,} bytes, but {MOST_BYTES:,} are the most")
+    return model.SerializeToString()
+
+
+def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
+    """What the file says of itself: how images become its input, and what its answers mean."""
+    threshold, decision = detector.threshold, detector.decision
+    facts = {
+        "latent_aug": __version__,
+        "detector": json.loads((detector.folder / "detector.json").read_text())["facts"]["architecture"],
+        "dataset": decision.dataset,
+        "normal_images": len(decision.normal),
+        "classes": CLASSES,
+        "channels": detector.channels,
+        "size": detector.size,
+        "fit": "stretch",
+        "threshold": threshold.score,
+        "map_threshold": threshold.map,
+        "false_alarms": threshold.false_alarms,
+        "promised": threshold.promised,
+        "f1": threshold.f1,
+        "note": threshold.note,
+    }
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+
+
+def _check_target(path: Path) -> None:
+    """Raise a ``UserError`` unless a file can be written as ``path``."""
+    if path.exists():
+        raise UserError(f"--onnx {path}: it is there already; name another file, or delete it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"--onnx {path}: can't write there ({os.strerror(error.errno or 0)})") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter from announcing what it lacks and what it will change."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
