@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from conf.schema.runs import AutoencoderRun
 from latent_common.artifacts import FORMAT
 from latent_common.files import check_writable
-from latent_common.machine import cores, measured_threads, resolve_device
+from latent_common.machine import resolve_device
 from latent_common.precision import FULL, HALF, check_precision
 from latent_env import __version__
 from latent_env.data import check_track
@@ -67,19 +67,8 @@ def start(cfg: DictConfig, kind: type[C]) -> tuple[C, Context]:
         check_writable(config.runs, "runs")
     check_precision(config.precision)
     device = resolve_device(config.device)
-    set_threads(config.threads)
+    torch.set_num_threads(config.threads)
     return config, Context(device, config.seed, Path(config.runs), config.precision, config.memory)
-
-
-def set_threads(threads: int | None) -> None:
-    """Let PyTorch use so many, or as many as are best here."""
-    if threads is None:
-        threads, gain = measured_threads()
-        if threads > 1:
-            say(f"{threads} threads: {gain:.1f} times as fast as one here (threads=… sets another number)")
-        elif cores() > 1:
-            say("1 thread: more are no faster here (threads=… sets another number)")
-    torch.set_num_threads(threads)
 
 
 def say(text: str) -> None:

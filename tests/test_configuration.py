@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from itertools import cycle
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from conf.schema import agents, autoencoders, datasets, detectors, envs, runs
 from conf.schema.fields import Limits
+from conf.schema.runs import AutoencoderRun
+from latent_common import machine
 from latent_common.errors import UserError
 from stages.cli.checks import check_values
 from stages.cli.choices import GROUPS, choices
@@ -24,6 +28,7 @@ from stages.cli.renamed import (
     RENAMED_KEYS,
     refuse_former_names,
 )
+from stages.context import start
 
 SCHEMAS = [
     kind
@@ -203,3 +208,17 @@ def test_new_names_exist() -> None:
         assert group not in GROUPS or name in choices(group), choice
     refuse_former_names([f"{key}=1" for key in RENAMED_KEYS.values()])
     refuse_former_names([*RENAMED_CHOICES.values(), "agent=ppo", "dataset.normal=[1,2]"])
+
+
+@pytest.mark.parametrize("cores", [1, 64])
+def test_the_number_of_threads_is_fixed_whatever_the_machine(
+    cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their number decides the last digits of figures: a busy or a larger machine must not change it."""
+    monkeypatch.setattr(machine, "cores", lambda: cores)
+    before = torch.get_num_threads()
+    try:
+        start(compose("train_ae", ["dataset=digits", f"runs={tmp_path}"]), AutoencoderRun)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

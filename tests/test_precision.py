@@ -1,4 +1,4 @@
-"""Steps in bfloat16 and the number of threads: faster, and nearly the same."""
+"""Steps in bfloat16: faster, and nearly the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from latent_common import machine
 from latent_common.training_state import TrainingState
 from latent_env import compilation
 from latent_env.autoencoders import ConvAutoencoder
@@ -47,16 +46,6 @@ def test_worlds_of_both_precisions_share_their_parts() -> None:
     worlds = [env.unwrapped.dynamics.world for env in (half, full)]  # type: ignore[attr-defined]
     assert [world.precision for world in worlds] == ["bfloat16", "float32"]
     assert worlds[0].autoencoder is worlds[1].autoencoder
-
-
-@pytest.mark.parametrize("available", [1, 2, 64])
-def test_threads_are_measured_and_left_as_they_were(available: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "cores", lambda: available)
-    before = torch.get_num_threads()
-    chosen, gain = machine.measured_threads()
-    assert torch.get_num_threads() == before
-    assert chosen in [count for count in machine.THREADS if count <= available]
-    assert gain >= 1 if chosen == 1 else gain > machine.WORTH
 
 
 def learned(precision: str) -> tuple[float, torch.Tensor]:

@@ -93,7 +93,7 @@ class AutoencoderRun(DataRun):
     seed: Seed
     device: str
     precision: str
-    threads: Threads[int | None]
+    threads: Threads[int]
     memory: float | None
     runs: str
 

@@ -41,7 +41,7 @@ class Options:
     fail_on_anomaly: bool
     pictures: str
     device: str
-    threads: int | None
+    threads: int
 
 
 class Parser(argparse.ArgumentParser):
@@ -91,7 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="which images get an overlay and a mask (default all)",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default auto)")
-    parser.add_argument("--threads", type=int, help="CPU threads of the networks (default: what is fastest)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the networks (default: 2)")
     return parser
 
 
@@ -104,7 +104,7 @@ def read_options(arguments: list[str]) -> Options:
         raise UserError(
             "no images: name files, folders or globs, - for a list on standard input, or --watch FOLDER"
         )
-    if given.threads is not None and given.threads < 1:
+    if given.threads < 1:
         raise UserError(f"--threads {given.threads} must be at least 1")
     return Options(
         run=given.run,

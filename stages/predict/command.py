@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from latent_common.errors import INTERRUPTED, UserError
 from latent_common.progress import progress_bar
 from latent_env.prediction.detector import AnomalyDetector, load_detector
-from stages.context import say, set_threads
+from stages.context import say
 from stages.predict.arguments import Options, read_options
 from stages.predict.pipeline import Pipeline
 from stages.predict.sources import Named, find_images, watch
@@ -46,7 +47,7 @@ def _detector(options: Options) -> AnomalyDetector:
         detector = detector.with_best_f1()
     if detector.threshold.note:
         say(detector.threshold.note)
-    set_threads(options.threads)
+    torch.set_num_threads(options.threads)
     return detector
 
 
