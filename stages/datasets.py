@@ -46,13 +46,21 @@ from latent_env.data.augmentation import Augmentation
 
 T = TypeVar("T")
 
-LOCATION = ("root", "normal_dir", "abnormal_dir", "normal_test_dir", "mask_dir", "trust_pickle", "on_error")
+LOCATION = (
+    *("root", "normal_dir", "abnormal_dir", "labelled_dir", "normal_test_dir", "mask_dir"),
+    *("trust_pickle", "on_error"),
+)
 """Keys that say where images lie: the same images elsewhere are the same data set."""
 
 
 def load_dataset(config: DataRun) -> Dataset:
     """The images of ``config.dataset``; those from files are prepared, unless that was done before."""
     check_track(config.track)
+    if config.track == "one_class" and config.labelled.count:
+        raise UserError(
+            f"track=one_class has no labelled anomalies, but labelled.count={config.labelled.count}: leave "
+            "one of both out"
+        )
     return _load(config.dataset, config).for_track(config.track)
 
 
@@ -75,19 +83,26 @@ def _load(config: DatasetConfig, run: DataRun) -> Dataset:  # noqa: ARG001
 
 
 @_load.register
-def _(config: DigitsConfig, run: DataRun) -> Dataset:  # noqa: ARG001
+def _(config: DigitsConfig, run: DataRun) -> Dataset:
     normal = config.normal if isinstance(config.normal, list) else [config.normal]
-    return load_digits_dataset(normal, config.seed)
+    return _with_labelled(load_digits_dataset(normal, config.seed), config.seed, run)
 
 
 @_load.register
-def _(config: PhantomConfig, run: DataRun) -> Dataset:  # noqa: ARG001
-    return make_phantom_dataset(config.size, config.train, config.valid, config.test, config.seed)
+def _(config: PhantomConfig, run: DataRun) -> Dataset:
+    drawn = make_phantom_dataset(config.size, config.train, config.valid, config.test, config.seed)
+    return _with_labelled(drawn, config.seed, run)
+
+
+def _with_labelled(dataset: Dataset, seed: int, run: DataRun) -> Dataset:
+    """A data set that is drawn or built in, with as many labelled anomalies as are wanted."""
+    return dataset if run.labelled.count is None else dataset.with_labelled(run.labelled.count, seed)
 
 
 @_load.register
 def _(config: FilesConfig, run: DataRun) -> Dataset:
-    splitting = Splitting(run.track, config.seed, config.valid_fraction, config.group, config.limit)
+    wanted = config.valid_fraction, config.group, config.limit, run.labelled.count
+    splitting = Splitting(run.track, config.seed, *wanted)
     problems = Problems(config.on_error)
     source = _find(config, Path(run.data_root).expanduser(), splitting, problems)
     return prepare(source, config.size, Path(run.prepared).expanduser(), problems)
@@ -101,7 +116,13 @@ def _find(config: FilesConfig, data_root: Path, splitting: Splitting, problems: 
 @_find.register
 def _(config: FolderConfig, data_root: Path, splitting: Splitting, problems: Problems) -> Source:
     root = _below(data_root, config.root, "train/good and test/…", "dataset=folder dataset.root=/data/bottle")
-    parts = Parts(config.normal_dir, config.abnormal_dir, config.normal_test_dir, config.mask_dir)
+    parts = Parts(
+        config.normal_dir,
+        config.abnormal_dir,
+        config.labelled_dir,
+        config.normal_test_dir,
+        config.mask_dir,
+    )
     return folder_source(root, config.name, parts, splitting, problems, config.channels)
 
 

@@ -82,6 +82,7 @@ class FolderConfig(FilesConfig):
     root: str
     normal_dir: Any  # a folder or several
     abnormal_dir: Any
+    labelled_dir: Any
     normal_test_dir: Any
     mask_dir: Any
 

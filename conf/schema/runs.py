@@ -56,8 +56,15 @@ from conf.schema.fields import Count, CountOrZero, Filled, Finite, Positive, See
 
 
 @dataclass
-class LabelledConfig:
-    """What the labelled anomalies of a validation split are used for."""
+class LabelledCount:
+    """How many labelled anomalies there are."""
+
+    count: CountOrZero[int | None]
+
+
+@dataclass
+class LabelledConfig(LabelledCount):
+    """The labelled anomalies, and what they are used for."""
 
     train: CountOrZero[float]
     reference_set: CountOrZero[float]
@@ -80,6 +87,7 @@ class DataRun:
 
     dataset: DatasetConfig
     track: str
+    labelled: LabelledCount
     data_root: str
     prepared: str
 

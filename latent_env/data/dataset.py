@@ -91,6 +91,15 @@ Size = tuple[int, int]
 TRACKS = ("auto", "few_labelled", "one_class")
 
 
+def check_labelled_count(count: int, available: int, where: str) -> None:
+    """Raise a ``UserError`` if ``available`` anomalies can't give so many labelled ones."""
+    if count > available:
+        raise UserError(
+            f"labelled.count={count} is more than can be had: {where} {available}; give at most so many, "
+            "0 for none, or null for what the data set gives"
+        )
+
+
 def check_track(track: str) -> None:
     """Raise a ``UserError`` unless ``track`` is one of :data:`TRACKS`."""
     if track not in TRACKS:
@@ -159,6 +168,17 @@ class Dataset:
         return replace(
             self, valid=self.valid.normal(), digest=None if self.digest is None else f"{self.digest}n"
         )
+
+    def with_labelled(self, count: int, seed: int) -> "Dataset":
+        """The data set with so many of the labelled anomalies that valid has, chosen at random."""
+        anomalies = np.flatnonzero(self.valid.labels)
+        check_labelled_count(count, len(anomalies), "the set labels")
+        if count == len(anomalies):
+            return self
+        chosen = np.random.default_rng(seed).permutation(anomalies)[:count]
+        rows = np.sort(np.concatenate([np.flatnonzero(self.valid.labels == 0), chosen]))
+        digest = None if self.digest is None else f"{self.digest}-l{count}s{seed}"
+        return replace(self, valid=self.valid.subset(rows), digest=digest)
 
     def with_max_train_images(self, most: int) -> "Dataset":
         """The data set with at most so many training images, evenly spaced."""

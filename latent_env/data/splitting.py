@@ -2,86 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 import numpy as np
 
 from latent_common.errors import UserError
-from latent_env.data.dataset import check_track
+from latent_env.data.dataset import check_labelled_count, check_track
+from latent_env.data.groups import FEWEST_GROUPS, group_finder, groups_of
+from latent_env.data.labelled import limit_labelled, pick_labelled
 from latent_env.data.samples import Sample
 
 S = TypeVar("S", bound=Sample)
-
-NUMBERED = re.compile(r"[^\s_./-]*\d[^\s_./-]*")
-"""A part of a name between separators that holds a number."""
-
-FEWEST_GROUPS = 3
-"""With fewer groups, images are split one by one."""
-
-MOST_LEVELS = 4
-"""At most so many numbers of a name are tried as the end of its group."""
-
-
-def group_finder(pattern: str | None, level: int = 0) -> Callable[[Sample], str]:
-    """A function that returns the group (patient, volume, object) of a sample, from its name.
-
-    :param pattern: a regular expression; the group is its first parenthesis, or all that it matches.
-        ``None`` looks for names such as ``patient07_slice012`` or ``volume-3/45``; an empty one
-        makes every image a group of its own.
-    :param level: without a pattern, how many numbers of the name to skip: in ``BraTS20_007_slice_12`` the
-        first is that of the data set, the second that of the patient.
-    """
-    if pattern is None:
-        return lambda sample: _prefix(_inner_name(sample), level) or sample.name
-    if not pattern:
-        return lambda sample: sample.name
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise UserError(f"dataset.group={pattern} is not a regular expression ({error})") from error
-    return lambda sample: _match(compiled, sample.name) or sample.name
-
-
-def _prefix(name: str, level: int) -> str | None:
-    """The name down to one of its numbers, if it goes on and ends with another."""
-    ends = [part.end() for part in NUMBERED.finditer(name)]
-    if len(ends) < 2 or ends[-1] < len(name) or not name[-1].isdigit():
-        return None
-    return name[: ends[:-1][min(level, len(ends) - 2)]]
-
-
-def _inner_name(sample: Sample) -> str:
-    """The name without its ending and without the folders down to that of its kind.
-
-    One patient may have images in the folders of several kinds.
-    """
-    path = PurePosixPath(sample.name)
-    parts = (path.with_suffix("") if path.name else path).parts
-    first = parts.index(sample.kind) + 1 if sample.kind in parts[:-1] else 0
-    return "/".join(parts[first:])
-
-
-def _match(pattern: re.Pattern[str], name: str) -> str | None:
-    found = pattern.search(name)
-    return None if found is None else found.group(1 if pattern.groups else 0)
-
-
-def _groups(samples: Sequence[Sample], pattern: str | None) -> dict[str, list[int]] | None:
-    """The positions of each group's samples; None if the names have no groups."""
-    for level in range(MOST_LEVELS if pattern is None else 1):
-        find_group = group_finder(pattern, level)
-        groups: dict[str, list[int]] = defaultdict(list)
-        for index, sample in enumerate(samples):
-            groups[find_group(sample)].append(index)
-        # The widest groups come first: series and modalities of a patient belong together.
-        if FEWEST_GROUPS <= len(groups) < len(samples):
-            return groups
-    return None
 
 
 def set_aside(
@@ -92,7 +26,7 @@ def set_aside(
     :param pattern: see :func:`group_finder`; groups aren't divided.
     :returns: the two parts, both in the given order, and a remark if the names have groups.
     """
-    groups = _groups(samples, pattern)
+    groups = groups_of(samples, pattern)
     if pattern and not groups:
         raise UserError(
             f"dataset.group={pattern} finds fewer than {FEWEST_GROUPS} groups, or one an image, in names "
@@ -121,7 +55,7 @@ def set_aside_anomalies(
     samples: Sequence[S], share: float, seed: int, pattern: str | None = None
 ) -> tuple[list[S], list[S]]:
     """Split anomalous samples like :func:`set_aside`: by group, or else kind by kind."""
-    if _groups(samples, pattern):
+    if groups_of(samples, pattern):
         return set_aside(samples, share, seed, pattern)[:2]
     kinds: dict[str, list[S]] = defaultdict(list)
     for sample in samples:
@@ -154,6 +88,7 @@ class Splitting:
     :param valid_fraction: the share of the normal training images that becomes valid.
     :param group: see :func:`group_finder`.
     :param limit: use at most so many normal and so many anomalous images of each split.
+    :param labelled: so many labelled anomalies in valid; None for what the images and the track give.
     """
 
     track: str = "auto"
@@ -161,6 +96,7 @@ class Splitting:
     valid_fraction: float = 0.15
     group: str | None = None
     limit: int | None = None
+    labelled: int | None = None
 
     def __post_init__(self) -> None:
         check_track(self.track)
@@ -173,9 +109,16 @@ class Splitting:
         group_finder(self.group)
 
     def divide(
-        self, normal: Sequence[S], test_normal: Sequence[S], anomalous: Sequence[S]
+        self,
+        normal: Sequence[S],
+        test_normal: Sequence[S],
+        anomalous: Sequence[S],
+        labelled: Sequence[S] = (),
     ) -> tuple[dict[str, list[S]], list[str]]:
-        """Train, valid and test, from images of a train and a test split, and remarks for the user."""
+        """Train, valid and test, from images of a train and a test split, and remarks for the user.
+
+        :param labelled: anomalies to learn from; without any, ``labelled`` and ``track`` take some from test.
+        """
         normal, test_normal = (
             evenly_spaced_samples(normal, self.limit),
             evenly_spaced_samples(test_normal, self.limit),
@@ -183,16 +126,51 @@ class Splitting:
         anomalous = evenly_spaced_samples(anomalous, self.limit)
         train, valid, by_group = set_aside(normal, self.valid_fraction, self.seed, self.group)
         remarks = [f"valid is {by_group} of the training images"] if by_group else []
-        if self.track == "few_labelled":
+        if not labelled and self.labelled is None and self.track == "few_labelled":
             anomalous, labelled = set_aside_anomalies(anomalous, self.valid_fraction, self.seed, self.group)
-            valid += labelled
-            remarks.append(
-                f"{len(labelled)} anomalies were moved from test to valid (track=few_labelled), so "
-                "figures don't compare with those on the whole test split"
+            remarks.append(_moved(len(labelled), "track=few_labelled"))
+        splits = {"train": train, "valid": [*valid, *labelled], "test": [*test_normal, *anomalous]}
+        return splits, [*remarks, *self.count_labelled(splits)]
+
+    def count_labelled(self, splits: dict[str, list[S]]) -> list[str]:
+        """Leave as many labelled anomalies in valid as are wanted, or move them there from test.
+
+        :returns: remarks for the user.
+        """
+        if self.labelled is None:
+            return []
+        given = [sample for sample in splits["valid"] if sample.label]
+        normal = [sample for sample in splits["valid"] if not sample.label]
+        if given:
+            check_labelled_count(self.labelled, len(given), "the set labels")
+            chosen = limit_labelled(given, self.labelled, self.seed, self.group)
+            splits["valid"] = [*normal, *chosen]
+            left = len(given) - len(chosen)
+            return (
+                [f"{left} labelled anomalies were left out (labelled.count={self.labelled})"] if left else []
             )
-        return {"train": train, "valid": valid, "test": [*test_normal, *anomalous]}, remarks
+        anomalous = [sample for sample in splits["test"] if sample.label]
+        check_labelled_count(self.labelled, len(anomalous) - 1, "test must keep one, so it can give")
+        chosen, siblings, rest = pick_labelled(anomalous, self.labelled, self.seed, self.group)
+        remarks = [_moved(len(chosen), f"labelled.count={self.labelled}")] if chosen else []
+        if len(rest) >= len(siblings):
+            if siblings:
+                remarks.append(f"{len(siblings)} anomalies of the same groups were left out of test")
+        elif siblings:
+            remarks.append(f"{len(siblings)} anomalies of test are of the same groups as labelled ones")
+            rest = [sample for sample in anomalous if sample not in chosen]
+        test_normal = [sample for sample in splits["test"] if not sample.label]
+        splits["valid"], splits["test"] = [*normal, *chosen], [*test_normal, *rest]
+        return remarks
 
     def settings(self) -> dict[str, Any]:
         """Plain values that the splits depend on."""
         # Tracks without labelled anomalies drop them from valid after preparation, so they share one.
         return {**asdict(self), "track": self.track == "few_labelled"}
+
+
+def _moved(count: int, why: str) -> str:
+    return (
+        f"{count} anomalies were moved from test to valid ({why}), so figures don't compare with those on "
+        "the whole test split"
+    )

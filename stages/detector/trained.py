@@ -84,7 +84,7 @@ class TrainedPlan(DetectorPlan):
         if self.backbone is not None:
             own["backbone"] = self.backbone.encoder_settings()["features"]
         if self.data.dataset.valid.labels.any():
-            own["labelled"] = asdict(self.labelled)
+            own["labelled"] = {key: value for key, value in asdict(self.labelled).items() if key != "count"}
         if self.data.textures_digest is not None:
             own["textures"] = self.data.textures_digest
         return {**self.autoencoder.settings(), **own}

@@ -89,6 +89,7 @@ def bmad_source(
         ]
         for split in SPLIT_NAMES
     }
+    remarks += splitting.count_labelled(splits)
     title = name if name in ALIASES else f"bmad_{name.lower()}"
     every = [sample for samples in found.values() for sample in samples]
     settings = {"root": str(root.resolve()), **splitting.settings(), "track": "official"}

@@ -25,17 +25,19 @@ class Parts:
 
     :param normal_dir: normal images to learn from.
     :param abnormal_dir: anomalous images to test on.
+    :param labelled_dir: anomalous images to learn from.
     :param normal_test_dir: normal images to test on; without it a fifth of ``normal_dir``.
     :param mask_dir: masks of the anomalous images, with the same names.
     """
 
     normal_dir: str | Sequence[str] | None = None
     abnormal_dir: str | Sequence[str] | None = None
+    labelled_dir: str | Sequence[str] | None = None
     normal_test_dir: str | Sequence[str] | None = None
     mask_dir: str | Sequence[str] | None = None
 
     def __bool__(self) -> bool:
-        return any((self.normal_dir, self.abnormal_dir, self.normal_test_dir, self.mask_dir))
+        return any(vars(self).values())
 
 
 def folder_source(
@@ -77,23 +79,26 @@ def folder_source(
             f"dataset.normal_dir={parts.normal_dir} holds too few images to set test and valid aside"
         )
     anomalous = _samples(root, "abnormal_dir", parts.abnormal_dir, 1)
+    labelled = _samples(root, "labelled_dir", parts.labelled_dir, 1) if parts.labelled_dir else []
     masks = _samples(root, "mask_dir", parts.mask_dir, 1) if parts.mask_dir else []
     _check_apart(
         {
             "normal_dir": normal,
             "normal_test_dir": test_normal,
             "abnormal_dir": anomalous,
+            "labelled_dir": labelled,
             "mask_dir": masks,
         }
     )
     if masks:
-        anomalous = only_masked(
-            _with_masks(anomalous, masks, problems), "in mask_dir, of the same name", problems
-        )
-    splits, more = splitting.divide(normal, test_normal, anomalous)
+        expected, to_learn = "in mask_dir, of the same name", {sample.path for sample in labelled}
+        marked = only_masked(_with_masks([*anomalous, *labelled], masks, problems), expected, problems)
+        anomalous = [sample for sample in marked if sample.path not in to_learn]
+        labelled = [sample for sample in marked if sample.path in to_learn]
+    splits, more = splitting.divide(normal, test_normal, anomalous, labelled)
     settings: dict[str, Any] = {"root": str(root.resolve()), **splitting.settings()}
     settings["parts"] = {key: _listed(value) for key, value in vars(parts).items()}
-    files = files_of([*normal, *test_normal, *anomalous])
+    files = files_of([*normal, *test_normal, *anomalous, *labelled])
     return Source(name, splits, files, settings, channels, [*remarks, *more])
 
 

@@ -14,6 +14,7 @@ from latent_env.data.splitting import Splitting
 
 TREE = """\
   train/good/*.png                         normal images to learn from
+  train/<defect>/000.png                   anomalous images to learn from (optional)
   test/good/*.png                          normal images to measure on
   test/<defect>/000.png                    anomalous images, one folder a kind
   ground_truth/<defect>/000_mask.png       their masks (optional, but then for all)"""
@@ -97,9 +98,9 @@ def _is_mvtec_tree(root: Path) -> bool:
 def mvtec_source(
     root: Path, name: str, splitting: Splitting, problems: Problems, channels: int | None = None
 ) -> Source:
-    """A folder with ``train/good``, ``test`` and perhaps ``ground_truth``.
+    """A folder with ``train/good``, ``test`` and perhaps ``ground_truth`` and ``train/<defect>``.
 
-    Valid is set aside from ``train/good``.
+    Valid is set aside from ``train/good``, with the labelled anomalies of ``train/<defect>``.
     """
     train, good = _normal_samples(root, "train"), _normal_samples(root, "test")
     if len(train) < 2:
@@ -108,7 +109,14 @@ def mvtec_source(
             "from, one to validate on. Add normal images."
         )
     anomalies = _anomalous_samples(root, problems)
-    splits, remarks = splitting.divide(train, good, anomalies)
+    labelled = [sample for sample in anomalies if sample.name.lower().startswith("train/")]
+    to_test = [sample for sample in anomalies if not sample.name.lower().startswith("train/")]
+    if not to_test:
+        raise UserError(
+            f"{root / 'test'} holds no anomalous images: expected a folder a kind of defect beside "
+            f"test/good, such as test/scratch/000.png. Without any, nothing can be measured."
+        )
+    splits, remarks = splitting.divide(train, good, to_test, labelled)
     return Source(
         name,
         splits,
@@ -135,26 +143,26 @@ def _normal_samples(root: Path, split: str) -> list[FileSample]:
 
 
 def _anomalous_samples(root: Path, problems: Problems) -> list[FileSample]:
-    """The images of every folder in ``test`` but ``good``, with their masks."""
-    test = find_folder(root, "test")
+    """The images of every folder in ``train`` and ``test`` but ``good``, with their masks.
+
+    The masks of one kind lie in one folder, whichever split its images are in.
+    """
     truth = find_folder(root, "ground_truth")
+    kinds: dict[str, list[Path]] = {}
+    for split in ("train", "test"):
+        for folder in list_folders(find_folder(root, split) or root):
+            if folder.name.lower() != "good":
+                kinds.setdefault(folder.name.lower(), []).append(folder)
     samples: list[FileSample] = []
-    defects = [folder for folder in list_folders(test or root) if folder.name.lower() != "good"]
-    for folder in defects:
-        images = list_images(folder)
-        mask_folder = find_folder(truth, folder.name) if truth else None
+    for folders in kinds.values():
+        images = [path for folder in folders for path in list_images(folder)]
+        mask_folder = find_folder(truth, folders[-1].name) if truth else None
         pairs = pair_masks(images, list_images(mask_folder) if mask_folder else [], problems)
         samples += [
-            FileSample(path, 1, relative(path, root), mask, folder.name) for path, mask in pairs.items()
+            FileSample(path, 1, relative(path, root), mask, folders[-1].name) for path, mask in pairs.items()
         ]
-    if not samples:
-        raise UserError(
-            f"{root / 'test'} holds no anomalous images: expected a folder a kind of defect beside "
-            f"test/good, such as test/scratch/000.png. Without any, nothing can be measured."
-        )
-    known = {folder.name.lower() for folder in defects} | {"good"}
     for folder in list_folders(truth) if truth else []:
-        if folder.name.lower() not in known and list_images(folder):
+        if folder.name.lower() not in {*kinds, "good"} and list_images(folder):
             problems.note(
                 f"{folder} holds masks, but there is no {root / 'test' / folder.name} with their "
                 "images. Add the images or delete the masks."

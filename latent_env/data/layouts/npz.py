@@ -78,6 +78,7 @@ def npz_source(
         ]
         for split in files
     }
+    remarks += splitting.count_labelled(limited)
     settings = {"root": str(root.resolve()), **splitting.settings(), "track": "official"}
     found = [path for path in files.values() if path is not None]
     return Source(name or root.resolve().name or "npz", limited, found, settings, channels, remarks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +102,8 @@ def one_class_source(
         "valid": samples("train", train, np.concatenate([normals[:count], anomalies])),
         "test": samples("test", test, np.arange(len(test.classes))),
     }
+    remarks = splitting.count_labelled(splits)
     title = f"{name}_{'_'.join(map(str, normal))}"
-    settings = {"files": [str(path.resolve()) for path in files], "normal": list(normal)}
-    return Source(title, splits, files, {**settings, **splitting.settings(), "track": "official"})
+    settings: dict[str, Any] = {"files": [str(path.resolve()) for path in files], "normal": list(normal)}
+    settings |= {**splitting.settings(), "track": "official"}
+    return Source(title, splits, files, settings, remarks=remarks)
