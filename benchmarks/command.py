@@ -16,6 +16,7 @@ from benchmarks.differences import Pair, Result, Results
 from benchmarks.report import About, results_table, write_report
 from benchmarks.scripts import SCRIPTS, check_keys
 from latent_common.errors import INTERRUPTED, STOPPED, UserError
+from stages.cli.arguments import check_given_once
 from stages.cli.launch import MISTAKE
 
 
@@ -55,6 +56,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> a
     for key in options.set:
         if "=" not in key:
             raise UserError(f"--set {key}: write it as key=value")
+    check_given_once(options.set)
     return options
 
 

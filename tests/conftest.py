@@ -168,6 +168,11 @@ def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     torch.set_num_threads(1)  # a script picks its own
 
 
+def later_wins(*arguments: str) -> list[str]:
+    """The arguments, without those whose key a later one gives again: a command takes each key once."""
+    return list({argument.lstrip("+").partition("=")[0]: argument for argument in arguments}.values())
+
+
 TINY = [
     "dataset=digits",
     "device=cpu",

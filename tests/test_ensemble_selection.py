@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import tiny_backbones
-from conftest import TINY, TINY_AGENT, TINY_PPO, RunHere
+from conftest import TINY, TINY_AGENT, TINY_PPO, RunHere, later_wins
 
 import train_detector
 import train_ppo
@@ -182,7 +182,7 @@ def test_an_ensemble_from_nothing(tmp_path: Path, run_here: RunHere) -> None:
 
 def test_where_masks_are_known_maps_have_weights_of_their_own(tmp_path: Path, run_here: RunHere) -> None:
     small = ["dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=8", "dataset.test=8"]
-    tiny = [*TINY, *small, "detector=ensemble", "detector.members=[reconstruction]"]
+    tiny = later_wins(*TINY, *small, "detector=ensemble", "detector.members=[reconstruction]")
     code, _, error = run_here(train_detector.main, "train_detector", *tiny, cwd=tmp_path)
     assert code == 0, error
     assert "ensemble's map: transformer × " in error

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny_backbones
 import torch
-from conftest import RunHere
+from conftest import RunHere, later_wins
 from gymnasium.utils.env_checker import check_env
 from omegaconf import DictConfig
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
@@ -211,7 +211,7 @@ def command(tmp_path: Path, run_here: RunHere) -> Callable[..., str]:
     tiny_backbones.mobilenet(tmp_path / "mobilenet")
 
     def run(script: str, *arguments: str, code: int = 0) -> str:
-        keys = [*DATA, *SMALL, *arguments]
+        keys = later_wins(*DATA, *SMALL, *arguments)
         ended, out, error = run_here(MAINS[script], script, *keys, cwd=tmp_path)
         assert ended == code, error
         return out + error

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tiny_generators
 import torch
-from conftest import ROOT, RunHere
+from conftest import ROOT, RunHere, later_wins
 from safetensors.torch import load_file, save_file
 from tiny_generators import COMPRESSION
 from torch import Tensor
@@ -526,7 +526,8 @@ MISTAKES = [
 def test_a_mistake_is_one_clear_line(
     mistake: list[str], message: str, folder: Folder, tmp_path: Path, run_here: RunHere
 ) -> None:
-    arguments = [*DATA, "autoencoder=taesd", f"autoencoder.weights={folder('taesd')}", *mistake]
+    weights = f"autoencoder.weights={folder('taesd')}"
+    arguments = later_wins(*DATA, "autoencoder=taesd", weights, *mistake)
     code, _, error = run_here(train_ae.main, "train_ae", *arguments, cwd=tmp_path)
     assert code == 2
     (line,) = [line for line in error.splitlines() if line.startswith("train_ae.py: ")]

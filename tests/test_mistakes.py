@@ -154,8 +154,11 @@ LIMITS = [
 ]
 
 ARGUMENTS = [
-    ("train_ae", "seed=1 seed=x", "seed=x must be a whole number"),
-    ("train_ae", "seed=x seed=1", "seed=x must be a whole number"),
+    ("train_ae", "seed=1 seed=2", "seed is given twice, as seed=1 and seed=2: give it once"),
+    ("train_ae", "seed=1,2 seed=3 -m", "seed is given twice, as seed=1,2 and seed=3: give it once"),
+    ("train_ppo", "agent=ppo agent=random", "agent is given twice, as agent=ppo and agent=random"),
+    ("train_ppo", "+reward.terms.novelty=1 reward.terms.novelty=2", "reward.terms.novelty is given twice"),
+    ("train_ppo", "~reward.terms.coverage +reward.terms.coverage=1", "reward.terms.coverage is given twice"),
     ("train_ae", "runs=~/x", "runs=~/x: a value that begins with ~ needs quotes, as in \"runs='~/x'\""),
     ("train_ae", "runs=${oc.env:NOPE}", "runs=${oc.env:NOPE}: the environment variable NOPE is not set"),
     ("train_ae", "runs=${nope}", "runs=${nope}: there is no key nope to take a value from"),
@@ -214,7 +217,7 @@ MODULES = {
 def check(script: str, arguments: list[str], message: str, folder: Path, run_here: RunHere) -> None:
     """The script says ``message`` in one line, and leaves no result behind."""
     beside = set(folder.parent.iterdir())
-    keys = {each.lstrip("+").partition("=")[0] for each in arguments}
+    keys = {each.lstrip("+~").partition("=")[0] for each in arguments}
     usual = {"dataset": "digits"} if script == "prepare" else USUAL
     others = [f"{key}={value}" for key, value in usual.items() if key not in keys]
     code, _, error = run_here(SCRIPTS[script], script, *others, *arguments, cwd=folder)

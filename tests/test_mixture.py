@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from composed_runs import Composed, compose_run
-from conftest import TINY_AGENT, RunHere
+from conftest import TINY_AGENT, RunHere, later_wins
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -375,7 +375,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(here: Path, run_here: RunHere, *arguments: str) -> Path:
     """The folder of a whole command."""
     before = set((here / "runs/digits/agent").glob("*"))
-    code, _, log = run_here(train_ppo.main, "train_ppo", *arguments, cwd=here)
+    code, _, log = run_here(train_ppo.main, "train_ppo", *later_wins(*arguments), cwd=here)
     assert code == 0, log
     (run,) = set((here / "runs/digits/agent").glob("*")) - before
     return run

@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import tiny_backbones
-from conftest import RunHere, run_script
+from conftest import RunHere, later_wins, run_script
 from omegaconf import DictConfig
 
 import train_ae
@@ -49,7 +49,7 @@ def here(tmp_path: Path) -> Path:
 @pytest.fixture
 def command(here: Path, run_here: RunHere) -> Command:
     def run(script: str, *arguments: str, code: int = 0) -> tuple[str, str]:
-        ended, out, error = run_here(MAINS[script], script, *arguments, cwd=here)
+        ended, out, error = run_here(MAINS[script], script, *later_wins(*arguments), cwd=here)
         assert ended == code, error
         return out, error
 

@@ -11,7 +11,7 @@ import gymnasium as gym
 import pytest
 import tiny_backbones
 import torch
-from conftest import RunHere
+from conftest import RunHere, later_wins
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_detector
@@ -115,7 +115,7 @@ PPO = ["agent.total_steps=32", "agent.n_steps=4", "agent.batch_size=8", "agent.n
 
 @pytest.mark.slow
 def test_an_agent_is_paid_by_it_and_it_learns_from_the_agent(tmp_path: Path, run_here: RunHere) -> None:
-    keys = [*TINY, *AGENT, *PPO, "reward=useful", "autoencoder.steps=40", "env.max_delta=30"]
+    keys = later_wins(*TINY, *AGENT, *PPO, "reward=useful", "autoencoder.steps=40", "env.max_delta=30")
     code, out, error = run_here(train_ppo.main, "train_ppo", *keys, cwd=tmp_path)
     assert code == 0, error
     assert "image_AUROC" in out
@@ -145,7 +145,8 @@ def test_beside_the_transformer(tmp_path: Path, run_here: RunHere) -> None:
 def test_with_a_pretrained_backbone_it_reads_the_images(tmp_path: Path, run_here: RunHere) -> None:
     tiny_backbones.mobilenet(tmp_path / "mobilenet")
     features = ["autoencoder=pretrained", "autoencoder.backbone=mobilenet", "autoencoder.grid=4"]
-    keys = [*TINY, *features, "autoencoder.components=8", "autoencoder.steps=3", "detector.baselines=[]"]
+    features += ["autoencoder.components=8", "autoencoder.steps=3", "detector.baselines=[]"]
+    keys = later_wins(*TINY, *features)
     code, _, error = run_here(train_detector.main, "train_detector", *keys, cwd=tmp_path)
     assert code == 0, error
     world = load_world(str(only_run(tmp_path, "detector")), resolve_device("cpu"))

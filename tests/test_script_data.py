@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TINY, TINY_AGENT, RunHere, run_script
+from conftest import TINY, TINY_AGENT, RunHere, later_wins, run_script
 from PIL import Image
 
 import train_detector
 from stages import prepare as data_command
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
-QUICK = [*TINY[1:], "autoencoder.steps=10", "detector.steps=8"]
+QUICK = later_wins(*TINY[1:], "autoencoder.steps=10", "detector.steps=8")
 QUICK_PPO = [
     *QUICK,
     *TINY_AGENT[len(TINY) :],

@@ -15,7 +15,8 @@ SHOWN = ("job", "hydra", "all")
 
 
 def check_arguments(script: str, arguments: Sequence[str]) -> None:
-    """Raise a ``UserError`` for flags that the script doesn't have, and for arguments that set nothing."""
+    """Raise a ``UserError`` for an unknown flag, a key without a value, or a key that is given twice."""
+    check_given_once(arguments)
     follows = ""
     for argument in arguments:
         if argument.startswith("-"):
@@ -32,6 +33,21 @@ def check_arguments(script: str, arguments: Sequence[str]) -> None:
         follows = argument
     if follows in FLAGS[2:4]:
         raise UserError(f"{follows} is followed by nothing: --cfg job shows every key and its value")
+
+
+def check_given_once(arguments: Sequence[str]) -> None:
+    """Raise a ``UserError`` if two arguments set or remove the same key: Hydra would take the last."""
+    given: dict[str, str] = {}
+    for argument in arguments:
+        key, has_value, _ = argument.lstrip("+~").partition("=")
+        if argument.startswith("-") or not (has_value or argument.startswith("~")):
+            continue
+        if key in given:
+            raise UserError(
+                f"{key} is given twice, as {given[key]} and {argument}: give it once (with -m, several "
+                "values stand in one argument, as in seed=1,2)"
+            )
+        given[key] = argument
 
 
 def _check_value(script: str, argument: str) -> None:
