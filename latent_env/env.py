@@ -172,6 +172,9 @@ class LatentAugEnv(LatentEnv, gym.Env[npt.NDArray[np.float32], npt.NDArray[np.fl
       published generator and detectors read images, else ``copy_paste`` where the world has labelled
       anomalies, else ``brush``.
 
+    ``coordinates_of(env.unwrapped.dynamics.perturbation)`` of :mod:`latent_env.perturbations.base` names each
+    number of an action, and says what -1 and 1 mean.
+
     ## Observation Space
     ``Box(-b, b, (d,))``, float32: the latent ``z``, flattened and whitened, so that a unit is one standard
     deviation of the normal images. ``env.unwrapped.dynamics.world.autoencoder.latent_shape`` is its shape

@@ -20,12 +20,13 @@ this under a name and pass that name to ``gym.make``::
 
     env = gym.make("LatentAug-v0", perturbation="my_module:first_half")
 
-A perturbation that also edits images has a method ``edit``: :mod:`latent_env.perturbations.image_edit`.
+A perturbation that also edits images has a method ``edit``: :mod:`latent_env.perturbations.image_edit`. One
+that has ``coordinates`` says what the numbers of its actions stand for: :class:`Coordinate`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -53,6 +54,44 @@ class CopiesAnomalies(Protocol):
 
     def copied(self, actions: Tensor) -> Tensor:
         """``(N,)`` int64: which labelled anomaly of the world makes up most of each change, -1 for none."""
+
+
+class Coordinate(NamedTuple):
+    """What one number of an action stands for, in words for people."""
+
+    name: str
+    low: str
+    """What -1 means."""
+    high: str
+    """What 1 means."""
+    choices: tuple[str, ...] = ()
+    """What equal parts of the range from -1 to 1 stand for, in order; empty where the number is a degree."""
+
+
+@runtime_checkable
+class DescribesActions(Protocol):
+    """A perturbation that says what the numbers of its actions stand for."""
+
+    @property
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """One for each number of an action, in order."""
+
+
+def coordinates_of(perturbation: Perturbation) -> tuple[Coordinate, ...]:
+    """What each number of an action stands for; of a perturbation that doesn't say, plain numbers."""
+    if isinstance(perturbation, DescribesActions):
+        return perturbation.coordinates
+    return numbered("number", perturbation.action_size, "-1", "1")
+
+
+def numbered(name: str, count: int, low: str, high: str) -> tuple[Coordinate, ...]:
+    """Coordinates of one kind, which differ by their number alone."""
+    return tuple(Coordinate(f"{name} {number}", low, high) for number in range(1, count + 1))
+
+
+def anomaly_names(count: int) -> tuple[str, ...]:
+    """What labelled anomalies are called, as reports count them."""
+    return tuple(f"anomaly {number}" for number in range(1, count + 1))
 
 
 class PerturbationFactory(Protocol):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latent_common.errors import UserError
 from latent_env.autoencoders.frozen import FrozenAutoencoder
-from latent_env.perturbations.base import perturbations
+from latent_env.perturbations.base import Coordinate, numbered, perturbations
 from latent_env.random_streams import Streams
 
 if TYPE_CHECKING:
@@ -48,6 +48,18 @@ class Brush:
         self.max_delta = visible if max_delta is None else max_delta
         self.row = torch.arange(self.rows, device=self.directions.device)[None, :, None]
         self.column = torch.arange(self.columns, device=self.directions.device)[None, None, :]
+
+    @property
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """What each number of an action stands for."""
+        return (
+            Coordinate("row", "top", "bottom"),
+            Coordinate("column", "left", "right"),
+            Coordinate("radius", "half a token", "a third of the grid"),
+            Coordinate("strength", "none", "full"),
+            Coordinate("roughness", "all tokens alike", "each token its own way"),
+            *numbered("direction", len(self.directions), "against it", "along it"),
+        )
 
     def __call__(self, actions: Tensor, streams: Streams, latents: Tensor) -> Tensor:  # noqa: ARG002
         """Changes ``(N, C, h, w)``."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from latent_common.errors import UserError
-from latent_env.perturbations.base import perturbations
+from latent_env.perturbations.base import Coordinate, anomaly_names, perturbations
 from latent_env.perturbations.brush import Brush
 from latent_env.perturbations.image_edit import ImageEdit, outside_graph
 from latent_env.random_streams import Streams
@@ -18,6 +18,9 @@ from latent_env.worlds.labelled_anomalies import mirrored
 if TYPE_CHECKING:
     from latent_env.transition import Transition
     from latent_env.worlds.world import World
+
+
+MIRRORINGS = ("not", "left and right", "top and bottom", "both")
 
 
 @perturbations.register("copy_paste")
@@ -60,6 +63,18 @@ class CopyPaste(Brush):
         self.images: AnomalyImages | None = None
         if len(anomalies.images) and not world.reads_latents:
             self.images = AnomalyImages.of(world)
+
+    @property
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """What each number of an action stands for."""
+        mirrorings, anomalies = MIRRORINGS[: self.mirrorings], anomaly_names(self.count)
+        return (
+            *super().coordinates,
+            Coordinate("share of the copy", "a stroke", "a copied anomaly"),
+            Coordinate("anomaly", anomalies[0], anomalies[-1], anomalies),
+            Coordinate("replace", "added to what was there", "in its place"),
+            Coordinate("mirrored", mirrorings[0], mirrorings[-1], mirrorings),
+        )
 
     def __call__(self, actions: Tensor, streams: Streams, latents: Tensor) -> Tensor:
         """Changes ``(N, C, h, w)``."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from latent_env.perturbations.base import perturbations
+from latent_env.perturbations.base import Coordinate, numbered, perturbations
 from latent_env.random_streams import Streams
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ class Dense:
         visible = float(autoencoder.reach * autoencoder.normal_distances[95]) / math.sqrt(self.action_size)
         self.max_delta = visible if max_delta is None else max_delta
 
+    @property
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """What each number of an action stands for."""
+        return numbered("latent", self.action_size, "less", "more")
+
     def __call__(self, actions: Tensor, streams: Streams, latents: Tensor) -> Tensor:  # noqa: ARG002
         """Changes ``(N, *latent_shape)``."""
         return self.max_delta * actions.view(-1, *self.shape)
@@ -51,6 +56,11 @@ class Principal:
         self.action_size = len(self.basis)
         self.null_action = self.basis.new_zeros(self.action_size)
         self.shape = autoencoder.latent_shape
+
+    @property
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """What each number of an action stands for."""
+        return numbered("direction", self.action_size, "against it", "along it")
 
     def __call__(self, actions: Tensor, streams: Streams, latents: Tensor) -> Tensor:  # noqa: ARG002
         """Changes ``(N, *latent_shape)``."""

@@ -13,7 +13,7 @@ from torch.nn import functional
 from latent_common.errors import UserError
 from latent_env.chunks import worlds_at_once
 from latent_env.perturbations.anomaly_patches import AnomalyPatches, Placement, linear_map
-from latent_env.perturbations.base import perturbations
+from latent_env.perturbations.base import Coordinate, anomaly_names, perturbations
 from latent_env.perturbations.image_edit import PixelEdit, outside_graph
 from latent_env.perturbations.membrane import seamless
 from latent_env.perturbations.places import Places
@@ -35,6 +35,8 @@ EDITS = [BOTH, STROKES, PASTES]
 
 MOST_GAIN, MOST_SCALE = 1.5, 2.0
 """An anomaly is pasted at most so many times as strong, and as large."""
+
+OWN_PLACE, FREE_PLACE = "its own place", "row and column"
 
 LEAST_MATTE = 0.1
 """Poisson's equation is solved where the matte is at least this."""
@@ -97,6 +99,29 @@ class LocalEdit:
         self.null_action[3] = -1.0
         if self.patches is not None:
             self.null_action[self.stroke_size] = -1.0
+
+    @property
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """What each number of an action stands for."""
+        strokes = (
+            Coordinate("row", "top", "bottom"),
+            Coordinate("column", "left", "right"),
+            *self.strokes.coordinates,
+        )
+        if self.patches is None:
+            return strokes
+        kinds = {STROKES: ("stroke",), PASTES: ("pasted anomaly",)}.get(
+            self.edits, ("stroke", "pasted anomaly")
+        )
+        anomalies = anomaly_names(len(self.patches))
+        return (
+            *strokes,
+            Coordinate("kind", kinds[0], kinds[-1], kinds),
+            Coordinate("anomaly", anomalies[0], anomalies[-1], anomalies),
+            Coordinate("replace", "added to what was there", "in its place"),
+            Coordinate("mirrored", "no", "yes", ("no", "yes")),
+            Coordinate("pasted at", OWN_PLACE, FREE_PLACE, (OWN_PLACE, FREE_PLACE)),
+        )
 
     @cached_property
     def places(self) -> Places:

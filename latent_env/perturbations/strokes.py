@@ -11,6 +11,7 @@ from torch.nn import functional
 from latent_common.errors import UserError
 from latent_common.image_source import evenly_spaced
 from latent_env.autoencoders.frozen import as_float
+from latent_env.perturbations.base import Coordinate
 from latent_env.random_streams import Streams
 
 REACH = 3.0
@@ -75,6 +76,24 @@ class Strokes:
         found = visible_directions(as_float(some, latents), evenly_spaced(latents, MOST_IMAGES))
         self.directions = found * (max_delta / found.norm(dim=1, keepdim=True).clamp_min(1e-6)).clamp_max(1)
         self.action_size = self.SHAPE + len(self.directions)
+
+    @property
+    def coordinates(self) -> tuple[Coordinate, ...]:
+        """What each number stands for."""
+        colours = (
+            Coordinate("brightness", "darker", "brighter"),
+            Coordinate("red against blue", "bluer", "redder"),
+            Coordinate("green", "less green", "greener"),
+        )
+        return (
+            Coordinate("radius", "half a token", "a quarter of the grid"),
+            Coordinate("strength", "none", "full"),
+            Coordinate("roughness", "all tokens alike", "each token its own way"),
+            Coordinate("turn", "-180°", "180°"),
+            Coordinate("stretch", "round, or half as large", "long, or twice as large"),
+            *colours[: len(self.directions) - 1],
+            Coordinate("texture", "smoother", "rougher"),
+        )
 
     def drawn(self, place: Tensor, numbers: Tensor, streams: Streams) -> Stroke:
         """The strokes that ``numbers (N, action_size)`` draw around ``place (N, 2)``, in pixels."""
