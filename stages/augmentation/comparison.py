@@ -25,7 +25,9 @@ from latent_env.worlds.world import World
 from stages.augmentation.candidates import Candidate
 from stages.augmentation.dynamics import make_shell
 from stages.augmentation.mixtures import AGENT, NOTHING_CHOOSES, Mixtures, Shares
+from stages.augmentation.page.document import Outcome, write_report_page
 from stages.augmentation.pictures.figures import show_embedding
+from stages.augmentation.pictures.sheets import real_anomalies
 from stages.augmentation.report import Report, Row, write_report
 from stages.detector.thresholds import ThresholdReport
 from stages.detector.trained import TrainedDetector
@@ -88,6 +90,19 @@ def write_comparison(
         facts,
     )
     write_report(run.path, report)
+    labelled = trainer.labelled_split
+    outcome = Outcome(
+        report,
+        learned_from(config, mixtures, samples, chosen.shares),
+        dataset,
+        labelled,
+        evaluations[BEFORE],
+        found,
+        after,
+        samples,
+        real_anomalies(baseline.world, dataset.valid, labelled.train),
+    )
+    write_report_page(run, outcome)
     gains = {f"gain_{row.metric}": row.difference for row in rows}
     run.finish({row.metric: row.after for row in rows} | gains)
 
@@ -146,6 +161,16 @@ def added(config: AgentRun, mixtures: Mixtures, samples: Augmented, shares: Shar
     if not mixtures.can_choose:
         return f"Nothing was added: {NOTHING_CHOOSES}"
     return "Nothing was added: no mixture with samples was clearly better on the validation split."
+
+
+def learned_from(config: AgentRun, mixtures: Mixtures, samples: Augmented, shares: Shares) -> str:
+    """The same, where nothing was said of a second detector before."""
+    if not any(shares.values()):
+        return added(config, mixtures, samples, shares)
+    return (
+        f"Anomalies that the detector with augmentation learned from: {listed(shares)}, the others as for "
+        "the detector without."
+    )
 
 
 def listed(shares: Shares) -> str:

@@ -30,6 +30,7 @@ from stages.detector.decisions import decide, unseen
 from stages.detector.trained import TrainedDetector, TrainedPlan, export_world, plan_trained_detector
 from stages.detector.validation_sets import check_reference_set
 from stages.plugins import plugin_digests
+from stages.report.page import PAGE
 from stages.training_data import TrainingData
 
 
@@ -130,6 +131,7 @@ class AugmentationExperiment:
         report = (self.run.path / "report.md").read_text(encoding="utf-8")
         return (
             f"{report.partition(chr(10) * 2)[2].partition(chr(10) * 2 + '## ')[0]}\n\n"
+            f"report:      {self.run.path / PAGE}\n"
             f"pictures:    {self.run.path / 'pictures'}\n"
             f"samples:     {self.run.path / 'augmented.npz'}{self._at_full_size()}\n"
             f"environment: gym.make('LatentAug-v0', artifacts='{self.run.path}')\n"

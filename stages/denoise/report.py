@@ -20,6 +20,7 @@ from latent_env.rendering import class_grid, stack
 from latent_env.training.run_folder import Run
 from stages.context import Context
 from stages.denoise.classes import Classes
+from stages.denoise.page import write_generator_page
 from stages.denoise.references import (
     Budget,
     budget,
@@ -42,6 +43,14 @@ COLUMNS = {
     "quality": "critic's quality",
     "return": "mean return",
 }
+SOURCES = {
+    AGENT: "agent",
+    UNTRAINED: "its untrained policy",
+    DIFFUSION: "plain diffusion",
+    PRIOR: "random prior samples",
+    REAL: "real training images",
+}
+"""What each source of images is for people."""
 
 Figures = dict[str, dict[str, float]]
 """By the source of images and the metric."""
@@ -119,12 +128,15 @@ def show_strips(run: Run, dynamics: DenoiseDynamics, agent: Agent, seed: int) ->
 def write_report(
     config: AgentRun, env: DenoiseEnvConfig, run: Run, dataset: str, figures: Figures, spent: Budget
 ) -> None:
-    """Write ``report.json``, ``report.md`` and the metrics, which declares the run complete."""
+    """Write ``report.json``, ``report.md``, ``report.html`` and the metrics: these complete the run."""
     own, plain = figures[AGENT], figures[DIFFUSION]
-    text = (
-        f"# Images of {dataset}\n\n"
+    about = (
         f"agent {config.agent.name}, {config.rounds} rounds, seed {config.seed}; {own['steps']:.1f} of "
-        f"{env.horizon} steps an image\n\n{table(config.agent.name, figures)}\n\n"
+        f"{env.horizon} steps an image"
+    )
+    names = {**SOURCES, AGENT: f"agent {config.agent.name}"}
+    text = (
+        f"# Images of {dataset}\n\n{about}\n\n{table(names, figures)}\n\n"
         f"The agent's class accuracy is {own['accuracy'] / max(plain['accuracy'], 1e-9):.2f} of that of the\n"
         f"diffusion model, which was trained by regression in {spent.steps} steps with hidden layers of "
         f"{spent.hidden}.\n"
@@ -133,18 +145,16 @@ def write_report(
     )
     write_atomically(run.path / "report.md", text.encode())
     write_json(run.path / "report.json", {"figures": figures, "dataset": dataset, "seed": config.seed})
+    lead = (
+        f"The class accuracy of the agent's images is {own['accuracy']:.3f}; plain diffusion, trained by "
+        f"regression, has {plain['accuracy']:.3f}, and real images have {figures[REAL]['accuracy']:.3f}."
+    )
+    write_generator_page(run, dataset, about, lead, names, COLUMNS, figures, env.space)
     run.finish({f"{name}_{key}": value for name, found in figures.items() for key, value in found.items()})
 
 
-def table(agent: str, figures: Mapping[str, Mapping[str, float]]) -> str:
-    """The figures of all sources of images."""
-    names = {
-        AGENT: f"agent {agent}",
-        UNTRAINED: "its untrained policy",
-        DIFFUSION: "plain diffusion",
-        PRIOR: "random prior samples",
-        REAL: "real training images",
-    }
+def table(names: Mapping[str, str], figures: Mapping[str, Mapping[str, float]]) -> str:
+    """The figures of all sources of images, by their ``names``."""
     rows = [
         [text, *(f"{figures[name][key]:.3f}" if key in figures[name] else "" for key in COLUMNS)]
         for name, text in names.items()

@@ -33,6 +33,7 @@ from stages.denoise.critic import CriticTrainer, new_critic, save_denoise_world
 from stages.denoise.references import DEFAULT_HIDDEN
 from stages.denoise.report import write_evaluation
 from stages.denoise.spaces import StoredSpace, make_space, pixel_space
+from stages.report.page import PAGE
 from stages.seeds import LARGEST_SEED, derived_seed
 from stages.training_data import TrainingData
 
@@ -147,6 +148,7 @@ class DenoisingExperiment:
         place = f"artifacts='{self.run.path}', space='{self.env.space}'"
         return (
             f"{report.partition(chr(10) * 2)[2].rstrip()}\n\n"
+            f"report:      {self.run.path / PAGE}\n"
             f"pictures:    {self.run.path / 'pictures'}\n"
             f"environment: gym.make('LatentDenoise-v0', {place})\n"
             f"look further: tensorboard --logdir {self.config.runs}"

@@ -67,9 +67,9 @@ class ThresholdReport:
 
     def as_text(self) -> str:
         """A table of the thresholds, and what the promise is."""
-        rows, notes = [], []
+        rows = []
         for threshold in self.thresholds.values():
-            came = Confusion.of(self.labels, self.scores, threshold.score)
+            came = self.confusion(threshold)
             if threshold.false_alarms is not None:
                 name, promised = (
                     f"{100 * threshold.false_alarms:.3g}% false alarms",
@@ -78,6 +78,15 @@ class ThresholdReport:
             else:
                 name, promised = f"best F1, {threshold.f1:.3f} on validation", ""
             rows.append([name, f"{threshold.score:.4f}", promised, came.false_alarms, came.found])
+        return "\n\n".join([markdown_table(HEADER, rows), " ".join(self.notes())])
+
+    def notes(self) -> list[str]:
+        """Sentences: where less is promised than was asked for or more came than chance explains, and what
+        a promise is.
+        """
+        notes = []
+        for threshold in self.thresholds.values():
+            came = self.confusion(threshold)
             notes += [f"{threshold.note[:1].upper()}{threshold.note[1:]}."] if threshold.note else []
             notes += [self._unlike(threshold, came)] if self.chance(threshold, came) < UNLIKELY else []
         of = len(self.decision.normal)
@@ -85,7 +94,11 @@ class ThresholdReport:
             f"Promised is what holds, on average, for normal images like the {of} of the validation split; "
             "of few test images another share may come by chance."
         )
-        return "\n\n".join([markdown_table(HEADER, rows), " ".join([*notes, promise])])
+        return [*notes, promise]
+
+    def confusion(self, threshold: Threshold) -> Confusion:
+        """What ``threshold`` gets right and wrong on the test images."""
+        return Confusion.of(self.labels, self.scores, threshold.score)
 
     def chance(self, threshold: Threshold, came: Confusion) -> float:
         """How likely so many false alarms, or more, are where the promise holds; 1 where there is none.
@@ -116,7 +129,7 @@ class ThresholdReport:
         }
 
     def _facts(self, threshold: Threshold) -> Mapping[str, Any]:
-        came = Confusion.of(self.labels, self.scores, threshold.score)
+        came = self.confusion(threshold)
         normal = came.false_positives + came.true_negatives
         return {
             "score_above": threshold.score,

@@ -37,7 +37,16 @@ def overlay_size(native: tuple[int, int]) -> tuple[int, int]:
 
 def write_pictures(base: Image.Image, prediction: Prediction, overlay: Path, mask: Path) -> None:
     """Write the overlay on ``base``, and the mask at the image's own size: 255 is a finding."""
-    drawn, size = prediction.map, overlay_size(prediction.native)
+    drawn = prediction.map
+    _save(overlaid(base, drawn, overlay_size(prediction.native)), overlay)
+    _save(_grey(drawn > FOUND).resize(prediction.native, Image.Resampling.NEAREST), mask)
+
+
+def overlaid(base: Image.Image, drawn: NDArray[np.float32], size: tuple[int, int]) -> Image.Image:
+    """An image of ``size`` with a map laid over it, findings outlined.
+
+    :param drawn: the map ``(h, w)``, from 0 to 1; above .5 belongs to a finding.
+    """
     picture = base.convert("RGB")
     if picture.size != size:
         picture = picture.resize(size, Image.Resampling.BILINEAR)
@@ -53,8 +62,7 @@ def write_pictures(base: Image.Image, prediction: Prediction, overlay: Path, mas
         )
         edge = ImageChops.subtract(inside, smaller)
         picture.paste(OUTLINE, box, edge)
-    _save(picture, overlay)
-    _save(_grey(drawn > FOUND).resize(prediction.native, Image.Resampling.NEAREST), mask)
+    return picture
 
 
 def _grey(values: NDArray[Any]) -> Image.Image:

@@ -61,36 +61,46 @@ def sample_sheets(
     :param starts: ``(S, C, H, W)`` uint8, the images that ``augmented.source`` counts.
     """
     sheets = {}
-    for number, kind in enumerate(KINDS):
-        chosen = (augmented.kinds == number).nonzero().flatten()
-        if not len(chosen):
-            continue
-        ranked = chosen[augmented.reward[chosen].argsort(descending=True, stable=True)]
-        ranks = torch.linspace(0, len(ranked) - 1, min(rows, len(ranked))).round().long()
-        places = [f"{int(rank) + 1} of {len(ranked)}" for rank in ranks]
-        sheets[kind] = draw_sheet(augmented.at(ranked[ranks]), starts, examples, places)
+    for kind in KINDS:
+        chosen, places = ranked_samples(augmented, kind, rows)
+        if len(chosen):
+            sheets[kind] = draw_sheet(chosen, starts, examples, places)
     return sheets
+
+
+def ranked_samples(augmented: Augmented, kind: str, count: int) -> tuple[Augmented, list[str]]:
+    """Some samples of a kind, evenly spaced from the best paid to the worst paid, and their ranks."""
+    found = (augmented.kinds == KINDS.index(kind)).nonzero().flatten()
+    ranked = found[augmented.reward[found].argsort(descending=True, stable=True)]
+    ranks = torch.linspace(0, max(len(ranked) - 1, 0), min(count, len(ranked))).round().long()
+    return augmented.at(ranked[ranks]), [f"{int(rank) + 1} of {len(ranked)}" for rank in ranks]
 
 
 def draw_sheet(
     samples: Augmented, starts: Tensor, examples: Examples | None, places: Sequence[str]
 ) -> Picture:
     """The sheet of ``samples`` of one kind, as :func:`sample_sheets` has it; ``places`` say their ranks."""
-    return stack([_row(samples, i, starts, examples, place) for i, place in enumerate(places)])
+    side, rows = tile_side(samples.images.shape[-1]), []
+    for index, place in enumerate(places):
+        tiles, captions = row_tiles(samples, index, starts, examples)
+        captions[1] += f": reward {float(samples.reward[index]):.2f}, {place}"
+        rows.append(side_by_side(tiles, captions, side))
+    return stack(rows)
 
 
-def _row(made: Augmented, index: int, starts: Tensor, examples: Examples | None, place: str) -> Picture:
-    """The sample at ``index`` of ``made`` as a row of tiles."""
+def row_tiles(
+    made: Augmented, index: int, starts: Tensor, examples: Examples | None
+) -> tuple[list[Picture], list[str]]:
+    """The tiles of the sample at ``index`` of ``made``, and their captions."""
     image, start = made.images[index], starts[made.source[index]].cpu()
-    caption = f"made: reward {float(made.reward[index]):.2f}, {place}"
     if made.labels[index] != ANOMALY:
         change = (image.float() - start.float()).abs().mean(0) / 255
         tiles = [to_rgb(start), to_rgb(image), heat(change * BRIGHTER)]
-        return side_by_side(tiles, ["original", caption, f"difference, {BRIGHTER} times as bright"])
+        return tiles, ["original", "made", f"difference, {BRIGHTER} times as bright"]
     mask, side = made.masks[index, 0].numpy(), tile_side(image.shape[-1])
     where, before, after = close_up(mask), to_rgb(start), to_rgb(image)
     tiles = [before, outlined(after, mask, side), before[where], after[where]]
-    captions = ["original", caption, "original, close-up", "made, close-up"]
+    captions = ["original", "made", "original, close-up", "made, close-up"]
     if examples is not None:
         copied = int(made.copied[index])
         known = examples.numbered and copied >= 0
@@ -99,4 +109,4 @@ def _row(made: Augmented, index: int, starts: Tensor, examples: Examples | None,
         what = f"real anomaly {number + 1}"
         tiles += [outlined(real, marked, side), real[close_up(marked)]]
         captions += [f"{what}, copied here" if known else what, f"{what}, close-up"]
-    return side_by_side(tiles, captions, side)
+    return tiles, captions
