@@ -319,6 +319,33 @@ def planned(folder: Path, *arguments: str) -> Mixtures:
     return plan_mixtures(run.config, dataset, split_labelled(dataset.valid, run.config.labelled))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "share"),
+    [
+        (["labelled.count=5"], 0.25),
+        (["labelled.count=11", "mixture.few_share=0.4"], 0.4),
+        (["labelled.count=5", "share=0.1"], 0.1),
+        (["labelled.count=12"], None),
+        (["labelled.count=5", "labelled.few=0"], None),
+        (["labelled.count=0"], None),
+    ],
+    ids=str,
+)
+def test_a_share_is_fixed_where_labelled_anomalies_are_few(
+    arguments: list[str], share: float | None, tmp_path: Path
+) -> None:
+    assert planned(tmp_path, *arguments).share == share
+
+
+def test_few_labelled_anomalies_are_all_learned_from(tmp_path: Path) -> None:
+    run: Composed = compose_run(tmp_path, "dataset=digits", "threads=1", "labelled.count=5")
+    split = split_labelled(run.data.dataset.valid, run.config.labelled)
+    assert [len(part) for part in split] == [5, 0, 0]
+    run = compose_run(tmp_path, "dataset=digits", "threads=1", "labelled.count=5", "labelled.few=5")
+    split = split_labelled(run.data.dataset.valid, run.config.labelled)
+    assert [len(part) for part in split] == [2, 1, 2]
+
+
 def test_shares_that_labelled_anomalies_leave_no_room_for_are_no_candidates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,7 +85,8 @@ def test_the_same_images_elsewhere_are_not_trained_on_again(mine: Path, tmp_path
     run_script("train_ae.py", *MINE_AE, cwd=tmp_path)
     (tmp_path / "moved").mkdir()
     mine.rename(tmp_path / "moved" / "mine")
-    done = run_script("train_ae.py", *MINE_AE, "data_root=moved", cwd=tmp_path)
+    moved = [argument for argument in MINE_AE if not argument.startswith("data_root=")]
+    done = run_script("train_ae.py", *moved, "data_root=moved", cwd=tmp_path)
     assert "autoencoder: using" in done.stderr
 
 

@@ -66,6 +66,7 @@ class LabelledCount:
 class LabelledConfig(LabelledCount):
     """The labelled anomalies, and what they are used for."""
 
+    few: CountOrZero[int]
     train: CountOrZero[float]
     reference_set: CountOrZero[float]
     weight: Share[float]
@@ -76,6 +77,7 @@ class LabelledConfig(LabelledCount):
 class MixtureConfig:
     """How it is chosen what a retrained detector learns from."""
 
+    few_share: Share[float]
     shares: Share[Filled[list[float]]]
     margin: Finite[float]
     by_synthetic: Filled[bool]

@@ -150,13 +150,16 @@ def headline(
 def added(config: AgentRun, mixtures: Mixtures, samples: Augmented, shares: Shares) -> str:
     """What the second detector learned from beside synthetic anomalies, or why from nothing else."""
     if any(shares.values()):
-        return f"anomalies that the second one learned from: {listed(shares)}, the others as for the first"
+        how = "" if mixtures.share is None else "; the share was fixed, nothing was chosen"
+        return (
+            f"anomalies that the second one learned from: {listed(shares)}, the others as for the first{how}"
+        )
     if not len(samples):
         return (
             f"Nothing was added: none of the {config.rounds * config.samples} samples lay clearly beyond "
             "normal variation or within it. Try another env.max_delta or env.shell_quantile."
         )
-    if config.agent.name == "none" or config.share is not None:
+    if config.agent.name == "none" or mixtures.share is not None:
         return "Nothing was added."
     if not mixtures.can_choose:
         return f"Nothing was added: {NOTHING_CHOOSES}"

@@ -8,7 +8,7 @@ from conf.schema.runs import AgentRun
 from latent_common.errors import UserError
 from latent_env.data import Dataset
 from stages.context import say
-from stages.detector.labelled_split import LabelledSplit
+from stages.detector.labelled_split import LabelledSplit, are_few
 
 AGENT, RANDOM = "agent", "random"
 """Sources of samples: the agent, and random actions. The other anomalies of a batch are synthetic."""
@@ -32,7 +32,7 @@ class Mixtures:
     """The mixtures that detectors are trained on."""
 
     share: float | None
-    """The one share of the agent's samples, where it is fixed."""
+    """The one share of the agent's samples, where it is fixed: nothing is chosen then."""
     shares: list[float]
     """The shares to choose among: those of ``mixture.shares`` for which a batch has room."""
     margin: float
@@ -66,18 +66,21 @@ def plan_mixtures(config: AgentRun, dataset: Dataset, split: LabelledSplit) -> M
     if not shares or not all(0 <= share <= 1 for share in shares):
         raise UserError(f"mixture.shares={shares} must be shares from 0 to 1")
     weight = config.labelled.weight if len(split.train) else 0.0
-    smallest = min(shares) if config.share is None else config.share
+    share = config.share
+    if share is None and are_few(dataset.valid, config.labelled):
+        share = config.mixture.few_share
+    smallest = min(shares) if share is None else share
     if smallest + weight > FULL:
         raise UserError(
             f"labelled.weight={config.labelled.weight:g} must leave room beside the share {smallest:g} of an "
             "agent's samples: together at most 1"
         )
-    mixture, fixed = config.mixture, config.share is not None
+    mixture, fixed = config.mixture, share is not None
     fitting = [share for share in mixture.shares if share + weight <= FULL]
     can_choose = fixed or mixture.by_synthetic or len(split.choice) > 0
     if not fixed and config.agent.name != "none":
         _check_choice(config, dataset, fitting, can_choose)
-    return Mixtures(config.share, fitting, mixture.margin, can_choose)
+    return Mixtures(share, fitting, mixture.margin, can_choose)
 
 
 def _check_choice(config: AgentRun, dataset: Dataset, fitting: list[float], can_choose: bool) -> None:

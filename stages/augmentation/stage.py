@@ -81,7 +81,7 @@ class AugmentationExperiment:
         sources: dict[str, Augmented] = {}
         if self.mixtures.can_choose and self.config.agent.name != "none":
             sources[AGENT] = samples
-            if self.config.share is None and self.config.agent.name != RANDOM:
+            if self.mixtures.share is None and self.config.agent.name != RANDOM:
                 sources[RANDOM] = random_samples(self.config, self.env, shared, baseline.world)
         return train_candidates(baseline.trainer, self.run, shared, baseline.world, sources, self.mixtures)
 

@@ -27,8 +27,23 @@ class LabelledSplit(NamedTuple):
 
 
 def split_labelled(valid: Split, labelled: LabelledConfig) -> LabelledSplit:
-    """Divide the labelled anomalies of a validation split as ``labelled`` asks for."""
+    """Divide the labelled anomalies of a validation split as ``labelled`` asks for.
+
+    Where they are few detectors learn from all of them: a choice that hangs on one or two is left to luck,
+    and costs what could be learned from them.
+    """
+    if are_few(valid, labelled):
+        none = np.zeros(0, np.int64)
+        return LabelledSplit(np.flatnonzero(valid.labels), none, none)
     return divide(valid.labels, labelled.train, labelled.reference_set)
+
+
+def are_few(valid: Split, labelled: LabelledConfig) -> bool:
+    """Whether a validation split has labelled anomalies, but too few to choose by.
+
+    Without normal images there is nothing else to choose by either.
+    """
+    return 0 < int(valid.labels.sum()) < labelled.few and not bool(valid.labels.all())
 
 
 def divide(labels: NDArray[np.int64], train: float, reference_set: float) -> LabelledSplit:
