@@ -51,6 +51,7 @@ def help_text() -> str:
             "  latent-aug runs                                     what was trained",
             "  latent-aug predict runs photos/ --out checked       verdicts of the newest detector",
             "  latent-aug export runs --onnx model.onnx            that detector as one file",
+            "  latent-aug export runs --samples samples            what its agent made, with masks",
         ]
     )
 
@@ -121,7 +122,7 @@ VERBS = {
     "train": Verb("train an autoencoder, a detector and an agent, and compare before with after", train),
     "runs": Verb("a table of what was trained", runs),
     "predict": Verb("say of images whether they are anomalies, and where", predict),
-    "export": Verb("write a detector as one ONNX file, for other programs", export),
+    "export": Verb("write a detector as one ONNX file, or samples with masks, for other programs", export),
     "completion": Verb('for your shell: eval "$(latent-aug completion)" in .bashrc or .zshrc', completion),
 }
 """All commands; each imports what it needs when it is called, so that ``--help`` is quick."""

@@ -41,6 +41,7 @@ from stages.cli.checks import read_config
 from stages.cli.choices import CONF, GROUPS, choices
 from stages.cli.compose import compose
 from stages.cli.error_messages import explain
+from stages.export.arguments import read_options as read_export
 from stages.predict.arguments import read_options
 from stages.prepare import with_dataset
 
@@ -240,6 +241,8 @@ def check_console(where: str, arguments: list[str]) -> None:
         check_composes(where, {"train": "train_ppo", "data": "prepare"}[verb], given)
     elif verb == "predict" and rest:
         read_options(rest)
+    elif verb == "export" and rest:
+        read_export(rest)
 
 
 def check_composes(where: str, script: str, arguments: list[str]) -> None:

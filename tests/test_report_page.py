@@ -152,7 +152,7 @@ def make_run(folder: Path, hostile: bool = False, thresholds: bool = True, maps:
             "samples": len(made),
         },
         **{"anomalous_samples": int(made.labels.sum()), "coverage": 0.25, "duplicates": 0.125},
-        "effective_rank": 7.4,
+        **{"effective_rank": 7.4, "share_agent": 0.25, "share_random": 0.0},
     }
     report = Report(
         "",

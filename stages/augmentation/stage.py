@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from agents.rollout import Augmented
 from conf.schema.envs import AugmentEnvConfig
@@ -25,6 +27,7 @@ from stages.augmentation.mixtures import AGENT, RANDOM, Mixtures, plan_mixtures
 from stages.augmentation.pictures.originals import FOLDER, draw_full_size
 from stages.augmentation.random_baseline import random_baseline_run, random_samples
 from stages.augmentation.rounds import play_rounds, samples_file
+from stages.augmentation.sources import save_sources
 from stages.context import Context, say
 from stages.detector.decisions import decide, unseen
 from stages.detector.trained import TrainedDetector, TrainedPlan, export_world, plan_trained_detector
@@ -71,6 +74,7 @@ class AugmentationExperiment:
         chosen, candidates = choose_candidate(baseline.trainer, retrained, self.mixtures)
         improved = chosen.world.with_reward_ensemble(world.reward_ensemble, world.held_out_detector)
         save_world(self.run.path, improved, self.decide(baseline, improved))
+        save_sources(self.run.path, self.data.dataset, self.starts())
         write_comparison(
             self.config, self.env, self.mixtures, baseline, self.run, samples, chosen, candidates
         )
@@ -115,11 +119,13 @@ class AugmentationExperiment:
             for path in found:
                 path.unlink(missing_ok=True)
 
+    def starts(self) -> NDArray[np.int64]:
+        """The positions ``(S,)`` of the start images among the training images."""
+        return evenly_spaced_positions(len(self.data.images), self.detector.config.num_start_images).numpy()
+
     def draw_full_size(self) -> None:
         """Draw some of the samples into the original image files."""
-        images, most = self.data.images, self.detector.config.num_start_images
-        starts = evenly_spaced_positions(len(images), most).numpy()
-        draw_full_size(self.run.path, self.data.dataset, starts, self.config.full_size)
+        draw_full_size(self.run.path, self.data.dataset, self.starts(), self.config.full_size)
 
     def export(self) -> None:
         """Copy the world with the new detector to where the user wants it."""

@@ -15,10 +15,18 @@ examples:
   latent-aug export runs --onnx model.onnx
   latent-aug export runs/mine/detector/knn-1a2b3c4d5e --onnx model.onnx --false-alarms 0.005
   latent-aug predict --onnx model.onnx photos/ --out checked
+  latent-aug export runs --samples samples --layout coco
+  latent-aug export runs --samples samples --best 100
 
 The ONNX file takes images (N, C, H, W) of uint8 at the detector's size and answers with a score (from 0 to 1,
 .5 is the threshold), a p_value and a map of each. The threshold is inside: choose it here.
+
+The folder of samples has images with masks in the chosen layout, drawn into the original files where these
+are still there, and samples.csv, which says where each came from. Those that a person rejected are left out.
 """
+
+
+LAYOUT_NAMES = ("mvtec", "coco", "yolo", "npz")
 
 
 @dataclass(frozen=True)
@@ -26,16 +34,19 @@ class Options:
     """The arguments, checked."""
 
     run: str
-    onnx: Path
+    onnx: Path | None
     false_alarms: float
     best_f1: bool
+    samples: Path | None
+    layout: str
+    best: int | None
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command line, for its help and for shells."""
     parser = Parser(
         prog="latent-aug export",
-        description="Write what other programs use: a detector as one ONNX file.",
+        description="Write what other programs use: a detector as one ONNX file, or samples with masks.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -43,6 +54,11 @@ def make_parser() -> argparse.ArgumentParser:
         "run", help="the folder of a run, one of runs (the newest is taken), or a built-in world"
     )
     parser.add_argument("--onnx", type=Path, metavar="FILE", help="the detector, from pixels to verdict")
+    parser.add_argument("--samples", type=Path, metavar="DIR", help="a new folder for what the agent made")
+    parser.add_argument("--layout", choices=LAYOUT_NAMES, help=f"of --samples (default {LAYOUT_NAMES[0]})")
+    parser.add_argument(
+        "--best", type=int, metavar="N", help="of --samples: only the N best paid anomalies (default all)"
+    )
     threshold = parser.add_mutually_exclusive_group()
     threshold.add_argument(
         "--false-alarms",
@@ -60,6 +76,12 @@ def make_parser() -> argparse.ArgumentParser:
 def read_options(arguments: list[str]) -> Options:
     """The options that ``arguments`` give; what makes no sense is a ``UserError``."""
     given = make_parser().parse_args(arguments)
-    if given.onnx is None:
-        raise UserError("nothing to export: name a file with --onnx FILE")
-    return Options(given.run, given.onnx, given.false_alarms, given.best_f1)
+    if given.onnx is None and given.samples is None:
+        raise UserError("nothing to export: name a file with --onnx FILE, or a folder with --samples DIR")
+    for name, value in (("--layout", given.layout), ("--best", given.best)):
+        if value is not None and given.samples is None:
+            raise UserError(f"{name} {value} is of samples: name a folder with --samples DIR")
+    if given.best is not None and given.best < 1:
+        raise UserError(f"--best {given.best} must be at least 1")
+    layout, threshold = given.layout or LAYOUT_NAMES[0], (given.false_alarms, given.best_f1)
+    return Options(given.run, given.onnx, *threshold, given.samples, layout, given.best)

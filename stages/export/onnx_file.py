@@ -33,12 +33,12 @@ MOST_BYTES = 2**31 - 1
 """An ONNX file has at most so many bytes."""
 
 
-def export_onnx(options: Options) -> None:
-    """Write the detector that ``options`` name, with its threshold, as an ONNX file.
+def export_onnx(options: Options, target: Path) -> None:
+    """Write the detector that ``options`` name, with its threshold, as the ONNX file ``target``.
 
     :raises UserError: if there is none, or the file can't be written.
     """
-    _check_target(options.onnx)
+    _check_target(target)
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise UserError(f"an ONNX file needs {' and '.join(missing)}: {INSTALL}")
     detector = load_detector(options.run, "cpu", options.false_alarms)
@@ -47,8 +47,8 @@ def export_onnx(options: Options) -> None:
     if detector.threshold.note:
         say(detector.threshold.note)
     content = onnx_bytes(detector)
-    write_atomically(options.onnx, content)
-    say(f"{options.onnx}: {len(content) / 1e6:.1f} MB, the detector in {detector.folder}")
+    write_atomically(target, content)
+    say(f"{target}: {len(content) / 1e6:.1f} MB, the detector in {detector.folder}")
 
 
 def onnx_bytes(detector: AnomalyDetector) -> bytes:

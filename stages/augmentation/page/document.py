@@ -61,7 +61,8 @@ def write_report_page(run: Run, found: Outcome) -> None:
     ]
     main = next(row for row in report.rows if row.metric == "image_AUROC")
     assert main.interval is not None
-    title = f"{found.dataset.name}: {headline(*main.interval)}"
+    learned = facts["share_agent"] + facts["share_random"] > 0
+    title = f"{found.dataset.name}: {headline(*main.interval) if learned else 'nothing was added'}"
     about = f"agent {facts['agent']}, {counted(facts['rounds'], 'round')}, seed {facts['seed']}"
     lead = [*changes(report.rows), *decided(report.thresholds), paragraph(sentence(found.added))]
     write_page(

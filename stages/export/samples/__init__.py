@@ -1,0 +1,1 @@
+"""`latent-aug export --samples`: what an agent made, in the layouts that other programs read."""
