@@ -19,18 +19,23 @@ class Verb(NamedTuple):
 def main() -> None:
     """Do what the command line asks for."""
     verb, *arguments = sys.argv[1:] or ["--help"]
-    if verb in ("-h", "--help", "help"):
-        print(help_text())
-        return
-    if verb == "--version":
-        from latent_env import __version__
+    if verb in ("-h", "--help", "help", "--version"):
+        from stages.cli.mistakes import quiet_when_unread
 
-        print(__version__)
+        with quiet_when_unread():
+            print(version() if verb == "--version" else help_text())
         return
     if verb not in VERBS:
         print(f"latent-aug: {verb} is unknown: choose {', '.join(VERBS)}", file=sys.stderr)
         sys.exit(2)
     sys.exit(VERBS[verb].run(arguments))
+
+
+def version() -> str:
+    """What ``--version`` prints."""
+    from latent_env import __version__
+
+    return __version__
 
 
 def help_text() -> str:
@@ -70,19 +75,19 @@ def train(arguments: list[str]) -> int:
 
 def predict(arguments: list[str]) -> int:
     """Verdicts on images."""
-    from stages.cli.launch import mistakes_explained
+    from stages.cli.mistakes import mistakes_told
     from stages.predict.command import predict
 
-    with mistakes_explained("predict", arguments):
+    with mistakes_told("predict"):
         return predict(arguments)
 
 
 def export(arguments: list[str]) -> int:
     """What other programs use."""
-    from stages.cli.launch import mistakes_explained
+    from stages.cli.mistakes import mistakes_told
     from stages.export.command import export
 
-    with mistakes_explained("export", arguments):
+    with mistakes_told("export"):
         return export(arguments)
 
 
@@ -100,19 +105,19 @@ def data(arguments: list[str]) -> int:
 
 def runs(arguments: list[str]) -> int:
     """A table of runs."""
-    from stages.cli.launch import mistakes_explained
+    from stages.cli.mistakes import mistakes_told
     from stages.cli.run_table import show_runs
 
-    with mistakes_explained("runs", arguments):
+    with mistakes_told("runs"):
         return show_runs(arguments)
 
 
-def completion(arguments: list[str]) -> int:
+def completion(_: list[str]) -> int:
     """A script for shells."""
     from stages.cli.completion import script
-    from stages.cli.launch import mistakes_explained
+    from stages.cli.mistakes import mistakes_told
 
-    with mistakes_explained("completion", arguments):
+    with mistakes_told("completion"):
         print(script(list(VERBS)), end="")
     return 0
 

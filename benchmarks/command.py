@@ -17,7 +17,7 @@ from benchmarks.report import About, results_table, write_report
 from benchmarks.scripts import SCRIPTS, check_keys
 from latent_common.errors import INTERRUPTED, STOPPED, UserError
 from stages.cli.arguments import check_given_once
-from stages.cli.launch import MISTAKE
+from stages.cli.mistakes import MISTAKE
 
 
 def new_parser(name: str, about: str | None, keys_of: str) -> argparse.ArgumentParser:

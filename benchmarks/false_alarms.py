@@ -9,7 +9,7 @@ import numpy as np
 import latent_env
 from latent_common.tables import markdown_table
 from latent_env.data.builtin.phantom import make_phantom_dataset
-from latent_env.worlds.decision import Decision
+from latent_env.worlds.thresholds import Decision
 
 IMAGES, SEED = 800, 1
 """New normal slices; the built-in detector learned from those of another seed."""

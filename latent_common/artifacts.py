@@ -23,14 +23,11 @@ from torch.nn.modules.module import (
 from torch.overrides import TorchFunctionMode
 
 from latent_common.errors import UserError
-from latent_common.files import create, read_bytes
+from latent_common.files import MOST_JSON, create, read_bytes
 
 FORMAT = 3
 """Raised when artifacts of earlier versions can't be read any more: they are refused."""
 
-
-MOST_JSON = 2**24
-"""A JSON file has at most so many bytes."""
 
 PART_COST, SMALLEST = 64, 1000
 """Every part of a network counts as so many numbers more than it has, and a network may have some parts

@@ -22,6 +22,9 @@ MOST_RATIO, SLACK = 100, 2**24
 """Packed data may unpack to so many times its size, and so many bytes more: images shrink to a half or a
 tenth, masks to a hundredth."""
 
+MOST_JSON = 2**24
+"""A JSON file has at most so many bytes."""
+
 LONGEST_PATH, LONGEST_PART = 4000, 255
 """A path, and each of its parts, may have so many bytes."""
 

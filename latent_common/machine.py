@@ -1,13 +1,15 @@
-"""The machine: its cores, memory and devices."""
+"""The machine: its cores, memory and devices. Who asks for the cores alone needs no PyTorch."""
 
 from __future__ import annotations
 
 import os
 import re
-
-import torch
+from typing import TYPE_CHECKING
 
 from latent_common.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def cores() -> int:
@@ -20,6 +22,8 @@ def cores() -> int:
 def free_bytes(device: torch.device) -> int:
     """Memory that is free on the device, in bytes."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.mem_get_info(device)[0]
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
@@ -31,6 +35,8 @@ def free_bytes(device: torch.device) -> int:
 
 def resolve_device(device: str) -> torch.device:
     """The device of this name, which must exist; ``"auto"`` is a GPU where there is one, else the CPU."""
+    import torch
+
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not isinstance(device, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", device):

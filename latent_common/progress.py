@@ -1,4 +1,4 @@
-"""The progress bar of all that takes more than a few seconds."""
+"""What a person at the terminal sees: lines, and the bar of all that takes more than a few seconds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from typing import Any
 from tqdm import tqdm
 
 BAR = "{desc} {percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left{postfix}]"
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal; results alone go to standard output."""
+    print(text, file=sys.stderr)
 
 
 def progress_bar(label: str, total: int, initial: int = 0, hidden: bool = False) -> tqdm[Any]:

@@ -11,8 +11,6 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gymnasium.envs.registration import register, registry
-
 if TYPE_CHECKING:
     from latent_common.errors import UserError
     from latent_env.denoise.dynamics import DenoiseDynamics
@@ -93,16 +91,25 @@ if hasattr(os, "register_at_fork"):
     # for them for ever. Workers of a vector environment are forked.
     os.register_at_fork(after_in_child=_compute_with_one_thread)
 
-if "LatentAug-v0" not in registry:
-    register(
-        id="LatentAug-v0",
-        entry_point="latent_env.env:LatentAugEnv",
-        vector_entry_point="latent_env.vector_env:LatentAugVectorEnv",
-    )
 
-if "LatentDenoise-v0" not in registry:
-    register(
-        id="LatentDenoise-v0",
-        entry_point="latent_env.denoise.env:LatentDenoiseEnv",
-        vector_entry_point="latent_env.denoise.vector_env:LatentDenoiseVectorEnv",
-    )
+def _register_environments() -> None:
+    """Let ``gymnasium.make`` find both environments."""
+    try:
+        from gymnasium.envs.registration import register, registry
+    except ModuleNotFoundError:  # where only exported detectors are used: docs/predict.md
+        return
+    if "LatentAug-v0" not in registry:
+        register(
+            id="LatentAug-v0",
+            entry_point="latent_env.env:LatentAugEnv",
+            vector_entry_point="latent_env.vector_env:LatentAugVectorEnv",
+        )
+    if "LatentDenoise-v0" not in registry:
+        register(
+            id="LatentDenoise-v0",
+            entry_point="latent_env.denoise.env:LatentDenoiseEnv",
+            vector_entry_point="latent_env.denoise.vector_env:LatentDenoiseVectorEnv",
+        )
+
+
+_register_environments()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,8 +68,3 @@ def start(cfg: DictConfig, kind: type[C]) -> tuple[C, Context]:
     device = resolve_device(config.device)
     torch.set_num_threads(config.threads)
     return config, Context(device, config.seed, Path(config.runs), config.precision, config.memory)
-
-
-def say(text: str) -> None:
-    """A line for the person at the terminal; results alone go to standard output."""
-    print(text, file=sys.stderr)

@@ -14,12 +14,13 @@ from conf.schema.detectors import DetectorConfig, TokenDetectorConfig
 from detectors.base import FEATURES
 from latent_common.artifacts import load_artifact, save_artifact
 from latent_common.errors import UserError
+from latent_common.progress import say
 from latent_env.autoencoders.backbone import Backbone, load_backbone
 from latent_env.autoencoders.pretrained import PretrainedEncoder, check_components, fit_encoder
 from latent_env.rendering import side_by_side, stack, tile_side, to_rgb
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
-from stages.context import Context, say
+from stages.context import Context
 from stages.training_data import TrainingData
 
 SMALLEST = 112

@@ -9,10 +9,11 @@ from typing import Any
 
 from conf.schema.runs import AutoencoderRun, DetectorRun
 from latent_common.image_source import ImageSource
+from latent_common.progress import say
 from latent_env.data import Dataset, Problems, prepare_textures
 from latent_env.data.augmentation import Augmentation
 from latent_env.data.placement import StreamedImages, place_images
-from stages.context import Context, say
+from stages.context import Context
 from stages.datasets import dataset_settings, load_dataset, make_augmentation
 
 

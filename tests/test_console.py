@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,17 @@ def test_help_is_quick() -> None:
         "assert not {'torch', 'hydra', 'numpy'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version", "predict --help", "completion", "data --help"])
+def test_a_reader_that_has_left_is_no_mistake(arguments: str) -> None:
+    unread, output = os.pipe()
+    os.close(unread)
+    command = [sys.executable, str(ROOT / "latent_aug.py"), *arguments.split()]
+    done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(output)
+    assert done.stderr == ""
+    assert done.returncode in (0, 141)  # argparse says nothing of it
 
 
 def test_data_and_train_take_the_keys_of_the_scripts(latent: Run) -> None:  # noqa: F811

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from latent_common.errors import UserError
 from latent_env.worlds.artifacts import save_detector
-from latent_env.worlds.decision import Decision, load_decision, save_decision
+from latent_env.worlds.decision import load_decision, save_decision
 from latent_env.worlds.half_precision import halve
 from latent_env.worlds.store import copy_world, load_world, save_world
+from latent_env.worlds.thresholds import Decision
 from stages.detector.thresholds import ThresholdReport
 
 SCORES = st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=60)

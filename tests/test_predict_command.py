@@ -231,7 +231,7 @@ def test_mistakes_are_one_line(latent: Run, photos: Path, tmp_path: Path) -> Non
     description = json.loads((tmp_path / "older/decision.json").read_text())
     (tmp_path / "older/decision.json").write_text(json.dumps({**description, "format": 1}))
     for arguments, message in [
-        ("", "the following arguments are required: run"),
+        ("", "no detector: name the folder of a run, or a file with --onnx FILE"),
         ("phantom", "no images: name files, folders or globs, - for a list"),
         ("phantom photos --bogus", "unrecognized arguments: --bogus"),
         ("phantom photos --watch photos", "--watch photos and photos: give one of both"),

@@ -23,7 +23,7 @@ from agents.rollout import Augmented
 from latent_env.data import Dataset, Split
 from latent_env.training.evaluation import Evaluation, evaluate
 from latent_env.training.run_folder import Run
-from latent_env.worlds.decision import Decision
+from latent_env.worlds.thresholds import Decision
 from stages.augmentation.comparison import compare
 from stages.augmentation.page.document import Outcome, write_report_page
 from stages.augmentation.pictures.sheets import Examples

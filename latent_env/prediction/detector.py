@@ -20,8 +20,9 @@ from latent_common.machine import resolve_device
 from latent_env.prediction.network import Network, load_network
 from latent_env.prediction.pixels import Pixels, is_batch, read_pixels
 from latent_env.prediction.result import Prediction
-from latent_env.worlds.decision import DECISION, FALSE_ALARMS, Decision, Threshold, load_decision
+from latent_env.worlds.decision import DECISION, load_decision
 from latent_env.worlds.store import BUILTIN, COMPLETE, builtin_names
+from latent_env.worlds.thresholds import FALSE_ALARMS, Decision, Threshold
 
 TOGETHER = 32
 """At most so many images are decoded before they go through the networks together."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from latent_common.errors import UserError
 from latent_env.data.images import as_uint8, open_image, shrink_image
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHAPES = "(H, W), (H, W, C) or (C, H, W)"
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -39,7 +42,7 @@ def read_pixels(image: object, size: int, channels: int, name: str) -> Pixels:
     if isinstance(image, Image.Image):
         upright = ImageOps.exif_transpose(image)
         decoded = as_uint8(upright, name)
-    elif isinstance(image, np.ndarray | Tensor):
+    elif isinstance(image, np.ndarray) or is_tensor(image):
         decoded = as_uint8(_from_array(image, name), name)
     else:
         raise UserError(
@@ -50,16 +53,23 @@ def read_pixels(image: object, size: int, channels: int, name: str) -> Pixels:
 
 def is_batch(images: object) -> bool:
     """Whether ``images`` are several: a list, or an array of four dimensions."""
-    if isinstance(images, np.ndarray | Tensor):
+    if isinstance(images, np.ndarray) or is_tensor(images):
         return images.ndim == 4
     return isinstance(images, list | tuple)
 
 
+def is_tensor(value: object) -> TypeGuard[Tensor]:
+    """Whether ``value`` is a tensor of PyTorch, which needn't be installed."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
 def _from_array(array: NDArray[Any] | Tensor, name: str) -> Image.Image:
-    channels_first = isinstance(array, Tensor)
-    values = array.detach().cpu() if isinstance(array, Tensor) else array
-    if isinstance(values, Tensor):
-        values = (values.float() if values.is_floating_point() else values).numpy()
+    if channels_first := is_tensor(array):
+        found = array.detach().cpu()
+        values = (found.float() if found.is_floating_point() else found).numpy()
+    else:
+        values = np.asarray(array)
     values = _as_bytes(_channels_last(values, channels_first, name), name)
     bands = [Image.fromarray(np.ascontiguousarray(values[:, :, band])) for band in range(values.shape[2])]
     return Image.merge(MODES[len(bands)], bands)

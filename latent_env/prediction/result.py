@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from latent_env.prediction.parts import largest_part
+
 Mask = NDArray[np.bool_]
 
 FOUND = 0.5
@@ -67,17 +69,11 @@ class Prediction:
         An image may be an anomaly without one: its score is not its map's highest value.
         """
         mask = self.mask
-        if not mask.any():
+        if (largest := largest_part(mask)) is None:
             return None
-        from scipy import ndimage  # slow to import
-
-        parts, _ = ndimage.label(mask)
-        sizes = np.bincount(parts[mask])
-        largest = int(sizes.argmax())
-        rows, columns = ndimage.find_objects(parts)[largest - 1]
+        area, rows, columns = largest
         across, down = self.native[0] / mask.shape[1], self.native[1] / mask.shape[0]
         # The pixels whose middle is in the mask, as a mask of that size has them.
         left, right = (math.ceil(side * across - 0.5) for side in (columns.start, columns.stop))
         top, bottom = (math.ceil(side * down - 0.5) for side in (rows.start, rows.stop))
-        area = float(sizes[largest]) / mask.size
-        return Finding(area, left, top, max(right - left, 1), max(bottom - top, 1))
+        return Finding(area / mask.size, left, top, max(right - left, 1), max(bottom - top, 1))

@@ -6,10 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
+from latent_env.prediction.colours import OUTLINE
 from latent_env.rendering.tiles import Picture, resized
 
 Region = npt.NDArray[np.bool_]
-OUTLINE = (255, 140, 0)
 
 DISTANCE = 3
 """An outline keeps so many pixels away from what it surrounds, so that it hides no edge."""

@@ -11,6 +11,8 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, uint8
 
+from latent_env.prediction import colours
+
 Picture = npt.NDArray[np.uint8]
 """``(H, W, 3)``"""
 
@@ -23,14 +25,6 @@ SMOOTH = 32
 
 GAP, CAPTION = 6, 22
 BACKGROUND, INK = (24, 26, 30), (235, 235, 235)
-
-
-@functools.cache
-def _colours() -> Picture:
-    from matplotlib import colormaps  # heavy, and only pictures need it
-
-    table: Picture = (colormaps["inferno"](np.arange(256))[:, :3] * 255).astype(np.uint8)
-    return table
 
 
 @functools.cache
@@ -48,7 +42,7 @@ def to_rgb(image: Tensor) -> Picture:
 
 def heat(values: Tensor) -> Picture:
     """A map ``(H, W)`` in [0, 1] as a picture in colours from black to yellow."""
-    return _colours()[(values.float().clamp(0, 1) * 255).round().long().cpu().numpy()]
+    return colours.heat(values.float().cpu().numpy())
 
 
 def tile_side(size: int) -> int:

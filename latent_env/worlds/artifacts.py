@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from detectors.base import Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.registry import DETECTORS
-from latent_common.artifacts import MOST_JSON, build_within, load_artifact, save_artifact
+from latent_common.artifacts import build_within, load_artifact, save_artifact
 from latent_common.errors import UserError
-from latent_common.files import read_bytes
+from latent_common.files import MOST_JSON, read_bytes
 from latent_common.image_source import LARGEST_IMAGE
 from latent_env.autoencoders import (
     ConvAutoencoder,

@@ -30,7 +30,7 @@ from latent_env.worlds.artifacts import (
     save_backbone,
     save_detector,
 )
-from latent_env.worlds.decision import DECISION, Decision, save_decision
+from latent_env.worlds.decision import DECISION, save_decision
 from latent_env.worlds.labelled_anomalies import (
     LABELLED_ANOMALIES,
     load_labelled_anomalies,
@@ -42,6 +42,7 @@ from latent_env.worlds.reward_ensemble import (
     load_reward_ensemble,
     save_reward_ensemble,
 )
+from latent_env.worlds.thresholds import Decision
 from latent_env.worlds.world import World
 
 BUILTIN = Path(__file__).parents[1] / "builtin"

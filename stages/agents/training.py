@@ -15,9 +15,8 @@ from agents.learners.saving import POLICY, load_policy, save_policy
 from agents.learners.training import learn
 from agents.sb3_vec_env import LatentVecEnv
 from conf.schema.agents import AgentConfig, LearnerConfig
-from latent_common.progress import progress_bar
+from latent_common.progress import progress_bar, say
 from latent_env.training.run_folder import Run
-from stages.context import say
 from stages.seeds import derived_seed
 
 

@@ -11,13 +11,13 @@ from agents.rollout import Augmented
 from detectors.metrics import image_AUROC, paired_bootstrap, pixel_AUPRO
 from detectors.training.loop import score
 from detectors.training.samples import SampleSource
+from latent_common.progress import say
 from latent_env.training.run_folder import Run
 from latent_env.worlds.artifacts import load_detector, save_detector
 from latent_env.worlds.reward_ensemble import share_memory
 from latent_env.worlds.world import World
 from stages.augmentation.mixtures import RANDOM, Mixtures, Shares
 from stages.augmentation.training_samples import training_samples
-from stages.context import say
 from stages.detector.trainers.base import DetectorTrainer
 
 CANDIDATE = "with_"

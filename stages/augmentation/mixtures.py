@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from conf.schema.runs import AgentRun
 from latent_common.errors import UserError
+from latent_common.progress import say
 from latent_env.data import Dataset
-from stages.context import say
 from stages.detector.labelled_split import LabelledSplit, are_few
 
 AGENT, RANDOM = "agent", "random"

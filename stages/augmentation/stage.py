@@ -15,9 +15,10 @@ from agents.rollout import Augmented
 from conf.schema.envs import AugmentEnvConfig
 from conf.schema.runs import AgentRun
 from latent_common.image_source import evenly_spaced_positions
+from latent_common.progress import say
 from latent_env.training.run_folder import Run
-from latent_env.worlds.decision import Decision
 from latent_env.worlds.store import save_world
+from latent_env.worlds.thresholds import Decision
 from latent_env.worlds.world import World
 from stages.agents.factory import make_agent
 from stages.augmentation.candidates import CANDIDATE, Candidate, choose_candidate, train_candidates
@@ -28,7 +29,7 @@ from stages.augmentation.pictures.originals import FOLDER, draw_full_size
 from stages.augmentation.random_baseline import random_baseline_run, random_samples
 from stages.augmentation.rounds import play_rounds, samples_file
 from stages.augmentation.sources import save_sources
-from stages.context import Context, say
+from stages.context import Context
 from stages.detector.decisions import decide, unseen
 from stages.detector.trained import TrainedDetector, TrainedPlan, export_world, plan_trained_detector
 from stages.detector.validation_sets import check_reference_set

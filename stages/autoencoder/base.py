@@ -15,7 +15,7 @@ from torch import Tensor
 from conf.schema.autoencoders import AutoencoderConfig
 from detectors.metrics.ssim import structural_similarity
 from latent_common.image_source import ImageSource
-from latent_common.progress import progress_bar
+from latent_common.progress import progress_bar, say
 from latent_common.training_state import Progress, TrainingState
 from latent_env.autoencoders import (
     ConvAutoencoder,
@@ -32,7 +32,7 @@ from latent_env.training.loop import follow, validation_interval
 from latent_env.training.run_folder import Run
 from latent_env.visibility import measure_visibility
 from latent_env.worlds.artifacts import load_autoencoder, save_autoencoder
-from stages.context import Context, say
+from stages.context import Context
 from stages.training_data import TrainingData
 
 MOST_VALIDATION_IMAGES = 256

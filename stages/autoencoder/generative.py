@@ -11,6 +11,7 @@ from typing import Any
 from conf.schema.autoencoders import DiffusersConfig, GenerativeConfig, TaesdConfig
 from latent_common.artifacts import load_artifact, save_artifact
 from latent_common.errors import UserError
+from latent_common.progress import say
 from latent_common.training_state import TrainingState
 from latent_env.autoencoders import FrozenAutoencoder, GenerativeAutoencoder
 from latent_env.autoencoders.generative import (
@@ -24,7 +25,6 @@ from latent_env.autoencoders.training import train_decoder
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.run_folder import Run
 from stages.autoencoder.base import AutoencoderPlan
-from stages.context import say
 
 KIND = "encoder"
 FITTED = ("means", "scales")

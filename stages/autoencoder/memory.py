@@ -15,6 +15,7 @@ from detectors.reconstruction import POOLINGS, ReconstructionDetector
 from detectors.training.loop import score
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource, evenly_spaced, images_at_once
+from latent_common.progress import say
 from latent_common.training_state import Progress, TrainingState
 from latent_env.autoencoders import FrozenAutoencoder, MemoryAutoencoder
 from latent_env.autoencoders.memory_autoencoder import as_memory_autoencoder
@@ -32,7 +33,6 @@ from latent_env.worlds.artifacts import save_autoencoder
 from stages.autoencoder.base import AutoencoderPlan
 from stages.autoencoder.epoch_reports import MOST_IMAGES, EpochReports, Watched, report_every
 from stages.autoencoder.plots import error_distributions, memory_use
-from stages.context import say
 from stages.seeds import derived_seed
 
 COLUMNS, ROWS, TILE = 8, 4, 96

@@ -1,4 +1,4 @@
-"""Starting a script: its help, and one clear line instead of a traceback for a user's mistake."""
+"""Starting a script with the configuration that files and arguments make, and its help."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.schema.runs import register_schema
-from latent_common.errors import INTERRUPTED, STOPPED, UserError
+from latent_common.errors import UserError
 from stages.cli.arguments import check_arguments
-from stages.cli.choices import CONF, GROUPS, choices, command, groups, title, top_level
+from stages.cli.choices import CONF, GROUPS, choices, command, groups, top_level
 from stages.cli.compose import compose
 from stages.cli.defaults import fill_defaults
 from stages.cli.error_messages import explain
+from stages.cli.mistakes import mistakes_told, quiet_when_unread
 from stages.cli.renamed import refuse_former_names
-
-MISTAKE, PIPE = 2, 141
 
 STAGE_HELP = (
     "[group=choice ...] [key=value ...] [-m]",
@@ -53,7 +52,8 @@ def run_script(main: Callable[[DictConfig], None], script: str, purpose: str | N
     """
     arguments = sys.argv[1:]
     if any(argument in ("-h", "--help") for argument in arguments):
-        print(help_text(script, purpose or ""))
+        with quiet_when_unread():
+            print(help_text(script, purpose or ""))
         return
     register_schema()
     # Hydra would print its own message and leave with 1: this makes it pass the exception on.
@@ -99,26 +99,12 @@ def shown(cfg: DictConfig) -> str:
 
 @contextmanager
 def mistakes_explained(script: str, arguments: list[str]) -> Iterator[None]:
-    """Turn what a user can cause into one line and an exit code; anything else stays a traceback."""
-    try:
-        yield
-    except UserError as error:
-        _leave(str(error), script)
-    except (HydraException, OmegaConfBaseException) as error:
-        _leave(explain(error, script, arguments), script)
-    except BrokenPipeError:  # whoever read the output, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be written
-        sys.exit(PIPE)
-    except OSError as error:
-        _leave(f"the system refused: {error}", script)
-    except KeyboardInterrupt:
-        print(STOPPED, file=sys.stderr)
-        sys.exit(INTERRUPTED)
-
-
-def _leave(message: str, script: str) -> None:
-    print(f"{title(script)}: {message}", file=sys.stderr)
-    sys.exit(MISTAKE)
+    """What :func:`mistakes_told` does, for mistakes in a configuration too."""
+    with mistakes_told(script):
+        try:
+            yield
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(explain(error, script, arguments)) from error
 
 
 def help_text(script: str, purpose: str) -> str:

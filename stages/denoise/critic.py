@@ -12,13 +12,14 @@ from torch import Tensor
 from agents.denoise_rollout import Generated
 from conf.schema.envs import DenoiseEnvConfig
 from latent_common.artifacts import copy_artifact, load_artifact, save_artifact
+from latent_common.progress import say
 from latent_common.training_state import TrainingState
 from latent_env.denoise.critic import Critic
 from latent_env.denoise.training.critic import evaluate_critic, train_critic
 from latent_env.denoise.world import CRITIC, DenoiseWorld, read_critic, save_critic
 from latent_env.training.loop import follow
 from latent_env.training.run_folder import Run
-from stages.context import Context, say
+from stages.context import Context
 from stages.denoise.classes import Classes
 from stages.denoise.spaces import StoredSpace
 

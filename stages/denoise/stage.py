@@ -20,6 +20,7 @@ from conf.schema.envs import DenoiseEnvConfig
 from conf.schema.runs import AgentRun
 from latent_common.artifacts import copy_artifact
 from latent_common.lock import LOCK, locked
+from latent_common.progress import say
 from latent_env.denoise.dynamics import DenoiseDynamics
 from latent_env.denoise.settings import DenoiseSettings
 from latent_env.denoise.world import CRITIC, EXAMPLES, DenoiseWorld
@@ -27,7 +28,7 @@ from latent_env.training.run_folder import Run
 from stages.agents.factory import make_agent
 from stages.agents.learners import untrained_policy
 from stages.agents.training import train_agent
-from stages.context import Context, say
+from stages.context import Context
 from stages.denoise.classes import Classes, find_classes
 from stages.denoise.critic import CriticTrainer, new_critic, save_denoise_world
 from stages.denoise.references import DEFAULT_HIDDEN

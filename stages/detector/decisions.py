@@ -16,7 +16,7 @@ from latent_common.image_source import ImageSource, evenly_spaced_positions, ima
 from latent_common.progress import progress_bar
 from latent_env.data.placement import StreamedImages
 from latent_env.training.feature_cache import FeatureCache
-from latent_env.worlds.decision import Decision
+from latent_env.worlds.thresholds import Decision
 from stages.detector.labelled_split import LabelledSplit, Positions
 
 MOST_NORMAL = 4096

@@ -18,6 +18,7 @@ from detectors.blocks.distance import DistanceDetector
 from detectors.reconstruction import ReconstructionDetector
 from detectors.registry import DISTANCE_DETECTORS
 from latent_common.errors import UserError
+from latent_common.progress import say
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.autoencoders.pretrained import PretrainedEncoder
 from latent_env.training.evaluation import (
@@ -30,10 +31,10 @@ from latent_env.training.evaluation import (
     save_scores,
 )
 from latent_env.worlds.artifacts import load_detector, save_autoencoder, save_backbone, save_detector
-from latent_env.worlds.decision import Decision, save_decision
+from latent_env.worlds.decision import save_decision
+from latent_env.worlds.thresholds import Decision
 from latent_env.worlds.world import World
 from stages.autoencoder.base import AutoencoderPlan
-from stages.context import say
 from stages.detector.base import DetectorPlan, FinishedDetector
 from stages.detector.baselines import fit_distances, fit_reconstruction
 from stages.detector.decisions import decide

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from latent_common.tables import markdown_table
 from latent_env.training.evaluation import SCORES
-from latent_env.worlds.decision import DECISION, Decision, Threshold, load_decision
+from latent_env.worlds.decision import DECISION, load_decision
+from latent_env.worlds.thresholds import Decision, Threshold
 
 CONFORMAL, BEST_F1 = "false_alarms", "best_f1"
 HEADER = ["threshold", "score above", "false alarms, promised", "on test", "anomalies found on test"]

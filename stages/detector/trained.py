@@ -17,6 +17,7 @@ from detectors.ensemble import EnsembleDetector
 from latent_common.files import check_writable
 from latent_common.image_source import evenly_spaced
 from latent_common.lock import LOCK, locked
+from latent_common.progress import say
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.training.evaluation import (
     Evaluation,
@@ -33,7 +34,7 @@ from latent_env.worlds.reference_set import load_reference_set
 from latent_env.worlds.store import copy_world, save_world
 from latent_env.worlds.world import World
 from stages.autoencoder.plan import plan_autoencoder
-from stages.context import Context, say
+from stages.context import Context
 from stages.detector.base import DetectorPlan, FinishedDetector
 from stages.detector.baselines import check_baselines, evaluate_baselines
 from stages.detector.decisions import decide, unseen

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latent_common.errors import UserError
-from latent_env.worlds.decision import FALSE_ALARMS
-from stages.predict.arguments import Parser
+from latent_env.worlds.thresholds import FALSE_ALARMS
+from stages.predict.arguments import Parser, add_threshold
 
 EXAMPLES = """\
 examples:
@@ -59,17 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--best", type=int, metavar="N", help="of --samples: only the N best paid anomalies (default all)"
     )
-    threshold = parser.add_mutually_exclusive_group()
-    threshold.add_argument(
-        "--false-alarms",
-        type=float,
-        default=FALSE_ALARMS,
-        metavar="RATE",
-        help="the share of normal images that may be called anomalies (default %(default)s)",
-    )
-    threshold.add_argument(
-        "--best-f1", action="store_true", help="the threshold that is best on labelled anomalies"
-    )
+    add_threshold(parser)
     return parser
 
 
@@ -78,10 +68,13 @@ def read_options(arguments: list[str]) -> Options:
     given = make_parser().parse_args(arguments)
     if given.onnx is None and given.samples is None:
         raise UserError("nothing to export: name a file with --onnx FILE, or a folder with --samples DIR")
+    if given.onnx is None and (given.false_alarms is not None or given.best_f1):
+        raise UserError("a threshold is of a detector: name a file with --onnx FILE")
     for name, value in (("--layout", given.layout), ("--best", given.best)):
         if value is not None and given.samples is None:
             raise UserError(f"{name} {value} is of samples: name a folder with --samples DIR")
     if given.best is not None and given.best < 1:
         raise UserError(f"--best {given.best} must be at least 1")
-    layout, threshold = given.layout or LAYOUT_NAMES[0], (given.false_alarms, given.best_f1)
+    rate = FALSE_ALARMS if given.false_alarms is None else given.false_alarms
+    layout, threshold = given.layout or LAYOUT_NAMES[0], (rate, given.best_f1)
     return Options(given.run, given.onnx, *threshold, given.samples, layout, given.best)

@@ -22,6 +22,8 @@ class Verdicts(NamedTuple):
     """``(N,)``: how often normal images score as high."""
     map: Tensor
     """``(N, H, W)``, from 0 to 1: above .5 belongs to a finding."""
+    raw_score: Tensor
+    """``(N,)``: the detector's own score, a logit."""
 
 
 class DetectorGraph(nn.Module):
@@ -46,7 +48,7 @@ class DetectorGraph(nn.Module):
         raw, maps = self.network.detection(images)
         as_high = (self.normal >= raw[:, None]).sum(1)
         p_value = (1 + as_high).float() / (len(self.normal) + 1)
-        return Verdicts(self._scaled(raw, 0), p_value, self._scaled(maps[:, 0], 1))
+        return Verdicts(self._scaled(raw, 0), p_value, self._scaled(maps[:, 0], 1), raw)
 
     def _scaled(self, values: Tensor, which: int) -> Tensor:
         """Raw scores or maps as numbers in [0, 1], of which .5 is the threshold."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -13,24 +14,25 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch.nn import functional
 
 from latent_common.artifacts import write_atomically
 from latent_common.errors import UserError
+from latent_common.progress import say
 from latent_env import __version__
 from latent_env.prediction.detector import AnomalyDetector, load_detector
-from stages.context import say
+from latent_env.prediction.onnx_detector import FORMAT, IMAGES, INSTALL, MAP, MOST_BYTES, OUTPUTS, SCORE
 from stages.export.arguments import Options
-from stages.export.graph import DetectorGraph, Verdicts
+from stages.export.graph import DetectorGraph
+from stages.export.half import store_in_half
 
-NEEDED = ("onnx", "onnxscript")
-INSTALL = "`pip install 'latent-aug[onnx]'` installs what it takes"
+NEEDED = ("onnx", "onnxruntime", "onnxscript")
 
+TOLERANCE = 1e-3
+"""Answers of a file may differ so much from the detector's: rounding, in another order."""
 CLASSES = ("normal", "anomaly")
-IMAGES = "images"
-
-MOST_BYTES = 2**31 - 1
-"""An ONNX file has at most so many bytes."""
 
 
 def export_onnx(options: Options, target: Path) -> None:
@@ -40,7 +42,7 @@ def export_onnx(options: Options, target: Path) -> None:
     """
     _check_target(target)
     if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise UserError(f"an ONNX file needs {' and '.join(missing)}: {INSTALL}")
+        raise UserError(f"an ONNX file needs {', '.join(missing)}: {INSTALL}")
     detector = load_detector(options.run, "cpu", options.false_alarms)
     if options.best_f1:
         detector = detector.with_best_f1()
@@ -52,26 +54,60 @@ def export_onnx(options: Options, target: Path) -> None:
 
 
 def onnx_bytes(detector: AnomalyDetector) -> bytes:
-    """The ONNX file of a detector."""
+    """The ONNX file of a detector; it was run once, and answered as the detector does."""
     channels, size = detector.channels, detector.size
+    network = DetectorGraph(detector).eval()
     example = torch.zeros(2, channels, size, size, dtype=torch.uint8)  # a batch of 1 would be for 1 alone
     with _quiet():
         program: Any = torch.onnx.export(
-            DetectorGraph(detector).eval(),
+            network,
             (example,),
             input_names=[IMAGES],
-            output_names=list(Verdicts._fields),
+            output_names=list(OUTPUTS),
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             dynamo=True,
+            optimize=False,  # it would drop the tiny numbers that keep divisors from being 0
             verbose=False,
         )
-    model = program.model_proto
+        _simplify(program.model)
+        model = program.model_proto
+    store_in_half(model)
     model.producer_name, model.producer_version = "LatentAug", __version__
     for key, value in metadata_of(detector).items():
         model.metadata_props.add(key=key, value=value)
-    if (size := model.ByteSize()) > MOST_BYTES:
-        raise UserError(f"the ONNX file would have {size:,} bytes, but {MOST_BYTES:,} are the most")
-    return model.SerializeToString()
+    if (length := model.ByteSize()) > MOST_BYTES:
+        raise UserError(f"the ONNX file would have {length:,} bytes, but {MOST_BYTES:,} are the most")
+    content: bytes = model.SerializeToString()
+    check_answers(content, network, detector)
+    return content
+
+
+def _simplify(model: Any) -> None:
+    """Write functions out and compute what is constant."""
+    optimizer = importlib.import_module("onnxscript.optimizer")
+    optimizer.inline(model)
+    optimizer.fold_constants(model)
+    optimizer.remove_unused_nodes(model)
+
+
+@torch.inference_mode()
+def check_answers(content: bytes, network: DetectorGraph, detector: AnomalyDetector) -> None:
+    """Raise a ``UserError`` unless an ONNX file answers as ``network`` does, on images of soft blots."""
+    runtime = importlib.import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    blots = torch.rand(3, detector.channels, 6, 6, generator=torch.Generator().manual_seed(0)) * 255
+    images = functional.interpolate(blots, detector.size, mode="bicubic").clamp(0, 255).to(torch.uint8)
+    found = session.run([SCORE, MAP], {IMAGES: images.numpy()})
+    expected = network(images)
+    for answer, truth in zip(found, (expected.score, expected.map), strict=True):
+        error = float(np.abs(answer - truth.numpy()).mean())
+        if not error <= TOLERANCE:
+            raise UserError(
+                f"the ONNX file doesn't answer as the detector in {detector.folder} does (it differs by "
+                f"{error:.2g}), so it was not written: other versions of torch, onnx and onnxscript may help"
+            )
 
 
 def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
@@ -79,6 +115,7 @@ def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
     threshold, decision = detector.threshold, detector.decision
     facts = {
         "latent_aug": __version__,
+        "format": FORMAT,
         "detector": json.loads((detector.folder / "detector.json").read_text())["facts"]["architecture"],
         "dataset": decision.dataset,
         "normal_images": len(decision.normal),

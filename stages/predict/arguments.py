@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from latent_common.errors import UserError
-from latent_env.worlds.decision import FALSE_ALARMS
+from latent_env.worlds.thresholds import FALSE_ALARMS
 
 EXAMPLES = """\
 examples:
@@ -16,6 +16,7 @@ examples:
   latent-aug predict runs/mine/detector/knn-1a2b3c4d5e 'line/**/*.png' --false-alarms 0.005
   find /data -name '*.tif' | latent-aug predict phantom - --out checked --pictures none
   latent-aug predict runs --watch inbox --out checked --fail-on anomaly
+  latent-aug predict --onnx model.onnx photos/ --out checked
 
 Lines are printed, or with --out written to predictions.csv and predictions.jsonl: path, score (from 0 to 1,
 .5 is the threshold), p_value (how often normal images score as high), verdict, and the largest finding: its
@@ -33,6 +34,8 @@ class Options:
     """The arguments, checked."""
 
     run: str
+    """Empty where a file is predicted with."""
+    onnx: Path | None
     images: tuple[str, ...]
     out: Path | None
     watch: Path | None
@@ -61,10 +64,15 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "run", help="the folder of a run, one of runs (the newest is taken), or a built-in world"
+        "run",
+        nargs="?",
+        help="the folder of a run, one of runs (the newest is taken), or a built-in world; not with --onnx",
     )
     parser.add_argument(
         "images", nargs="*", help="files, folders and globs; - reads paths from standard input"
+    )
+    parser.add_argument(
+        "--onnx", type=Path, metavar="FILE", help="a detector that latent-aug export wrote, in place of a run"
     )
     parser.add_argument(
         "--out", type=Path, help="the folder for predictions.csv, .jsonl, overlays/ and masks/"
@@ -72,17 +80,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--watch", type=Path, metavar="FOLDER", help="predict images as they come, until Ctrl-C"
     )
-    threshold = parser.add_mutually_exclusive_group()
-    threshold.add_argument(
-        "--false-alarms",
-        type=float,
-        default=FALSE_ALARMS,
-        metavar="RATE",
-        help="the share of normal images that may be called anomalies (default %(default)s)",
-    )
-    threshold.add_argument(
-        "--best-f1", action="store_true", help="the threshold that is best on labelled anomalies"
-    )
+    add_threshold(parser)
     parser.add_argument("--fail-on", choices=["anomaly"], help="exit with 1 if there is an anomaly")
     parser.add_argument(
         "--pictures",
@@ -95,9 +93,29 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_threshold(parser: argparse.ArgumentParser) -> None:
+    """Let ``parser`` know what chooses the threshold."""
+    threshold = parser.add_mutually_exclusive_group()
+    threshold.add_argument(
+        "--false-alarms",
+        type=float,
+        metavar="RATE",
+        help=f"the share of normal images that may be called anomalies (default {FALSE_ALARMS})",
+    )
+    threshold.add_argument(
+        "--best-f1", action="store_true", help="the threshold that is best on labelled anomalies"
+    )
+
+
 def read_options(arguments: list[str]) -> Options:
     """The options that ``arguments`` give; what makes no sense is a ``UserError``."""
     given = make_parser().parse_args(arguments)
+    if given.onnx is not None:
+        given.run, given.images = "", [*([] if given.run is None else [given.run]), *given.images]
+        if given.false_alarms is not None or given.best_f1:
+            raise UserError(f"the threshold is inside {given.onnx}: choose it when you export")
+    elif given.run is None:
+        raise UserError("no detector: name the folder of a run, or a file with --onnx FILE")
     if given.watch is not None and given.images:
         raise UserError(f"--watch {given.watch} and {given.images[0]}: give one of both")
     if given.watch is None and not given.images:
@@ -108,10 +126,11 @@ def read_options(arguments: list[str]) -> Options:
         raise UserError(f"--threads {given.threads} must be at least 1")
     return Options(
         run=given.run,
+        onnx=given.onnx,
         images=tuple(given.images),
         out=given.out,
         watch=given.watch,
-        false_alarms=given.false_alarms,
+        false_alarms=FALSE_ALARMS if given.false_alarms is None else given.false_alarms,
         best_f1=given.best_f1,
         fail_on_anomaly=given.fail_on == "anomaly",
         pictures=given.pictures,

@@ -9,15 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from latent_common.errors import INTERRUPTED, UserError
-from latent_common.progress import progress_bar
-from latent_env.prediction.detector import AnomalyDetector, load_detector
-from stages.context import say
+from latent_common.progress import progress_bar, say
+from latent_env.prediction.onnx_detector import load_onnx
 from stages.predict.arguments import Options, read_options
-from stages.predict.pipeline import Pipeline
+from stages.predict.pipeline import Pipeline, Predictor
 from stages.predict.sources import Named, find_images, watch
 from stages.predict.tables import ANOMALY, BROKEN, CSV, NORMAL, Row, Tables, known_paths, line_of
 
@@ -38,8 +36,18 @@ def predict(arguments: list[str]) -> int:
     return _predict_files(options, detector, found)
 
 
-def _detector(options: Options) -> AnomalyDetector:
+def _detector(options: Options) -> Predictor:
     """The detector with the threshold that is wanted."""
+    if options.onnx is not None:
+        exported = load_onnx(options.onnx, options.device, options.threads)
+        if exported.note:
+            say(exported.note)
+        return exported
+    # An exported detector does without PyTorch.
+    import torch
+
+    from latent_env.prediction.detector import load_detector
+
     detector = load_detector(options.run, options.device, options.false_alarms)
     if detector.folder != Path(options.run):
         say(f"detector: {detector.folder}")
@@ -51,7 +59,7 @@ def _detector(options: Options) -> AnomalyDetector:
     return detector
 
 
-def _predict_files(options: Options, detector: AnomalyDetector, found: list[Named]) -> int:
+def _predict_files(options: Options, detector: Predictor, found: list[Named]) -> int:
     counts: Counter[str] = Counter()
     begun = time.monotonic()
     pipeline, stopped = Pipeline(detector, options.out, options.pictures), False
@@ -75,7 +83,7 @@ def _predict_files(options: Options, detector: AnomalyDetector, found: list[Name
     return FAILED if options.fail_on_anomaly and counts[ANOMALY] else 0
 
 
-def _watch(options: Options, detector: AnomalyDetector) -> int:
+def _watch(options: Options, detector: Predictor) -> int:
     assert options.watch is not None
     known = known_paths(options.out) if options.out else []
     counts: Counter[str] = Counter()

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
+from latent_env.prediction.colours import OUTLINE, heat
 from latent_env.prediction.result import FOUND, Prediction
-from latent_env.rendering import heat
-from latent_env.rendering.regions import OUTLINE
 
 LONGEST = 640
 """An overlay has at most so many pixels a side: packing larger ones takes longer than the networks do."""
@@ -51,7 +49,7 @@ def overlaid(base: Image.Image, drawn: NDArray[np.float32], size: tuple[int, int
     if picture.size != size:
         picture = picture.resize(size, Image.Resampling.BILINEAR)
     # Colours are made at the map's size: Pillow enlarges and lays them over far faster.
-    colours = Image.fromarray(heat(torch.from_numpy(drawn))).resize(size, Image.Resampling.BILINEAR)
+    colours = Image.fromarray(heat(drawn)).resize(size, Image.Resampling.BILINEAR)
     cover = _grey(COVER * np.clip((drawn - FAINT) / (1 - FAINT), 0, 1))
     picture.paste(colours, mask=cover.resize(size, Image.Resampling.BILINEAR))
     region = _grey(drawn).resize(size, Image.Resampling.BILINEAR).point(ABOVE)

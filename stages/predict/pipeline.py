@@ -7,14 +7,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from PIL import Image
 
 from latent_common.errors import UserError
 from latent_common.machine import cores
 from latent_env.data.images import SMALLEST_DRAFT, open_image, shrink_image
-from latent_env.prediction.detector import AnomalyDetector
 from latent_env.prediction.pixels import Pixels
 from latent_env.prediction.result import Prediction
 from stages.predict.pictures import LONGEST, overlay_size, write_pictures
@@ -25,6 +24,25 @@ AHEAD = 2
 """So many batches are decoded ahead of the networks."""
 
 OVERLAYS, MASKS = "overlays", "masks"
+
+
+class Predictor(Protocol):
+    """What turns images into predictions: a detector with PyTorch, or one from an ONNX file."""
+
+    @property
+    def size(self) -> int:
+        """Images are resized to so many pixels a side."""
+
+    @property
+    def channels(self) -> int:
+        """1 if images are seen in grey, 3 in colour."""
+
+    @property
+    def together(self) -> int:
+        """How many images are best predicted at once."""
+
+    def predict_pixels(self, read: Sequence[Pixels]) -> list[Prediction]:
+        """What it says of images that are decoded and resized."""
 
 
 class Decoded(NamedTuple):
@@ -43,7 +61,7 @@ class Pipeline:
     :param pictures: ``all``, ``anomalies`` or ``none``.
     """
 
-    detector: AnomalyDetector
+    detector: Predictor
     out: Path | None
     pictures: str
     _names: dict[str, int] = field(default_factory=dict)

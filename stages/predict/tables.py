@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from latent_common.artifacts import MOST_JSON
 from latent_common.errors import UserError
+from latent_common.files import MOST_JSON
 from latent_env.prediction.result import Prediction
 
 CSV, JSONL = "predictions.csv", "predictions.jsonl"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from latent_env.training.evaluation import Evaluation
-from latent_env.worlds.decision import Threshold
+from latent_env.worlds.thresholds import Threshold
 from stages.detector.thresholds import NONE, Confusion, ThresholdReport
 from stages.report.charts import chart, score_bars
 from stages.report.markup import Markup, element, paragraph, table

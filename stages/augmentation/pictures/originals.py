@@ -14,12 +14,11 @@ from PIL import Image
 from agents.rollout import KINDS, Augmented, load_augmented
 from latent_common.artifacts import load_artifact, write_atomically
 from latent_common.errors import UserError
-from latent_common.progress import progress_bar
+from latent_common.progress import progress_bar, say
 from latent_env.data import Dataset
 from latent_env.data.images import open_original
 from latent_env.shell import ANOMALY
 from stages.augmentation.pictures.blending import blend_change
-from stages.context import say
 
 FOLDER, TABLE = "full_size", "samples.csv"
 COLUMNS = ("image", "mask", "source", "label", "kind", "copied", "reward", "width", "height")

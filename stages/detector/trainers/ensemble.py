@@ -23,13 +23,12 @@ from detectors.training.samples import SampleSource
 from latent_common.artifacts import write_json
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
-from latent_common.progress import progress_bar
+from latent_common.progress import progress_bar, say
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.data import Split
 from latent_env.training.feature_cache import normal_positions
 from latent_env.training.run_folder import Run
 from latent_env.worlds.artifacts import load_detector, save_detector
-from stages.context import say
 from stages.detector.baselines import fit_reconstruction, fitted_distances
 from stages.detector.trainers.base import DetectorTrainer, Network
 from stages.detector.trainers.rdna import RdnaTrainer

@@ -14,8 +14,7 @@ from pathlib import Path
 from agents.rollout import KINDS
 from latent_common.artifacts import write_atomically
 from latent_common.errors import UserError
-from latent_common.progress import progress_bar
-from stages.context import say
+from latent_common.progress import progress_bar, say
 from stages.export.samples.found import RunSamples, load_run
 from stages.export.samples.layouts import LAYOUTS, ONE_SIZE
 from stages.export.selection import SELECTION
