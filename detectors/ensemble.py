@@ -28,6 +28,7 @@ class EnsembleDetector(nn.Module):
     the map, of the highest value in each of their maps.
 
     Where some members read images and others latents it reads both, and its map has the size of an image.
+    Otherwise its map has the grid of the member with the finest one.
 
     :param members: detectors by name.
     :param weights: of the scores, one a member, none negative.
@@ -149,7 +150,9 @@ class EnsembleDetector(nn.Module):
                 means, stds = self.means[number], self.stds[number]
                 scores.append((predicted.score - means[SCORE]) * (weight / stds[SCORE]))
                 maps.append((predicted.map - means[MAP]) * (map_weight / stds[MAP]))
-        return torch.stack(scores).sum(0), torch.stack(maps).sum(0)
+        finest = max(each.shape[-1] for each in maps)
+        alike = [each if each.shape[-1] == finest else at_size(each, finest) for each in maps]
+        return torch.stack(scores).sum(0), torch.stack(alike).sum(0)
 
 
 def _one_if_zero(std: Tensor) -> Tensor:

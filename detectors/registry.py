@@ -14,6 +14,7 @@ from detectors.latent_transformer import LatentTransformerDetector
 from detectors.positional_knn import PositionalKnnDetector
 from detectors.rdna import RdnaDetector
 from detectors.reconstruction import ReconstructionDetector
+from detectors.supersimple import SuperSimpleDetector
 from detectors.transformer import TransformerDetector
 
 DISTANCE_DETECTORS: dict[str, type[DistanceDetector]] = {
@@ -23,12 +24,13 @@ DISTANCE_DETECTORS: dict[str, type[DistanceDetector]] = {
 }
 """Detectors that measure distances between latents; they are built from a latent's shape."""
 
-RECONSTRUCTION, RDNA = "reconstruction", "rdna"
+RECONSTRUCTION, RDNA, SUPERSIMPLE = "reconstruction", "rdna", "supersimple"
 
 DETECTORS: dict[str, type[nn.Module]] = {
     "transformer": TransformerDetector,
     "latent_transformer": LatentTransformerDetector,
     RDNA: RdnaDetector,
+    SUPERSIMPLE: SuperSimpleDetector,
     RECONSTRUCTION: ReconstructionDetector,
     **DISTANCE_DETECTORS,
 }

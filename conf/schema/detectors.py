@@ -16,6 +16,7 @@ from conf.schema.fields import (
     NonNegative,
     Positive,
     PositiveShare,
+    Upscale,
     Width,
 )
 
@@ -78,6 +79,14 @@ class RdnaConfig(TrainedConfig):
     """A reconstruction and a discriminant network, and their training."""
 
     adversarial_weight: NonNegative[float]
+
+
+@dataclass
+class SuperSimpleConfig(TokenDetectorConfig, TrainedConfig):
+    """Two heads on tokens that learn from noise, and their training."""
+
+    upscale: Upscale
+    noise: Positive[float]
 
 
 @dataclass

@@ -57,6 +57,9 @@ Count = Annotated[T, Limits(above=0, most=2**24)]
 CountOrZero = Annotated[T, Limits(least=0, most=2**24)]
 """How many images, numbers or steps are kept."""
 
+Upscale = Annotated[int, Limits(least=1, most=8)]
+"""Positions a side that a token is interpolated to: finer ones show nothing more, and fill the memory."""
+
 Horizon = Annotated[int, Limits(least=1, most=10_000)]
 Threads = Annotated[T, Limits(above=0, most=1024)]
 FewOrNone = Annotated[T, Limits(least=0, most=100)]

@@ -48,6 +48,7 @@ from conf.schema.detectors import (
     RdnaConfig,
     ReconstructionConfig,
     RewardEnsembleConfig,
+    SuperSimpleConfig,
     SynthesisConfig,
     TransformerConfig,
 )
@@ -151,6 +152,7 @@ SCHEMA: dict[str, type[Any]] = {
     "autoencoder/diffusers": DiffusersConfig,
     "detector/transformer": TransformerConfig,
     "detector/rdna": RdnaConfig,
+    "detector/supersimple": SuperSimpleConfig,
     "detector/knn": KnnConfig,
     "detector/positional_knn": PositionalKnnConfig,
     "detector/gaussian": GaussianConfig,

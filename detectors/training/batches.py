@@ -40,6 +40,8 @@ class Batch(NamedTuple):
     """``(B,)`` int64: which of the latents made beforehand each is."""
     clean: Tensor | None = None
     """``(B, C, H, W)`` in [0, 1]: each image without its anomaly, where that is known."""
+    noise: Tensor | None = None
+    """``(B, C, H, W)``: what makes some normal latents anomalous, on the grid of the masks."""
 
 
 @dataclass(frozen=True)

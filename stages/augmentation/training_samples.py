@@ -17,5 +17,6 @@ def training_samples(trainer: DetectorTrainer, world: World, made: Augmented) ->
         return made.latent_samples(world, sources)
     if world.reads_features:
         features = trainer.features.encode(made.images, "features, samples")
-        return made.feature_samples(features, marked_tokens(made.masks, trainer.features), sources)
+        marks = marked_tokens(made.masks, trainer.features, trainer.mask_upscale)
+        return made.feature_samples(features, marks, sources)
     return made.samples(trainer.context.device, sources)

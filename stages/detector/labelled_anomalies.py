@@ -19,11 +19,14 @@ from latent_env.worlds.labelled_anomalies import LabelledAnomalies, mirrored
 from stages.detector.labelled_split import Positions
 
 
-def labelled_samples(features: FeatureCache, rows: Positions, reads: str) -> Samples | None:
+def labelled_samples(
+    features: FeatureCache, rows: Positions, reads: str, mask_upscale: int = 1
+) -> Samples | None:
     """The validation anomalies at ``rows`` as detectors train on them, on the device; None if there are none.
 
     :param features: the latents or features that detectors of tokens read.
     :param reads: whether the detectors read images, latents or features.
+    :param mask_upscale: positions a side that the masks have for each token.
     """
     if not len(rows):
         return None
@@ -31,7 +34,7 @@ def labelled_samples(features: FeatureCache, rows: Positions, reads: str) -> Sam
     masks, has_masks = masks_of(split)
     inputs: Tensor = torch.from_numpy(np.array(split.images))
     if reads in TOKENS:
-        inputs, masks = latents_of(features, rows), marked_tokens(masks, features)
+        inputs, masks = latents_of(features, rows), marked_tokens(masks, features, mask_upscale)
     count = len(split)
     labels, sources = torch.ones(count, dtype=torch.int64), torch.full((count,), -1)  # of no training image
     marked = torch.full((count,), has_masks) & (masks.flatten(1).any(1) if has_masks else False)
@@ -80,10 +83,14 @@ def latents_of(features: FeatureCache, rows: Positions) -> Tensor:
     return features.latents("valid")[torch.from_numpy(rows).to(features.device)]
 
 
-def marked_tokens(masks: Tensor, features: FeatureCache) -> Tensor:
-    """Which tokens ``(B, 1, h, w)`` are anomalous by ``masks (B, 1, H, W)`` bool."""
-    grid = grid_of(features.encoder.latent_shape)
-    return anomalous_tokens(functional.adaptive_avg_pool2d(masks.float(), grid))
+def marked_tokens(masks: Tensor, features: FeatureCache, upscale: int = 1) -> Tensor:
+    """Which tokens ``(B, 1, h, w)`` are anomalous by ``masks (B, 1, H, W)`` bool.
+
+    :param upscale: on a finer grid, so many times as many rows and columns.
+    """
+    rows, columns = grid_of(features.encoder.latent_shape)
+    shares = functional.adaptive_avg_pool2d(masks.float(), (rows * upscale, columns * upscale))
+    return anomalous_tokens(shares)
 
 
 def split_digest(split: Split) -> str:

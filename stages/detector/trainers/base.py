@@ -13,9 +13,10 @@ from conf.schema.runs import LabelledConfig
 from detectors.base import FEATURES, Detector
 from detectors.latent_transformer import LatentTransformerDetector
 from detectors.rdna import RdnaDetector
+from detectors.supersimple import SuperSimpleDetector
 from detectors.synthetic.image_synthesis import ImageSynthesis
 from detectors.training.batches import BatchSampler
-from detectors.training.samples import Mixture, SampleSource, make_mixture
+from detectors.training.samples import Mixture, Samples, SampleSource, make_mixture
 from detectors.transformer import TransformerDetector
 from latent_common.image_source import ImageSource
 from latent_common.training_state import Progress, TrainingState
@@ -31,7 +32,7 @@ from stages.detector.labelled_split import LabelledSplit, split_labelled
 from stages.detector.validation_sets import Purpose, validation_inputs
 from stages.training_data import TrainingData
 
-Network = TransformerDetector | LatentTransformerDetector | RdnaDetector
+Network = TransformerDetector | LatentTransformerDetector | RdnaDetector | SuperSimpleDetector
 """The detectors that are trained as one network."""
 
 
@@ -95,6 +96,11 @@ class DetectorTrainer(ABC):
         multiplier = self.labelled.step_multiplier if len(self.labelled_split.train) else 1.0
         return max(round(self.config.steps * multiplier), 1)
 
+    @property
+    def mask_upscale(self) -> int:
+        """Positions a side that the masks of samples have for each token, where detectors read tokens."""
+        return 1
+
     def validation(self, purpose: Purpose) -> tuple[Split, ImageSource]:
         """The validation images for a purpose, and what detectors read of them: images uint8, or latents."""
         return validation_inputs(self.features, self.labelled_split, purpose, self.config.input)
@@ -121,7 +127,7 @@ class SingleTrainer(DetectorTrainer):
 
     def train(self, run: Run, label: str, sample_sources: Sequence[SampleSource] = ()) -> Detector:
         """A detector trained from scratch, on labelled anomalies and on samples where there are any."""
-        labelled = labelled_samples(self.features, self.labelled_split.train, self.config.input)
+        labelled = self._labelled()
         beside = [] if labelled is None else [SampleSource(labelled, self.labelled.weight)]
         return self._train(run, label, make_mixture([*sample_sources, *beside]))
 
@@ -129,6 +135,11 @@ class SingleTrainer(DetectorTrainer):
         """A trainer of small detectors, with a seed of their own."""
         parts = self.parts._replace(context=self.context.with_seed(seed))
         return type(self)(self.config.smaller(ensemble), *parts)
+
+    def _labelled(self) -> Samples | None:
+        """The labelled anomalies that detectors train on, if there are any."""
+        rows, reads = self.labelled_split.train, self.config.input
+        return labelled_samples(self.features, rows, reads, self.mask_upscale)
 
     @abstractmethod
     def _train(self, run: Run, label: str, samples: Mixture | None) -> Detector:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,13 @@ from conf.schema.detectors import (
     EnsembleConfig,
     RdnaConfig,
     RewardEnsembleConfig,
+    SuperSimpleConfig,
+    TokenDetectorConfig,
 )
 from detectors.base import FEATURES, IMAGE, LATENT, TOKENS, Detection, Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.reconstruction import ReconstructionDetector
-from detectors.registry import DISTANCE_DETECTORS, RDNA, RECONSTRUCTION
+from detectors.registry import DISTANCE_DETECTORS, RDNA, RECONSTRUCTION, SUPERSIMPLE
 from detectors.training.ensemble_selection import WEIGHTS, select_map_weight, select_member
 from detectors.training.loop import InputsOf, score
 from detectors.training.samples import SampleSource
@@ -30,8 +32,9 @@ from latent_env.training.feature_cache import normal_positions
 from latent_env.training.run_folder import Run
 from latent_env.worlds.artifacts import load_detector, save_detector
 from stages.detector.baselines import fit_reconstruction, fitted_distances
-from stages.detector.trainers.base import DetectorTrainer, Network
+from stages.detector.trainers.base import DetectorTrainer, Network, SingleTrainer
 from stages.detector.trainers.rdna import RdnaTrainer
+from stages.detector.trainers.supersimple import SuperSimpleTrainer
 from stages.detector.validation_sets import check_normal_validation
 
 TRAINED = "transformer"
@@ -43,11 +46,14 @@ FITTED: dict[str, list[str]] = {
 }
 """Members that are fitted to normal images, by what the transformer reads: images have latents too."""
 
-TRAINED_BESIDE: dict[str, list[str]] = {LATENT: [], FEATURES: [], IMAGE: [RDNA]}
+TRAINED_BESIDE: dict[str, list[str]] = {LATENT: [SUPERSIMPLE], FEATURES: [SUPERSIMPLE], IMAGE: [RDNA]}
 """Which members have to be trained, for as long as the transformer: only those that are asked for."""
 
 RDNA_WIDTH, RDNA_ADVERSARIAL_WEIGHT = 16, 0.1
 """The small network, as ``detector=rdna`` is by default."""
+
+SUPERSIMPLE_WIDTH, SUPERSIMPLE_UPSCALE, SUPERSIMPLE_NOISE, SUPERSIMPLE_RATE = 256, 2, 0.5, 2e-3
+"""As ``detector=supersimple`` is by default."""
 
 SELECTION = "ensemble.json"
 """In a run's folder: what the ensemble was selected by."""
@@ -110,10 +116,32 @@ class EnsembleTrainer(DetectorTrainer):
         )
         return RdnaTrainer(rdna, *self.parts)
 
+    @property
+    def supersimple(self) -> SuperSimpleTrainer:
+        """Trains a ``supersimple`` for as long as the transformer, on batches as large."""
+        config = self.config
+        shared = {field.name: getattr(config, field.name) for field in fields(TokenDetectorConfig)}
+        supersimple = SuperSimpleConfig(
+            **{**shared, "name": SUPERSIMPLE},
+            width=SUPERSIMPLE_WIDTH,
+            upscale=SUPERSIMPLE_UPSCALE,
+            noise=SUPERSIMPLE_NOISE,
+            steps=config.steps,
+            batch_size=config.batch_size,
+            learning_rate=SUPERSIMPLE_RATE,
+            baselines=[],
+        )
+        return SuperSimpleTrainer(supersimple, *self.parts)
+
+    def trainers_beside(self) -> dict[str, SingleTrainer]:
+        """What trains the members that have to be trained, by name."""
+        names = [name for name in TRAINED_BESIDE[self.config.input] if name in member_names(self.config)]
+        return {name: self.rdna if name == RDNA else self.supersimple for name in names}
+
     def untrained(self) -> Network:
         """The transformer before it has learned anything; other trained members are built once too."""
-        if RDNA in member_names(self.config):
-            self.rdna.untrained()
+        for trainer in self.trainers_beside().values():
+            trainer.untrained()
         return self.transformer.untrained()
 
     def smaller(self, ensemble: RewardEnsembleConfig, seed: int) -> DetectorTrainer:
@@ -156,20 +184,24 @@ class EnsembleTrainer(DetectorTrainer):
 
     def _member(self, name: str, run: Run, label: str, sample_sources: Sequence[SampleSource]) -> Detector:
         """A candidate for the second member: fitted to normal images, or trained as the transformer is."""
-        if name == RDNA:
-            return self._trained_beside(run.part(name), f"{label}, {name}", sample_sources)
+        beside = self.trainers_beside()
+        if name in beside:
+            return trained_beside(beside[name], run.part(name), f"{label}, {name}", sample_sources)
         if name == RECONSTRUCTION:
             error = ReconstructionDetector(self.data.dataset.channels, self.data.dataset.size)
             return fit_reconstruction(error, self.autoencoder, self.features)
         return fitted_distances(name, self.features, self.context.seed, self.config.input)
 
-    def _trained_beside(self, run: Run, label: str, sample_sources: Sequence[SampleSource]) -> Detector:
-        """A detector that is kept in a folder of its own until the whole ensemble is."""
-        if not (run.path / "detector.json").is_file():
-            save_detector(run.path, self.rdna.train(run, label, sample_sources))
-            run.forget_checkpoint()
-            run.writer.close()
-        return load_detector(run.path)
+
+def trained_beside(
+    trainer: SingleTrainer, run: Run, label: str, sample_sources: Sequence[SampleSource]
+) -> Detector:
+    """A detector that is kept in a folder of its own until the whole ensemble is."""
+    if not (run.path / "detector.json").is_file():
+        save_detector(run.path, trainer.train(run, label, sample_sources))
+        run.forget_checkpoint()
+        run.writer.close()
+    return load_detector(run.path)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from functools import singledispatch
 
-from conf.schema.detectors import DetectorConfig, EnsembleConfig, RdnaConfig, TransformerConfig
+from conf.schema.detectors import (
+    DetectorConfig,
+    EnsembleConfig,
+    RdnaConfig,
+    SuperSimpleConfig,
+    TransformerConfig,
+)
 from detectors.base import FEATURES, IMAGE, LATENT
 from latent_common.errors import UserError
 from stages.detector.trainers.base import DetectorTrainer, Parts, SingleTrainer
@@ -12,6 +18,7 @@ from stages.detector.trainers.ensemble import EnsembleTrainer
 from stages.detector.trainers.image_transformer import ImageTransformerTrainer
 from stages.detector.trainers.latent_transformer import LatentTransformerTrainer
 from stages.detector.trainers.rdna import RdnaTrainer
+from stages.detector.trainers.supersimple import SuperSimpleTrainer
 
 TRANSFORMERS: dict[str, type[SingleTrainer]] = {
     IMAGE: ImageTransformerTrainer,
@@ -37,6 +44,11 @@ def _(config: TransformerConfig, parts: Parts) -> DetectorTrainer:
 @new_trainer.register
 def _(config: RdnaConfig, parts: Parts) -> DetectorTrainer:
     return RdnaTrainer(config, *parts)
+
+
+@new_trainer.register
+def _(config: SuperSimpleConfig, parts: Parts) -> DetectorTrainer:
+    return SuperSimpleTrainer(config, *parts)
 
 
 @new_trainer.register
