@@ -57,6 +57,7 @@ def help_text() -> str:
             "  latent-aug predict runs photos/ --out checked       verdicts of the newest detector",
             "  latent-aug export runs --onnx model.onnx            that detector as one file",
             "  latent-aug export runs --samples samples            what its agent made, with masks",
+            "  latent-aug app runs                                 the newest run in a browser",
         ]
     )
 
@@ -112,6 +113,15 @@ def runs(arguments: list[str]) -> int:
         return show_runs(arguments)
 
 
+def app(arguments: list[str]) -> int:
+    """A page in a browser."""
+    from stages.app.command import app
+    from stages.cli.mistakes import mistakes_told
+
+    with mistakes_told("app"):
+        return app(arguments)
+
+
 def completion(_: list[str]) -> int:
     """A script for shells."""
     from stages.cli.completion import script
@@ -128,6 +138,7 @@ VERBS = {
     "runs": Verb("a table of what was trained", runs),
     "predict": Verb("say of images whether they are anomalies, and where", predict),
     "export": Verb("write a detector as one ONNX file, or samples with masks, for other programs", export),
+    "app": Verb("look at a run in a browser: inspect images, play with actions, choose samples", app),
     "completion": Verb('for your shell: eval "$(latent-aug completion)" in .bashrc or .zshrc', completion),
 }
 """All commands; each imports what it needs when it is called, so that ``--help`` is quick."""

@@ -37,6 +37,7 @@ from latent_env.autoencoders import FrozenAutoencoder, MemoryAutoencoder
 from latent_env.perturbations.base import perturbations
 from latent_env.rewards.base import reward_terms
 from latent_env.worlds.artifacts import save_autoencoder, save_detector
+from stages.app.command import read_options as read_app
 from stages.cli.checks import read_config
 from stages.cli.choices import CONF, GROUPS, choices
 from stages.cli.compose import compose
@@ -243,6 +244,8 @@ def check_console(where: str, arguments: list[str]) -> None:
         read_options(rest)
     elif verb == "export" and rest:
         read_export(rest)
+    elif verb == "app" and rest:
+        read_app(rest)
 
 
 def check_composes(where: str, script: str, arguments: list[str]) -> None:

@@ -65,6 +65,21 @@ def test_modules_know_their_own_room(module: str, strangers: set[str]) -> None:
     assert not imported(ROOT / module) & strangers
 
 
+def test_nothing_but_the_pages_of_the_app_knows_gradio() -> None:
+    folders = (*BELOW, "benchmarks", "tests")
+    paths = [ROOT / f"{script}.py" for script in (*SCRIPTS, "latent_aug")]
+    paths += [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    knowing = {path.relative_to(ROOT).as_posix() for path in paths if "gradio" in imported(path)}
+    pages = {"page", "server", "inspect_tab", "play_tab", "samples_tab"}
+    assert knowing == {f"stages/app/{page}.py" for page in pages}
+
+
+def test_what_the_app_does_needs_no_gradio() -> None:
+    parts = ["command", "opened", "inspection", "playing", "choosing", "drawing"]
+    code = f"import sys; from stages.app import {', '.join(parts)}; assert 'gradio' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_import_is_light() -> None:
     heavy = ["torch", "sklearn", "matplotlib", "hydra", "PIL"]
     code = f"import sys, latent_env; print([name for name in {heavy} if name in sys.modules])"

@@ -109,12 +109,20 @@ class AnomalyDetector:
 
     def predict_pixels(self, read: Sequence[Pixels]) -> list[Prediction]:
         """What the detector says of images that were :meth:`read`; all go through the networks together."""
-        if not read:
-            return []
+        return self.judge(read, *self.measure(read)) if read else []
+
+    def measure(self, read: Sequence[Pixels]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Raw scores ``(B,)`` and maps ``(B, size, size)`` of one or more images that were :meth:`read`."""
         batch = torch.from_numpy(np.stack([each.pixels for each in read])).to(self.device)
         scores, maps = (part.cpu().numpy() for part in self.network.detect(batch))
+        return scores, maps[:, 0]
+
+    def judge(
+        self, read: Sequence[Pixels], scores: NDArray[np.float32], maps: NDArray[np.float32]
+    ) -> list[Prediction]:
+        """What the threshold makes of the scores and maps that :meth:`measure` found, without networks."""
         scaled, p_values = self.decision.scaled(scores, self.threshold), self.decision.p_values(scores)
-        drawn = self.decision.scaled_maps(maps[:, 0], self.threshold)
+        drawn = self.decision.scaled_maps(maps, self.threshold)
         return [
             Prediction(
                 score=float(scaled[at]),

@@ -53,6 +53,8 @@ class World:
     """Labelled anomalies that detectors train on and that agents may copy into images."""
     precision: str = FULL
     """The precision that networks compute with during steps; their outputs are float32 all the same."""
+    decodes_all: bool = True
+    """Whether starting images are decoded all at once, and kept, if they fit: for more than a few steps."""
 
     @classmethod
     def build(
@@ -119,6 +121,14 @@ class World:
         assert isinstance(detector, torch.nn.Module)
         return replace(self, detector=detector.to(self.device))
 
+    def with_start(self, image: Tensor) -> World:
+        """A world like this one with one more starting image, ``(C, H, W)`` uint8, which is the last."""
+        image = image[None].to(self.device)
+        latent = self.autoencoder.encode_all(image).float()
+        return replace(
+            self, images=torch.cat([self.images, image]), latents=torch.cat([self.latents, latent])
+        )
+
     def with_reward_ensemble(
         self, reward_ensemble: Sequence[Detector], held_out_detector: Detector | None = None
     ) -> World:
@@ -181,7 +191,7 @@ class World:
     @cached_property
     def _decoded(self) -> Tensor | None:
         """All starting latents, decoded, if they are kept."""
-        if not self._keeps_floats:
+        if not (self.decodes_all and self._keeps_floats):
             return None
         with torch.no_grad(), self.autocast():
             return self.autoencoder.decode_all(self.latents).float()

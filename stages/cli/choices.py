@@ -22,6 +22,7 @@ COMMANDS = {
     "prepare": "python -m stages.prepare",
     "predict": "latent-aug predict",
     "export": "latent-aug export",
+    "app": "latent-aug app",
     "runs": "latent-aug runs",
     "completion": "latent-aug completion",
 }

@@ -30,12 +30,18 @@ complete -o filenames -o nospace -F _latent_aug latent-aug
 
 def script(verbs: Sequence[str]) -> str:
     """The script for commands with these names."""
+    from stages.app.command import make_parser as app_parser
     from stages.cli.run_table import make_parser as runs_parser
     from stages.export.arguments import make_parser as export_parser
     from stages.predict.arguments import make_parser as predict_parser
 
     words = {verb: _keys(name) for verb, name in SCRIPTS.items()}
-    parsers = {"predict": predict_parser(), "export": export_parser(), "runs": runs_parser()}
+    parsers = {
+        "predict": predict_parser(),
+        "export": export_parser(),
+        "app": app_parser(),
+        "runs": runs_parser(),
+    }
     words |= {verb: " ".join(parser._option_string_actions) for verb, parser in parsers.items()}
     cases = "\n".join(f'    {verb}) words="{offered}";;' for verb, offered in words.items())
     return SCRIPT.format(verbs=" ".join([*verbs, "--help", "--version"]), cases=cases)
