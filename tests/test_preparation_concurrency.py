@@ -146,6 +146,16 @@ def test_only_old_leftovers_of_preparations_are_removed(tmp_path: Path) -> None:
     assert (ours.parent / ".git" / "kept").exists()
 
 
+def test_what_a_killed_preparation_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    """Such folders may be as large as the data set."""
+    ours = folder_of(prepare(make_source(), 16, tmp_path, Problems()))
+    ours.rename(ours.with_name(f".{ours.name}.abcd1234"))
+    ours.with_name(f".{ours.name}.abcd1234.old").mkdir()
+    ours.with_name(".git").mkdir()
+    prepare(make_source(), 16, tmp_path, Problems())
+    assert {path.name for path in ours.parent.iterdir()} == {ours.name, ".git"}
+
+
 @pytest.mark.parametrize("what", ["a file", "a file in it", "no place"])
 def test_a_folder_that_cannot_be_written_to_is_named(what: str, tmp_path: Path) -> None:
     folder = tmp_path / "prepared"

@@ -36,6 +36,12 @@ ABANDONED_AFTER = 24 * 3600
 UNFINISHED = re.compile(r"\.\d+-[0-9a-f]{10}\..+")
 """Names of unfinished preparations; a user's own hidden folders may lie beside them."""
 
+OUTDATED = ".old"
+"""What is added to the name of an unfinished preparation for one that it replaces."""
+
+_in_use: set[str] = set()
+"""Names of the unfinished preparations of this process; its threads may prepare the same at once."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -111,7 +117,7 @@ def prepare_splits(
         while not _moved(made, target):
             if (found := _open(target, source, fingerprint, problems)) is not None:
                 return found  # another process was faster
-            _remove(target, made.with_name(f"{made.name}.old"))
+            _remove(target, made.with_name(f"{made.name}{OUTDATED}"))
     return Prepared(target, splits, json.loads(description))
 
 
@@ -141,14 +147,24 @@ def _unfinished(target: Path, root: Path) -> Iterator[tuple[Path, bool]]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.with_name(f".{target.name}{LOCK}")) as waited:
+            _remove_left_behind(target)
             made = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-            made.mkdir()
+            _in_use.add(made.name)
             try:
+                made.mkdir()
                 yield made, waited
             finally:  # also on Ctrl-C
                 shutil.rmtree(made, ignore_errors=True)
+                _in_use.discard(made.name)
     except OSError as error:
         raise UserError(f"prepared={root}: can't write there ({error.strerror})") from error
+
+
+def _remove_left_behind(target: Path) -> None:
+    """Remove unfinished preparations of ``target`` by processes that were killed; its lock must be held."""
+    for path in target.parent.glob(f".{target.name}.*/"):
+        if path.name.removesuffix(OUTDATED) not in _in_use:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _moved(made: Path, target: Path) -> bool:
