@@ -168,3 +168,18 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path / 'kept.json'}'"):
         write_json(tmp_path / "kept.json", {})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("thread", "told"), [("_AsyncWriterThread", False), ("Other", True)])
+def test_a_full_disk_shows_no_traceback_of_tensorboards_thread(thread: str, told: bool) -> None:
+    """TensorBoard raises it again in the main thread, which says it in a line."""
+    code = (
+        "import stages.cli.early, threading\n"
+        f"class {thread}(threading.Thread):\n"
+        "    def run(self): raise OSError(28, 'No space left on device')\n"
+        f"thread = {thread}(); thread.start(); thread.join()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ("Traceback" in done.stderr) == told
