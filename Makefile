@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?=
+# Options of `make torture`, for example: make torture TORTURE="--parts kills --minutes 20"
+TORTURE ?=
 
-.PHONY: demo test test-all lint types pytest slow builtin clean
+.PHONY: demo test test-all lint types pytest slow torture builtin clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
@@ -28,6 +30,10 @@ pytest: $(VENV)/ready
 
 slow: $(VENV)/ready
 	$(BIN)/python -m pytest -n auto -m slow
+
+# Kills, damaged files, crowds, full disks and mistakes: an hour on two idle cores (docs/reliability.md).
+torture: $(VENV)/ready
+	$(BIN)/python -m benchmarks.torture $(TORTURE)
 
 # Retrains the two small worlds that ship inside the package, and the critics of digits (some minutes).
 builtin: $(VENV)/ready

@@ -1,0 +1,1 @@
+"""Kills, damaged files, crowds, full disks and mistakes: what becomes of the commands, by one command."""
