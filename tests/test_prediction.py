@@ -41,6 +41,11 @@ CASES = {
     "reconstruction": [*FITTED, "detector=reconstruction"],
     "transformer on features": [*SMALL, "detector=transformer", "detector.input=features", *BACKBONE],
     "knn on features": [*FITTED, "detector=knn", "detector.input=features", *BACKBONE],
+    "supersimple on features": [
+        *FITTED,
+        *("detector=supersimple", "detector.steps=4", "detector.width=16", "detector.batch_size=8"),
+        *BACKBONE,
+    ],
     "ensemble on latents": [*SMALL, "detector=ensemble", "detector.input=latent"],
 }
 
