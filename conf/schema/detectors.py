@@ -90,6 +90,18 @@ class SuperSimpleConfig(TokenDetectorConfig, TrainedConfig):
 
 
 @dataclass
+class PanelConfig(SuperSimpleConfig):
+    """Two heads that are trained, and fitted detectors that count as much."""
+
+    members: list[str]
+
+    def supersimple(self) -> SuperSimpleConfig:
+        """The configuration of what is trained."""
+        own = {field.name: getattr(self, field.name) for field in fields(SuperSimpleConfig)}
+        return SuperSimpleConfig(**own)
+
+
+@dataclass
 class KnnConfig(TokenDetectorConfig):
     """Nearest neighbours."""
 

@@ -21,8 +21,8 @@ SHARED = "memory."
 
 
 def trained_part(detector: Detector) -> Detector:
-    """The member of an ensemble that is trained; any other detector itself."""
-    return detector.named_members()["transformer"] if isinstance(detector, EnsembleDetector) else detector
+    """The first member of an ensemble, which is the one that was trained; any other detector itself."""
+    return ensemble_members(detector)[0] if isinstance(detector, EnsembleDetector) else detector
 
 
 def ensemble_members(detector: Detector) -> list[Detector]:

@@ -7,6 +7,7 @@ from functools import singledispatch
 from conf.schema.detectors import (
     DetectorConfig,
     EnsembleConfig,
+    PanelConfig,
     RdnaConfig,
     SuperSimpleConfig,
     TransformerConfig,
@@ -17,6 +18,7 @@ from stages.detector.trainers.base import DetectorTrainer, Parts, SingleTrainer
 from stages.detector.trainers.ensemble import EnsembleTrainer
 from stages.detector.trainers.image_transformer import ImageTransformerTrainer
 from stages.detector.trainers.latent_transformer import LatentTransformerTrainer
+from stages.detector.trainers.panel import PanelTrainer
 from stages.detector.trainers.rdna import RdnaTrainer
 from stages.detector.trainers.supersimple import SuperSimpleTrainer
 
@@ -49,6 +51,11 @@ def _(config: RdnaConfig, parts: Parts) -> DetectorTrainer:
 @new_trainer.register
 def _(config: SuperSimpleConfig, parts: Parts) -> DetectorTrainer:
     return SuperSimpleTrainer(config, *parts)
+
+
+@new_trainer.register
+def _(config: PanelConfig, parts: Parts) -> DetectorTrainer:
+    return PanelTrainer(config, *parts)
 
 
 @new_trainer.register

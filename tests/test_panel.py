@@ -1,0 +1,96 @@
+"""`detector=panel`: heads that are trained and detectors that are fitted, each counting as much."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import tiny_backbones
+import torch
+from conftest import RunHere
+
+import latent_env
+import train_detector
+import train_ppo
+from detectors.ensemble import EnsembleDetector
+from detectors.supersimple import SuperSimpleDetector
+from latent_env.worlds.artifacts import load_detector
+from latent_env.worlds.store import load_world
+
+KEYS = [
+    *("dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=12", "dataset.test=8"),
+    *("device=cpu", "threads=1", "autoencoder.steps=3", "autoencoder.width=8", "labelled.count=5"),
+    *("detector.backbone=mobilenet", "detector.grid=4", "detector.components=8"),
+    *("detector.steps=4", "detector.width=16", "detector.batch_size=4"),
+]
+PANEL = [*KEYS, "detector=panel"]
+AGENT = [
+    *("agent=ppo", "agent.total_steps=32", "agent.n_steps=4", "agent.batch_size=8", "agent.n_epochs=1"),
+    *("env.num_envs=4", "env.max_delta=30", "samples=16", "rounds=1", "reward=useful"),
+    "reward_ensemble.count=2",
+]
+
+
+def only_run(here: Path, stage: str) -> Path:
+    (path,) = here.glob(f"runs/phantom/{stage}/*/metrics.json")
+    return path.parent
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    tiny_backbones.mobilenet(tmp_path / "mobilenet")
+    return tmp_path
+
+
+def test_every_part_counts_as_much_and_stands_in_the_report(here: Path, run_here: RunHere) -> None:
+    code, out, error = run_here(train_detector.main, "train_detector", *PANEL, cwd=here)
+    assert code == 0, error
+    for part in ("supersimple", "gaussian", "positional_knn"):
+        assert part in out
+    run = only_run(here, "detector")
+    panel = load_detector(run)
+    assert isinstance(panel, EnsembleDetector)
+    assert panel.weights == panel.map_weights == (1 / 3, 1 / 3, 1 / 3)
+    assert list(panel.named_members()) == ["supersimple", "gaussian", "positional_knn"]
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert {"image_AUROC", "supersimple_image_AUROC", "gaussian_pixel_AUPRO"} <= metrics.keys()
+    env = gym.make("LatentAug-v0", artifacts=str(run))
+    env.reset(seed=0)
+    assert np.isfinite(float(env.step(env.action_space.sample())[1]))
+    assert latent_env.load_detector(str(run)).predict(np.zeros((40, 40), np.uint8)).map.shape == (32, 32)
+
+
+def test_the_trained_part_is_what_it_is_alone(here: Path, run_here: RunHere) -> None:
+    for keys in (PANEL, [*KEYS, "detector=supersimple"]):
+        code, _, error = run_here(train_detector.main, "train_detector", *keys, cwd=here)
+        assert code == 0, error
+    alone, panel = (
+        load_detector(next(here.glob(f"runs/phantom/detector/{name}-*"))) for name in ("supersimple", "panel")
+    )
+    assert isinstance(panel, EnsembleDetector)
+    inside = panel.named_members()["supersimple"].state_dict()
+    for name, value in alone.state_dict().items():  # type: ignore[attr-defined]
+        assert torch.equal(value, inside[name]), name
+
+
+@pytest.mark.slow
+def test_it_learns_from_an_agent_that_its_heads_pay(here: Path, run_here: RunHere) -> None:
+    code, out, error = run_here(train_ppo.main, "train_ppo", *PANEL, *AGENT, cwd=here)
+    assert code == 0, error
+    assert "the share was fixed, nothing was chosen" in out
+    world = load_world(str(only_run(here, "agent")), torch.device("cpu"))
+    assert isinstance(world.detector, EnsembleDetector)
+    assert all(isinstance(member, SuperSimpleDetector) for member in world.reward_ensemble)
+
+
+@pytest.mark.parametrize("members", ["[]", "[gaussian,gaussian]", "[gaussian,rdna]"])
+def test_members_that_can_not_be_are_refused(here: Path, run_here: RunHere, members: str) -> None:
+    code, _, error = run_here(
+        train_detector.main, "train_detector", *PANEL, f"detector.members={members}", cwd=here
+    )
+    assert code == 2
+    assert "must name each once, of knn, positional_knn, gaussian" in error
+    assert not list(here.glob("runs/phantom/*/*/metrics.json"))
