@@ -42,6 +42,7 @@ def test_the_wheel_makes_both_worlds_without_the_checkout(tmp_path: Path) -> Non
         archive.extractall(installed)
     assert not any(name.startswith("tests") for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert "stages/report/style.css" in names
     (entry,) = installed.glob("*.dist-info/entry_points.txt")
     assert "latent-aug = latent_aug:main" in entry.read_text()
     shutil.rmtree(copy)

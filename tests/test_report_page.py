@@ -98,7 +98,7 @@ def split_of(labels: list[int], kinds: list[str], seed: int) -> Split:
 
 def samples_of(count: int) -> Augmented:
     generator = torch.Generator().manual_seed(0)
-    labels = torch.tensor([1, 1, 0] * count)
+    labels = torch.tensor([1, 1, 0] * count, dtype=torch.int64)
     masks = torch.zeros(len(labels), 1, SIZE, SIZE, dtype=torch.bool)
     masks[labels == 1, :, 4:9, 4:9] = True
     zeros = torch.zeros(len(labels), 1, 1, 1)
@@ -110,7 +110,7 @@ def samples_of(count: int) -> Augmented:
         torch.arange(len(labels)) % 3,
         zeros,
         torch.rand(len(labels), generator=generator),
-        torch.tensor([0, -1, -1] * count),
+        torch.tensor([0, -1, -1] * count, dtype=torch.int64),
     )
 
 
@@ -127,12 +127,14 @@ class Made:
         return Page(self.path / "report.html")
 
 
-def make_run(folder: Path, hostile: bool = False, thresholds: bool = True, maps: bool = True) -> Made:
+def make_run(
+    folder: Path, hostile: bool = False, thresholds: bool = True, maps: bool = True, samples: int = 5
+) -> Made:
     """A page of detectors that were never trained, on noise."""
     kinds = [HOSTILE.replace("/", "|"), "dent"] if hostile else ["scratch", "dent"]
     test = split_of([0, 0, 0, 1, 1, 1], ["good"] * 3 + [kinds[0], kinds[1], kinds[1]], 1)
     train, valid = split_of([0] * 5, ["good"] * 5, 2), split_of([0, 0, 1, 1], ["good"] * 2 + kinds, 3)
-    remarks = (f"{HOSTILE} was left out",) if hostile else ()
+    remarks = (f"{HOSTILE} was left out", "so was a\udcffb.png") if hostile else ()
     name = HOSTILE if hostile else "parts"
     dataset = Dataset(name, train, valid, test, native=((640, 480), (800, 480)), remarks=remarks)
     world = make_world()
@@ -142,7 +144,7 @@ def make_run(folder: Path, hostile: bool = False, thresholds: bool = True, maps:
         after = Evaluation(test, after.scores, None)
     normal = np.sort(after.scores[:3]) - 0.01
     decision = Decision(normal, np.sort(normal), np.sort(after.scores[3:5]), name)
-    made = samples_of(5)
+    made = samples_of(samples)
     facts = {
         **{
             "dataset": name,
@@ -308,6 +310,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     assert page.all("h1")[0].text.startswith(f"{HOSTILE}: ")
     assert HOSTILE.replace("/", "|") in page.section("data")
     assert f"{HOSTILE} was left out" in page.section("data")
+    assert "so was a\\udcffb.png" in page.section("data")
     assert any(HOSTILE.replace("/", "|") in (each.attributes["alt"] or "") for each in page.all("img"))
 
 
@@ -316,6 +319,12 @@ def test_without_thresholds_and_maps(tmp_path: Path) -> None:
     assert "No threshold" in page.section("threshold")
     assert "raw score" in page.section("cases")
     assert "predict" not in page.section("use").replace("gym.make", "")
+
+
+def test_an_agent_that_made_nothing(tmp_path: Path) -> None:
+    page = make_run(tmp_path, samples=0).page
+    assert not page.all("img", "samples")
+    assert not page.all("table", "samples")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ FILES = {
     "detector.*, autoencoder.*, decision.*, …": "all that a verdict needs; loading them runs no code",
 }
 
+FROM_WHERE = "Paths are as seen from the folder in which the run was started."
+
 
 def usage_part(folder: Path, predicts: bool) -> Part:
     """The section about using what was trained.
@@ -26,7 +28,9 @@ def usage_part(folder: Path, predicts: bool) -> Part:
     :param predicts: whether the run has a threshold, without which it gives no verdicts.
     """
     run = shlex.quote(str(folder))
-    content: list[Markup] = []
+    content: list[Markup] = [
+        paragraph("A click on a command marks all of it. ", "" if folder.is_absolute() else FROM_WHERE)
+    ]
     if predicts:
         content += [
             element("h3", "Verdicts on images"),
