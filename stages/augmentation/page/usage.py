@@ -49,6 +49,8 @@ def usage_part(folder: Path, predicts: bool) -> Part:
                 'prediction = detector.predict("photo.png")',
                 "print(prediction.is_anomaly, prediction.score, prediction.p_value)",
             ),
+            element("h3", "In the browser: drop images, play with actions, keep or reject samples"),
+            commands(f"latent-aug app {run}"),
             element("h3", "Without PyTorch"),
             commands(f"latent-aug export {run} --onnx detector.onnx"),
         ]
