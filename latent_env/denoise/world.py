@@ -17,7 +17,7 @@ from latent_common.files import check_path
 from latent_env.denoise.critic import Critic
 from latent_env.denoise.spaces import SPACES, PixelSpace, Space
 from latent_env.worlds.artifacts import load_autoencoder
-from latent_env.worlds.store import BUILTIN, COMPLETE
+from latent_env.worlds.store import BUILTIN, newest_run
 
 EXAMPLES, CRITIC = "examples", "critic"
 HINT = "`python train_ppo.py env=latent_denoise dataset=…` makes one below runs/"
@@ -88,10 +88,9 @@ def find_denoise_world(artifacts: str, space: str) -> Path:
     folder = BUILTIN / artifacts if artifacts in builtin_denoise_names() else Path(artifacts)
     if (folder / name).is_file() and (folder / f"{EXAMPLES}.json").is_file():
         return folder
-    found = [path.parent for depth in ("*", "*/*", "*/*/*") for path in folder.glob(f"{depth}/{COMPLETE}")]
-    whole = [path for path in found if (path / name).is_file()]
-    if whole:
-        return max(whole, key=lambda path: (path / COMPLETE).stat().st_mtime)
+    newest = newest_run(folder, name)
+    if newest is not None:
+        return newest
     others = [other for other in SPACES if (folder / f"{CRITIC}_{other}.json").is_file()]
     if others:
         raise UserError(

@@ -21,7 +21,7 @@ from latent_env.prediction.network import Network, load_network
 from latent_env.prediction.pixels import Pixels, is_batch, read_pixels
 from latent_env.prediction.result import Prediction
 from latent_env.worlds.decision import DECISION, load_decision
-from latent_env.worlds.store import BUILTIN, COMPLETE, builtin_names
+from latent_env.worlds.store import BUILTIN, builtin_names, newest_run
 from latent_env.worlds.thresholds import FALSE_ALARMS, Decision, Threshold
 
 TOGETHER = 32
@@ -171,11 +171,9 @@ def find_detector(name: str) -> Path:
             f"{name} holds a detector but no threshold: its training is not finished, or there were no "
             "normal validation images, or an older version made it; delete the folder and train again"
         )
-    depths = ("*", "*/*", "*/*/*")  # a folder of runs, of one data set, or of one stage
-    below = [path.parent for depth in depths for path in folder.glob(f"{depth}/{COMPLETE}")]
-    whole = [path for path in below if (path / f"{DECISION}.json").is_file()]
-    if not whole:
+    newest = newest_run(folder, f"{DECISION}.json")
+    if newest is None:
         raise UserError(
             f"{name} holds no detector: `python train_detector.py dataset=…` makes one below runs/"
         )
-    return max(whole, key=lambda path: (path / COMPLETE).stat().st_mtime)
+    return newest

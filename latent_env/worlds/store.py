@@ -148,16 +148,24 @@ def find_world(artifacts: str) -> Path:
                 f"artifacts={artifacts} holds an autoencoder but no detector yet: "
                 f"`python train_detector.py` makes a folder with both"
             )
-        # A folder of runs, of one data set, or of one stage: no deeper, the disk is large.
-        depths = ("*", "*/*", "*/*/*")
-        below = [path.parent for depth in depths for path in folder.glob(f"{depth}/{COMPLETE}")]
-        whole = [path for path in below if (path / MANIFEST).is_file()]
-        if whole:
-            return max(whole, key=lambda path: (path / COMPLETE).stat().st_mtime)
+        newest = newest_run(folder, MANIFEST)
+        if newest is not None:
+            return newest
     raise UserError(
         f"artifacts={artifacts} is neither a built-in world ({', '.join(builtin_names())}) nor a folder "
         f"that a stage has filled: `python train_detector.py dataset=…` makes one below runs/"
     )
+
+
+def newest_run(folder: Path, *names: str) -> Path | None:
+    """The newest finished run below ``folder`` that has one of the files ``names``; None without any.
+
+    ``folder`` may be one of runs, of one data set, or of one stage.
+    """
+    depths = ("*", "*/*", "*/*/*")  # no deeper: the disk is large
+    finished = [path for depth in depths for path in folder.glob(f"{depth}/{COMPLETE}")]
+    whole = [path for path in finished if any((path.parent / name).is_file() for name in names)]
+    return max(whole, key=lambda path: path.stat().st_mtime).parent if whole else None
 
 
 def load_world(artifacts: str, device: torch.device) -> World:

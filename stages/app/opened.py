@@ -11,7 +11,7 @@ from latent_common.errors import UserError
 from latent_common.files import check_path
 from latent_env.prediction.detector import AnomalyDetector, load_detector
 from latent_env.worlds.decision import DECISION
-from latent_env.worlds.store import BUILTIN, COMPLETE, MANIFEST, builtin_names
+from latent_env.worlds.store import BUILTIN, COMPLETE, MANIFEST, builtin_names, newest_run
 from stages.app.choosing import MadeSamples
 from stages.app.playing import Playground
 from stages.export.samples.found import SAMPLES
@@ -44,17 +44,14 @@ def find_run(name: str) -> Path:
             f"{name} is neither a folder nor a built-in world ({', '.join(builtin_names())}): name the "
             "folder that a run printed last; `latent-aug runs` lists them"
         )
-    if _shows(folder) or (folder / COMPLETE).is_file():
+    if any((folder / part).is_file() for part in (*SHOWN, COMPLETE)):
         return folder
-    depths = ("*", "*/*", "*/*/*")  # a folder of runs, of one data set, or of one stage
-    finished = [
-        path for depth in depths for path in folder.glob(f"{depth}/{COMPLETE}") if _shows(path.parent)
-    ]
-    if not finished:
+    newest = newest_run(folder, *SHOWN)
+    if newest is None:
         raise UserError(
             f"{name} holds no finished run with a detector: `latent-aug train` makes one below runs/"
         )
-    return max(finished, key=lambda path: path.stat().st_mtime).parent
+    return newest
 
 
 def open_run(folder: Path, device: str) -> OpenRun:
@@ -73,10 +70,6 @@ def open_run(folder: Path, device: str) -> OpenRun:
     if len(reasons) == len(parts):
         raise UserError(reasons[0])
     return OpenRun(folder, *parts)
-
-
-def _shows(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in SHOWN)
 
 
 def _unless_missing(load: Callable[[], T]) -> T | str:

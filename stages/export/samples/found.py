@@ -15,7 +15,7 @@ from agents.rollout import KINDS, Augmented, load_augmented
 from latent_common.artifacts import load_artifact
 from latent_common.errors import UserError
 from latent_env.data.images import open_image, open_original, shrink_image
-from latent_env.worlds.store import COMPLETE
+from latent_env.worlds.store import newest_run
 from stages.augmentation.pictures.blending import blend_change
 from stages.augmentation.pictures.originals import ranked
 from stages.augmentation.sources import Source, load_sources
@@ -134,10 +134,8 @@ def find_run(folder: Path) -> Path:
     """The folder of a run with samples."""
     if (folder / SAMPLES).is_file():
         return folder
-    depths = ("*", "*/*", "*/*/*")
-    below = [path.parent for depth in depths for path in folder.glob(f"{depth}/{COMPLETE}")]
-    whole = [path for path in below if (path / SAMPLES).is_file()]
-    if not whole:
+    newest = newest_run(folder, SAMPLES)
+    if newest is None:
         what = "holds no samples" if folder.is_dir() else "is no folder"
         raise UserError(f"{folder} {what}: `latent-aug train` makes some below runs/<data set>/agent/")
-    return max(whole, key=lambda path: (path / COMPLETE).stat().st_mtime)
+    return newest
