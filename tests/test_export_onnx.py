@@ -109,17 +109,22 @@ def test_predicting_needs_no_pytorch(latent: Run, gaussian: Path, exported: Path
     for number, image in enumerate(TEST):
         Image.fromarray(image[0]).resize((90 + 8 * number, 64)).save(photos / f"{number}.png")
     (photos / "broken.png").write_bytes(b"nothing")
+    env = {"PYTHONPATH": str(ROOT)}
     command = ["predict", "--onnx", str(exported), "photos", "--out", "exported", "--threads", "1"]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT, *command],
         cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT)},
+        env=env,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "photos/broken.png can't be read as an image" in done.stderr
+    without = [sys.executable, "-c", WITHOUT, "predict", "phantom", "photos"]
+    done = subprocess.run(without, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.stderr.startswith("predict: predicting with a run needs PyTorch, which is not installed")
+    assert done.returncode == 2
     options = ["--out", "run", "--false-alarms", "0.5", "--device", "cpu", "--threads", "1"]
     assert latent("predict", str(gaussian), "photos", *options).code == 0
     rows, expected = table(tmp_path / "exported"), table(tmp_path / "run")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-LEAST = 2**14
+LEAST = 2**10
 """Fewer numbers than this aren't worth it."""
 
 

@@ -43,9 +43,13 @@ def _detector(options: Options) -> Predictor:
         if exported.note:
             say(exported.note)
         return exported
-    # An exported detector does without PyTorch.
-    import torch
-
+    try:  # an exported detector does without it
+        import torch
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "predicting with a run needs PyTorch, which is not installed: name a file of `latent-aug export` "
+            "with --onnx FILE"
+        ) from error
     from latent_env.prediction.detector import load_detector
 
     detector = load_detector(options.run, options.device, options.false_alarms)
