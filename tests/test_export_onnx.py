@@ -28,16 +28,8 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not i
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 
 DINO = ["dataset.size=64", "detector.input=features", "detector.backbone=dino", "detector.components=8"]
-SHORT = ["detector.width=16", "detector.steps=4", "detector.batch_size=8"]
 ALL = {
     **CASES,
-    "supersimple on features": [
-        *FITTED,
-        *SHORT,
-        "detector=supersimple",
-        "detector.input=features",
-        *BACKBONE,
-    ],
     "positional_knn on features": [*FITTED, "detector=positional_knn", "detector.input=features", *BACKBONE],
     "gaussian on features": [*FITTED, "detector=gaussian", "detector.input=features", *BACKBONE],
     "knn on a transformer": [*FITTED, "detector=knn", *DINO, "detector.whitened=false"],
