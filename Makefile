@@ -7,7 +7,7 @@ DEMO ?=
 # Options of `make torture`, for example: make torture TORTURE="--parts kills --minutes 20"
 TORTURE ?=
 
-.PHONY: demo test test-all lint types pytest slow torture builtin clean
+.PHONY: demo test test-all lint types pytest slow torture notebooks builtin clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/ready
@@ -34,6 +34,10 @@ slow: $(VENV)/ready
 # Kills, damaged files, crowds, full disks and mistakes: an hour on two idle cores (docs/reliability.md).
 torture: $(VENV)/ready
 	$(BIN)/python -m benchmarks.torture $(TORTURE)
+
+# Executes the notebooks of results-ipynb/ in place (some minutes): do it when what they show has changed.
+notebooks: $(VENV)/ready
+	$(BIN)/python -m benchmarks.notebooks
 
 # Retrains the two small worlds that ship inside the package, and the critics of digits (some minutes).
 builtin: $(VENV)/ready

@@ -57,7 +57,7 @@ LANGUAGES = {"python", "sh", "yaml", "text", "mermaid", "toml", "json", "bibtex"
 SCRIPTS = {path.stem for path in CONF.glob("*.yaml")}
 TOP_LEVEL = [*CONF.glob("*.yaml"), *CONF.glob("shared/*.yaml")]
 PACKAGES = {path.parent.name for path in ROOT.glob("*/__init__.py")}
-FOLDERS = PACKAGES | {"docs", "notebooks", "results", "tests"}
+FOLDERS = PACKAGES | {"docs", "results", "results-ipynb", "tests"}
 OTHER_PROGRAMS = {"cd", "export", "git", "mkdir", "source", "tensorboard"}
 """What a command may begin with that is not ours to check."""
 
