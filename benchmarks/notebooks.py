@@ -88,6 +88,10 @@ def execute(path: Path) -> NotebookNode:
             client.execute(cleanup_kc=True, env=environment(scratch))
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             raise UserError(failure(path, notebook.cells[current], current, error)) from error
+        except AssertionError:  # at Ctrl-C the client ends the kernel, and then misses it
+            if client.km is not None:
+                raise
+            raise KeyboardInterrupt from None
     return cleaned(notebook)
 
 
