@@ -161,9 +161,11 @@ def _named(name: str, known: Mapping[str, T]) -> T:
 
 
 def _below(data_root: Path, root: str, holds: str, example: str) -> Path:
-    """The folder that a user named as ``dataset.root``; an absolute one replaces ``data_root``."""
+    """The folder that a user named as ``dataset.root``: below ``data_root``, or else as it stands."""
     if not root:
         raise UserError(
             f"dataset.root is missing: name the folder that holds {holds}, for example `{example}`"
         )
-    return data_root / Path(root).expanduser()
+    named = Path(root).expanduser()
+    below = data_root / named  # which is `named` itself if that is absolute
+    return named if named.is_dir() and not below.is_dir() else below

@@ -20,6 +20,7 @@ from small_datasets import (
     save,
 )
 
+from conf.schema.runs import AutoencoderRun
 from latent_common.errors import UserError
 from latent_env.data import (
     Parts,
@@ -29,6 +30,9 @@ from latent_env.data import (
     prepare,
 )
 from latent_env.data.samples import FileSample
+from stages.cli.checks import read_config
+from stages.cli.compose import compose
+from stages.datasets import load_dataset
 
 # --- any folder in MVTec AD's layout ---
 
@@ -317,3 +321,20 @@ def test_wrong_parts_are_refused(tmp_path: Path, change: dict[str, Any], message
     (root / "linked").symlink_to(root / "ok")
     with pytest.raises(UserError, match=message):
         parts(root, **{**NAMED, **change})
+
+
+def test_a_folder_may_lie_where_the_command_is_called(
+    tmp_path: Path, widget: SmallDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`dataset.root=mine` is looked for below data_root, and else as it stands."""
+    monkeypatch.chdir(widget.root.parent)
+    (tmp_path / "sets").mkdir()
+    keys = ["dataset=folder", f"dataset.root={widget.root.name}", "dataset.size=16"]
+    config = read_config(
+        compose("train_ae", [*keys, f"data_root={tmp_path}/sets", f"prepared={tmp_path}/p"]), AutoencoderRun
+    )
+    widget.check(load_dataset(config))
+    shutil.copytree(widget.root, tmp_path / "sets" / widget.root.name)
+    shutil.rmtree(tmp_path / "sets" / widget.root.name / "test" / "dent")
+    shutil.rmtree(tmp_path / "sets" / widget.root.name / "ground_truth" / "dent")
+    assert len(load_dataset(config).test) == 4, "what lies below data_root comes first"
