@@ -45,7 +45,7 @@ def stage_of(does: Callable[[], None], folder: Path) -> dict[str, Stage]:
 
 def careful() -> None:
     """Writes three files such that whatever stops it, the next one ends it."""
-    with mistakes_told("train_ae", []), locked(Path(LOCK)):
+    with mistakes_told("train_ae"), locked(Path(LOCK)):
         for name in NAMES:
             if not Path(name).exists():
                 Path(f"{name}.new").write_text(name)
