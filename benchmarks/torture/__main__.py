@@ -5,6 +5,8 @@
   crowds     two and three processes begin the same work in one folder: all must end as one does alone
   disks      disks refuse to take more at any moment: a line says so, and with room again all ends as ever
   read-only  finished work is used where nothing can be written, unfinished work is refused in a line
+  hostile    damaged files, and files made to do harm, of all kinds are opened: each is refused in a line or
+             leads to a sound result, within limits of time and memory, and without leaving its folder
   mistakes   what can't be meant on a command line is told in one line, and nothing is made
 
 Examples:
@@ -39,6 +41,7 @@ import train_ae  # noqa: F401
 import train_detector  # noqa: F401
 import train_ppo  # noqa: F401
 from benchmarks.command import run_command
+from benchmarks.torture.hostile import torture_with_hostile_files
 from benchmarks.torture.kills import torture_with_kills
 from benchmarks.torture.mistakes import torture_with_mistakes
 from benchmarks.torture.scenarios import SCENARIOS, Stage, make_stages
@@ -69,6 +72,7 @@ PARTS = {
     "crowds": Part(torture_with_crowds, 20),
     "disks": Part(torture_with_full_disks, 60),
     "read-only": Part(torture_with_read_only_folders, 10),
+    "hostile": Part(torture_with_hostile_files, 1100),
     "mistakes": Part(torture_with_mistakes, 300),
 }
 

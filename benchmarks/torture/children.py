@@ -26,12 +26,14 @@ POLL = 0.002
 PRINTED = 2**20
 """A command prints at most so many bytes."""
 
+CTRL_C = {signal.SIGINT}
+
 Action = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: its exit code, minus the signal if one ended it, and what it printed."""
+    """How a process ended: its exit code, or minus the signal that ended it, and what it printed."""
 
     code: int
     out: str
@@ -117,9 +119,13 @@ def forked(action: Action, folder: Path, before: Sequence[Action] = ()) -> Proce
     out, err = _pipe(), _pipe()
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
-    if not pid:
-        _live(action, folder, before, (out[1], err[1]))
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, CTRL_C)  # until the action begins
+    try:
+        pid = os.fork()
+        if not pid:
+            _live(action, folder, before, (out[1], err[1]))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
     return _watched(pid, out, err)
 
 
@@ -177,7 +183,11 @@ def _live(action: Action, folder: Path, before: Sequence[Action], outputs: tuple
 
 def _exit_code(action: Action) -> int:
     try:
-        action()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, CTRL_C)
+        try:
+            action()
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, CTRL_C)
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else int(left.code is not None)
     except BaseException as error:
