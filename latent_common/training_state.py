@@ -96,8 +96,16 @@ def restore_optimizer(
     for name, tensor in below(tensors, prefix):
         index, slot = name.split(".", 1)
         slots.setdefault(int(index), {})[slot] = tensor
+    # In the order in which optimisers make them: tensors come from files in any order, and what is packed of
+    # an optimiser depends on it.
+    state = {
+        index: {
+            slot: slots[index][slot] for slot in sorted(slots[index], key=lambda name: (name != "step", name))
+        }
+        for index in sorted(slots)
+    }
     groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> Iterable[tuple[str, Tensor]]:

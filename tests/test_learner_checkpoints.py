@@ -26,6 +26,7 @@ from agents.sb3_vec_env import LatentVecEnv
 from conf.schema.agents import LearnerConfig
 from latent_common.artifacts import load_artifact
 from latent_common.errors import UserError
+from latent_common.training_state import optimizer_tensors, restore_optimizer
 from latent_env.denoise.settings import DenoiseSettings
 from latent_env.dynamics import Dynamics, Episodes
 from latent_env.rewards.base import RewardTerm, reward_terms
@@ -211,3 +212,18 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, monkeypatch
     command.make = lambda: DenoiseSettings(threshold=None, horizon=4).dynamics(make_denoise_world(), 3)
     with pytest.raises(UserError, match="holds a checkpoint that isn't of this training: delete it"):
         command.process()
+
+
+def test_an_optimiser_is_restored_in_the_order_that_it_had() -> None:
+    """What users get of it, in ``policy.zip``, has the same bytes after a stop."""
+    model = torch.nn.Sequential(*(torch.nn.Linear(1, 1) for _ in range(6)))
+    optimizer, again = torch.optim.Adam(model.parameters()), torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 1)).sum().backward()
+    optimizer.step()
+    kept = optimizer_tensors(optimizer)
+    restore_optimizer(again, {name: kept[name] for name in sorted(kept, reverse=True)})
+    orders = [
+        [(index, *slots) for index, slots in each.state_dict()["state"].items()]
+        for each in (optimizer, again)
+    ]
+    assert orders[0] == orders[1]

@@ -52,11 +52,14 @@ def _digest(path: Path) -> str:
 
 
 def _curves(folder: Path) -> Iterator[tuple[str, str]]:
-    """The points of all curves that TensorBoard shows of a folder, as digests."""
+    """The points of all curves that TensorBoard shows of a folder, as digests.
+
+    A point may stand there twice, if both are equal: a figure is logged before what it tells of is stored.
+    """
     for above in sorted({path.parent for path in folder.rglob("events.out.tfevents.*")}):
         events = EventAccumulator(str(above), {"scalars": 0}).Reload()
         points = {
-            tag: [(each.step, each.value) for each in events.Scalars(tag)]
+            tag: sorted({(each.step, each.value) for each in events.Scalars(tag)})
             for tag in sorted(events.Tags()["scalars"])
             if not TIMED.fullmatch(tag)
         }
