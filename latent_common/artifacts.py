@@ -23,7 +23,7 @@ from torch.nn.modules.module import (
 from torch.overrides import TorchFunctionMode
 
 from latent_common.errors import UserError
-from latent_common.files import MOST_JSON, create, read_bytes
+from latent_common.files import MOST_JSON, create, open_regular, read_bytes, remove_unfinished
 
 FORMAT = 3
 """Raised when artifacts of earlier versions can't be read any more: they are refused."""
@@ -35,6 +35,9 @@ that nothing is stored of."""
 
 LARGEST_FACT = 2**16
 """No number that describes a network is larger, unless the network itself is."""
+
+READ_AT_ONCE = 2**22
+"""Bytes of a file that are in memory while its checksum is computed."""
 
 STAGED = ".next.safetensors"
 """What the name of tensors ends with until the JSON that describes them is written."""
@@ -126,6 +129,8 @@ def _commit(folder: Path, name: str, tensors: bytes, description: bytes) -> None
 def settle_artifact(folder: Path, name: str) -> None:
     """Finish a save that was stopped after it had committed, and undo one that was stopped before."""
     staged, committed = _staged(folder, name), False
+    for path in (staged, folder / f"{name}.json"):
+        remove_unfinished(path)
     if staged.is_file():
         with contextlib.suppress(UserError):  # the artifact may be damaged, or there is none
             committed = _digest(read_bytes(staged)) == _checksum(folder, name)
@@ -147,21 +152,29 @@ def _digest(content: bytes) -> str:
 
 def _read_tensors(folder: Path, name: str, checksum: str | None) -> bytes:
     """The tensors of an artifact, still as bytes; a ``UserError`` if they don't have this ``checksum``."""
+    staged, path = _staged(folder, name), folder / f"{name}.safetensors"
     with contextlib.suppress(OSError):  # a save was stopped after it had committed
-        content = read_bytes(_staged(folder, name))
-        if _digest(content) == checksum:
-            return content
-    path = folder / f"{name}.safetensors"
+        if _digest_of_file(staged) == checksum:
+            return read_bytes(staged)
     try:
-        content = read_bytes(path)
+        if _digest_of_file(path) == checksum:
+            return read_bytes(path)
+        size = path.stat().st_size
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}): make it again") from error
-    if _digest(content) != checksum:
-        raise UserError(
-            f"{path} is damaged: it has {len(content)} bytes that don't match the checksum beside it. "
-            "Delete its folder and make it again"
-        )
-    return content
+    raise UserError(
+        f"{path} is damaged: it has {size} bytes that don't match the checksum beside it. "
+        "Delete its folder and make it again"
+    )
+
+
+def _digest_of_file(path: Path) -> str:
+    """The checksum of a file, which may be too large for memory."""
+    found = hashlib.sha256()
+    with open_regular(path) as file:
+        while part := file.read(READ_AT_ONCE):
+            found.update(part)
+    return found.hexdigest()
 
 
 def load_artifact(folder: Path, name: str, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

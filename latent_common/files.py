@@ -109,6 +109,13 @@ def create(path: Path) -> tuple[int, Path]:
     return os.open(beside, flags, 0o666), beside
 
 
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed processes left of writing ``path``; no other process may be writing it now."""
+    for left in path.parent.glob(f".{path.name}.*"):
+        if re.fullmatch(r"[0-9a-f]{8}", left.name.rpartition(".")[2]):
+            left.unlink(missing_ok=True)
+
+
 def path_below(root: Path, name: str, key: str) -> Path:
     """``root / name``, for a path that was read from a file or given as ``key``.
 

@@ -116,6 +116,18 @@ def test_a_critic_of_a_billion_blocks(tmp_path: Path) -> None:
             load_denoise_world(str(tmp_path), "latent", CPU)
 
 
+def test_a_critic_whose_results_overflow(tmp_path: Path) -> None:
+    world = make_denoise_world()
+    save_autoencoder(tmp_path, world.space)  # type: ignore[arg-type]
+    save_critic(tmp_path, world, "latent")
+    load_denoise_world(str(tmp_path), "latent", CPU)
+    tensors, facts = load_artifact(tmp_path, "critic_latent", "critic")
+    huge = {**tensors, "enter.weight": tensors["enter.weight"] * 0 + 3e38}
+    save_artifact(tmp_path, "critic_latent", "critic", huge, facts)
+    with pytest.raises(UserError, match="so large that results overflow"):
+        load_denoise_world(str(tmp_path), "latent", CPU)
+
+
 def changed(
     key: str, value: Tensor | Callable[[Tensor], Tensor]
 ) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
@@ -192,6 +204,19 @@ def test_what_is_no_regular_file_is_not_read(folder: Path, suffix: str) -> None:
         make()
         with pytest.raises(UserError, match=f"detector{suffix} is no regular file"):
             load_detector(folder)
+
+
+def test_a_file_far_larger_than_memory_is_refused(folder: Path) -> None:
+    """Its checksum is found wrong before it is read into memory."""
+    path = folder / "detector.safetensors"
+    with path.open("r+b") as file:
+        file.truncate(2**30)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"detector.safetensors is damaged: it has 1073741824 bytes"):
+        load_detector(folder)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2**25
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o022, 0o002])

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, TINY, RunHere
+from conftest import ROOT, TINY, RunHere, make_world
 
 import train_ae
 from latent_common.artifacts import load_artifact, save_artifact
 from latent_common.lock import LOCK, locked
 from latent_env.training.run_folder import Run
+from latent_env.worlds.store import copy_world, save_world
 
 HOLDER = """
 import sys
@@ -112,6 +113,20 @@ def test_what_killed_processes_leave_behind_is_removed(complete: bool, tmp_path:
     state = {"metrics.json"} if complete else {"checkpoint.json", "checkpoint.safetensors"}
     assert left == expected | state
     assert float(load_artifact(run.path, "kept", "kept")[0]["a"]) == 1
+
+
+def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    """Nobody looks for hidden files in a folder that is given away."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        save_world(folder, make_world())
+    for name in (".world.json.0123abcd", ".detector.json.0123abcd", ".images.next.safetensors.0123abcd"):
+        (second / name).touch()
+    (second / ".mine.0123abcd").touch()
+    copy_world(first, second)
+    assert {path.name for path in second.iterdir()} == {path.name for path in first.iterdir()} | {
+        ".mine.0123abcd"
+    }
 
 
 def test_what_another_process_writes_in_a_part_is_left_alone(tmp_path: Path) -> None:

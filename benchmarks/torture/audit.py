@@ -108,7 +108,10 @@ class Guard:
         path, changes = path_of(event, arguments)
         if not path or path in HARMLESS:
             return
-        real = f"{os.path.realpath(path)}{os.sep}"
+        # What is renamed or removed is a link itself, not what it leads to.
+        above, name = os.path.split(path)
+        real = os.path.join(os.path.realpath(above), name) if event in CHANGES else os.path.realpath(path)
+        real = f"{real}{os.sep}"
         if real.startswith(self._secret) or (changes and not real.startswith(self._folder)):
             self._tell(f"{event} {path}")
 

@@ -50,6 +50,8 @@ class Kind:
     """Stages that make them."""
     exact: bool = False
     """Whether a checksum stands beside them: then only one result is right."""
+    numbers: bool = True
+    """Whether what comes of them must be numbers; false where figures are only shown."""
 
 
 # --- data sets ---
@@ -292,6 +294,7 @@ KINDS = (
         _of("ppo", "runs"),
         _table,
         ("ppo",),
+        numbers=False,
     ),
     Kind(
         "checkpoints",

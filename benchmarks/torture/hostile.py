@@ -112,7 +112,7 @@ def _complaint(kind: Kind, expected: Ended, ended: Ended, seen: str) -> str:
         return f"{ended.code}: {ended.err.strip()[-500:]}"
     if ended.code == MISTAKE:
         return "" if ended.err.strip() else "it was refused without a word"
-    if NO_NUMBER.search(ended.out):
+    if kind.numbers and NO_NUMBER.search(ended.out):
         return f"it led to what is no number: {ended.out.strip()[-200:]}"
     return (
         f"it led to another result: {ended.out.strip()[-200:]}"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-VOLATILE = re.compile(r"events\.out\.tfevents\..*")
-"""Names of files that hold times: TensorBoard's. Their points are compared apart from these."""
+VOLATILE = re.compile(r"(.*/)?events\.out\.tfevents\.[^/]*|study/(logs/.*|cases/.*|runs\.csv)")
+"""Files that hold times: TensorBoard's, whose points are compared, and notes of what a study's runs took."""
 
 TIMED_MEMBER = "data"
 """The member of Stable-Baselines3's ``policy.zip`` that holds when a training began."""
@@ -36,7 +36,7 @@ def tree_of(folder: Path) -> Tree:
         found[os.path.relpath(above, folder)] = "folder"
         for name in names:
             path = Path(above, name)
-            if not VOLATILE.fullmatch(name):
+            if not VOLATILE.fullmatch(os.path.relpath(path, folder)):
                 found[os.path.relpath(path, folder)] = _digest(path)
     return found | {f"{path} (points)": digest for path, digest in _curves(folder)}
 

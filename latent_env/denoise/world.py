@@ -20,6 +20,8 @@ from latent_env.worlds.artifacts import load_autoencoder
 from latent_env.worlds.store import BUILTIN, newest_run
 
 EXAMPLES, CRITIC = "examples", "critic"
+MOST_CHECKED = 256
+"""With so many states it is checked that a world makes numbers."""
 HINT = "`python train_ppo.py env=latent_denoise dataset=…` makes one below runs/"
 
 
@@ -122,7 +124,20 @@ def _load(folder: Path, space: str, device: torch.device, stamp: tuple[int, ...]
     critic = read_critic(weights, made, folder / f"{CRITIC}_{space}.safetensors").to(device)
     if critic.shape != tuple(chosen.latent_shape) or critic.classes != len(names):
         raise UserError(f"{folder}: the critic is one of another world: train it again")
-    return DenoiseWorld.build(chosen, critic, images, labels, names)
+    world = DenoiseWorld.build(chosen, critic, images, labels, names)
+    _check_finite(world, folder)
+    return world
+
+
+def _check_finite(world: DenoiseWorld, folder: Path) -> None:
+    """Raise a ``UserError`` if the critic makes anything but numbers of the own states, or of noise."""
+    states, classes = world.states[:MOST_CHECKED], len(world.class_names)
+    noise = torch.randn(states.shape, generator=torch.Generator().manual_seed(0)).to(states.device)
+    wanted = functional.one_hot(world.labels[:MOST_CHECKED], classes).float()
+    with torch.inference_mode():
+        found = [states, *(world.critic(each, wanted) for each in (states, noise))]
+    if not all(part.isfinite().all() for part in found):
+        raise UserError(f"{folder}: the weights are so large that results overflow: train it again")
 
 
 def read_examples(folder: Path) -> tuple[Tensor, Tensor, list[str]]:

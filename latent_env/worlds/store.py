@@ -18,7 +18,7 @@ from latent_common.artifacts import (
     write_json,
 )
 from latent_common.errors import UserError
-from latent_common.files import check_path
+from latent_common.files import check_path, remove_unfinished
 from latent_env.autoencoders.frozen import as_float
 from latent_env.worlds.artifacts import (
     BACKBONE,
@@ -79,6 +79,7 @@ def copy_world(folder: Path, target: Path) -> None:
 def unseal_world(folder: Path) -> None:
     """Remove the world in ``folder``, if there is one: what another leaves out must not stay behind."""
     (folder / MANIFEST).unlink(missing_ok=True)
+    remove_unfinished(folder / MANIFEST)
     for name in (*PARTS, *EXTRAS):
         remove_artifact(folder, name)
 
