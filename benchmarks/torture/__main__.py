@@ -41,7 +41,7 @@ import train_ae  # noqa: F401
 import train_detector  # noqa: F401
 import train_ppo  # noqa: F401
 from benchmarks.command import run_command
-from benchmarks.torture.hostile import torture_with_hostile_files
+from benchmarks.torture.files.attack import torture_with_hostile_files
 from benchmarks.torture.kills import torture_with_kills
 from benchmarks.torture.mistakes import torture_with_mistakes
 from benchmarks.torture.scenarios import SCENARIOS, Stage, make_stages

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from benchmarks.torture.audit import Guard
 from benchmarks.torture.children import Action, Ended, run
-from benchmarks.torture.doors import KINDS, Kind
-from benchmarks.torture.mutations import OUTSIDE, mutations_of
+from benchmarks.torture.files.contents import mutations_of
+from benchmarks.torture.files.damage import OUTSIDE
+from benchmarks.torture.files.kinds import KINDS, Kind
 from benchmarks.torture.scenarios import Stage
 from benchmarks.torture.tally import Tally, Turns
 from benchmarks.torture.trees import copy_tree
