@@ -119,9 +119,9 @@ def _(config: FolderConfig, data_root: Path, splitting: Splitting, problems: Pro
     parts = Parts(
         config.normal_dir,
         config.abnormal_dir,
-        config.labelled_dir,
         config.normal_test_dir,
         config.mask_dir,
+        config.labelled_dir,
     )
     return folder_source(root, config.name, parts, splitting, problems, config.channels)
 

@@ -25,16 +25,16 @@ class Parts:
 
     :param normal_dir: normal images to learn from.
     :param abnormal_dir: anomalous images to test on.
-    :param labelled_dir: anomalous images to learn from.
     :param normal_test_dir: normal images to test on; without it a fifth of ``normal_dir``.
     :param mask_dir: masks of the anomalous images, with the same names.
+    :param labelled_dir: anomalous images to learn from.
     """
 
     normal_dir: str | Sequence[str] | None = None
     abnormal_dir: str | Sequence[str] | None = None
-    labelled_dir: str | Sequence[str] | None = None
     normal_test_dir: str | Sequence[str] | None = None
     mask_dir: str | Sequence[str] | None = None
+    labelled_dir: str | Sequence[str] | None = None
 
     def __bool__(self) -> bool:
         return any(vars(self).values())

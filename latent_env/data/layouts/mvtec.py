@@ -109,13 +109,8 @@ def mvtec_source(
             "from, one to validate on. Add normal images."
         )
     anomalies = _anomalous_samples(root, problems)
-    labelled = [sample for sample in anomalies if sample.name.lower().startswith("train/")]
-    to_test = [sample for sample in anomalies if not sample.name.lower().startswith("train/")]
-    if not to_test:
-        raise UserError(
-            f"{root / 'test'} holds no anomalous images: expected a folder a kind of defect beside "
-            f"test/good, such as test/scratch/000.png. Without any, nothing can be measured."
-        )
+    labelled = [sample for sample in anomalies if _is_labelled(sample)]
+    to_test = [sample for sample in anomalies if not _is_labelled(sample)]
     splits, remarks = splitting.divide(train, good, to_test, labelled)
     return Source(
         name,
@@ -161,6 +156,11 @@ def _anomalous_samples(root: Path, problems: Problems) -> list[FileSample]:
         samples += [
             FileSample(path, 1, relative(path, root), mask, folders[-1].name) for path, mask in pairs.items()
         ]
+    if all(_is_labelled(sample) for sample in samples):
+        raise UserError(
+            f"{root / 'test'} holds no anomalous images: expected a folder a kind of defect beside "
+            f"test/good, such as test/scratch/000.png. Without any, nothing can be measured."
+        )
     for folder in list_folders(truth) if truth else []:
         if folder.name.lower() not in {*kinds, "good"} and list_images(folder):
             problems.note(
@@ -168,6 +168,11 @@ def _anomalous_samples(root: Path, problems: Problems) -> list[FileSample]:
                 "images. Add the images or delete the masks."
             )
     return only_masked(samples, "ground_truth/<defect>/<name>_mask.png", problems)
+
+
+def _is_labelled(sample: FileSample) -> bool:
+    """Whether an anomaly lies beside the normal training images."""
+    return sample.name.lower().startswith("train/")
 
 
 def relative(path: Path, root: Path) -> str:
