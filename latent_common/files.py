@@ -67,7 +67,12 @@ def gunzip(path: Path, most: int) -> bytes:
     :raises OSError, EOFError, zlib.error: if it isn't there or is damaged.
     """
     with open_regular(path) as file, gzip.GzipFile(fileobj=file) as unpacked:
-        most = min(most, MOST_RATIO * os.fstat(file.fileno()).st_size + SLACK)
+        size = os.fstat(file.fileno()).st_size
+        if size > most + SLACK:  # as by zeros at its end, which unpacking would read one by one
+            raise UserError(
+                f"{path} has {size:,} bytes, more than what it may hold ({most:,}): it was not read"
+            )
+        most = min(most, MOST_RATIO * size + SLACK)
         content = unpacked.read(most + 1)
     if len(content) > most:
         raise UserError(f"{path} unpacks to more than {most:,} bytes: that is no data, it was not read")

@@ -162,6 +162,14 @@ def test_a_gz_that_unpacks_to_gigabytes_is_not_unpacked(data: Path) -> None:
     assert most < 2**27
 
 
+def test_gigabytes_of_zeros_behind_a_gz_are_not_read(data: Path) -> None:
+    make_mnist(data / "mnist")
+    path = data / f"mnist/{IMAGES}.gz"
+    os.truncate(path, 2**36)  # a file with a hole takes no room on the disk
+    with pytest.raises(UserError, match=f"{IMAGES}.gz has 68,719,476,736 bytes, more than what it may hold"):
+        mnist(data)
+
+
 def test_a_head_that_claims_more_than_a_number_holds(data: Path) -> None:
     make_mnist(data / "mnist", ending="")
     (data / f"mnist/{IMAGES}").write_bytes(b"\0\0\x08\3" + b"\xff" * 12)
