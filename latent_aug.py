@@ -1,4 +1,4 @@
-"""All commands in one: ``latent-aug train``, ``predict``, ``export``, ``data``, ``runs``."""
+"""All commands in one: ``latent-aug train``, ``predict``, ``export``, ``app`` and others."""
 
 from __future__ import annotations
 
@@ -64,12 +64,21 @@ def help_text() -> str:
 
 def train(arguments: list[str]) -> int:
     """What ``train_ppo.py`` does."""
+    return _train("latent-aug train", arguments)
+
+
+def demo(arguments: list[str]) -> int:
+    """What ``make demo`` does: the built-in data set is the default."""
+    return _train("latent-aug demo", arguments)
+
+
+def _train(called: str, arguments: list[str]) -> int:
     import train_ppo
     from stages.cli.choices import call_as
     from stages.cli.launch import run_script
 
-    call_as("train_ppo", "latent-aug train")
-    sys.argv = ["latent-aug train", *arguments]
+    call_as("train_ppo", called)
+    sys.argv = [called, *arguments]
     run_script(train_ppo.main, "train_ppo", train_ppo.__doc__)
     return 0
 
@@ -139,6 +148,7 @@ VERBS = {
     "predict": Verb("say of images whether they are anomalies, and where", predict),
     "export": Verb("write a detector as one ONNX file, or samples with masks, for other programs", export),
     "app": Verb("look at a run in a browser: inspect images, play with actions, choose samples", app),
+    "demo": Verb("all of it on a built-in data set, without images of your own", demo),
     "completion": Verb('for your shell: eval "$(latent-aug completion)" in .bashrc or .zshrc', completion),
 }
 """All commands; each imports what it needs when it is called, so that ``--help`` is quick."""

@@ -56,9 +56,11 @@ def test_data_and_train_take_the_keys_of_the_scripts(latent: Run) -> None:  # no
     assert done.out.startswith("digits: train")
     shown = latent("train", "dataset=digits", "--cfg", "job")
     assert "name: digits" in shown.out
-    wrong = latent("train", "detector.widht=3")
-    assert wrong.code == 2
-    assert wrong.said.startswith("train: detector.widht")
+    assert "name: phantom" in latent("demo", "--cfg", "job").out
+    for verb in ("train", "demo"):
+        wrong = latent(verb, "detector.widht=3")
+        assert wrong.code == 2
+        assert wrong.said.startswith(f"{verb}: detector.widht")
 
 
 def test_runs_are_listed_with_the_newest_first(latent: Run, tmp_path: Path) -> None:  # noqa: F811

@@ -237,9 +237,9 @@ def check_console(where: str, arguments: list[str]) -> None:
     """What follows ``latent-aug``: a command, and what that understands."""
     verb, *rest = arguments
     assert verb in latent_aug.VERBS, f"{where}: {verb} is unknown"
-    if verb in ("train", "data"):
+    if verb in ("train", "demo", "data"):
         given = with_dataset(rest) if verb == "data" else rest
-        check_composes(where, {"train": "train_ppo", "data": "prepare"}[verb], given)
+        check_composes(where, "prepare" if verb == "data" else "train_ppo", given)
     elif verb == "predict" and rest:
         read_options(rest)
     elif verb == "export" and rest:

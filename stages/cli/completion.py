@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from stages.cli.choices import choices, groups, top_level
 
-SCRIPTS = {"train": "train_ppo", "data": "prepare"}
+SCRIPTS = {"train": "train_ppo", "demo": "train_ppo", "data": "prepare"}
 """Commands whose arguments are keys and choices."""
 
 SCRIPT = """\
