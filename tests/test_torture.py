@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.torture import __main__ as torture
+from benchmarks.torture import kills, surroundings
 from benchmarks.torture.audit import Guard, Points
 from benchmarks.torture.children import Ended, forked, run
 from benchmarks.torture.kills import torture_with_kills
@@ -67,7 +68,7 @@ def careless() -> None:
 def test_kills_find_files_that_are_not_whole(
     does: Callable[[], None], holds: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.torture.kills.REAL", 0)
+    monkeypatch.setattr(kills, "REAL", 0)
     tally = Tally("kills")
     torture_with_kills(stage_of(does, tmp_path), tally, random.Random(0), 16, NEVER)
     assert tally.tried.total() >= 16 or not holds
@@ -82,8 +83,8 @@ def deaf() -> None:
 
 
 def test_swallowed_ctrl_c_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.torture.kills.REAL", 0)
-    monkeypatch.setattr("benchmarks.torture.kills.SIGNALS", (signal.SIGINT,))
+    monkeypatch.setattr(kills, "REAL", 0)
+    monkeypatch.setattr(kills, "SIGNALS", (signal.SIGINT,))
     tally = Tally("kills")
     torture_with_kills(stage_of(deaf, tmp_path), tally, random.Random(0), 8, NEVER)
     assert any("swallowed Ctrl-C" in each for each in tally.failures)
@@ -109,7 +110,7 @@ def test_crowds_find_what_has_no_lock(does: Callable[[], None], holds: bool, tmp
 def test_full_disks_find_tracebacks(
     does: Callable[[], None], holds: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.torture.surroundings._can_mount", lambda _: False)
+    monkeypatch.setattr(surroundings, "_can_mount", lambda _: False)
     tally = Tally("disks")
     torture_with_full_disks(stage_of(does, tmp_path), tally, random.Random(0), 8, NEVER)
     assert (not tally.failures) == holds, tally.failures
