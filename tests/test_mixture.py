@@ -346,6 +346,15 @@ def test_few_labelled_anomalies_are_all_learned_from(tmp_path: Path) -> None:
     assert [len(part) for part in split] == [2, 1, 2]
 
 
+@pytest.mark.parametrize(("train", "parts"), [(3, [3, 1, 1]), (0, [0, 1, 4]), (1, [1, 1, 3])])
+def test_a_number_of_a_few_is_taken_as_it_is(train: int, parts: list[int], tmp_path: Path) -> None:
+    keys = ["dataset=digits", "threads=1", "labelled.count=5", f"labelled.train={train}"]
+    run: Composed = compose_run(tmp_path, *keys)
+    split = split_labelled(run.data.dataset.valid, run.config.labelled)
+    assert [len(part) for part in split] == parts
+    assert plan_mixtures(run.config, run.data.dataset, split).share is None
+
+
 def test_shares_that_labelled_anomalies_leave_no_room_for_are_no_candidates(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

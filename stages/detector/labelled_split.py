@@ -29,8 +29,8 @@ class LabelledSplit(NamedTuple):
 def split_labelled(valid: Split, labelled: LabelledConfig) -> LabelledSplit:
     """Divide the labelled anomalies of a validation split as ``labelled`` asks for.
 
-    Where they are few detectors learn from all of them: a choice that hangs on one or two is left to luck,
-    and costs what could be learned from them.
+    A share of a few is all of them: a choice that hangs on one or two is left to luck, and costs what could
+    be learned from them. A number, or none, is taken as it is.
     """
     if are_few(valid, labelled):
         none = np.zeros(0, np.int64)
@@ -39,11 +39,12 @@ def split_labelled(valid: Split, labelled: LabelledConfig) -> LabelledSplit:
 
 
 def are_few(valid: Split, labelled: LabelledConfig) -> bool:
-    """Whether a validation split has labelled anomalies, but too few to choose by.
+    """Whether detectors learn from a share of the labelled anomalies of a validation split that has too few.
 
-    Without normal images there is nothing else to choose by either.
+    Without normal images there would be nothing else to choose by.
     """
-    return 0 < int(valid.labels.sum()) < labelled.few and not bool(valid.labels.all())
+    anomalies = int(valid.labels.sum())
+    return 0 < labelled.train < 1 and 0 < anomalies < min(labelled.few, len(valid))
 
 
 def divide(labels: NDArray[np.int64], train: float, reference_set: float) -> LabelledSplit:
