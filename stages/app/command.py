@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 from latent_common.errors import UserError
 from latent_common.progress import say
-from stages.predict.arguments import Parser
+from stages.cli.options import Parser, add_machine, add_run, check_threads
 
 INSTALL = "`pip install 'latent-aug[app]'` installs what it takes"
 
@@ -47,23 +46,15 @@ class Options:
     threads: int
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The parser of the command line, for its help and for shells."""
-    parser = Parser(
-        prog="latent-aug app",
-        description="Look at a finished run in a browser.",
-        epilog=ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "run", help="the folder of a run, one of runs (the newest is taken), or a built-in world"
-    )
+    parser = Parser("app", "Look at a finished run in a browser.", ABOUT)
+    add_run(parser)
     parser.add_argument("--host", default=LOOPBACK, help="the address to listen on (default %(default)s)")
     parser.add_argument(
         "--port", type=int, default=PORT, help="0 takes one that is free (default %(default)s)"
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default auto)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the networks (default: 2)")
+    add_machine(parser)
     return parser
 
 
@@ -72,8 +63,7 @@ def read_options(arguments: list[str]) -> Options:
     given = make_parser().parse_args(arguments)
     if not 0 <= given.port <= MOST_PORTS:
         raise UserError(f"--port {given.port} must lie from 0 to {MOST_PORTS}")
-    if given.threads < 1:
-        raise UserError(f"--threads {given.threads} must be at least 1")
+    check_threads(given.threads)
     return Options(given.run, given.host, given.port, given.device, given.threads)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any
 from latent_common.artifacts import read_json
 from latent_common.errors import UserError
 from latent_common.tables import markdown_table
+from stages.cli.options import Parser
 
 KEY_FIGURES = ("image_AUROC", "pixel_AUPRO", "valid_psnr", "quality")
 """The figures that a run is known by, where it has them."""
@@ -20,9 +20,9 @@ HEADER = ["finished", "data set", "stage", "figures", "predicts", "folder"]
 UNFINISHED = "not yet"
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The parser of the command line."""
-    parser = argparse.ArgumentParser(prog="latent-aug runs", description="A table of runs, the newest first.")
+    parser = Parser("runs", "A table of runs, the newest first.")
     parser.add_argument(
         "folder", nargs="?", type=Path, default=Path("runs"), help="where they are (default runs)"
     )

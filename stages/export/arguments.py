@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 from latent_common.errors import UserError
 from latent_env.worlds.thresholds import FALSE_ALARMS
-from stages.predict.arguments import Parser, add_threshold
+from stages.cli.options import Parser, add_run, add_threshold
 
 EXAMPLES = """\
 examples:
@@ -42,17 +41,11 @@ class Options:
     best: int | None
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The parser of the command line, for its help and for shells."""
-    parser = Parser(
-        prog="latent-aug export",
-        description="Write what other programs use: a detector as one ONNX file, or samples with masks.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "run", help="the folder of a run, one of runs (the newest is taken), or a built-in world"
-    )
+    about = "Write what other programs use: a detector as one ONNX file, or samples with masks."
+    parser = Parser("export", about, EXAMPLES)
+    add_run(parser)
     parser.add_argument("--onnx", type=Path, metavar="FILE", help="the detector, from pixels to verdict")
     parser.add_argument("--samples", type=Path, metavar="DIR", help="a new folder for what the agent made")
     parser.add_argument("--layout", choices=LAYOUT_NAMES, help=f"of --samples (default {LAYOUT_NAMES[0]})")

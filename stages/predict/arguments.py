@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from latent_common.errors import UserError
 from latent_env.worlds.thresholds import FALSE_ALARMS
+from stages.cli.options import Parser, add_machine, add_run, add_threshold, check_threads
 
 EXAMPLES = """\
 examples:
@@ -47,27 +46,11 @@ class Options:
     threads: int
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what is wrong with the arguments."""
-        raise UserError(f"{message}; --help explains all")
-
-
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The parser of the command line, for its help and for shells."""
-    parser = Parser(
-        prog="latent-aug predict",
-        description="Say of images whether they are anomalies, and where.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "run",
-        nargs="?",
-        help="the folder of a run, one of runs (the newest is taken), or a built-in world; not with --onnx",
-    )
+    about = "Say of images whether they are anomalies, and where."
+    parser = Parser("predict", about, EXAMPLES)
+    add_run(parser, "; not with --onnx", nargs="?")
     parser.add_argument(
         "images", nargs="*", help="files, folders and globs; - reads paths from standard input"
     )
@@ -88,23 +71,8 @@ def make_parser() -> argparse.ArgumentParser:
         default=PICTURES[0],
         help="which images get an overlay and a mask (default all)",
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default auto)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the networks (default: 2)")
+    add_machine(parser)
     return parser
-
-
-def add_threshold(parser: argparse.ArgumentParser) -> None:
-    """Let ``parser`` know what chooses the threshold."""
-    threshold = parser.add_mutually_exclusive_group()
-    threshold.add_argument(
-        "--false-alarms",
-        type=float,
-        metavar="RATE",
-        help=f"the share of normal images that may be called anomalies (default {FALSE_ALARMS})",
-    )
-    threshold.add_argument(
-        "--best-f1", action="store_true", help="the threshold that is best on labelled anomalies"
-    )
 
 
 def read_options(arguments: list[str]) -> Options:
@@ -122,8 +90,7 @@ def read_options(arguments: list[str]) -> Options:
         raise UserError(
             "no images: name files, folders or globs, - for a list on standard input, or --watch FOLDER"
         )
-    if given.threads < 1:
-        raise UserError(f"--threads {given.threads} must be at least 1")
+    check_threads(given.threads)
     return Options(
         run=given.run,
         onnx=given.onnx,
