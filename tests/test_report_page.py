@@ -25,6 +25,7 @@ from latent_env.training.evaluation import Evaluation, evaluate
 from latent_env.training.run_folder import Run
 from latent_env.worlds.thresholds import Decision
 from stages.augmentation.comparison import compare
+from stages.augmentation.page.data import kind_of
 from stages.augmentation.page.document import Outcome, write_report_page
 from stages.augmentation.pictures.sheets import Examples
 from stages.augmentation.report import Report, write_report
@@ -398,3 +399,17 @@ def test_a_run_writes_it(tmp_path: Path, run_here: RunHere) -> None:
         *("data", "comparison", "threshold", "cases", "samples", "use", "facts")
     ]
     assert len(page.source) < 5 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("test/crack/000.png", "crack"),
+        ("test/Ungood/img/000.png", "Ungood"),
+        ("valid\\dent\\7.png", "dent"),
+        ("test/00012", ""),  # drawn, or from an archive: a split is no kind
+        ("7.png", ""),
+    ],
+)
+def test_a_kind_is_a_folder_that_says_one(name: str, kind: str) -> None:
+    assert kind_of(name) == kind

@@ -19,6 +19,9 @@ from stages.report.words import counted
 MOST_KINDS = 7
 """So many kinds of anomalies are shown as pictures."""
 
+OF_NO_KIND = ("train", "valid", "val", "test", "img", "image", "images")
+"""Folders that are called after a split or after what they hold."""
+
 PURPOSES = {
     "train": "autoencoder and detectors learn from these",
     "valid": "thresholds and the mixture of samples are chosen by these",
@@ -57,8 +60,9 @@ def sizes(dataset: Dataset) -> str:
 
 
 def kind_of(name: str) -> str:
-    """The kind of an anomalous image: the folder that it lies in."""
-    return PurePosixPath(name.replace("\\", "/")).parent.name
+    """The kind of an anomalous image: the folder that it lies in, or nothing where that says none."""
+    folders = PurePosixPath(name.replace("\\", "/")).parent.parts
+    return next((folder for folder in reversed(folders) if folder.lower() not in OF_NO_KIND), "")
 
 
 def kinds(split: Split) -> Counter[str]:
