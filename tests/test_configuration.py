@@ -222,3 +222,8 @@ def test_the_number_of_threads_is_fixed_whatever_the_machine(
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("given", "meant"), [("1", True), ("on", True), ("0", False), ("No", False)])
+def test_what_else_is_true_or_false(given: str, meant: bool) -> None:
+    assert settings_of(f"mixture.by_synthetic={given}")["mixture.by_synthetic"] is meant

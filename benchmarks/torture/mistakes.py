@@ -42,7 +42,7 @@ KINDS: tuple[tuple[str, type, tuple[str, ...]], ...] = (
 WRONG: dict[Any, tuple[str, ...]] = {
     int: ("x", "1.5", "nan", "[1]", "{a: 1}", "1e400", "''"),
     float: ("x", "nan", "[1]", "{a: 1}", "'1,5'"),
-    bool: ("perhaps", "3.7", "[true]"),
+    bool: ("perhaps", "3.7", "7", "'-1'", "[true]"),
     list: ("x", "3", "{a: 1}"),
     str: ("[1]", "{a: 1}"),
 }

@@ -1,8 +1,13 @@
-"""What is wrong with the arguments of a command before any configuration is made of them."""
+"""What is wrong with the arguments of a command, as opposed to the configuration that is made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
+from omegaconf import DictConfig, OmegaConf
 
 from latent_common.errors import UserError
 from stages.cli.choices import choices, groups, title
@@ -62,3 +67,24 @@ def _check_value(script: str, argument: str) -> None:
         raise UserError(f"{argument}: give it as {key}=<choice>, without {argument[0]}")
     if has_value and (value in ("", "null") or value.startswith(("[", "{"))):
         raise UserError(f"{argument}: choose one of {', '.join(choices(key))}")
+
+
+def check_truths(cfg: DictConfig, arguments: Sequence[str]) -> None:
+    """Raise a ``UserError`` for a number that was given to a key which is true or false.
+
+    :param cfg: what was composed of ``arguments``; there OmegaConf has made true of any number but 0.
+    """
+    for override in OverridesParser.create().parse_overrides(list(arguments)):
+        key = override.key_or_group
+        if not override.is_delete():
+            _check_truth(key, OmegaConf.select(cfg, key), override.value())
+
+
+def _check_truth(key: str, composed: Any, given: Any) -> None:
+    if isinstance(given, dict):
+        for name, value in given.items():
+            _check_truth(f"{key}.{name}", OmegaConf.select(composed, str(name)), value)
+    elif isinstance(composed, bool) and not isinstance(given, bool):
+        text = given.text if isinstance(given, QuotedString) else str(given)
+        if text.lstrip("+-").isdecimal() and text not in ("0", "1"):
+            raise UserError(f"{key}={text} must be true or false")

@@ -9,6 +9,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from conf.schema.runs import register_schema
+from stages.cli.arguments import check_truths
 from stages.cli.choices import CONF
 from stages.cli.defaults import fill_defaults
 from stages.cli.renamed import refuse_former_names
@@ -21,5 +22,6 @@ def compose(script: str, arguments: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(config_dir=str(CONF), version_base=None):
         cfg = hydra.compose(script, overrides=list(arguments))
+    check_truths(cfg, arguments)
     fill_defaults(cfg)
     return cfg

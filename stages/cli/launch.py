@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.schema.runs import register_schema
 from latent_common.errors import UserError
-from stages.cli.arguments import check_arguments
+from stages.cli.arguments import check_arguments, check_truths
 from stages.cli.choices import CONF, GROUPS, choices, command, groups, top_level
 from stages.cli.compose import compose
 from stages.cli.defaults import fill_defaults
@@ -62,6 +63,7 @@ def run_script(main: Callable[[DictConfig], None], script: str, purpose: str | N
     def guarded(cfg: DictConfig) -> None:
         # Leaving from in here keeps Hydra from announcing the failed job in lines of its own.
         with mistakes_explained(script, arguments):
+            check_truths(cfg, HydraConfig.get().overrides.task)
             fill_defaults(cfg)
             main(cfg)
 
