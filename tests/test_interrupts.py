@@ -160,6 +160,30 @@ def test_a_curve_has_one_point_a_step_after_a_kill(tmp_path: Path, monkeypatch: 
     assert [event.step for event in events.Scalars("losses/total")] == [1, 2, 3, 4]
 
 
+def test_an_embedding_is_written_anew_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors, pictures = torch.rand(4, 3), torch.rand(4, 1, 2, 2)
+
+    def written(root: Path) -> dict[str, bytes]:
+        run = Run(root, "digits", "part", "line", {})
+        run.embedding("latents", vectors, list("abcd"), pictures)
+        folder = run.path / "00000" / "latents"
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    expected = written(tmp_path / "undisturbed")
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.utils.tensorboard.writer.make_mat", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            written(tmp_path / "stopped")
+    assert written(tmp_path / "stopped") == expected
+    assert capsys.readouterr().out == ""
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")

@@ -18,7 +18,7 @@ from benchmarks.torture.audit import Guard, Points
 from benchmarks.torture.children import Ended, forked, run
 from benchmarks.torture.kills import torture_with_kills
 from benchmarks.torture.mistakes import Mistake, complaint, mistakes
-from benchmarks.torture.scenarios import Scenario, Stage
+from benchmarks.torture.scenarios import Scenario, Stage, printed_otherwise
 from benchmarks.torture.surroundings import torture_with_crowds, torture_with_full_disks
 from benchmarks.torture.tally import Tally
 from benchmarks.torture.trees import differences, tree_of
@@ -176,6 +176,16 @@ def test_folders_compare_by_content(tmp_path: Path) -> None:
         (tmp_path / name / "other").write_text(name)
     found = differences(tree_of(tmp_path / "one"), tree_of(tmp_path / "two"))
     assert found == ["different: other", "left over: two", "missing: one"]
+
+
+def test_what_is_printed_compares_without_times() -> None:
+    def ended(text: str) -> Ended:
+        return Ended(0, text, "", 0.1)
+
+    assert printed_otherwise(ended("in 2.5 s\nend\n"), ended("in 13.1 s\nend\n")) == []
+    told = printed_otherwise(ended("end\n"), ended("warning\nend\n"))
+    assert told == ["it prints 'warning' instead of 'end'"]
+    assert printed_otherwise(ended("a\nb"), ended("a")) == ["it prints 'nothing' instead of 'b'"]
 
 
 @pytest.mark.parametrize(

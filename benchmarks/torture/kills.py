@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.torture.audit import Points
 from benchmarks.torture.children import Ended, forked, run, started
-from benchmarks.torture.scenarios import Stage, printed
+from benchmarks.torture.scenarios import Stage, printed_otherwise
 from benchmarks.torture.tally import Tally, Turns
 from benchmarks.torture.trees import copy_tree, differences, tree_of
 from latent_common.errors import INTERRUPTED
@@ -89,8 +89,7 @@ def kill_and_repeat(stage: Stage, tally: Tally, rng: random.Random, real: bool) 
         left = max(left - kill.changes, 2)
     ended = run(stage.scenario.action(), stage.work)
     wrong = [ended.told()] if ended.code else differences(expected.tree, tree_of(stage.work))
-    if not wrong and printed(ended.out) != printed(expected.ended.out):
-        wrong = ["it prints something else"]
+    wrong = wrong or printed_otherwise(expected.ended, ended)
     if wrong:
         tally.fail(f"{_told(stage, kills)}: {'; '.join(wrong[:5])} (kept in {keep(stage)})")
     return kills

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -146,6 +147,12 @@ def make_stages(root: Path, scenarios: Mapping[str, Scenario], wanted: Sequence[
 def printed(text: str) -> str:
     """What a command printed, without what differs from time to time."""
     return re.sub(r"\d+\.\d+ s\b", "… s", text)
+
+
+def printed_otherwise(expected: Ended, found: Ended) -> list[str]:
+    """The first line that a command printed otherwise than ``expected``, or no line, in words."""
+    lines = zip_longest(*(printed(each.out).splitlines() for each in (expected, found)), fillvalue="nothing")
+    return [f"it prints {now!r} instead of {then!r}" for then, now in lines if now != then][:1]
 
 
 def make_images(folder: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.torture.audit import Points
 from benchmarks.torture.children import Ended, forked, run
 from benchmarks.torture.kills import keep
-from benchmarks.torture.scenarios import Stage, printed
+from benchmarks.torture.scenarios import Stage, printed_otherwise
 from benchmarks.torture.tally import Tally, Turns
 from benchmarks.torture.trees import copy_tree, differences, tree_of
 from stages.cli.mistakes import MISTAKE
@@ -51,8 +51,7 @@ def torture_with_crowds(
         tally.tried[f"times {crowd} processes"] += 1
         wrong = [each.told() for each in ends if each.code]
         wrong += differences(expected.tree, tree_of(stage.work))
-        if any(printed(each.out) != printed(expected.ended.out) for each in ends):
-            wrong.append("they print something else")
+        wrong += [text for each in ends for text in printed_otherwise(expected.ended, each)]
         if wrong:
             tally.fail(
                 f"{stage.scenario.name}, {crowd} at once: {'; '.join(wrong[:5])} (kept in {keep(stage)})"
@@ -179,7 +178,7 @@ def torture_with_read_only_folders(
             ended = run(stage.scenario.action(), stage.work)
         tally.tried["finished" if finished else "unfinished"] += 1
         wrong = differences(before, tree_of(stage.work)) + _not_one_line(ended)
-        if finished and (ended.code or printed(ended.out) != printed(expected.ended.out)):
+        if finished and (ended.code or printed_otherwise(expected.ended, ended)):
             wrong.append(f"finished work isn't used: {ended.told()}")
         if not finished and ended.code != MISTAKE:
             wrong.append(f"unfinished work: {ended.told()}")

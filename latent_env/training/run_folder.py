@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,9 @@ from latent_env.worlds.store import COMPLETE
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+FIRST_STEP = "00000"
+"""The folder in which TensorBoard puts embeddings that belong to no step."""
 
 
 class Run:
@@ -137,6 +141,15 @@ class Run:
         save_picture(path, picture)
         self.writer.add_image(tag, picture, step, dataformats="HWC")
         return path
+
+    def embedding(self, tag: str, vectors: Tensor, names: Sequence[str], pictures: Tensor) -> None:
+        """Write vectors of shape ``(N, D)`` for TensorBoard's projector.
+
+        Each has a name and a picture of ``pictures``, of shape ``(N, C, H, W)`` in [0, 1].
+        """
+        # TensorBoard warns on standard output where a stopped command has begun to write them.
+        shutil.rmtree(self.path / FIRST_STEP / tag, ignore_errors=True)
+        self.writer.add_embedding(vectors, list(names), pictures, tag=tag)
 
     def log_hyperparameters(self, metrics: Mapping[str, float]) -> None:
         """Write settings and final metrics to TensorBoard's HPARAMS tab."""

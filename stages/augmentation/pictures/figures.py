@@ -79,4 +79,4 @@ def show_embedding(
     if latents.flatten(1).shape[1] > MOST_DIMENSIONS:
         latents = latents.mean((2, 3))
     names = ["normal"] * len(normal) + ["augmented"] * len(made) + ["anomalous"] * len(anomalous)
-    run.writer.add_embedding(latents.flatten(1), names, pictures.float() / 255, tag="latents")
+    run.embedding("latents", latents.flatten(1), names, pictures.float() / 255)
