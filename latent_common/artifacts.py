@@ -83,6 +83,12 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is damaged ({error}): delete its folder and make it again") from error
 
 
+def in_half_if_exact(tensor: Tensor) -> Tensor:
+    """``tensor`` in half precision, in half the space, if that holds its numbers exactly."""
+    half = tensor.half()
+    return half if torch.equal(half.to(tensor.dtype), tensor) else tensor
+
+
 def save_artifact(
     folder: Path, name: str, kind: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
 ) -> None:

@@ -65,6 +65,19 @@ def locked(path: Path) -> Iterator[bool]:
                     os.close(lock.handle)
 
 
+def remove_abandoned(path: Path) -> None:
+    """Remove the file of a lock that a killed process has left; of a lock that is held, it stays."""
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDWR)
+        try:
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(handle), path.stat()):
+                    path.unlink()
+        finally:
+            os.close(handle)
+
+
 def _acquired(path: Path) -> _Held:
     waited = False
     while True:

@@ -357,9 +357,8 @@ def test_they_are_written_and_read_back(tmp_path: Path, make: Callable[[], World
     save_labelled_anomalies(tmp_path, labelled_anomalies)
     found = load_labelled_anomalies(tmp_path)
     assert found is not None
-    for name in ("marks", "images", "masks"):
-        assert torch.equal(getattr(found, name), getattr(labelled_anomalies, name))
-    torch.testing.assert_close(found.latents, labelled_anomalies.latents, atol=0.01, rtol=0.01)
+    for name, part in labelled_anomalies._asdict().items():
+        assert torch.equal(getattr(found, name), part), name
     for broken in (
         labelled_anomalies._replace(marks=labelled_anomalies.marks[:, :1]),
         labelled_anomalies._replace(images=labelled_anomalies.images.new_zeros(1, 1, 8, 8)),

@@ -16,7 +16,7 @@ from conftest import ROOT, TINY, RunHere, make_world
 
 import train_ae
 from latent_common.artifacts import load_artifact, save_artifact
-from latent_common.lock import LOCK, locked
+from latent_common.lock import LOCK, locked, remove_abandoned
 from latent_env.training.run_folder import Run
 from latent_env.worlds.store import copy_world, save_world
 
@@ -74,6 +74,18 @@ def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     with locked(tmp_path / LOCK) as waited:
         assert not waited
         assert time.perf_counter() - began < 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_a_lock_that_nobody_holds_is_removed(tmp_path: Path) -> None:
+    remove_abandoned(tmp_path / LOCK)  # there is none
+    first = holder(tmp_path / LOCK)
+    assert said(first) == "mine\n"
+    remove_abandoned(tmp_path / LOCK)
+    assert (tmp_path / LOCK).exists()
+    first.kill()
+    first.communicate(timeout=20)
+    remove_abandoned(tmp_path / LOCK)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -30,6 +30,7 @@ from preparation_setup import (
 )
 
 from latent_common.errors import UserError
+from latent_common.lock import LOCK
 from latent_env.data import Dataset, Problems, prepare
 from latent_env.data.prepared import preparation
 from latent_env.data.prepared.decoding import AHEAD, MANY_FILES
@@ -154,6 +155,13 @@ def test_what_a_killed_preparation_left_is_removed_by_the_next(tmp_path: Path) -
     ours.with_name(".git").mkdir()
     prepare(make_source(), 16, tmp_path, Problems())
     assert {path.name for path in ours.parent.iterdir()} == {ours.name, ".git"}
+
+
+def test_a_lock_that_a_killed_preparation_left_is_removed_where_it_had_ended(tmp_path: Path) -> None:
+    ours = folder_of(prepare(make_source(), 16, tmp_path, Problems()))
+    ours.with_name(f".{ours.name}{LOCK}").touch()
+    prepare(make_source(), 16, tmp_path, Problems())
+    assert list(ours.parent.iterdir()) == [ours]
 
 
 @pytest.mark.parametrize("what", ["a file", "a file in it", "no place"])

@@ -22,6 +22,7 @@ from torch.nn import functional
 from detectors.metrics.ssim import structural_similarity
 from detectors.synthetic.image_synthesis import ImageSynthesis
 from latent_common.errors import UserError
+from latent_common.lock import LOCK
 from latent_common.training_state import TrainingState
 from latent_env.autoencoders import FrozenAutoencoder, PretrainedAutoencoder
 from latent_env.autoencoders.backbone import Backbone, load_backbone
@@ -362,9 +363,11 @@ def test_every_split_is_encoded_once(dataset: Dataset, tmp_path: Path) -> None:
         assert encoder.seen == count
 
     encoder, again = inputs_of(dataset, tmp_path / "features")
+    (tmp_path / "features" / LOCK).touch()  # of a process that was killed when all was encoded
     for split in ("test", "train"):
         assert torch.equal(again.latents(split)[:], features.latents(split)[:])
     assert encoder.seen == 0
+    assert not (tmp_path / "features" / LOCK).exists()
 
 
 @settings(max_examples=15)

@@ -18,7 +18,7 @@ from detectors.blocks.distance import DistanceDetector
 from latent_common.artifacts import write_atomically
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource, evenly_spaced, images_at_once
-from latent_common.lock import LOCK, locked
+from latent_common.lock import LOCK, locked, remove_abandoned
 from latent_common.progress import progress_bar
 from latent_env.data import Dataset, Split
 from latent_env.data.placement import StreamedImages, place_images
@@ -149,6 +149,8 @@ def encode_to_file(encoder: Encoder, images: ImageSource, path: Path, label: str
                 done = latent_count(path, encoder)
                 if done < len(images):
                     _append(encoder, images, path, label, done)
+        else:
+            remove_abandoned(path.parent / LOCK)
         return map_latents(path, len(images), encoder.latent_shape)
     except OSError as error:
         raise UserError(f"{path}: latents can't be stored there ({error.strerror})") from error

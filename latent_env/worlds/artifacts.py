@@ -13,13 +13,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from detectors.base import Detector
 from detectors.ensemble import EnsembleDetector
 from detectors.registry import DETECTORS
-from latent_common.artifacts import build_within, load_artifact, save_artifact
+from latent_common.artifacts import build_within, in_half_if_exact, load_artifact, save_artifact
 from latent_common.errors import UserError
 from latent_common.files import MOST_JSON, read_bytes
 from latent_common.image_source import LARGEST_IMAGE
@@ -79,14 +78,8 @@ def save_autoencoder(folder: Path, autoencoder: FrozenAutoencoder) -> None:
     facts = {"architecture": name, **autoencoder.hyperparameters()}
     tensors = autoencoder.state_dict()
     if autoencoder.model.is_generator:
-        tensors = {name: _in_half(tensor) for name, tensor in tensors.items()}
+        tensors = {name: in_half_if_exact(tensor) for name, tensor in tensors.items()}
     save_artifact(folder, "autoencoder", "autoencoder", tensors, facts)
-
-
-def _in_half(tensor: Tensor) -> Tensor:
-    """``tensor`` in half precision, in half the space, if that holds its numbers exactly."""
-    half = tensor.half()
-    return half if torch.equal(half.to(tensor.dtype), tensor) else tensor
 
 
 def load_autoencoder(folder: Path) -> FrozenAutoencoder:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from detectors.blocks.memory_bank import PositionalMemory
-from latent_common.artifacts import load_artifact, save_artifact
+from latent_common.artifacts import in_half_if_exact, load_artifact, save_artifact
 from latent_common.errors import UserError
 from latent_common.image_source import evenly_spaced_positions
 from latent_env.autoencoders.frozen import FrozenAutoencoder, as_float
@@ -113,9 +113,9 @@ def _order(differences: Tensor, marks: Tensor) -> Tensor:
 
 
 def save_labelled_anomalies(folder: Path, labelled_anomalies: LabelledAnomalies) -> None:
-    """Write the artifact ``labelled_anomalies``; floats in half precision."""
+    """Write the artifact ``labelled_anomalies``; all that is read back is as it was."""
     tensors = {
-        name: part.half() if part.is_floating_point() else part
+        name: in_half_if_exact(part) if part.is_floating_point() else part
         for name, part in labelled_anomalies._asdict().items()
     }
     facts = {"count": labelled_anomalies.latents.shape[1]}

@@ -17,7 +17,7 @@ from typing import Any
 
 from latent_common.digest import digest_of
 from latent_common.errors import UserError
-from latent_common.lock import LOCK, locked
+from latent_common.lock import LOCK, locked, remove_abandoned
 from latent_env import __version__
 from latent_env.data.dataset import Dataset, Split, check_size
 from latent_env.data.prepared.decoding import decode_all
@@ -100,6 +100,7 @@ def prepare_splits(
     fingerprint = source.fingerprint()
     found = _open(target, source, fingerprint, problems)
     if found is not None:
+        remove_abandoned(_lock_of(target))
         problems.skipped += found.facts["skipped"]
         return found
     with _unfinished(target, folder) as (made, waited):
@@ -146,7 +147,7 @@ def _unfinished(target: Path, root: Path) -> Iterator[tuple[Path, bool]]:
     _sweep(target.parent)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(target.with_name(f".{target.name}{LOCK}")) as waited:
+        with locked(_lock_of(target)) as waited:
             _remove_left_behind(target)
             made = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
             _in_use.add(made.name)
@@ -158,6 +159,10 @@ def _unfinished(target: Path, root: Path) -> Iterator[tuple[Path, bool]]:
                 _in_use.discard(made.name)
     except OSError as error:
         raise UserError(f"prepared={root}: can't write there ({error.strerror})") from error
+
+
+def _lock_of(target: Path) -> Path:
+    return target.with_name(f".{target.name}{LOCK}")
 
 
 def _remove_left_behind(target: Path) -> None:
