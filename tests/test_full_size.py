@@ -15,9 +15,11 @@ from PIL import Image
 
 from agents.rollout import Augmented, save_augmented
 from latent_common.artifacts import save_artifact
+from latent_common.lock import LOCK, remove_abandoned
 from latent_env.data import Dataset, Problems, Splitting, folder_source, prepare
 from latent_env.data.images import open_original
 from latent_env.data.layouts.folder import Parts
+from stages.augmentation.pictures import originals
 from stages.augmentation.pictures.blending import blend_change
 from stages.augmentation.pictures.originals import draw_full_size, ranked
 
@@ -210,6 +212,23 @@ def test_nothing_is_drawn_twice_and_what_is_missing_is_added(tmp_path: Path, dat
     draw_full_size(run, dataset, np.arange(count), 2)
     assert len(table(run)) == 2
     assert (run / "full_size" / "0001.png").exists()
+
+
+def test_while_it_draws_nobody_else_tidies_up(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, held = tmp_path / "run", []
+
+    def drawn(*arguments: Any) -> Any:
+        remove_abandoned(run / LOCK)
+        held.append((run / LOCK).exists())
+        return blend_change(*arguments)
+
+    monkeypatch.setattr(originals, "blend_change", drawn)
+    finished_run(run, dataset, [0, 1], [1.0, 0.0])
+    draw_full_size(run, dataset, np.arange(2), 16)
+    assert held == [True]
+    assert not (run / LOCK).exists()
 
 
 def test_a_file_that_has_gone_is_left_out(

@@ -106,6 +106,15 @@ def test_stopped_it_goes_on_to_where_it_would_have_come(
     assert detector.input == LATENT, "without a backbone it reads the autoencoder's latent"
 
 
+def test_it_learns_from_samples_in_an_autoencoders_latent(
+    tmp_path: Path, command: Callable[..., str]
+) -> None:
+    keys = ["agent=random", "samples=8", "share=0.5", "env.num_envs=4", "reward_ensemble.count=1"]
+    command("train_ppo", *TINY, *keys, "track=few_labelled", "labelled.step_multiplier=1")
+    report = json.loads((only_run(tmp_path, "agent") / "report.json").read_text())
+    assert report["share_agent"] == 0.5
+
+
 def test_beside_the_transformer(tmp_path: Path, command: Callable[..., str]) -> None:
     keys = ["detector=ensemble", "detector.members=[supersimple,knn]", "detector.steps=3", "synthesis.pool=8"]
     command("train_detector", *keys, *BACKBONE, "detector.width=16", "detector.heads=2")

@@ -14,6 +14,7 @@ from PIL import Image
 from agents.rollout import KINDS, Augmented, load_augmented
 from latent_common.artifacts import load_artifact, write_atomically
 from latent_common.errors import UserError
+from latent_common.lock import LOCK, locked
 from latent_common.progress import progress_bar, say
 from latent_env.data import Dataset
 from latent_env.data.images import open_original
@@ -38,10 +39,20 @@ def draw_full_size(run: Path, dataset: Dataset, starts: NDArray[np.int64], count
     folder = run / FOLDER
     if not count or _drawn(folder) >= count:
         return
-    made, (images, _) = load_augmented(run / "augmented.npz"), load_artifact(run, "images", "images")
+    made = load_augmented(run / "augmented.npz")
     picks = ranked(made)[:count]
     if len(picks) == _drawn(folder):
         return
+    with locked(run / LOCK):  # who finds it unlocked removes what is being written
+        if len(picks) > _drawn(folder):  # by another process meanwhile
+            _draw(run, dataset, starts, made, picks)
+
+
+def _draw(
+    run: Path, dataset: Dataset, starts: NDArray[np.int64], made: Augmented, picks: Sequence[int]
+) -> None:
+    """Draw the samples at the positions ``picks`` of ``made``, then write the table."""
+    folder, (images, _) = run / FOLDER, load_artifact(run, "images", "images")
     rows = []
     with progress_bar("samples at full size", len(picks)) as bar:
         for number, pick in enumerate(picks):
