@@ -1,4 +1,4 @@
-"""The exception for mistakes of the user."""
+"""The exception for mistakes of the user, and what Ctrl-C looks like."""
 
 INTERRUPTED = 130
 """The exit code of a command that Ctrl-C stopped."""
@@ -12,6 +12,16 @@ class UserError(ValueError):
 
     Its message says what was wrong, what was expected and what to do. Scripts print it without a traceback.
     """
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an exception stands for Ctrl-C.
+
+    Libraries of C++ that are just being loaded make an ``ImportError`` of it.
+    """
+    while isinstance(error, ImportError) and error.__cause__ is not None:
+        error = error.__cause__
+    return isinstance(error, KeyboardInterrupt)
 
 
 def first_line(error: BaseException) -> str:

@@ -160,6 +160,28 @@ def test_a_curve_has_one_point_a_step_after_a_kill(tmp_path: Path, monkeypatch: 
     assert [event.step for event in events.Scalars("losses/total")] == [1, 2, 3, 4]
 
 
+IMPORTS = """
+import stages.cli.early
+from stages.cli.mistakes import mistakes_told
+
+def load(cause):
+    # As pybind11 does where Ctrl-C meets the initialisation of a module.
+    raise ImportError("initialization failed") from cause
+"""
+
+
+@pytest.mark.parametrize("first", ["", "with mistakes_told('train_ae'): "])
+@pytest.mark.parametrize("cause", [KeyboardInterrupt, ValueError])
+def test_ctrl_c_while_a_library_is_initialised(first: str, cause: type[BaseException]) -> None:
+    code = f"{IMPORTS}\n{first}load({cause.__name__}())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    stopped = cause is KeyboardInterrupt
+    assert done.returncode == (130 if stopped else 1)
+    assert ("stopped: " in done.stderr, "Traceback" in done.stderr) == (stopped, not stopped)
+
+
 def test_an_embedding_is_written_anew_without_a_word(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

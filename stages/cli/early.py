@@ -7,7 +7,7 @@ import sys
 import threading
 from types import TracebackType
 
-from latent_common.errors import INTERRUPTED, STOPPED
+from latent_common.errors import INTERRUPTED, STOPPED, is_interrupt
 
 _others, _other_threads = sys.excepthook, threading.excepthook
 
@@ -16,7 +16,7 @@ WRITER = "_AsyncWriterThread"
 
 
 def _leave(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if not issubclass(kind, KeyboardInterrupt):
+    if not is_interrupt(error):
         _others(kind, error, trace)
         return
     print(STOPPED, file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from latent_common.errors import INTERRUPTED, STOPPED, UserError
+from latent_common.errors import INTERRUPTED, STOPPED, UserError, is_interrupt
 from stages.cli.choices import title
 
 MISTAKE, PIPE = 2, 141
@@ -23,7 +23,9 @@ def mistakes_told(script: str) -> Iterator[None]:
         _leave(str(error), script)
     except OSError as error:
         _leave(f"the system refused: {error}", script)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ImportError) as error:
+        if not is_interrupt(error):
+            raise
         print(STOPPED, file=sys.stderr)
         sys.exit(INTERRUPTED)
 
