@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from detectors.base import BOTH, IMAGE, LATENT, Detection, Detector, inputs_for
-from detectors.blocks.distance import BATCH_SIZE, location_and_scale
 from detectors.blocks.tokens import at_size
+from detectors.distances.base import BATCH_SIZE, location_and_scale
 from detectors.registry import build, describe
 from detectors.training.batches import as_floats
 from detectors.training.loop import InputsOf

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from detectors.base import LATENT, Detection, check_tokens
 from detectors.blocks.last_layer import LastLayerInput
-from detectors.blocks.memory_bank import PositionalMemory
 from detectors.blocks.token_transformer import token_transformer
 from detectors.blocks.tokens import TOP_TOKENS, as_map, grid_of, top_tokens
+from detectors.distances.memory_bank import PositionalMemory
 from detectors.training.batches import Batch
 from latent_common.image_source import ImageSource
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detectors.base import IMAGE, Detection
-from detectors.blocks.distance import BATCH_SIZE, location_and_scale
 from detectors.blocks.pixels import FLOOR, top_mean
+from detectors.distances.base import BATCH_SIZE, location_and_scale
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
 

@@ -7,13 +7,15 @@ from typing import Any
 from torch import nn
 
 from detectors.base import Detector
-from detectors.blocks.distance import DistanceDetector
-from detectors.gaussian import GaussianDetector
-from detectors.knn import KnnDetector
+from detectors.distances.base import DistanceDetector
+from detectors.distances.gaussian import GaussianDetector
+from detectors.distances.knn import KnnDetector
+from detectors.distances.positional_knn import PositionalKnnDetector
 from detectors.latent_transformer import LatentTransformerDetector
-from detectors.positional_knn import PositionalKnnDetector
+from detectors.probe import ProbeDetector
 from detectors.rdna import RdnaDetector
 from detectors.reconstruction import ReconstructionDetector
+from detectors.segmenter import SegmenterDetector
 from detectors.supersimple import SuperSimpleDetector
 from detectors.transformer import TransformerDetector
 
@@ -25,6 +27,7 @@ DISTANCE_DETECTORS: dict[str, type[DistanceDetector]] = {
 """Detectors that measure distances between latents; they are built from a latent's shape."""
 
 RECONSTRUCTION, RDNA, SUPERSIMPLE = "reconstruction", "rdna", "supersimple"
+PROBE, SEGMENTER = "probe", "segmenter"
 
 DETECTORS: dict[str, type[nn.Module]] = {
     "transformer": TransformerDetector,
@@ -32,6 +35,8 @@ DETECTORS: dict[str, type[nn.Module]] = {
     RDNA: RdnaDetector,
     SUPERSIMPLE: SuperSimpleDetector,
     RECONSTRUCTION: ReconstructionDetector,
+    PROBE: ProbeDetector,
+    SEGMENTER: SegmenterDetector,
     **DISTANCE_DETECTORS,
 }
 """All but ensembles, which hold some of these; they are built from their ``hyperparameters()``."""
@@ -39,7 +44,8 @@ DETECTORS: dict[str, type[nn.Module]] = {
 
 def describe(detector: Detector) -> dict[str, Any]:
     """The arguments with which :func:`build` makes an untrained detector like this one."""
-    name = next(name for name, kind in DETECTORS.items() if isinstance(detector, kind))
+    own: type[Any] = type(detector)  # not by isinstance: a probe is a Gaussian too
+    name = next(name for name, kind in DETECTORS.items() if own is kind)
     return {"architecture": name, **detector.hyperparameters()}
 
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detectors.base import LATENT, Detection, check_tokens
-from detectors.blocks.distance import location_and_scale
 from detectors.blocks.last_layer import LastLayerInput
 from detectors.blocks.tokens import TOP_TOKENS, top_tokens
+from detectors.distances.base import location_and_scale
 from detectors.training.batches import Batch
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource

@@ -16,12 +16,12 @@ from random_latents import seeded
 from scipy.spatial.distance import mahalanobis
 from torch import Tensor
 
-from detectors.blocks.coreset import greedy_coreset
-from detectors.blocks.distance import DistanceDetector
 from detectors.blocks.tokens import TOP_TOKENS, as_tokens
-from detectors.gaussian import SHRINKAGE, GaussianDetector
-from detectors.knn import KnnDetector
-from detectors.positional_knn import PositionalKnnDetector
+from detectors.distances.base import DistanceDetector
+from detectors.distances.coreset import greedy_coreset
+from detectors.distances.gaussian import SHRINKAGE, GaussianDetector
+from detectors.distances.knn import KnnDetector
+from detectors.distances.positional_knn import PositionalKnnDetector
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
 from latent_env.data.placement import StreamedImages

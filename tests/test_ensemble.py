@@ -19,9 +19,9 @@ from agents.baselines.none_and_random import NoneAgent
 from agents.rollout import collect
 from detectors.base import BOTH, Detection, Detector, inputs_for
 from detectors.blocks.tokens import at_size
+from detectors.distances.gaussian import GaussianDetector
+from detectors.distances.knn import KnnDetector
 from detectors.ensemble import EnsembleDetector
-from detectors.gaussian import GaussianDetector
-from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformerDetector
 from detectors.metrics import image_AUROC
 from detectors.reconstruction import ReconstructionDetector

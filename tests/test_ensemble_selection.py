@@ -14,9 +14,9 @@ from conftest import TINY, TINY_AGENT, TINY_PPO, RunHere, later_wins
 
 import train_detector
 import train_ppo
+from detectors.distances.gaussian import GaussianDetector
+from detectors.distances.knn import KnnDetector
 from detectors.ensemble import EnsembleDetector
-from detectors.gaussian import GaussianDetector
-from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformerDetector
 from detectors.metrics import image_AUROC, pixel_AUPRO
 from detectors.reconstruction import ReconstructionDetector

@@ -27,8 +27,8 @@ from agents.baselines.none_and_random import RandomAgent
 from agents.rollout import collect
 from detectors.base import FEATURES, LATENT
 from detectors.blocks.tokens import anomalous_tokens
+from detectors.distances.knn import KnnDetector
 from detectors.ensemble import EnsembleDetector
-from detectors.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformerDetector
 from latent_common.errors import UserError
 from latent_env.autoencoders import ConvAutoencoder, FrozenAutoencoder

@@ -25,7 +25,7 @@ from detectors.blocks.last_layer import (
     patches,
     stride,
 )
-from detectors.knn import KnnDetector
+from detectors.distances.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformerDetector
 from detectors.synthetic.image_synthesis import ImageSynthesis
 from detectors.training.batches import BatchSampler

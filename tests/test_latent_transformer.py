@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from random_latents import FLAT, SEEDS, SHAPES, SPATIAL, noise, seeded
 from torch import Tensor
 
-from detectors.blocks.memory_bank import NO_OWNER, PositionalMemory
 from detectors.blocks.tokens import TOP_TOKENS, as_tokens, at_size, grid_of, top_tokens
+from detectors.distances.memory_bank import NO_OWNER, PositionalMemory
 from detectors.latent_transformer import LatentTransformerDetector, token_losses
 from detectors.training.latent_batches import LatentBatchSampler, Pool
 from detectors.training.loop import score, train_detector

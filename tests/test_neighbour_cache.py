@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from random_latents import FLAT, SPATIAL, noise, seeded
 from torch import Tensor
 
-import detectors.blocks.memory_bank
-from detectors.blocks.memory_bank import NO_OWNER, PositionalMemory
-from detectors.blocks.neighbour_cache import UNKNOWN, NeighbourCache, fill_memory
+import detectors.distances.memory_bank
 from detectors.blocks.tokens import grid_of
+from detectors.distances.memory_bank import NO_OWNER, PositionalMemory
+from detectors.distances.neighbour_cache import UNKNOWN, NeighbourCache, fill_memory
 from detectors.latent_transformer import LatentTransformerDetector, token_losses
 from detectors.training.batches import Batch
 from detectors.training.latent_batches import ANOMALOUS, SAMPLES, VARIED, LatentBatchSampler, Pool
@@ -79,8 +79,8 @@ def test_it_doesn_t_matter_how_many_are_looked_up_at_once(monkeypatch: pytest.Mo
         return [memory.nearest(latents, owners), memory(latents)[0], memory.location, memory.scale]
 
     together = answers()
-    monkeypatch.setattr(detectors.blocks.memory_bank, "DISTANCES_AT_ONCE", 1)
-    monkeypatch.setattr(detectors.blocks.memory_bank, "MIN_AT_ONCE", 3)
+    monkeypatch.setattr(detectors.distances.memory_bank, "DISTANCES_AT_ONCE", 1)
+    monkeypatch.setattr(detectors.distances.memory_bank, "MIN_AT_ONCE", 3)
     for one, other in zip(together, answers(), strict=True):
         torch.testing.assert_close(one, other)
 

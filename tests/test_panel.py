@@ -1,4 +1,4 @@
-"""`detector=panel`: heads that are trained and detectors that are fitted, each counting as much."""
+"""`detector=panel`: detectors that learn and detectors that are fitted, each counting as much."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import latent_env
 import train_detector
 import train_ppo
 from detectors.ensemble import EnsembleDetector
-from detectors.supersimple import SuperSimpleDetector
+from detectors.segmenter import SegmenterDetector
 from latent_env.worlds.artifacts import load_detector
 from latent_env.worlds.store import load_world
 
@@ -48,15 +48,15 @@ def here(tmp_path: Path) -> Path:
 def test_every_part_counts_as_much_and_stands_in_the_report(here: Path, run_here: RunHere) -> None:
     code, out, error = run_here(train_detector.main, "train_detector", *PANEL, cwd=here)
     assert code == 0, error
-    for part in ("supersimple", "gaussian", "positional_knn"):
+    for part in ("segmenter", "probe", "positional_knn"):
         assert part in out
     run = only_run(here, "detector")
     panel = load_detector(run)
     assert isinstance(panel, EnsembleDetector)
     assert panel.weights == panel.map_weights == (1 / 3, 1 / 3, 1 / 3)
-    assert list(panel.named_members()) == ["supersimple", "gaussian", "positional_knn"]
+    assert list(panel.named_members()) == ["segmenter", "probe", "positional_knn"]
     metrics = json.loads((run / "metrics.json").read_text())
-    assert {"image_AUROC", "supersimple_image_AUROC", "gaussian_pixel_AUPRO"} <= metrics.keys()
+    assert {"image_AUROC", "segmenter_image_AUROC", "probe_pixel_AUPRO"} <= metrics.keys()
     env = gym.make("LatentAug-v0", artifacts=str(run))
     env.reset(seed=0)
     assert np.isfinite(float(env.step(env.action_space.sample())[1]))
@@ -64,33 +64,33 @@ def test_every_part_counts_as_much_and_stands_in_the_report(here: Path, run_here
 
 
 def test_the_trained_part_is_what_it_is_alone(here: Path, run_here: RunHere) -> None:
-    for keys in (PANEL, [*KEYS, "detector=supersimple"]):
+    for keys in (PANEL, [*KEYS, "detector=segmenter"]):
         code, _, error = run_here(train_detector.main, "train_detector", *keys, cwd=here)
         assert code == 0, error
     alone, panel = (
-        load_detector(next(here.glob(f"runs/phantom/detector/{name}-*"))) for name in ("supersimple", "panel")
+        load_detector(next(here.glob(f"runs/phantom/detector/{name}-*"))) for name in ("segmenter", "panel")
     )
     assert isinstance(panel, EnsembleDetector)
-    inside = panel.named_members()["supersimple"].state_dict()
+    inside = panel.named_members()["segmenter"].state_dict()
     for name, value in alone.state_dict().items():  # type: ignore[attr-defined]
         assert torch.equal(value, inside[name]), name
 
 
 @pytest.mark.slow
-def test_it_learns_from_an_agent_that_its_heads_pay(here: Path, run_here: RunHere) -> None:
+def test_it_learns_from_an_agent_that_its_segmenter_pays(here: Path, run_here: RunHere) -> None:
     code, out, error = run_here(train_ppo.main, "train_ppo", *PANEL, *AGENT, cwd=here)
     assert code == 0, error
     assert "the share was fixed, nothing was chosen" in out
     world = load_world(str(only_run(here, "agent")), torch.device("cpu"))
     assert isinstance(world.detector, EnsembleDetector)
-    assert all(isinstance(member, SuperSimpleDetector) for member in world.reward_ensemble)
+    assert all(isinstance(member, SegmenterDetector) for member in world.reward_ensemble)
 
 
-@pytest.mark.parametrize("members", ["[]", "[gaussian,gaussian]", "[gaussian,rdna]"])
+@pytest.mark.parametrize("members", ["[]", "[gaussian,probe,probe]", "[probe,rdna]", "[gaussian,knn]"])
 def test_members_that_can_not_be_are_refused(here: Path, run_here: RunHere, members: str) -> None:
     code, _, error = run_here(
         train_detector.main, "train_detector", *PANEL, f"detector.members={members}", cwd=here
     )
     assert code == 2
-    assert "must name each once, of knn, positional_knn, gaussian" in error
+    assert "must name each once, of segmenter, probe, knn, positional_knn, gaussian" in error
     assert not list(here.glob("runs/phantom/*/*/metrics.json"))

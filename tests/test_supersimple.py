@@ -15,8 +15,8 @@ from torch import Tensor
 
 from detectors.base import FEATURES, Detection
 from detectors.blocks.last_layer import has_last_layer
+from detectors.distances.knn import KnnDetector
 from detectors.ensemble import EnsembleDetector
-from detectors.knn import KnnDetector
 from detectors.metrics import image_AUROC, pixel_AP
 from detectors.supersimple import MARGIN, SuperSimpleDetector, supersimple_losses
 from detectors.training.batches import Batch

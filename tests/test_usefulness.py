@@ -23,7 +23,7 @@ from torch import Tensor
 
 from agents.overoptimization import INTERVAL, OverOptimizationMonitor
 from detectors.blocks.tokens import anomalous_tokens
-from detectors.knn import KnnDetector
+from detectors.distances.knn import KnnDetector
 from detectors.latent_transformer import LatentTransformerDetector
 from detectors.transformer import TransformerDetector
 from latent_common.errors import UserError

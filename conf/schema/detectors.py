@@ -42,15 +42,21 @@ class TokenDetectorConfig(BackboneChoice, DetectorConfig):
 
 
 @dataclass
-class TrainedConfig(DetectorConfig):
-    """A detector that learns from anomalies, synthetic or labelled, and its training."""
+class LearningConfig(DetectorConfig):
+    """A detector that learns from anomalies: labelled ones, samples, or synthetic ones."""
 
     input: Filled[str]
+    baselines: Filled[list[str]]
+
+
+@dataclass
+class TrainedConfig(LearningConfig):
+    """A detector that learns from anomalies step by step, and its training."""
+
     width: Width[int]
     steps: Positive[Filled[int]]
     batch_size: BatchSize[Filled[int]]
     learning_rate: Positive[Filled[float]]
-    baselines: Filled[list[str]]
 
     def smaller(self, ensemble: RewardEnsembleConfig) -> Self:
         """A member of the reward ensemble: a detector of this kind, smaller and more briefly trained."""
@@ -90,15 +96,32 @@ class SuperSimpleConfig(TokenDetectorConfig, TrainedConfig):
 
 
 @dataclass
-class PanelConfig(SuperSimpleConfig):
-    """Two heads that are trained, and fitted detectors that count as much."""
+class ProbeConfig(TokenDetectorConfig, LearningConfig):
+    """A linear probe on whitened tokens."""
+
+    strength: Positive[float]
+
+
+@dataclass
+class SegmenterConfig(TokenDetectorConfig, TrainedConfig):
+    """A small convolutional network on whitened tokens, and its training."""
+
+    noise: Positive[float]
+
+
+@dataclass
+class PanelConfig(SegmenterConfig, ProbeConfig):
+    """Detectors of tokens that count as much as each other."""
 
     members: list[str]
 
-    def supersimple(self) -> SuperSimpleConfig:
-        """The configuration of what is trained."""
-        own = {field.name: getattr(self, field.name) for field in fields(SuperSimpleConfig)}
-        return SuperSimpleConfig(**own)
+    def segmenter(self) -> SegmenterConfig:
+        """The configuration of the segmenter alone."""
+        return SegmenterConfig(**_own(self, SegmenterConfig))
+
+    def probe(self) -> ProbeConfig:
+        """The configuration of the probe alone."""
+        return ProbeConfig(**_own(self, ProbeConfig))
 
 
 @dataclass
@@ -139,8 +162,7 @@ class EnsembleConfig(TransformerConfig):
 
     def transformer(self) -> TransformerConfig:
         """The configuration of the transformer alone."""
-        own = {field.name: getattr(self, field.name) for field in fields(TransformerConfig)}
-        return TransformerConfig(**own)
+        return TransformerConfig(**_own(self, TransformerConfig))
 
 
 @dataclass
@@ -159,3 +181,8 @@ class RewardEnsembleConfig:
     width: Width[int]
     depth: Width[int]
     effort: PositiveShare[float]
+
+
+def _own(config: DetectorConfig, kind: type[DetectorConfig]) -> dict[str, Any]:
+    """Those fields of ``config`` that a ``kind`` has."""
+    return {field.name: getattr(config, field.name) for field in fields(kind)}

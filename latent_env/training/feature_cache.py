@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from detectors.blocks.distance import DistanceDetector
+from detectors.distances.base import DistanceDetector
 from latent_common.artifacts import write_atomically
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource, evenly_spaced, images_at_once

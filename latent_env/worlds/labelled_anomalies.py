@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detectors.blocks.memory_bank import PositionalMemory
+from detectors.distances.memory_bank import PositionalMemory
 from latent_common.artifacts import in_half_if_exact, load_artifact, save_artifact
 from latent_common.errors import UserError
 from latent_common.image_source import evenly_spaced_positions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig, OmegaConf
 
 LATENT, FEATURES = "latent", "features"
-ONLY_TOKENS = ("supersimple", "panel", "knn", "positional_knn", "gaussian")
+ONLY_TOKENS = ("probe", "segmenter", "supersimple", "panel", "knn", "positional_knn", "gaussian")
 """Detectors that can't read images."""
 
 SOURCES = {

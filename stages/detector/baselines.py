@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from detectors.base import FEATURES, LATENT
-from detectors.blocks.distance import DistanceDetector
-from detectors.knn import KnnDetector
+from detectors.distances.base import DistanceDetector
+from detectors.distances.knn import KnnDetector
 from detectors.reconstruction import ReconstructionDetector
 from detectors.registry import DISTANCE_DETECTORS, RECONSTRUCTION
 from latent_common.errors import UserError

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from conf.schema.detectors import ReconstructionConfig, TokenDetectorConfig
 from detectors.base import TOKENS, Detection
-from detectors.blocks.distance import DistanceDetector
+from detectors.distances.base import DistanceDetector
 from detectors.reconstruction import ReconstructionDetector
 from detectors.registry import DISTANCE_DETECTORS
 from latent_common.errors import UserError

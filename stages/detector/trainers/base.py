@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from conf.schema.detectors import RewardEnsembleConfig, SynthesisConfig, TrainedConfig
+from conf.schema.detectors import LearningConfig, RewardEnsembleConfig, SynthesisConfig, TrainedConfig
 from conf.schema.runs import LabelledConfig
 from detectors.base import FEATURES, Detector
 from detectors.latent_transformer import LatentTransformerDetector
+from detectors.probe import ProbeDetector
 from detectors.rdna import RdnaDetector
+from detectors.segmenter import SegmenterDetector
 from detectors.supersimple import SuperSimpleDetector
 from detectors.synthetic.image_synthesis import ImageSynthesis
 from detectors.training.batches import BatchSampler
@@ -32,8 +34,15 @@ from stages.detector.labelled_split import LabelledSplit, split_labelled
 from stages.detector.validation_sets import Purpose, validation_inputs
 from stages.training_data import TrainingData
 
-Network = TransformerDetector | LatentTransformerDetector | RdnaDetector | SuperSimpleDetector
-"""The detectors that are trained as one network."""
+Network = (
+    TransformerDetector
+    | LatentTransformerDetector
+    | RdnaDetector
+    | SuperSimpleDetector
+    | ProbeDetector
+    | SegmenterDetector
+)
+"""The detectors that learn from anomalies, each by itself."""
 
 
 class Parts(NamedTuple):
@@ -57,7 +66,7 @@ class DetectorTrainer(ABC):
     Where the parts don't go together, making a trainer is refused.
     """
 
-    config: TrainedConfig
+    config: LearningConfig
     synthesis: SynthesisConfig
     labelled: LabelledConfig
     context: Context
@@ -92,7 +101,12 @@ class DetectorTrainer(ABC):
 
     @property
     def steps(self) -> int:
-        """Training steps: ``labelled.step_multiplier`` times as many where there are labelled anomalies."""
+        """Training steps: ``labelled.step_multiplier`` times as many where there are labelled anomalies.
+
+        0 where all is learned at once.
+        """
+        if not isinstance(self.config, TrainedConfig):
+            return 0
         multiplier = self.labelled.step_multiplier if len(self.labelled_split.train) else 1.0
         return max(round(self.config.steps * multiplier), 1)
 
@@ -104,6 +118,17 @@ class DetectorTrainer(ABC):
     def validation(self, purpose: Purpose) -> tuple[Split, ImageSource]:
         """The validation images for a purpose, and what detectors read of them: images uint8, or latents."""
         return validation_inputs(self.features, self.labelled_split, purpose, self.config.input)
+
+    def _sources(self, sample_sources: Sequence[SampleSource]) -> list[SampleSource]:
+        """``sample_sources``, and after them the labelled anomalies if there are any."""
+        labelled = self._labelled()
+        beside = [] if labelled is None else [SampleSource(labelled, self.labelled.weight)]
+        return [*sample_sources, *beside]
+
+    def _labelled(self) -> Samples | None:
+        """The labelled anomalies that detectors train on, if there are any."""
+        rows, reads = self.labelled_split.train, self.config.input
+        return labelled_samples(self.features, rows, reads, self.mask_upscale)
 
     @abstractmethod
     def untrained(self) -> Network:
@@ -125,21 +150,16 @@ class DetectorTrainer(ABC):
 class SingleTrainer(DetectorTrainer):
     """Trains detectors that are one network."""
 
+    config: TrainedConfig
+
     def train(self, run: Run, label: str, sample_sources: Sequence[SampleSource] = ()) -> Detector:
         """A detector trained from scratch, on labelled anomalies and on samples where there are any."""
-        labelled = self._labelled()
-        beside = [] if labelled is None else [SampleSource(labelled, self.labelled.weight)]
-        return self._train(run, label, make_mixture([*sample_sources, *beside]))
+        return self._train(run, label, make_mixture(self._sources(sample_sources)))
 
     def smaller(self, ensemble: RewardEnsembleConfig, seed: int) -> DetectorTrainer:
         """A trainer of small detectors, with a seed of their own."""
         parts = self.parts._replace(context=self.context.with_seed(seed))
         return type(self)(self.config.smaller(ensemble), *parts)
-
-    def _labelled(self) -> Samples | None:
-        """The labelled anomalies that detectors train on, if there are any."""
-        rows, reads = self.labelled_split.train, self.config.input
-        return labelled_samples(self.features, rows, reads, self.mask_upscale)
 
     @abstractmethod
     def _train(self, run: Run, label: str, samples: Mixture | None) -> Detector:

@@ -8,7 +8,9 @@ from conf.schema.detectors import (
     DetectorConfig,
     EnsembleConfig,
     PanelConfig,
+    ProbeConfig,
     RdnaConfig,
+    SegmenterConfig,
     SuperSimpleConfig,
     TransformerConfig,
 )
@@ -19,7 +21,9 @@ from stages.detector.trainers.ensemble import EnsembleTrainer
 from stages.detector.trainers.image_transformer import ImageTransformerTrainer
 from stages.detector.trainers.latent_transformer import LatentTransformerTrainer
 from stages.detector.trainers.panel import PanelTrainer
+from stages.detector.trainers.probe import ProbeTrainer
 from stages.detector.trainers.rdna import RdnaTrainer
+from stages.detector.trainers.segmenter import SegmenterTrainer
 from stages.detector.trainers.supersimple import SuperSimpleTrainer
 
 TRANSFORMERS: dict[str, type[SingleTrainer]] = {
@@ -51,6 +55,16 @@ def _(config: RdnaConfig, parts: Parts) -> DetectorTrainer:
 @new_trainer.register
 def _(config: SuperSimpleConfig, parts: Parts) -> DetectorTrainer:
     return SuperSimpleTrainer(config, *parts)
+
+
+@new_trainer.register
+def _(config: ProbeConfig, parts: Parts) -> DetectorTrainer:
+    return ProbeTrainer(config, *parts)
+
+
+@new_trainer.register
+def _(config: SegmenterConfig, parts: Parts) -> DetectorTrainer:
+    return SegmenterTrainer(config, *parts)
 
 
 @new_trainer.register

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conf.schema.detectors import TransformerConfig
-from detectors.blocks.neighbour_cache import fill_memory
+from detectors.distances.neighbour_cache import fill_memory
 from detectors.latent_transformer import LatentTransformerDetector, token_losses
 from detectors.training.batches import Batch
 from detectors.training.latent_batches import SAMPLES, LatentBatchSampler

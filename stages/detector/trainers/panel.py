@@ -1,4 +1,4 @@
-"""A panel: two trained heads and fitted detectors, each counting as much as any other."""
+"""A panel: detectors of tokens that learn from anomalies or from normal images, each counting as much."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from dataclasses import dataclass
 from conf.schema.detectors import PanelConfig, RewardEnsembleConfig
 from detectors.base import Detector
 from detectors.ensemble import EnsembleDetector
-from detectors.registry import DISTANCE_DETECTORS, SUPERSIMPLE
+from detectors.registry import DISTANCE_DETECTORS, PROBE, SEGMENTER
 from detectors.training.samples import SampleSource
 from latent_common.errors import UserError
 from latent_env.training.run_folder import Run
 from stages.detector.baselines import fitted_distances
 from stages.detector.trainers.base import DetectorTrainer, Network
-from stages.detector.trainers.supersimple import SuperSimpleTrainer
+from stages.detector.trainers.probe import ProbeTrainer
+from stages.detector.trainers.segmenter import SegmenterTrainer
+
+LEARNING = (SEGMENTER, PROBE)
+"""Members that learn from labelled anomalies and samples; the others are fitted to normal images alone."""
 
 
 @dataclass(frozen=True)
 class PanelTrainer(DetectorTrainer):
-    """Trains SuperSimpleNet's heads, and averages their scores and maps with those of fitted detectors.
+    """Trains and fits its members, and averages their scores and maps.
 
     Each is standardised over normal validation images, so that what finds an anomaly many deviations away
     decides, and the others add little. Weights would have to be chosen by anomalies that nothing learned
@@ -30,34 +34,56 @@ class PanelTrainer(DetectorTrainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        offered, members = ", ".join(DISTANCE_DETECTORS), self.config.members
-        if not members or len(set(members)) < len(members) or set(members) - set(DISTANCE_DETECTORS):
-            raise UserError(f"detector.members={members} must name each once, of {offered}")
-        _ = self.heads  # which refuses what it can't read
+        offered, members = [*LEARNING, *DISTANCE_DETECTORS], self.config.members
+        if (
+            not set(LEARNING) & set(members)
+            or len(set(members)) < len(members)
+            or set(members) - set(offered)
+        ):
+            raise UserError(
+                f"detector.members={members} must name each once, of {', '.join(offered)}, and at least one "
+                f"that learns: {' or '.join(LEARNING)}"
+            )
+        _ = self.learning  # which refuse what they can't read
 
     @property
-    def heads(self) -> SuperSimpleTrainer:
-        """Trains the heads alone."""
-        return SuperSimpleTrainer(self.config.supersimple(), *self.parts)
+    def learning(self) -> dict[str, DetectorTrainer]:
+        """What trains the members that learn from anomalies, by name, in the order of the members."""
+        made: dict[str, DetectorTrainer] = {}
+        for name in self.config.members:
+            if name == PROBE:
+                made[name] = ProbeTrainer(self.config.probe(), *self.parts)
+            elif name == SEGMENTER:
+                made[name] = SegmenterTrainer(self.config.segmenter(), *self.parts)
+        return made
 
     @property
-    def mask_upscale(self) -> int:
-        """Positions a side that the masks of samples have for each token."""
-        return self.heads.mask_upscale
+    def first(self) -> DetectorTrainer:
+        """The first of :attr:`learning`: detectors like it pay for samples."""
+        return next(iter(self.learning.values()))
+
+    @property
+    def steps(self) -> int:
+        """Training steps of the members that take some."""
+        return max(trainer.steps for trainer in self.learning.values())
 
     def untrained(self) -> Network:
-        """The heads before they have learned anything."""
-        return self.heads.untrained()
+        """The first member that learns, before it has learned anything; the others are built once too."""
+        first, *_ = (trainer.untrained() for trainer in self.learning.values())
+        return first
 
     def smaller(self, ensemble: RewardEnsembleConfig, seed: int) -> DetectorTrainer:
-        """A trainer of small heads alone, with a seed of their own: they pay for samples."""
-        return self.heads.smaller(ensemble, seed)
+        """A trainer of small detectors like the first member that learns, with a seed of their own."""
+        return self.first.smaller(ensemble, seed)
 
     def train(self, run: Run, label: str, sample_sources: Sequence[SampleSource] = ()) -> EnsembleDetector:
-        """Heads that learned from scratch, with fitted detectors beside them."""
-        members: dict[str, Detector] = {SUPERSIMPLE: self.heads.train(run, label, sample_sources)}
+        """Members that learned from scratch, with fitted ones beside them."""
+        learning, members = self.learning, dict[str, Detector]()
         for name in self.config.members:
-            members[name] = fitted_distances(name, self.features, self.context.seed, self.config.input)
+            if name in learning:
+                members[name] = learning[name].train(run, label, sample_sources)
+            else:
+                members[name] = fitted_distances(name, self.features, self.context.seed, self.config.input)
         panel = EnsembleDetector(members, [1 / len(members)] * len(members)).to(self.context.device)
         panel.requires_grad_(False).eval()
         panel.calibrate(self.features.normal_validation(), lambda batch: (batch,))

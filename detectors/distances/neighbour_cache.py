@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detectors.blocks.memory_bank import PositionalMemory
+from detectors.distances.memory_bank import PositionalMemory
 from latent_common.image_source import ImageSource, evenly_spaced, evenly_spaced_positions
 
 UNKNOWN = -1

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from detectors.base import LATENT
-from detectors.blocks.distance import DistanceDetector
-from detectors.blocks.memory_bank import PositionalMemory
+from detectors.distances.base import DistanceDetector
+from detectors.distances.memory_bank import PositionalMemory
 from latent_common.image_source import ImageSource, evenly_spaced, evenly_spaced_positions
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from detectors.base import LATENT
-from detectors.blocks.distance import DistanceDetector
 from detectors.blocks.tokens import as_tokens, grid_of
+from detectors.distances.base import DistanceDetector
 from latent_common.image_source import ImageSource, evenly_spaced
 
 MAX_IMAGES = 2048
@@ -49,9 +49,22 @@ class GaussianDetector(DistanceDetector):
             level = covariance.diagonal().mean().clamp_min(1e-12)
             covariance = (1 - SHRINKAGE) * covariance
             covariance.diagonal().add_(SHRINKAGE * level)
-            self.whiteners[position] = torch.linalg.cholesky(torch.linalg.inv(covariance)).to(self.whiteners)
+            self.whiteners[position] = _inverse_root(covariance).to(self.whiteners)
+
+    def whitened(self, latents: Tensor) -> Tensor:
+        """The tokens ``(B, T, C)`` of ``latents (B, *latent_shape)``: normal ones have mean 0, variance 1.
+
+        Channels keep their meaning at every position: each covariance is undone by its symmetric root.
+        """
+        centred = as_tokens(latents) - self.means
+        return torch.einsum("btc,tcd->btd", centred, self.whiteners)
 
     def distances(self, latents: Tensor) -> Tensor:
         """Distances ``(B, T)`` of the tokens of ``latents (B, *latent_shape)``."""
-        centred = as_tokens(latents) - self.means  # (B, T, C)
-        return torch.einsum("btc,tcd->btd", centred, self.whiteners).norm(dim=2)
+        return self.whitened(latents).norm(dim=2)
+
+
+def _inverse_root(covariance: Tensor) -> Tensor:
+    """The symmetric matrix ``(C, C)`` whose square is the inverse of ``covariance``."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp_min(1e-12).rsqrt()) @ vectors.T

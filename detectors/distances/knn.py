@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from detectors.base import LATENT
-from detectors.blocks.coreset import draw_tokens, greedy_coreset
-from detectors.blocks.distance import DistanceDetector
 from detectors.blocks.parts import in_parts
 from detectors.blocks.tokens import as_tokens
+from detectors.distances.base import DistanceDetector
+from detectors.distances.coreset import draw_tokens, greedy_coreset
 from latent_common.image_source import ImageSource
 
 COMPARED_AT_ONCE = 4096

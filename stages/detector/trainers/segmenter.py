@@ -1,0 +1,77 @@
+"""A segmenter of whitened tokens, and how it learns from noise, labelled anomalies and samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from conf.schema.detectors import SegmenterConfig
+from detectors.base import TOKENS
+from detectors.distances.gaussian import MAX_IMAGES
+from detectors.segmenter import SegmenterDetector, segmenter_losses
+from detectors.training.loop import train_detector
+from detectors.training.samples import Mixture
+from detectors.training.whitened_batches import WhitenedBatchSampler
+from latent_common.errors import UserError
+from latent_common.image_source import evenly_spaced_positions
+from latent_common.training_state import TrainingState
+from latent_env.training.evaluation import evaluate_latents
+from latent_env.training.run_folder import Run
+from stages.detector.trainers.base import SingleTrainer
+from stages.detector.validation_sets import check_normal_validation
+
+
+@dataclass(frozen=True)
+class SegmenterTrainer(SingleTrainer):
+    """Trains :class:`~detectors.segmenter.SegmenterDetector`.
+
+    No image passes the encoder again for it: anomalies are noise in the tokens of normal images, labelled
+    ones and samples. ``synthesis`` has no part in it.
+    """
+
+    config: SegmenterConfig
+
+    def __post_init__(self) -> None:
+        if self.config.input not in TOKENS:
+            raise UserError(
+                f"detector.input={self.config.input}: detector={self.config.name} reads tokens; choose "
+                "latent, or features with detector.backbone"
+            )
+        super().__post_init__()
+        check_normal_validation(self.data.dataset)
+
+    @property
+    def steps(self) -> int:
+        """Training steps, with labelled anomalies or without."""
+        return self.config.steps
+
+    def untrained(self) -> SegmenterDetector:
+        """The detector before it has learned anything."""
+        shape, config = self.features.encoder.latent_shape, self.config
+        made = self.context.build(lambda: SegmenterDetector(shape, config.width, config.input))
+        return made.to(self.context.device)
+
+    def _train(self, run: Run, label: str, samples: Mixture | None) -> SegmenterDetector:
+        config, features, detector = self.config, self.features, self.untrained()
+        normal = features.normal_validation()
+        train = features.latents("train")
+        detector.fit(train, features.encoder.natural_scales, self.context.seed)
+        known = train[evenly_spaced_positions(len(train), MAX_IMAGES).to(train.device)]
+        sampler = WhitenedBatchSampler(detector, known, config.noise, samples)
+        state = TrainingState(detector.head, config.learning_rate, self.steps, self.context.seed)
+        split, latents = self.validation("choice")
+
+        def evaluate() -> dict[str, float]:
+            detector.calibrate(normal)
+            return evaluate_latents(detector, latents, split).metrics
+
+        training = train_detector(
+            state,
+            detector.head,
+            sampler,
+            lambda batch: (batch.images,),
+            config.batch_size,
+            segmenter_losses,
+        )
+        self._follow(run, label, training, state, evaluate, split)
+        detector.calibrate(normal)
+        return detector.requires_grad_(False).eval()
