@@ -188,6 +188,15 @@ def test_what_is_printed_compares_without_times() -> None:
     assert printed_otherwise(ended("a\nb"), ended("a")) == ["it prints 'nothing' instead of 'b'"]
 
 
+def test_what_a_study_says_of_its_making_is_no_difference(tmp_path: Path) -> None:
+    trees = []
+    for line in ("Commit abc; 0.1 hours. 3 runs", "Commit abc, not recorded; 2.0 hours. 3 runs", "else"):
+        (tmp_path / "RESULTS.md").write_text(f"# Results\n\n{line}\n")
+        trees.append(tree_of(tmp_path))
+    assert differences(trees[0], trees[1]) == []
+    assert differences(trees[0], trees[2]) == ["different: RESULTS.md"]
+
+
 @pytest.mark.parametrize(
     ("code", "err", "wrong"),
     [

@@ -19,6 +19,7 @@ from PIL import Image
 from benchmarks.torture.audit import Points
 from benchmarks.torture.children import Action, Ended, command, run
 from benchmarks.torture.trees import Tree, copy_tree, tree_of
+from stages.cli.mistakes import MISTAKE
 
 SIDE = 16
 LONG_AGO = 1_000_000_000
@@ -66,6 +67,8 @@ class Scenario:
     """What stands behind ``python``."""
     given: str | None = None
     """The scenario that was done before in the same folder."""
+    refusal: int = MISTAKE
+    """The exit code where the system refuses something."""
 
     def action(self) -> Action:
         """The command, for a forked process."""
@@ -86,7 +89,8 @@ SCENARIOS = {
         Scenario("mpo", ("train_ppo.py", *AGENT, *MPO), "detector"),
         Scenario("decision transformer", ("train_ppo.py", *AGENT, *SEQUENCES), "detector"),
         Scenario("denoise", ("train_ppo.py", *DENOISE, "export=out"), "autoencoder"),
-        Scenario("study", ("-m", "benchmarks.augmentation", *STUDY), "prepare"),
+        # A study makes its other runs all the same, and says which failed and why.
+        Scenario("study", ("-m", "benchmarks.augmentation", *STUDY), "prepare", refusal=1),
         Scenario("all stages", ("train_ppo.py", *AGENT, *PPO, "rounds=1", "export=out")),
     )
 }

@@ -74,7 +74,7 @@ def torture_with_full_disks(
         stage.fresh()
         ended = way(stage, rng)
         tally.tried[f"by {way.__name__.strip('_').replace('_', ' ')}"] += 1
-        wrong = _not_one_line(ended)
+        wrong = _not_one_line(stage, ended)
         again = run(stage.scenario.action(), stage.work)
         if again.code:
             wrong.append(f"with room again, {again.told()}")
@@ -85,11 +85,12 @@ def torture_with_full_disks(
             tally.fail(f"{told} (kept in {keep(stage)})")
 
 
-def _not_one_line(ended: Ended) -> list[str]:
+def _not_one_line(stage: Stage, ended: Ended) -> list[str]:
     """What is wrong with how a refused command ended: it must say what the system refused, in a line."""
     if ended.traceback:
         return [f"traceback: {ended.err.strip()[-800:]}"]
-    return [] if ended.code in (0, MISTAKE) and not ended.hung else [ended.told()]
+    told = ended.code in (0, MISTAKE, stage.scenario.refusal) and not ended.hung
+    return [] if told else [ended.told()]
 
 
 def _refused(stage: Stage, rng: random.Random) -> Ended:
@@ -177,7 +178,7 @@ def torture_with_read_only_folders(
         with _read_only(stage.work):
             ended = run(stage.scenario.action(), stage.work)
         tally.tried["finished" if finished else "unfinished"] += 1
-        wrong = differences(before, tree_of(stage.work)) + _not_one_line(ended)
+        wrong = differences(before, tree_of(stage.work)) + _not_one_line(stage, ended)
         if finished and (ended.code or printed_otherwise(expected.ended, ended)):
             wrong.append(f"finished work isn't used: {ended.told()}")
         if not finished and ended.code != MISTAKE:
