@@ -15,7 +15,7 @@ from benchmarks.cases import Case, Outcome, Script, find_outcome, make_all
 from benchmarks.differences import Pair, Result, Results
 from benchmarks.report import About, results_table, write_report
 from benchmarks.scripts import SCRIPTS, check_keys
-from latent_common.errors import INTERRUPTED, STOPPED, UserError
+from latent_common.errors import INTERRUPTED, STOPPED, UserError, is_interrupt
 from stages.cli.arguments import check_given_once
 from stages.cli.mistakes import MISTAKE
 
@@ -126,6 +126,11 @@ def run_command(name: str, main: Callable[[], int]) -> NoReturn:
     except UserError as error:
         print(f"benchmarks.{name}: {error}", file=sys.stderr)
         sys.exit(MISTAKE)
-    except KeyboardInterrupt:
+    except OSError as error:
+        print(f"benchmarks.{name}: the system refused: {error}", file=sys.stderr)
+        sys.exit(MISTAKE)
+    except (KeyboardInterrupt, ImportError) as error:
+        if not is_interrupt(error):
+            raise
         print(STOPPED, file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -308,6 +308,17 @@ def test_a_mistake_is_one_line(
     assert message in line
 
 
+def test_a_full_disk_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> int:
+        raise OSError(28, "No space left on device", "study/RESULTS.md")
+
+    with pytest.raises(SystemExit) as left:
+        run_command("detectors", main)
+    assert left.value.code == 2
+    told = "the system refused: [Errno 28] No space left on device: 'study/RESULTS.md'"
+    assert capsys.readouterr().err == f"benchmarks.detectors: {told}\n"
+
+
 def test_ctrl_c_is_an_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     def main() -> int:
         raise KeyboardInterrupt
