@@ -54,7 +54,8 @@ class ProbeDetector(WhitenedDetector):
         """
         self.weights.zero_()
         self.weights[0], self.bias[...] = 1.0, 0.0
-        positives = [part for source in sources for part in self._anomalous_tokens(source)]
+        counting = [source for source in sources if source.share > 0 and source.samples.labels.any()]
+        positives = [part for source in counting for part in self._anomalous_tokens(source)]
         if not positives:
             return
         negatives = self.standardised(self.normal_tokens(normal))

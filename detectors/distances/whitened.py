@@ -19,6 +19,9 @@ AT_ONCE = 64
 TYPICAL, HARD = 10_000, 10_000
 """So many normal tokens stand for all, evenly spaced, and so many for those furthest from normal."""
 
+MIN_SPREAD = 0.1
+"""No input counts as varying less: what never varies would be magnified until nothing else counts."""
+
 
 class WhitenedDetector(GaussianDetector):
     """A detector that reads whitened tokens and their distances from normal ones.
@@ -42,12 +45,13 @@ class WhitenedDetector(GaussianDetector):
         super().fit(latents, scales, seed)
         tokens = self.normal_tokens(latents)
         self.centre.copy_(tokens.mean(0))
-        self.spread.copy_(tokens.std(0, correction=0).clamp_min(1e-6))
+        self.spread.copy_(tokens.std(0, correction=0).clamp_min(MIN_SPREAD))
 
     def inputs(self, latents: Tensor) -> Tensor:
         """What is read of ``latents (B, *latent_shape)``: ``(B, T, C + 1)``, the distance first.
 
-        Over normal tokens, half of them the furthest, each has mean 0 and standard deviation 1.
+        Over normal tokens, half of them the furthest, each has mean 0 and standard deviation 1, or less
+        if it hardly varies.
         """
         return self.standardised(with_distance(self.whitened(latents)))
 
