@@ -136,3 +136,14 @@ def test_a_critic_of_another_world_is_refused(tmp_path: Path) -> None:
     (tmp_path / "critic_latent.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match="damaged"):
         load_denoise_world(str(tmp_path), "latent", torch.device("cpu"))
+
+
+def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
+    world = make_denoise_world()
+    assert isinstance(world.space, FrozenAutoencoder)
+    save_autoencoder(tmp_path, world.space)
+    save_critic(tmp_path, world, "latent")
+    (tmp_path / "autoencoder.json").unlink()
+    (tmp_path / "autoencoder.json").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"autoencoder\.json"):
+        load_denoise_world(str(tmp_path), "latent", torch.device("cpu"))

@@ -106,7 +106,7 @@ def find_denoise_world(artifacts: str, space: str) -> Path:
 def load_denoise_world(artifacts: str, space: str, device: torch.device) -> DenoiseWorld:
     """The world called ``artifacts``: a built-in name or a folder. Loaded once a process and device."""
     folder = find_denoise_world(artifacts, space).resolve()
-    files = sorted(folder.glob("*.json"))
+    files = [file for file in sorted(folder.glob("*.json")) if file.exists()]  # links may lead nowhere
     stamp = tuple(file.stat().st_mtime_ns for file in files)
     return _load(folder, space, device, stamp)
 
