@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -175,9 +175,11 @@ def _read_tensors(folder: Path, name: str, checksum: str | None) -> bytes:
 
 
 def _digest_of_file(path: Path) -> str:
-    """The checksum of a file, which may be too large for memory."""
+    """The checksum of a file, which may be too large for memory; empty if its length is wrong."""
     found = hashlib.sha256()
     with open_regular(path) as file:
+        if not _is_as_long_as_it_says(file):
+            return ""
         while part := file.read(READ_AT_ONCE):
             found.update(part)
     return found.hexdigest()
@@ -209,6 +211,21 @@ def load_artifact(folder: Path, name: str, kind: str) -> tuple[dict[str, Tensor]
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UserError(f"{path} holds numbers in {key} that are NaN or infinite: make it again")
     return tensors, description["facts"]
+
+
+def _is_as_long_as_it_says(file: BinaryIO) -> bool:
+    """Whether a safetensors file has the length that follows from its head."""
+    head = int.from_bytes(file.read(8), "little")
+    if head > MOST_JSON:
+        return False
+    try:
+        described = json.loads(file.read(head))
+        ends = [each["data_offsets"][1] for name, each in described.items() if name != "__metadata__"]
+        length = 8 + head + max(ends, default=0)
+    except (ValueError, RecursionError, TypeError, LookupError, AttributeError):
+        return False
+    file.seek(0)
+    return bool(length == os.fstat(file.fileno()).st_size)
 
 
 def build_within(tensors: Mapping[str, Tensor], facts: Any, build: Callable[[], T]) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import time
 import tracemalloc
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -206,17 +207,28 @@ def test_what_is_no_regular_file_is_not_read(folder: Path, suffix: str) -> None:
             load_detector(folder)
 
 
+@pytest.mark.parametrize("name", ["reference_set", "reward_ensemble"])
+def test_a_part_that_the_list_leaves_out_is_told(folder: Path, name: str) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest["artifacts"][name]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=rf"world.json doesn't list {name}\.json: make the folder again"):
+        load_world(str(folder), CPU)
+
+
 def test_a_file_far_larger_than_memory_is_refused(folder: Path) -> None:
-    """Its checksum is found wrong before it is read into memory."""
+    """By its length, before its checksum is computed."""
     path = folder / "detector.safetensors"
     with path.open("r+b") as file:
         file.truncate(2**30)
+    began = time.process_time()
     tracemalloc.start()
     with pytest.raises(UserError, match=r"detector.safetensors is damaged: it has 1073741824 bytes"):
         load_detector(folder)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 2**25
+    assert time.process_time() - began < 0.4
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o022, 0o002])

@@ -202,6 +202,9 @@ def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World: 
                 f"{folder / name}.json is not the one that this world was made with: its parts come from "
                 "different worlds; make the folder again"
             )
+    for name in EXTRAS:
+        if name not in listed and (folder / f"{name}.json").is_file():
+            raise UserError(f"{folder / MANIFEST} doesn't list {name}.json: make the folder again")
     if "images" not in tensors:
         raise UserError(f"{folder / 'images.safetensors'} holds no images: make the folder again")
     try:
