@@ -52,6 +52,8 @@ class Augmented:
     """``(N,)``: the reward of the last step towards it."""
     copied: Tensor
     """``(N,)`` int64: which labelled anomaly of the world the last step mostly copied, -1 for none."""
+    contains: Tensor
+    """``(N, K)`` bool: which of the world's K labelled anomalies any step copied, in whole or in part."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -122,6 +124,9 @@ def collect(
     waiting: list[Augmented] = []
     made = 0
     memory, begins = None, np.ones(len(observation), dtype=np.bool_)
+    known = dynamics.world.labelled_anomalies
+    anomalies = torch.arange(0 if known is None else known.latents.shape[1], device=worlds.device)
+    contains = torch.zeros(len(worlds), len(anomalies), dtype=torch.bool, device=worlds.device)
     while made < count:
         actions, memory = agent.predict(observation.cpu().numpy(), memory, begins)
         taken = torch.from_numpy(actions).to(observation)
@@ -129,6 +134,7 @@ def collect(
         step = result.transition
         decided, anomalous = step.label != UNDECIDED, (step.label == ANOMALY)[:, None, None, None]
         decided[max(count - made, 0) :] = False  # the last batch may be more than was asked for
+        contains |= copied_anomalies(dynamics.perturbation, taken, 0.0)[:, None] == anomalies
         values = (
             (step.image * 255).round().to(torch.uint8),
             step.mask & anomalous,
@@ -138,6 +144,7 @@ def collect(
             step.latent - step.start_latent,
             result.rewards,
             copied_anomalies(dynamics.perturbation, taken),
+            contains,
         )
         waiting.append(Augmented(*(value[decided].cpu() for value in values)))
         made += dynamics.num_worlds
@@ -147,15 +154,19 @@ def collect(
         if bar is not None:
             bar.update(min(dynamics.num_worlds, count - made + dynamics.num_worlds))
         observation, begins = result.observations, result.terminated.cpu().numpy()
+        contains &= ~result.terminated[:, None]
         if made < count and bool(result.terminated.any()):
             observation = dynamics.reset_tensor(result.terminated)
     return Augmented.joined(kept)
 
 
-def copied_anomalies(perturbation: Perturbation, actions: Tensor) -> Tensor:
-    """``(N,)`` int64: which labelled anomaly each of ``actions (N, k)`` mostly copies, -1 for none."""
+def copied_anomalies(perturbation: Perturbation, actions: Tensor, beyond: float = 0.5) -> Tensor:
+    """``(N,)`` int64: which labelled anomaly each of ``actions (N, k)`` mostly copies, -1 for none.
+
+    :param beyond: the share of the change that it must exceed.
+    """
     if isinstance(perturbation, CopiesAnomalies):
-        return perturbation.copied(actions.clamp(-1, 1))
+        return perturbation.copied(actions.clamp(-1, 1), beyond)
     return actions.new_full((len(actions),), -1, dtype=torch.int64)
 
 

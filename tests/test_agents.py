@@ -79,10 +79,11 @@ def test_a_rollout_is_a_labelled_data_set(tmp_path: Path) -> None:
     save_augmented(tmp_path / "augmented.npz", made)
     with np.load(tmp_path / "augmented.npz") as held:  # allow_pickle is off by default
         assert sorted(held) == [
-            *("copied", "delta", "images", "labels", "masks", "reward", "source", "tokens")
+            *("contains", "copied", "delta", "images", "labels", "masks", "reward", "source", "tokens")
         ]
         assert held["images"].shape == made.images.shape
     assert (made.copied == -1).all()  # the brush copies nothing
+    assert made.contains.shape == (len(made), 0)
 
 
 def test_a_rollout_needs_a_sample() -> None:

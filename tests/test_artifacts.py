@@ -323,6 +323,7 @@ def test_augmented_data_sets(tmp_path: Path) -> None:
         torch.randn(5, 4),
         torch.randn(5),
         torch.tensor([-1, 2, -1, 0, 1]),
+        torch.rand(5, 3) > 0.5,
     )
     save_augmented(path, made)
     again = load_augmented(path)

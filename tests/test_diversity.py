@@ -23,7 +23,10 @@ def made(delta: Tensor, labels: Tensor | None = None) -> Augmented:
     count = len(delta)
     labels = torch.ones(count, dtype=torch.int64) if labels is None else labels
     nothing = torch.zeros(count)
-    return Augmented(nothing, nothing, nothing, labels, nothing.long(), delta, nothing, nothing.long() - 1)
+    numbers = nothing.long()
+    return Augmented(
+        *(nothing, nothing, nothing, labels, numbers, delta, nothing, numbers - 1, nothing.bool()[:, None])
+    )
 
 
 def describe(delta: Tensor, inner: float = INNER) -> dict[str, float]:

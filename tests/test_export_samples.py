@@ -52,6 +52,7 @@ def make_run(folder: Path, dataset: Dataset) -> Augmented:  # noqa: F811
         torch.full((count, 4, 2, 2), 0.5),
         torch.tensor([0.1, 0.9, 0.5, 0.2]),
         torch.tensor([2, -1, -1, -1]),
+        torch.zeros(count, 3, dtype=torch.bool),
     )
     folder.mkdir()
     save_augmented(folder / "augmented.npz", made)

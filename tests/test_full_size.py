@@ -163,6 +163,7 @@ def finished_run(folder: Path, dataset: Dataset, sources: list[int], rewards: li
         nothing,
         torch.tensor(rewards),
         torch.tensor([0] + [-1] * (count - 1)),
+        torch.arange(count)[:, None] == 0,
     )
     folder.mkdir(exist_ok=True)
     save_augmented(folder / "augmented.npz", made)

@@ -28,7 +28,7 @@ def paid(rewards: list[float], labels: list[int]) -> Augmented:
     empty = torch.zeros(count, 1, 1, 1)
     numbers = torch.arange(count)
     rewarded = torch.tensor(rewards)
-    return Augmented(empty, empty, empty, torch.tensor(labels), numbers, empty, rewarded, numbers)
+    return Augmented(empty, empty, empty, torch.tensor(labels), numbers, empty, rewarded, numbers, empty)
 
 
 @settings(max_examples=60)

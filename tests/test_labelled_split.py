@@ -94,7 +94,8 @@ def phantom(track: str = "few_labelled") -> Dataset:
 def shares_of(train: float = 0.5, reference_set: float = 0.25) -> LabelledSplit:
     """How the labelled anomalies of that data set are divided."""
     return split_labelled(
-        phantom().valid, LabelledConfig(None, 0, train, reference_set, weight=0.5, step_multiplier=1.0)
+        phantom().valid,
+        LabelledConfig(None, 0, train, reference_set, weight=0.5, step_multiplier=1.0, folds=0),
     )
 
 

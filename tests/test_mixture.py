@@ -192,6 +192,7 @@ def as_augmented(split: Split, label: int, chosen: int, shape: tuple[int, ...]) 
         torch.zeros(count, *shape),
         zeros,
         zeros.long() - 1,
+        torch.zeros(count, 0, dtype=torch.bool),
     )
 
 

@@ -21,11 +21,11 @@ from torch.utils.tensorboard import SummaryWriter
 import train_ppo
 from agents.rollout import Augmented
 from latent_env.data import Dataset, Split
+from latent_env.data.groups import kind_of
 from latent_env.training.evaluation import Evaluation, evaluate
 from latent_env.training.run_folder import Run
 from latent_env.worlds.thresholds import Decision
 from stages.augmentation.comparison import compare
-from stages.augmentation.page.data import kind_of
 from stages.augmentation.page.document import Outcome, write_report_page
 from stages.augmentation.pictures.sheets import Examples
 from stages.augmentation.report import Report, write_report
@@ -112,6 +112,7 @@ def samples_of(count: int) -> Augmented:
         zeros,
         torch.rand(len(labels), generator=generator),
         torch.tensor([0, -1, -1] * count, dtype=torch.int64),
+        torch.tensor([[True], [False], [False]] * count).view(-1, 1),
     )
 
 

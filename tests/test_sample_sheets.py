@@ -40,6 +40,7 @@ def samples(labels: list[int], copied: list[int], reward: list[float]) -> Augmen
         zeros,
         torch.tensor(reward),
         torch.tensor(copied),
+        torch.zeros(count, 0, dtype=torch.bool),
     )
 
 
@@ -105,9 +106,12 @@ def test_a_gallery_of_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixtu
     marks = torch.zeros(count, 1, 32, 32, dtype=torch.bool)
     marks[:, :, 4:9, 4:9] = True
     nothing, ones = torch.zeros(count, 1, 1, 1), torch.ones(count, dtype=torch.int64)
+    none = torch.zeros(count, 0, dtype=torch.bool)
     save_augmented(
         tmp_path / "run" / "augmented.npz",
-        Augmented(images, marks, nothing.bool(), ones, torch.arange(count), nothing, ones.float(), -ones),
+        Augmented(
+            images, marks, nothing.bool(), ones, torch.arange(count), nothing, ones.float(), -ones, none
+        ),
     )
     asked = [str(tmp_path / "run"), "--out", str(tmp_path / "shown.png")]
     assert gallery.main([*asked, "--kind", "perturbation", "--rows", "2"]) == 0

@@ -56,7 +56,18 @@ from conf.schema.detectors import (
     TransformerConfig,
 )
 from conf.schema.envs import AugmentEnvConfig, DenoiseEnvConfig, EnvConfig, RewardConfig
-from conf.schema.fields import Count, CountOrZero, Filled, Finite, Positive, Seed, Share, Threads, Width
+from conf.schema.fields import (
+    Count,
+    CountOrZero,
+    FewOrNone,
+    Filled,
+    Finite,
+    Positive,
+    Seed,
+    Share,
+    Threads,
+    Width,
+)
 
 
 @dataclass
@@ -75,6 +86,7 @@ class LabelledConfig(LabelledCount):
     reference_set: CountOrZero[float]
     weight: Share[float]
     step_multiplier: Positive[Filled[float]]
+    folds: FewOrNone[Filled[int]]
 
 
 @dataclass

@@ -6,9 +6,9 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
+from typing import NamedTuple, Protocol
 
 from latent_common.errors import UserError
-from latent_env.data.samples import Sample
 
 NUMBERED = re.compile(r"[^\s_./-]*\d[^\s_./-]*")
 """A part of a name between separators that holds a number."""
@@ -20,7 +20,36 @@ MOST_LEVELS = 4
 """At most so many numbers of a name are tried as the end of its group."""
 
 
-def group_finder(pattern: str | None, level: int = 0) -> Callable[[Sample], str]:
+OF_NO_KIND = ("train", "valid", "val", "test", "img", "image", "images")
+"""Folders that are called after a split or after what they hold."""
+
+
+class HasName(Protocol):
+    """What the group of an image is found by."""
+
+    @property
+    def name(self) -> str:
+        """A unique name, such as the path below the data set's folder."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of defect, or the class."""
+
+
+class Named(NamedTuple):
+    """An image of which only this is known."""
+
+    name: str
+    kind: str
+
+
+def kind_of(name: str) -> str:
+    """The kind of an anomalous image: the folder that it lies in, or nothing where that says none."""
+    folders = PurePosixPath(name.replace("\\", "/")).parent.parts
+    return next((folder for folder in reversed(folders) if folder.lower() not in OF_NO_KIND), "")
+
+
+def group_finder(pattern: str | None, level: int = 0) -> Callable[[HasName], str]:
     """A function that returns the group (patient, volume, object) of a sample, from its name.
 
     :param pattern: a regular expression; the group is its first parenthesis, or all that it matches.
@@ -48,7 +77,7 @@ def _prefix(name: str, level: int) -> str | None:
     return name[: ends[:-1][min(level, len(ends) - 2)]]
 
 
-def _inner_name(sample: Sample) -> str:
+def _inner_name(sample: HasName) -> str:
     """The name without its ending and without the folders down to that of its kind.
 
     One patient may have images in the folders of several kinds.
@@ -64,7 +93,7 @@ def _match(pattern: re.Pattern[str], name: str) -> str | None:
     return None if found is None else found.group(1 if pattern.groups else 0)
 
 
-def groups_of(samples: Sequence[Sample], pattern: str | None) -> dict[str, list[int]] | None:
+def groups_of(samples: Sequence[HasName], pattern: str | None) -> dict[str, list[int]] | None:
     """The positions of each group's samples; None if the names have no groups."""
     for level in range(MOST_LEVELS if pattern is None else 1):
         find_group = group_finder(pattern, level)

@@ -52,8 +52,11 @@ class Perturbation(Protocol):
 class CopiesAnomalies(Protocol):
     """A perturbation that can copy labelled anomalies, and tells which."""
 
-    def copied(self, actions: Tensor) -> Tensor:
-        """``(N,)`` int64: which labelled anomaly of the world makes up most of each change, -1 for none."""
+    def copied(self, actions: Tensor, beyond: float = 0.5) -> Tensor:
+        """``(N,)`` int64: which labelled anomaly of the world makes up most of each change, -1 for none.
+
+        :param beyond: the share of a change that it must exceed.
+        """
 
 
 class Coordinate(NamedTuple):

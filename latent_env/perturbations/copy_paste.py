@@ -86,10 +86,13 @@ class CopyPaste(Brush):
         """How much of each change is the copied anomaly, ``(N, 1, 1, 1)`` in [0, 1]."""
         return (actions[:, -self.NUMBERS, None, None, None] + 0.5).clamp(0, 1)
 
-    def copied(self, actions: Tensor) -> Tensor:
-        """``(N,)`` int64: which labelled anomaly makes up most of each change, -1 where the brush does."""
+    def copied(self, actions: Tensor, beyond: float = 0.5) -> Tensor:
+        """``(N,)`` int64: which labelled anomaly makes up most of each change, -1 where the brush does.
+
+        :param beyond: the share of a change that it must exceed.
+        """
         which = self.placements(actions).which % self.count
-        return torch.where(self.shares(actions).flatten() > 0.5, which, -1)
+        return torch.where(self.shares(actions).flatten() > beyond, which, -1)
 
     def copies(self, actions: Tensor, latents: Tensor) -> Tensor:
         """Changes of ``latents (N, C, h, w)`` by the copied anomalies alone."""

@@ -213,7 +213,7 @@ class LocalEdit:
         drawn = torch.zeros(len(start), 1, 1, 1, dtype=torch.bool, device=start.device)
         return encoded - latent, PixelEdit(torch.zeros_like(matte), painted - start, genuine, drawn)
 
-    def copied(self, actions: Tensor) -> Tensor:
+    def copied(self, actions: Tensor, beyond: float = 0.5) -> Tensor:  # noqa: ARG002 - it is all or nothing
         """``(N,)`` int64: which labelled anomaly each action pastes, -1 where it draws a stroke."""
         if self.patches is None:
             return actions.new_full((len(actions),), -1, dtype=torch.int64)

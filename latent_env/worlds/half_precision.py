@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from latent_common.artifacts import load_artifact, read_json, save_artifact
-from latent_env.worlds.decision import DECISION, load_decision, save_decision
+from latent_env.worlds.decision import has_decision, load_decision, save_decision
 from latent_env.worlds.store import MANIFEST, seal_world
 
 NETWORKS = ("autoencoder", "backbone", "critic", "detector")
@@ -24,7 +24,7 @@ MIN_NUMBERS = 1024
 def halve(folder: Path) -> None:
     """Store the weights of all networks in ``folder`` in half precision."""
     digests: dict[str, str] = {}
-    decision = load_decision(folder) if (folder / f"{DECISION}.json").is_file() else None
+    decision = load_decision(folder) if has_decision(folder) else None
     for path in sorted(folder.glob("*.json")):  # the autoencoder first: critics name its checksum
         description = read_json(path)
         kind = description.get("kind")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,15 @@ class Threshold:
     """A sentence where less can be promised than was asked for; else empty."""
 
 
+class Folds(NamedTuple):
+    """How labelled anomalies were judged that detectors do learn from: each by one that didn't."""
+
+    number: int
+    """So many detectors learned from all but one fold of them."""
+    of: str
+    """What is never in two folds: kinds, groups (such as the slices of a patient), or images."""
+
+
 @dataclass(frozen=True)
 class Decision:
     """Raw scores of normal validation images, and of labelled anomalies, that a detector didn't learn from.
@@ -59,6 +68,8 @@ class Decision:
     """The data set that the images are of."""
     parts: Mapping[str, str] = field(default_factory=dict)
     """The digests of the artifacts that made the scores."""
+    folds: Folds | None = None
+    """Where the detector learned from the anomalies itself, by which other detectors they were scored."""
 
     def __post_init__(self) -> None:
         if not len(self.normal) or len(self.highest) != len(self.normal):
@@ -121,6 +132,14 @@ class Decision:
     def map_unit(self) -> float:
         """How far the highest values of normal maps spread."""
         return _spread(self.highest)
+
+    def rescaled(self, other: Decision) -> Floats:
+        """The scores ``(m,)`` of the anomalies of ``other``, another detector, in this one's units.
+
+        The median of normal scores becomes this one's median, and their spread (:attr:`unit`) this one's.
+        """
+        here, there = (float(np.median(each.normal)) for each in (self, other))
+        return (here + (other.anomalous - there) / other.unit * self.unit).astype(np.float32)
 
     def scaled(self, scores: npt.ArrayLike, threshold: Threshold) -> npt.NDArray[np.float64]:
         """Raw ``scores (N,)`` as numbers in [0, 1] in the same order: .5 is the threshold.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,21 @@ from numpy.typing import NDArray
 from agents.rollout import Augmented
 from conf.schema.envs import AugmentEnvConfig
 from conf.schema.runs import AgentRun
+from detectors.training.samples import SampleSource
 from latent_common.image_source import evenly_spaced_positions
 from latent_common.progress import say
 from latent_env.training.run_folder import Run
+from latent_env.worlds.decision import has_decision, load_decision
 from latent_env.worlds.store import save_world
 from latent_env.worlds.thresholds import Decision
-from latent_env.worlds.world import World
 from stages.agents.factory import make_agent
-from stages.augmentation.candidates import CANDIDATE, Candidate, choose_candidate, train_candidates
+from stages.augmentation.candidates import (
+    CANDIDATE,
+    Candidate,
+    choose_candidate,
+    sample_sources,
+    train_candidates,
+)
 from stages.augmentation.comparison import write_comparison
 from stages.augmentation.dynamics import make_dynamics
 from stages.augmentation.mixtures import AGENT, RANDOM, Mixtures, plan_mixtures
@@ -29,8 +37,10 @@ from stages.augmentation.pictures.originals import FOLDER, draw_full_size
 from stages.augmentation.random_baseline import random_baseline_run, random_samples
 from stages.augmentation.rounds import play_rounds, samples_file
 from stages.augmentation.sources import save_sources
+from stages.augmentation.training_samples import without_copies
 from stages.context import Context
-from stages.detector.decisions import decide, unseen
+from stages.detector.cross_fitting import judge, remove_folds
+from stages.detector.labelled_split import Positions
 from stages.detector.trained import TrainedDetector, TrainedPlan, export_world, plan_trained_detector
 from stages.detector.validation_sets import check_reference_set
 from stages.plugins import plugin_digests
@@ -71,29 +81,56 @@ class AugmentationExperiment:
         baseline = self.detector.train()
         self.run.begin()
         samples, world = play_rounds(self.config, self.env, baseline, self.run)
-        retrained = self.retrain(baseline, samples)
+        sources = self.sources(baseline, samples)
+        retrained = self.retrain(baseline, sources)
         chosen, candidates = choose_candidate(baseline.trainer, retrained, self.mixtures)
         improved = chosen.world.with_reward_ensemble(world.reward_ensemble, world.held_out_detector)
-        save_world(self.run.path, improved, self.decide(baseline, improved))
+        save_world(self.run.path, improved, self.decide(baseline, sources, chosen))
         save_sources(self.run.path, self.data.dataset, self.starts())
         write_comparison(
             self.config, self.env, self.mixtures, baseline, self.run, samples, chosen, candidates
         )
 
-    def retrain(self, baseline: TrainedDetector, samples: Augmented) -> list[Candidate]:
-        """The baseline, and detectors that learned from mixtures of the agent's and of random samples."""
-        shared = random_baseline_run(self.config, self.env, baseline.run)
-        sources: dict[str, Augmented] = {}
+    def sources(self, baseline: TrainedDetector, samples: Augmented) -> dict[str, Augmented]:
+        """The samples that detectors may learn from: the agent's, and random ones to compare them with."""
+        found: dict[str, Augmented] = {}
         if self.mixtures.can_choose and self.config.agent.name != "none":
-            sources[AGENT] = samples
+            found[AGENT] = samples
             if self.mixtures.share is None and self.config.agent.name != RANDOM:
-                sources[RANDOM] = random_samples(self.config, self.env, shared, baseline.world)
+                shared = self.random_run(baseline)
+                found[RANDOM] = random_samples(self.config, self.env, shared, baseline.world)
+        return found
+
+    def random_run(self, baseline: TrainedDetector) -> Run:
+        """The folder of random samples, beside the ``baseline``."""
+        return random_baseline_run(self.config, self.env, baseline.run)
+
+    def retrain(self, baseline: TrainedDetector, sources: Mapping[str, Augmented]) -> list[Candidate]:
+        """The baseline, and detectors that learned from mixtures of samples of these ``sources``."""
+        shared = self.random_run(baseline)
         return train_candidates(baseline.trainer, self.run, shared, baseline.world, sources, self.mixtures)
 
-    def decide(self, baseline: TrainedDetector, world: World) -> Decision | None:
-        """What thresholds of the detector that learned from samples are chosen by."""
-        anomalies = unseen(baseline.trainer.labelled_split)
-        return decide(world.detector, world.detector_inputs, baseline.features, anomalies)
+    def decide(
+        self, baseline: TrainedDetector, sources: Mapping[str, Augmented], chosen: Candidate
+    ) -> Decision | None:
+        """What thresholds of the ``chosen`` detector are chosen by."""
+        trainer, world = baseline.trainer, baseline.world
+        if not chosen.shares:  # it is the baseline, which was judged already
+            return load_decision(baseline.run.path) if has_decision(baseline.run.path) else None
+
+        @cache
+        def mixed() -> list[SampleSource]:
+            return sample_sources(trainer, world, sources, chosen.shares)
+
+        def samples_without(held_out: Positions) -> list[SampleSource]:
+            made = [sources[name] for name, share in chosen.shares.items() if share]
+            found = [
+                without_copies(trainer, world, each, source, held_out)
+                for each, source in zip(made, mixed(), strict=True)
+            ]
+            return [source for source in found if int(source.samples.labels.sum())]
+
+        return judge(trainer, self.run, chosen.world, "detector with samples", samples_without)
 
     def settings(self) -> dict[str, Any]:
         """All that decides what the agent makes, and how the detector learns from it."""
@@ -119,6 +156,7 @@ class AugmentationExperiment:
         with suppress(OSError):  # a finished run may lie on a disk that can't be written
             for path in found:
                 path.unlink(missing_ok=True)
+        remove_folds(self.run)
 
     def starts(self) -> NDArray[np.int64]:
         """The positions ``(S,)`` of the start images among the training images."""

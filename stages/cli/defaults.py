@@ -8,6 +8,9 @@ LATENT, FEATURES = "latent", "features"
 ONLY_TOKENS = ("probe", "segmenter", "supersimple", "panel", "knn", "positional_knn", "gaussian")
 """Detectors that can't read images."""
 
+QUICK, FOLDS = ("probe", "segmenter", "supersimple", "panel"), 5
+"""Detectors that learn in seconds, and how often they do to judge labelled anomalies that they learn from."""
+
 SOURCES = {
     # What a choice recommends may itself be as another recommends.
     "autoencoder.recommended.detector_steps": "dataset.recommended.detector_steps",
@@ -67,6 +70,7 @@ EXCEPTIONS = {
 def fill_defaults(cfg: DictConfig) -> None:
     """Give every key that is null the value that another choice recommends; what a user set stays."""
     _fill_input(cfg)
+    _fill_folds(cfg)
     sources = dict(SOURCES)
     if OmegaConf.select(cfg, "detector.input") == FEATURES:
         sources |= OF_FEATURES
@@ -86,3 +90,10 @@ def _fill_input(cfg: DictConfig) -> None:
         own = OmegaConf.select(cfg, "autoencoder.recommended.input")
         without = LATENT if detector.name in ONLY_TOKENS else own
         detector.input = FEATURES if detector.backbone else without
+
+
+def _fill_folds(cfg: DictConfig) -> None:
+    """Judge labelled anomalies by detectors that learned from the others, where that takes seconds."""
+    labelled = OmegaConf.select(cfg, "labelled")
+    if labelled is not None and "folds" in labelled and labelled.folds is None:
+        labelled.folds = FOLDS if cfg.detector.name in QUICK else 0

@@ -25,6 +25,10 @@ class LabelledSplit(NamedTuple):
     choice: Positions
     """Anomalies that training is watched with, and choices of all kinds are made by."""
 
+    def without(self, rows: Positions) -> LabelledSplit:
+        """The split where detectors don't train on the anomalies at ``rows``, and nothing else does."""
+        return self._replace(train=np.setdiff1d(self.train, rows))
+
 
 def split_labelled(valid: Split, labelled: LabelledConfig) -> LabelledSplit:
     """Divide the labelled anomalies of a validation split as ``labelled`` asks for.

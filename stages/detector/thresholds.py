@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.metrics import image_AUROC
 from latent_common.tables import markdown_table
 from latent_env.training.evaluation import SCORES
-from latent_env.worlds.decision import DECISION, load_decision
+from latent_env.worlds.decision import has_decision, load_decision
 from latent_env.worlds.thresholds import Decision, Threshold
 
 CONFORMAL, BEST_F1 = "false_alarms", "best_f1"
@@ -90,6 +91,7 @@ class ThresholdReport:
             came = self.confusion(threshold)
             notes += [f"{threshold.note[:1].upper()}{threshold.note[1:]}."] if threshold.note else []
             notes += [self._unlike(threshold, came)] if self.chance(threshold, came) < UNLIKELY else []
+        notes += self._cross_fitted()
         of = len(self.decision.normal)
         promise = (
             f"Promised is what holds, on average, for normal images like the {of} of the validation split; "
@@ -114,6 +116,30 @@ class ThresholdReport:
         count = round(threshold.promised * (n + 1))
         return float(betabinom.sf(came.false_positives - 1, normal, count, n + 1 - count))
 
+    @property
+    def cross_fitted_AUROC(self) -> float | None:
+        """Image AUROC of labelled anomalies that detectors judged which hadn't learned from them.
+
+        It is measured against normal validation images; None where nothing was cross-fitted.
+        """
+        if self.decision.folds is None:
+            return None
+        scores = np.concatenate([self.decision.normal, self.decision.anomalous])
+        labels = np.repeat([0, 1], [len(self.decision.normal), len(self.decision.anomalous)])
+        return image_AUROC(scores, labels)
+
+    def _cross_fitted(self) -> list[str]:
+        """Sentences on how labelled anomalies were judged that the detector learned from."""
+        folds, area, count = self.decision.folds, self.cross_fitted_AUROC, len(self.decision.anomalous)
+        if folds is None or area is None:
+            return []
+        return [
+            f"F1 on validation is cross-fitted: each of the {count} labelled anomalies was judged by a "
+            "detector that hadn't learned from it or from a copy of it "
+            f"({folds.number} folds of {folds.of}). Image AUROC of labelled anomalies against normal "
+            f"validation images, cross-fitted: {area:.3f}."
+        ]
+
     def _unlike(self, threshold: Threshold, came: Confusion) -> str:
         return (
             f"{came.false_alarms} is more than chance explains (probability "
@@ -126,6 +152,8 @@ class ThresholdReport:
         return {
             "normal_validation_images": len(self.decision.normal),
             "labelled_validation_anomalies": len(self.decision.anomalous),
+            "folds": None if self.decision.folds is None else self.decision.folds._asdict(),
+            "cross_fitted_image_AUROC": self.cross_fitted_AUROC,
             **{name: self._facts(threshold) for name, threshold in self.thresholds.items()},
         }
 
@@ -145,7 +173,7 @@ class ThresholdReport:
 
 def stored_report(folder: Path) -> str:
     """The thresholds of the detector in the run ``folder`` as text, from what the run keeps."""
-    if not (folder / f"{DECISION}.json").is_file():
+    if not has_decision(folder):
         return f"{NONE} A run of an older version has none either: delete its folder, and train again."
     with np.load(folder / SCORES, allow_pickle=False) as stored:
         return ThresholdReport(load_decision(folder), stored["labels"], stored["scores"]).as_text()

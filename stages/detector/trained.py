@@ -37,7 +37,7 @@ from stages.autoencoder.plan import plan_autoencoder
 from stages.context import Context
 from stages.detector.base import DetectorPlan, FinishedDetector
 from stages.detector.baselines import check_baselines, evaluate_baselines
-from stages.detector.decisions import decide, unseen
+from stages.detector.cross_fitting import check_folds, judge, remove_folds
 from stages.detector.labelled_anomalies import labelled_anomalies
 from stages.detector.labelled_split import LabelledSplit, split_labelled
 from stages.detector.trainers.base import DetectorTrainer, Parts
@@ -124,6 +124,7 @@ class TrainedPlan(DetectorPlan):
         trainer = self._trainer(autoencoder, latents, features)
         with run.claimed() as missing:
             world = self._make(run, trainer) if missing else None
+            remove_folds(run)
         if world is None:
             say(f"detector: using {run.path}")
             world = world_around(trainer, load_detector(run.path))
@@ -134,16 +135,16 @@ class TrainedPlan(DetectorPlan):
     def _make(self, run: Run, trainer: DetectorTrainer) -> World:
         """Train the detector, and keep it with its world in ``run``."""
         run.begin()
-        world, anomalies = train_world(trainer, run), unseen(trainer.labelled_split)
-        decision = decide(world.detector, world.detector_inputs, trainer.features, anomalies)
-        save_world(run.path, world, decision)
+        world = train_world(trainer, run)
+        save_world(run.path, world, judge(trainer, run, world))
         run.finish(member_weights(world.detector))
         return world
 
     def _trainer(
         self, autoencoder: FrozenAutoencoder, latents: FeatureCache, features: FeatureCache
     ) -> DetectorTrainer:
-        parts = Parts(self.synthesis, self.labelled, self.context, self.data, autoencoder, latents, features)
+        chosen = self.synthesis, self.labelled, self.context, self.data
+        parts = Parts(*chosen, autoencoder, latents, features, self.labelled_split)
         return new_trainer(self.config, parts)
 
 
@@ -151,6 +152,7 @@ def plan_trained_detector(config: DetectorRun, context: Context, data: TrainingD
     """Build ``config.detector`` and all that it needs once, untrained: mistakes show at once."""
     if config.export:
         check_writable(config.export, "export")
+    check_folds(config.labelled)
     autoencoder = plan_autoencoder(config.autoencoder, context, data)
     backbone = plan_backbone(config.detector, context, data)
     settings = config.synthesis, config.labelled

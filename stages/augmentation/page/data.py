@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import PurePosixPath
 
 import numpy as np
 import torch
 
 from latent_env.data import Dataset, Split
+from latent_env.data.groups import kind_of
 from latent_env.rendering import outlined, to_rgb
 from stages.detector.labelled_split import LabelledSplit
 from stages.report.markup import Markup, element, joined, listed, paragraph, table
@@ -18,9 +18,6 @@ from stages.report.words import counted
 
 MOST_KINDS = 7
 """So many kinds of anomalies are shown as pictures."""
-
-OF_NO_KIND = ("train", "valid", "val", "test", "img", "image", "images")
-"""Folders that are called after a split or after what they hold."""
 
 PURPOSES = {
     "train": "autoencoder and detectors learn from these",
@@ -57,12 +54,6 @@ def sizes(dataset: Dataset) -> str:
     smallest, largest = (f"{width:,} × {height:,}" for width, height in dataset.native)
     were = smallest if smallest == largest else f"from {smallest} to {largest}"
     return f"{seen}. The files have {were} pixels."
-
-
-def kind_of(name: str) -> str:
-    """The kind of an anomalous image: the folder that it lies in, or nothing where that says none."""
-    folders = PurePosixPath(name.replace("\\", "/")).parent.parts
-    return next((folder for folder in reversed(folders) if folder.lower() not in OF_NO_KIND), "")
 
 
 def kinds(split: Split) -> Counter[str]:

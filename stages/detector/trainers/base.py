@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from conf.schema.detectors import LearningConfig, RewardEnsembleConfig, SynthesisConfig, TrainedConfig
 from conf.schema.runs import LabelledConfig
@@ -30,7 +30,7 @@ from latent_env.training.loop import follow, validation_interval
 from latent_env.training.run_folder import Run
 from stages.context import Context
 from stages.detector.labelled_anomalies import labelled_samples
-from stages.detector.labelled_split import LabelledSplit, split_labelled
+from stages.detector.labelled_split import LabelledSplit, Positions
 from stages.detector.validation_sets import Purpose, validation_inputs
 from stages.training_data import TrainingData
 
@@ -57,6 +57,8 @@ class Parts(NamedTuple):
     """The latents of the autoencoder, which agents change."""
     features: FeatureCache
     """What detectors of tokens read: these latents, or the features of the detector's backbone."""
+    labelled_split: LabelledSplit
+    """What each labelled anomaly of the validation split is used for."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,10 @@ class DetectorTrainer(ABC):
     autoencoder: FrozenAutoencoder
     latents: FeatureCache
     features: FeatureCache
+    labelled_split: LabelledSplit
 
     def __post_init__(self) -> None:
-        _ = self.image_synthesis, self.labelled_split  # which refuse wrong weights and shares
+        _ = self.image_synthesis  # which refuses wrong weights
 
     @property
     def parts(self) -> Parts:
@@ -94,10 +97,9 @@ class DetectorTrainer(ABC):
         """Image-space synthetic anomalies, with the user's textures if there are any."""
         return ImageSynthesis(self.synthesis.weights, self.data.textures)
 
-    @cached_property
-    def labelled_split(self) -> LabelledSplit:
-        """What each labelled anomaly of the validation split is used for."""
-        return split_labelled(self.data.dataset.valid, self.labelled)
+    def without(self, rows: Positions) -> Self:
+        """A trainer of the same detectors that learn nothing from the labelled anomalies at ``rows``."""
+        return replace(self, labelled_split=self.labelled_split.without(rows))
 
     @property
     def steps(self) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ from latent_env.training.feature_cache import normal_positions
 from latent_env.training.run_folder import Run
 from latent_env.worlds.artifacts import load_detector, save_detector
 from stages.detector.baselines import fit_reconstruction, fitted_distances
+from stages.detector.labelled_split import Positions
 from stages.detector.trainers.base import DetectorTrainer, Network, SingleTrainer
 from stages.detector.trainers.rdna import RdnaTrainer
 from stages.detector.trainers.supersimple import SuperSimpleTrainer
@@ -98,6 +100,10 @@ class EnsembleTrainer(DetectorTrainer):
     def __post_init__(self) -> None:
         member_names(self.config)
         check_normal_validation(self.data.dataset)
+
+    def without(self, rows: Positions) -> Self:
+        """A trainer of the same ensembles that learn nothing from the labelled anomalies at ``rows``."""
+        return replace(super().without(rows), transformer=self.transformer.without(rows))
 
     @property
     def rdna(self) -> RdnaTrainer:
