@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -95,9 +96,9 @@ def restore_optimizer(
     slots: dict[int, dict[str, Tensor]] = {}
     for name, tensor in below(tensors, prefix):
         index, slot = name.split(".", 1)
-        slots.setdefault(int(index), {})[slot] = tensor
-    # In the order in which optimisers make them: tensors come from files in any order, and what is packed of
-    # an optimiser depends on it.
+        slots.setdefault(int(index), {})[sys.intern(slot)] = tensor
+    # In the order in which optimisers make them, and with names that are the same objects: tensors come from
+    # files in any order, and what is packed of an optimiser depends on both.
     state = {
         index: {
             slot: slots[index][slot] for slot in sorted(slots[index], key=lambda name: (name != "step", name))

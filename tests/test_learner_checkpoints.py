@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -227,3 +228,4 @@ def test_an_optimiser_is_restored_in_the_order_that_it_had() -> None:
         for each in (optimizer, again)
     ]
     assert orders[0] == orders[1]
+    assert pickle.dumps(orders[0]) == pickle.dumps(orders[1]), "names are the same objects"
