@@ -1,6 +1,7 @@
 """The environments ``LatentAug-v0`` and ``LatentDenoise-v0``, what they are made of, and detectors.
 
-``import latent_env`` registers both and loads nothing heavy; PyTorch is imported with the first environment.
+``import latent_env`` registers both, and tasks in them whose returns can be compared: docs/environments.md.
+It loads nothing heavy; PyTorch is imported with the first environment.
 ``load_detector(folder)`` is a trained detector, ready to predict.
 """
 
@@ -10,6 +11,8 @@ import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from latent_env.worlds.tasks import register_environments
 
 if TYPE_CHECKING:
     from latent_common.errors import UserError
@@ -92,24 +95,4 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_compute_with_one_thread)
 
 
-def _register_environments() -> None:
-    """Let ``gymnasium.make`` find both environments."""
-    try:
-        from gymnasium.envs.registration import register, registry
-    except ModuleNotFoundError:  # where only exported detectors are used: docs/predict.md
-        return
-    if "LatentAug-v0" not in registry:
-        register(
-            id="LatentAug-v0",
-            entry_point="latent_env.env:LatentAugEnv",
-            vector_entry_point="latent_env.vector_env:LatentAugVectorEnv",
-        )
-    if "LatentDenoise-v0" not in registry:
-        register(
-            id="LatentDenoise-v0",
-            entry_point="latent_env.denoise.env:LatentDenoiseEnv",
-            vector_entry_point="latent_env.denoise.vector_env:LatentDenoiseVectorEnv",
-        )
-
-
-_register_environments()
+register_environments()

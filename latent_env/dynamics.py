@@ -17,6 +17,7 @@ from latent_env.perturbations.base import Perturbation
 from latent_env.perturbations.image_edit import ImageEditor
 from latent_env.random_streams import Streams
 from latent_env.rendering import Picture, panel
+from latent_env.rewards.base import MOST_ASKED
 from latent_env.rewards.reward import Reward
 from latent_env.shell import Shell
 from latent_env.transition import Transition, initial_transition
@@ -220,16 +221,19 @@ class Dynamics(Episodes[Transition]):
         self.editor = perturbation if isinstance(perturbation, ImageEditor) else None
         self.observer = Observer(observation, world.autoencoder.latent_shape)
         self.last = initial_transition(world, shell, torch.zeros_like(self.elapsed))
+        asked = reward.asked(self.last)
+        self._numbers_asked = 0 if asked is None else asked.shape[1]
 
     @property
     def observation_size(self) -> int:
-        """How many numbers an observation has: what is seen of the latent, and the time if ``time_aware``."""
-        return self.observer.size + int(self.time_aware)
+        """How many numbers an observation has: of the latent, of what terms ask for, and of the time."""
+        return self.observer.size + self._numbers_asked + int(self.time_aware)
 
     @property
     def observation_bound(self) -> float:
         """No number of an observation is larger: the starting latents' largest plus the outer radius."""
-        return float(self.world.latents.abs().max()) + self.shell.outer + 1e-3
+        bound = float(self.world.latents.abs().max()) + self.shell.outer + 1e-3
+        return max(bound, MOST_ASKED) if self._numbers_asked else bound
 
     def facts(self) -> dict[str, Tensor]:
         """``source (N,)``, and ``distance (N,)`` of the latent from its start."""
@@ -275,7 +279,8 @@ class Dynamics(Episodes[Transition]):
 
     def observe(self) -> Tensor:
         """The observations ``(N, observation_size)``."""
-        return self._with_time(self.observer(self.last.latent), self.elapsed)
+        seen, asked = self.observer(self.last.latent), self.reward.asked(self.last)
+        return self._with_time(seen if asked is None else torch.cat([seen, asked], 1), self.elapsed)
 
     def picture(self, world: int = 0) -> Picture:
         """Original, decoded and augmented image, their difference and the heat map: ``(H, W, 3)`` uint8."""

@@ -177,59 +177,59 @@ class LatentAugEnv(LatentEnv, gym.Env[npt.NDArray[np.float32], npt.NDArray[np.fl
 
     ## Observation Space
     ``Box(-b, b, (d,))``, float32: the latent ``z``, flattened and whitened, so that a unit is one standard
-    deviation of the normal images. ``env.unwrapped.dynamics.world.autoencoder.latent_shape`` is its shape
-    before flattening. With ``time_aware=True`` the share of the episode that is left is appended, from 0 to
-    1.
+    deviation of normal images. Then follow with the term ``target`` what the episode asks for, up to 64
+    numbers from -5 to 5, and with ``time_aware=True`` the share of the episode that is left, from 0 to 1.
 
-    A latent of thousands of numbers is more than a small policy can learn from. ``observation`` says what is
-    seen of it:
+    ``observation`` says what is seen of the latent:
 
-    - ``latent``: all of it.
+    - ``latent``: all of it; its shape is ``env.unwrapped.dynamics.world.autoencoder.latent_shape``.
     - ``pooled`` (spatial latents): the mean of every square of tokens, channel by channel. The squares are
       the smallest that give at most 512 numbers: 32 channels on a grid of 16×16 become 32×4×4, and more than
       512 channels become one number each. Where in a square a token lies is not seen.
     - ``auto``: ``pooled`` where a spatial latent has more than 1024 numbers, else ``latent``.
 
     ## Rewards
-    A weighted sum of named terms, of which the first three are on by default:
+    A weighted sum of named terms. By default ``target`` alone, with weight 1:
 
-    - ``boundary`` (weight 1): ``4p(1 − p)`` of the detector's anomaly probability ``p``, which is 1 where the
-      detector is undecided.
-    - ``episode_novelty`` (0.5): ``1 − exp(−d / inner)``, with ``d`` the distance of ``z`` from the nearest of
-      the episode's start and its last 32 latents, and ``inner`` the shell's inner radius.
-    - ``realism`` (0.5): 1 where decoding and encoding gives ``z`` back as well as on normal images, less
-      where it doesn't.
+    - ``target``: how close the sample is to one anomaly of the world's reference set: 1 equal, 0 as far as
+      the mean of all anomalies is, -1 far off or no anomaly. Every image is asked for one of them, which the
+      observation describes. Compared are mean, spread and contrast of the changed tokens, place and size.
+    - ``usefulness``: how much better a copy of the detector's last layer separates the reference set once it
+      has learned the sample. 1 is the most that one step of learning could gain, below 0 is harm.
+    - ``boundary``: ``4p(1 − p)`` of the detector's anomaly probability ``p``, which is 1 where the detector
+      is undecided.
+    - ``realism``: 1 where decoding and encoding gives ``z`` back as well as on normal images, else less.
+    - ``episode_novelty``: ``1 − exp(−d / inner)``, with ``d`` the distance of ``z`` from the nearest of the
+      episode's start and its last 32 latents, and ``inner`` the shell's inner radius.
     - ``novelty``: likewise, with the world's last 32 changes since the start, of earlier episodes too.
     - ``coverage``: as ``novelty``, with the last 512 changes of all worlds of the batch.
-    - ``usefulness``: how much better a copy of the detector's last layer separates the world's reference set
-      once it has learned the sample. 1 is the most that one step of learning could gain, below 0 is harm.
     - ``similarity``: how densely the anomalies of the reference set lie around the sample, in the features of
       the detector's last layer and, where masks are known, by their descriptors in the latent. 1 is where all
       of them coincide with it.
     - ``matching``: ``similarity``, less how densely the last 512 samples of all worlds lie around it, so that
       kinds of anomalies that are there already pay less.
 
-    The reference set are labelled images in the world's folder that no detector was trained on; the last
-    three terms need one, and the built-in worlds have one. Where the world has a reward ensemble, terms that
-    depend on the detector are the mean of its detectors less their disagreement.
+    The reference set are labelled images that no detector was trained on. ``usefulness``, ``similarity`` and
+    ``matching`` need one and a detector with a trained last layer, ``target`` one with masks unless latents
+    are flat; without that the default is ``{"boundary": 1.0, "episode_novelty": 0.5, "realism": 0.5}``. Where
+    the world has a reward ensemble, terms that depend on detectors are their mean less their disagreement.
+    ``train_ppo.py`` pays for sets of samples, ``{"matching": 3.0, "coverage": 0.5}``.
 
     Choose terms with ``reward={"boundary": 1.0, "realism": 0.2}``. A term of your own is a class registered
     with ``latent_env.register_reward``; a name ``"my_module:my_term"`` imports ``my_module`` first. The same
     holds for perturbations and ``latent_env.register_perturbation``.
 
     ### What a step's pay depends on
-    ``boundary``, ``realism``, ``usefulness`` and ``similarity`` depend on the new latent and the image that
-    the episode started from; ``episode_novelty`` also on where the episode has been. The observation is the
-    latent alone, and ``info["source"]`` names the image. Three terms have a memory that outlasts episodes:
-    ``novelty`` of its own world, ``coverage`` and ``matching`` of all worlds of the batch. There the same
-    step pays less the second time. A reset with a seed drops what its world remembers; one without doesn't.
-    ``episode_novelty`` instead of the first two, and ``similarity`` instead of ``matching``, have none.
+    ``target``, ``boundary``, ``realism`` and ``similarity`` depend on the new latent and on the image that
+    the episode started from, ``usefulness`` and ``episode_novelty`` on the episode's earlier samples too.
+    ``novelty`` remembers earlier episodes of its world, ``coverage`` and ``matching`` those of the batch:
+    there the same step pays less the second time, until a reset with a seed.
 
     ## Starting State
     The latent of a normal image drawn uniformly; ``reset(options={"source": 3})`` names one.
 
     ## Episode End
-    ``terminated`` after ``horizon`` steps (default 4), always: the horizon is the task's own end. Never
+    ``terminated`` after ``horizon`` steps (default 1), always: the horizon is the task's own end. Never
     truncated, unless ``max_episode_steps`` is set lower. ``env.spec.max_episode_steps`` is the horizon; an
     environment made from ``env.spec`` is truncated at its last step too, as Gymnasium's time limit says.
 
@@ -250,8 +250,8 @@ class LatentAugEnv(LatentEnv, gym.Env[npt.NDArray[np.float32], npt.NDArray[np.fl
 
     ## Arguments
     ``gym.make("LatentAug-v0", artifacts="digits", perturbation="auto", max_delta=None, place="object",
-    blending="soft", edits="both", reward=None, horizon=4, time_aware=False, observation="auto",
-    shell_quantile=0.95, shell_ratio=None, shell_band=0.2, precision="float32", compiled=False,
+    blending="soft", edits="both", reward=None, horizon=1, time_aware=False, observation="auto",
+    shell_quantile=0.95, shell_ratio=None, shell_band=0.2, precision="float32", compiled=False, split="train",
     device="cpu", render_mode=None)``
 
     - ``artifacts``: ``"digits"`` (8×8 handwritten digits, flat latent), ``"phantom"`` (64×64 CT-like slices,
@@ -263,6 +263,7 @@ class LatentAugEnv(LatentEnv, gym.Env[npt.NDArray[np.float32], npt.NDArray[np.fl
     - ``precision``: what networks compute with, ``"float32"`` or ``"bfloat16"``, which is faster on GPUs and
       CPUs with AVX-512 BF16 or AMX; rewards change by some thousandths.
     - ``compiled``: whether ``torch.compile`` makes a step's networks faster first: a minute, for GPUs.
+    - ``split``: ``"test"`` lets episodes of built-in worlds start from images that nothing learned from.
     - ``device``: ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU where there is one (the default of a batch).
     - ``render_mode``: ``"rgb_array"`` or ``"human"``, a window. A picture shows the original, the decoded and
       the augmented image, their difference, and the detector's heat map.

@@ -14,9 +14,9 @@ from latent_env.dynamics import Dynamics
 from latent_env.observation import AUTO, check_observation
 from latent_env.perturbations.factory import make_perturbation
 from latent_env.perturbations.local_edit import BLENDINGS, BOTH, EDITS, OBJECT, PLACES, SOFT
-from latent_env.rewards.reward import DEFAULT_REWARD, Reward
+from latent_env.rewards.reward import Reward, default_reward
 from latent_env.shell import Shell
-from latent_env.worlds.store import load_world
+from latent_env.worlds.store import SPLITS, TRAIN, load_world
 from latent_env.worlds.world import World
 
 LONGEST_EPISODE = 10_000
@@ -53,7 +53,7 @@ class Settings:
     blending: str = SOFT
     edits: str = BOTH
     reward: Mapping[str, float] | None = None
-    horizon: int = 4
+    horizon: int = 1
     time_aware: bool = False
     observation: str = AUTO
     shell_quantile: float = 0.95
@@ -61,6 +61,7 @@ class Settings:
     shell_band: float = 0.2
     precision: str = FULL
     compiled: bool = False
+    split: str = TRAIN
 
     def __post_init__(self) -> None:
         check_count("horizon", self.horizon, LONGEST_EPISODE)
@@ -71,6 +72,7 @@ class Settings:
         check_choice("place", self.place, PLACES)
         check_choice("blending", self.blending, BLENDINGS)
         check_choice("edits", self.edits, EDITS)
+        check_choice("split", self.split, SPLITS)
         for name in ("time_aware", "compiled"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name}={getattr(self, name)!r} must be True or False")
@@ -93,7 +95,7 @@ class Settings:
             make_perturbation(
                 self.perturbation, world, self.max_delta, self.place, self.blending, self.edits
             ),
-            Reward(DEFAULT_REWARD if self.reward is None else self.reward),
+            Reward(default_reward(world) if self.reward is None else self.reward),
             Shell.around_normals(autoencoder, self.shell_quantile, self.shell_ratio, self.shell_band),
             self.horizon,
             num_worlds,
@@ -103,4 +105,4 @@ class Settings:
 
     def load(self, artifacts: str, device: str, num_worlds: int) -> Dynamics:
         """The dynamics of ``num_worlds`` episodes in the world ``artifacts``, loaded onto ``device``."""
-        return self.dynamics(load_world(artifacts, resolve_device(device)), num_worlds)
+        return self.dynamics(load_world(artifacts, resolve_device(device), self.split), num_worlds)

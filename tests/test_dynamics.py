@@ -175,7 +175,7 @@ def test_an_unfinished_reward_term_is_refused() -> None:
 def test_pay_doesnt_depend_on_earlier_episodes() -> None:
     import gymnasium as gym
 
-    env = gym.make("LatentAug-v0")
+    env = gym.make("LatentAug-v0", horizon=4)
     env.reset(seed=0)
     action = env.action_space.sample()
     starts = [{"source": 3}, None, {"source": 3}]  # another episode lies between

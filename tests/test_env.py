@@ -23,15 +23,17 @@ from latent_env.denoise.env import LatentDenoiseEnv
 from latent_env.denoise.settings import DenoiseSettings
 from latent_env.env import LatentAugEnv
 from latent_env.settings import Settings
-from latent_env.worlds.store import builtin_names
+from latent_env.worlds.store import BUILTIN, builtin_names
+from latent_env.worlds.tasks import DIGESTS, FIXED, Task, digest
 
-AUGMENT, DENOISE = SPECS = ["LatentAug-v0", "LatentDenoise-v0"]
+AUGMENT, DENOISE = "LatentAug-v0", "LatentDenoise-v0"
+TASKS = [task.id for task in FIXED]
 VARIANTS: list[dict[str, Any]] = [
     {"artifacts": "digits"},
-    {"artifacts": "digits", "perturbation": "principal", "time_aware": True},
+    {"perturbation": "principal", "reward": {"boundary": 1.0}, "time_aware": True, "horizon": 4},
     {"artifacts": "phantom"},
-    {"artifacts": "phantom", "perturbation": "principal"},
-    {"artifacts": "phantom", "perturbation": "dense", "horizon": 2},
+    {"artifacts": "phantom", "perturbation": "principal", "reward": {"boundary": 1.0}},
+    {"artifacts": "phantom", "perturbation": "dense", "reward": {"realism": 1.0}, "horizon": 2},
     {"artifacts": "phantom", "perturbation": "local_edit", "horizon": 2, "blending": "poisson"},
 ]
 DENOISING: list[dict[str, Any]] = [
@@ -41,13 +43,14 @@ DENOISING: list[dict[str, Any]] = [
     {"space": "pixel", "start": "drawn"},
 ]
 CASES = [(AUGMENT, variant) for variant in VARIANTS] + [(DENOISE, variant) for variant in DENOISING]
+CASES += [(task, {}) for task in TASKS]
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 
 def test_both_worlds_ship_with_the_package() -> None:
     assert builtin_names() == WORLDS
-    assert sorted(name for name in gym.registry if name.startswith("Latent")) == SPECS
+    assert {name for name in gym.registry if name.startswith("Latent")} == {AUGMENT, DENOISE, *TASKS}
 
 
 @pytest.mark.parametrize(("spec", "variant"), CASES, ids=str)
@@ -55,6 +58,33 @@ def test_gymnasium_checker(spec: str, variant: dict[str, Any]) -> None:
     env = gym.make(spec, **variant, disable_env_checker=True)
     check_env(env.unwrapped)
     env.close()
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_tasks_are_played_with_the_artifacts_that_returns_were_measured_with(world: str) -> None:
+    assert digest(BUILTIN / world) == DIGESTS[world]
+
+
+@pytest.mark.parametrize("task", FIXED, ids=lambda task: task.id)
+def test_tasks_keep_their_settings(task: Task) -> None:
+    env = gym.make(task.id)
+    assert env.spec is not None
+    assert env.spec.reward_threshold is not None
+    assert env.spec.max_episode_steps == task.settings["horizon"]
+    kind = DenoiseSettings if "Denoise" in task.id else Settings
+    # A default that changes one day changes no task: each of its settings is named, or doesn't matter to it.
+    named = {field.name for field in fields(kind)} & task.settings.keys()
+    assert named | {"artifacts"} == task.settings.keys()
+    batch = gym.make_vec(task.id, num_envs=2, device="cpu")
+    assert np.array_equal(batch.reset(seed=3)[0][0], env.reset(seed=3)[0])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_episodes_may_start_from_images_that_nothing_learned_from(task: str) -> None:
+    splits = [gym.make(task, **{"split": split}).unwrapped.dynamics.world for split in ("train", "test")]  # type: ignore[attr-defined]
+    known, unknown = ({image.numpy().tobytes() for image in world.images} for world in splits)
+    assert len(unknown) >= 64
+    assert not known & unknown
 
 
 @pytest.mark.parametrize(
@@ -91,8 +121,8 @@ def test_same_seed_same_trajectory(spec: str, variant: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("spec", "variant"), CASES, ids=str)
 def test_spec_survives_json_and_pickle(spec: str, variant: dict[str, Any]) -> None:
-    rewards = {AUGMENT: {"boundary": 1.0, "realism": 0.5}, DENOISE: {"critic": 2.0}}
-    env = gym.make(spec, **{"reward": rewards[spec], **variant})
+    reward = {"critic": 2.0} if spec.startswith("LatentDenoise") else {"boundary": 1.0, "realism": 0.5}
+    env = gym.make(spec, **{"reward": reward, **variant})
     assert env.spec is not None
     text = env.spec.to_json()
     json.loads(text)
@@ -112,6 +142,7 @@ def test_spec_survives_json_and_pickle(spec: str, variant: dict[str, Any]) -> No
 @pytest.mark.parametrize(("spec", "variant"), CASES, ids=str)
 def test_infos_are_flat_and_alike_at_reset_and_step(spec: str, variant: dict[str, Any]) -> None:
     env = gym.make(spec, **variant)
+    env.action_space.seed(0)
     infos = [env.reset(seed=0)[1], env.step(env.action_space.sample())[4], env.reset()[1]]
     types = [{key: type(value) for key, value in info.items()} for info in infos]
     assert types[0] == types[1] == types[2]
@@ -119,7 +150,8 @@ def test_infos_are_flat_and_alike_at_reset_and_step(spec: str, variant: dict[str
     terms = [[value for key, value in info.items() if key.startswith("reward_terms/")] for info in infos]
     assert len(terms[0]) == len(variant.get("reward", env.unwrapped.dynamics.reward.weights))  # type: ignore[attr-defined]
     assert not any(terms[0] + terms[2])
-    assert any(terms[1])
+    paid = [env.step(env.action_space.sample())[4] for _ in range(8) if env.reset()]
+    assert any(value for info in paid for key, value in info.items() if key.startswith("reward_terms/"))
 
 
 def test_id_with_module_name() -> None:
@@ -150,7 +182,7 @@ def test_time_aware_observation_counts_down() -> None:
 
 def test_reward_is_the_weighted_sum_of_its_terms() -> None:
     weights = {"boundary": 2.0, "novelty": -0.5, "realism": 0.25}
-    env = gym.make("LatentAug-v0", reward=weights)
+    env = gym.make("LatentAug-v0", reward=weights, horizon=4)
     env.reset(seed=1)
     for _ in range(4):
         _, reward, _, _, info = env.step(env.action_space.sample())

@@ -65,11 +65,12 @@ class LatentDenoiseEnv(LatentEnv, gym.Env[npt.NDArray[np.float32], npt.NDArray[n
     ## Arguments
     ``gym.make("LatentDenoise-v0", artifacts="digits", space="latent", conditional=True, reward=None,
     schedule="cosine", start="full", threshold=0.8, corridor=0.5, horizon=8, max_delta=None,
-    time_aware=False, device="cpu", render_mode=None)``
+    time_aware=False, split="train", device="cpu", render_mode=None)``
 
     - ``artifacts``: ``"digits"`` (8×8 handwritten digits of five classes), or a folder that
       ``train_ppo.py env=latent_denoise`` filled.
     - ``space``: ``"latent"`` or ``"pixel"``; each has a critic of its own.
+    - ``split``: ``"test"`` takes images of built-in worlds that nothing learned from.
     - ``device``: ``"cpu"``, ``"cuda"`` or ``"auto"``, a GPU where there is one (a batch's default).
 
     ``gym.make_vec("LatentDenoise-v0", num_envs=64)`` makes a batch that shares one forward pass a step.

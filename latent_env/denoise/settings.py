@@ -13,6 +13,7 @@ from latent_env.denoise.quality import Quality
 from latent_env.denoise.spaces import SPACES
 from latent_env.denoise.world import DenoiseWorld, load_denoise_world
 from latent_env.settings import LONGEST_EPISODE, check_count, check_number
+from latent_env.worlds.store import SPLITS, TRAIN
 
 DEFAULT_REWARD: dict[str, float] = {"critic": 1.0}
 STARTS = ("full", "drawn")
@@ -38,13 +39,14 @@ class DenoiseSettings:
     horizon: int = 8
     max_delta: float | None = None
     time_aware: bool = False
+    split: str = TRAIN
 
     def __post_init__(self) -> None:
         check_count("horizon", self.horizon, LONGEST_EPISODE)
         for name in ("conditional", "time_aware"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name}={getattr(self, name)!r} must be True or False")
-        for name, choices in (("space", SPACES), ("start", STARTS)):
+        for name, choices in (("space", SPACES), ("start", STARTS), ("split", SPLITS)):
             if getattr(self, name) not in choices:
                 raise UserError(f"{name}={getattr(self, name)!r} is unknown: choose {' or '.join(choices)}")
         optional = [name for name in ("threshold", "max_delta") if getattr(self, name) is not None]
@@ -84,7 +86,8 @@ class DenoiseSettings:
 
     def load(self, artifacts: str, device: str, num_worlds: int) -> DenoiseDynamics:
         """The dynamics of ``num_worlds`` episodes in the world ``artifacts``, loaded onto ``device``."""
-        return self.dynamics(load_denoise_world(artifacts, self.space, resolve_device(device)), num_worlds)
+        world = load_denoise_world(artifacts, self.space, resolve_device(device), self.split)
+        return self.dynamics(world, num_worlds)
 
 
 def default_max_delta(world: DenoiseWorld, horizon: int) -> float:

@@ -17,9 +17,11 @@ from latent_common.files import check_path
 from latent_env.denoise.critic import Critic
 from latent_env.denoise.spaces import SPACES, PixelSpace, Space
 from latent_env.worlds.artifacts import load_autoencoder
-from latent_env.worlds.store import BUILTIN, newest_run
+from latent_env.worlds.store import BUILTIN, TEST, TRAIN, check_split, newest_run
 
 EXAMPLES, CRITIC = "examples", "critic"
+EXAMPLES_OF = {TRAIN: EXAMPLES, TEST: f"test_{EXAMPLES}"}
+"""The artifact with the images and classes of each split."""
 MOST_CHECKED = 256
 """With so many states it is checked that a world makes numbers."""
 HINT = "`python train_ppo.py env=latent_denoise dataset=…` makes one below runs/"
@@ -103,17 +105,27 @@ def find_denoise_world(artifacts: str, space: str) -> Path:
     raise UserError(f"artifacts={artifacts} is no built-in world ({known}) and has no critic: {HINT}")
 
 
-def load_denoise_world(artifacts: str, space: str, device: torch.device) -> DenoiseWorld:
-    """The world called ``artifacts``: a built-in name or a folder. Loaded once a process and device."""
+def load_denoise_world(artifacts: str, space: str, device: torch.device, split: str = TRAIN) -> DenoiseWorld:
+    """The world called ``artifacts``: a built-in name or a folder. Loaded once a process and device.
+
+    :param split: where its images come from; only built-in worlds have ``test`` ones.
+    """
     folder = find_denoise_world(artifacts, space).resolve()
     files = [file for file in sorted(folder.glob("*.json")) if file.exists()]  # links may lead nowhere
     stamp = tuple(file.stat().st_mtime_ns for file in files)
-    return _load(folder, space, device, stamp)
+    return _load(folder, space, device, split, stamp)
 
 
 @functools.lru_cache(maxsize=8)
-def _load(folder: Path, space: str, device: torch.device, stamp: tuple[int, ...]) -> DenoiseWorld:  # noqa: ARG001
-    images, labels, names = read_examples(folder)
+def _load(
+    folder: Path,
+    space: str,
+    device: torch.device,
+    split: str,
+    stamp: tuple[int, ...],  # noqa: ARG001
+) -> DenoiseWorld:
+    check_split(folder, split, (folder / f"{EXAMPLES_OF[split]}.json").is_file())
+    images, labels, names = read_examples(folder, split)
     weights, made = load_artifact(folder, f"{CRITIC}_{space}", CRITIC)
     if made.pop("autoencoder", None) != autoencoder_digest(folder, space):
         raise UserError(f"{folder}: critic and autoencoder come from different worlds: train it again")
@@ -140,10 +152,10 @@ def _check_finite(world: DenoiseWorld, folder: Path) -> None:
         raise UserError(f"{folder}: the weights are so large that results overflow: train it again")
 
 
-def read_examples(folder: Path) -> tuple[Tensor, Tensor, list[str]]:
+def read_examples(folder: Path, split: str = TRAIN) -> tuple[Tensor, Tensor, list[str]]:
     """Images ``(N, C, H, W)`` uint8, their classes ``(N,)``, and the names of the classes."""
-    tensors, facts = load_artifact(folder, EXAMPLES, EXAMPLES)
-    path, names = folder / "examples.safetensors", facts.get("classes")
+    tensors, facts = load_artifact(folder, EXAMPLES_OF[split], EXAMPLES)
+    path, names = folder / f"{EXAMPLES_OF[split]}.safetensors", facts.get("classes")
     if tensors.keys() != {"images", "labels"} or not isinstance(names, list) or not names:
         raise UserError(f"{path} holds no images with classes: make it again")
     images, labels = tensors["images"], tensors["labels"]

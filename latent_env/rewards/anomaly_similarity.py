@@ -84,7 +84,7 @@ class AnomalySimilarity:
         self.side, self.head = weight.shape[-1], torch.cat([weight.flatten(), bias.reshape(1)])
         self._score_count = detector.score_count
         features = self._suspicious(layer_input)
-        self.units = [_unit(part) for part in (features, *(descriptors or ()))]
+        self.units = [unit_of(part) for part in (features, *(descriptors or ()))]
         """``(d,)`` of each part: what it is divided by."""
         self.anomalies = self._joined([features[anomalous], *(descriptors or ())])
         """``(A, d)``"""
@@ -120,7 +120,7 @@ def closeness(points: Tensor, others: Tensor) -> Tensor:
     return torch.exp(-torch.cdist(points, others).square() / 2)
 
 
-def _unit(features: Tensor) -> Tensor:
+def unit_of(features: Tensor) -> Tensor:
     """What each of ``features (R, d)`` is divided by, ``(d,)``; infinite where all images are the same."""
     scale = features.std(0, correction=0)
     if float(scale.max()) < 1e-6:

@@ -24,6 +24,9 @@ from torch import Tensor
 from latent_common.registry import Registry
 from latent_env.transition import Transition
 
+MOST_ASKED = 5.0
+"""No number is larger that a term lets agents see."""
+
 
 class RewardTerm(ABC):
     """One term of the reward. Only ``value`` must be written; other methods are for terms with a memory."""
@@ -41,6 +44,13 @@ class RewardTerm(ABC):
     @abstractmethod
     def value(self, transition: Transition) -> Tensor:
         """The term, ``(N,)``; must not change the term's own state."""
+
+    def asked(self, transition: Transition) -> Tensor | None:  # noqa: ARG002
+        """What the value depends on beside the latents, for agents to see: ``(N, k)``, from -5 to 5.
+
+        None for nothing. It follows the latent in observations.
+        """
+        return None
 
     def begin(self, worlds: Tensor) -> None:  # noqa: B027 - few terms follow an episode
         """A new episode begins in ``worlds (N,)`` bool."""

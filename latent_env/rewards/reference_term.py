@@ -60,8 +60,8 @@ def reference_set_of(world: World) -> ReferenceSet:
     """The world's reference set; a world without one is an error."""
     if world.reference_set is None:
         raise UserError(
-            "the reward terms usefulness, similarity and matching need a reference set of labelled images, "
-            "and this world has none: `python train_detector.py` stores one in the world's folder "
+            "the reward terms target, usefulness, similarity and matching need a reference set of labelled "
+            "images, and this world has none: `python train_detector.py` stores one in the world's folder "
             "(reference_set.json); or choose other terms"
         )
     return world.reference_set

@@ -21,13 +21,22 @@ from latent_env.rewards import (  # noqa: F401
     novelty,
     realism,
     similarity,
+    target,
     usefulness,
 )
-from latent_env.rewards.base import RewardTerm, reward_terms
+from latent_env.rewards.base import MOST_ASKED, RewardTerm, reward_terms
 from latent_env.rewards.reference_term import ReferenceTerm
+from latent_env.rewards.target import knows_targets
 from latent_env.transition import Transition
+from latent_env.worlds.world import World
 
-DEFAULT_REWARD: dict[str, float] = {"boundary": 1.0, "episode_novelty": 0.5, "realism": 0.5}
+DEFAULT_REWARD: dict[str, float] = {"target": 1.0}
+WITHOUT_TARGETS: dict[str, float] = {"boundary": 1.0, "episode_novelty": 0.5, "realism": 0.5}
+
+
+def default_reward(world: World) -> dict[str, float]:
+    """The terms and weights of an environment that is given none."""
+    return DEFAULT_REWARD if knows_targets(world) else WITHOUT_TARGETS
 
 
 class Reward:
@@ -60,6 +69,16 @@ class Reward:
         transition.compute_facts([fact for term in terms.values() for fact in term.needs])
         parts = [self.weights[name] * _value(name, term, transition) for name, term in terms.items()]
         return torch.stack(parts).sum(0) if parts else None
+
+    def asked(self, transition: Transition) -> Tensor | None:
+        """What terms let agents see beside the latents, ``(N, k)``; None for nothing."""
+        parts = []
+        for name, term in self.terms.items():
+            with _explained(name, term):
+                part = term.asked(transition)
+            if part is not None:
+                parts.append(part.clamp(-MOST_ASKED, MOST_ASKED))
+        return torch.cat(parts, 1) if parts else None
 
     def check_own_terms(self, transition: Transition) -> None:
         """Raise a ``UserError`` if a user's own term fails, or returns what no term is.

@@ -61,10 +61,16 @@ def builtin_names() -> list[str]:
     return sorted(folder.name for folder in BUILTIN.iterdir() if (folder / MANIFEST).is_file())
 
 
+TRAIN, TEST = SPLITS = ("train", "test")
+"""Where the images come from that episodes start from."""
+
+STARTS = {TRAIN: "images", TEST: "test_images"}
+"""The artifact with the starting images of each split."""
+
 PARTS = ("autoencoder", "detector", "images")
 """The artifacts that every world has."""
 
-EXTRAS = (BACKBONE, REFERENCE_SET, REWARD_ENSEMBLE, LABELLED_ANOMALIES, DECISION)
+EXTRAS = (BACKBONE, REFERENCE_SET, REWARD_ENSEMBLE, LABELLED_ANOMALIES, DECISION, STARTS[TEST])
 """Artifacts that a world may have in addition."""
 
 
@@ -122,13 +128,13 @@ def save_world(folder: Path, world: World, decision: Decision | None = None) -> 
     seal_world(folder)
 
 
-def save_images(folder: Path, images: Tensor, latents: Tensor | None = None) -> None:
-    """Write starting images ``(N, C, H, W)`` uint8 as the artifact ``images``.
+def save_images(folder: Path, images: Tensor, latents: Tensor | None = None, split: str = TRAIN) -> None:
+    """Write starting images ``(N, C, H, W)`` uint8 as the artifact of ``split``.
 
     Their ``latents``, if given, are stored too, so that loading doesn't have to encode them again.
     """
     tensors = {"images": images} if latents is None else {"images": images, "latents": latents.half()}
-    save_artifact(folder, "images", "images", tensors, {"count": len(images)})
+    save_artifact(folder, STARTS[split], "images", tensors, {"count": len(images)})
 
 
 def find_world(artifacts: str) -> Path:
@@ -169,13 +175,25 @@ def newest_run(folder: Path, *names: str) -> Path | None:
     return max(whole, key=lambda path: path.stat().st_mtime).parent if whole else None
 
 
-def load_world(artifacts: str, device: torch.device) -> World:
-    """The world called ``artifacts``: a built-in name or a folder. Loaded once a process and device."""
+def load_world(artifacts: str, device: torch.device, split: str = TRAIN) -> World:
+    """The world called ``artifacts``: a built-in name or a folder. Loaded once a process and device.
+
+    :param split: where starting images come from; only built-in worlds have ``test`` ones.
+    """
     check_path(artifacts, "artifacts")
     folder = find_world(artifacts).resolve()
     files = [folder / MANIFEST, *(folder / f"{name}.json" for name in (*PARTS, *EXTRAS))]
     stamp = tuple(file.stat().st_mtime_ns if file.is_file() else 0 for file in files)
-    return _load(folder, device, stamp)
+    return _load(folder, device, split, stamp)
+
+
+def check_split(folder: Path, split: str, there: bool) -> None:
+    """Raise a ``UserError`` unless the world in ``folder`` has starting images of ``split``."""
+    if not there:
+        raise UserError(
+            f"{folder} has no images for split={split}: only the built-in worlds "
+            f"({', '.join(builtin_names())}) have them; leave split out"
+        )
 
 
 def _check_finite(world: World) -> None:
@@ -189,9 +207,10 @@ def _check_finite(world: World) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World:  # noqa: ARG001
-    listed = read_manifest(folder)
-    tensors, _ = load_artifact(folder, "images", "images")
+def _load(folder: Path, device: torch.device, split: str, stamp: tuple[int, ...]) -> World:  # noqa: ARG001
+    listed, starts = read_manifest(folder), STARTS[split]
+    check_split(folder, split, starts in listed)
+    tensors, _ = load_artifact(folder, starts, "images")
     autoencoder, detector = load_autoencoder(folder), load_detector(folder)
     backbone = load_backbone(folder) if BACKBONE in listed else None
     for name, digest in listed.items():
@@ -206,7 +225,7 @@ def _load(folder: Path, device: torch.device, stamp: tuple[int, ...]) -> World: 
         if name not in listed and (folder / f"{name}.json").is_file():
             raise UserError(f"{folder / MANIFEST} doesn't list {name}.json: make the folder again")
     if "images" not in tensors:
-        raise UserError(f"{folder / 'images.safetensors'} holds no images: make the folder again")
+        raise UserError(f"{folder / starts}.safetensors holds no images: make the folder again")
     try:
         world = World.build(
             autoencoder, detector, tensors["images"], device, tensors.get("latents"), backbone

@@ -1,0 +1,84 @@
+"""The reward term ``target``: a step is worth what can be seen, and the anomaly asked for is worth most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from conftest import make_world
+
+from latent_common.errors import UserError
+from latent_env.rewards.reward import WITHOUT_TARGETS
+from latent_env.settings import Settings
+from latent_env.worlds.reference_set import ReferenceSet
+from latent_env.worlds.store import load_world, save_world
+
+CPU = torch.device("cpu")
+
+
+def batch(world: str, count: int = 16, **settings: Any) -> Any:
+    return Settings(reward={"target": 1.0}, **settings).load(world, "cpu", count)
+
+
+def test_a_sample_that_equals_the_anomaly_asked_for_is_worth_one() -> None:
+    dynamics = batch("digits", shell_ratio=100.0, max_delta=50.0)
+    world, anomalies = dynamics.world, dynamics.world.reference_set.labels == 1
+    wanted = world.autoencoder.encode(world.reference_set.inputs[anomalies].float() / 255)
+    sources = torch.arange(16)
+    dynamics.reset_tensor(sources=sources)
+    there = (wanted[sources % len(wanted)] - dynamics.last.latent) / dynamics.perturbation.max_delta
+    near = dynamics.step_tensor(there).rewards
+    dynamics.reset_tensor(sources=sources)
+    others = (wanted[(sources + 7) % len(wanted)] - dynamics.last.latent) / dynamics.perturbation.max_delta
+    assert near.mean() > 0.5  # decoding and encoding an anomaly doesn't give back all of it
+    assert near.mean() > dynamics.step_tensor(others).rewards.mean() + 0.5
+
+
+@pytest.mark.parametrize("world", ["digits", "phantom"])
+def test_doing_nothing_is_worth_least(world: str) -> None:
+    dynamics = batch(world)
+    dynamics.reset_tensor(seeds=torch.arange(16))
+    nothing = dynamics.perturbation.null_action.expand(16, -1)
+    assert dynamics.step_tensor(nothing).rewards.tolist() == [-1.0] * 16
+
+
+def test_the_observation_says_which_anomaly_is_asked_for() -> None:
+    env = gym.make("LatentAug-v0", reward={"target": 1.0}, time_aware=True)
+    without = gym.make("LatentAug-v0", reward={"boundary": 1.0}, time_aware=True)
+    size = without.observation_space.shape[0]  # type: ignore[index]
+    seen = [env.reset(options={"source": source})[0] for source in (0, 1, 32)]
+    plain = without.reset(options={"source": 0})[0]
+    assert np.array_equal(seen[0][: size - 1], plain[:-1])
+    assert seen[0][-1] == plain[-1] == 1
+    asked = [each[size - 1 : -1] for each in seen]
+    assert not np.array_equal(asked[0], asked[1])
+    assert np.array_equal(asked[0], asked[2])  # there are 32 anomalies
+    assert all(env.observation_space.contains(each) for each in seen)
+
+
+def test_the_same_step_from_the_same_image_is_worth_the_same() -> None:
+    env = gym.make("LatentAug-v0")
+    env.reset(seed=0)
+    env.action_space.seed(1)
+    actions = [env.action_space.sample() for _ in range(6)]
+
+    def paid() -> list[float]:
+        return [env.step(action)[1] for action in actions if env.reset(options={"source": 4})]  # type: ignore[misc]
+
+    assert paid() == paid()
+
+
+def test_worlds_without_known_anomalies_have_another_default(tmp_path: Path) -> None:
+    spatial = make_world("spatial")
+    assert Settings().dynamics(spatial, 1).reward.weights == WITHOUT_TARGETS
+    with pytest.raises(UserError, match=r"target.* need a reference set"):
+        Settings(reward={"target": 1.0}).dynamics(spatial, 1)
+    inputs, labels = torch.zeros(4, 1, 32, 32, dtype=torch.uint8), torch.tensor([0, 0, 1, 1])
+    save_world(tmp_path, spatial.with_reference_set(ReferenceSet(inputs, labels)))
+    assert Settings().load(str(tmp_path), "cpu", 1).reward.weights == WITHOUT_TARGETS
+    with pytest.raises(UserError, match="target needs a reference set with masks"):
+        Settings(reward={"target": 1.0}).dynamics(load_world(str(tmp_path), CPU), 1)
