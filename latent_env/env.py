@@ -193,7 +193,7 @@ class LatentAugEnv(LatentEnv, gym.Env[npt.NDArray[np.float32], npt.NDArray[np.fl
 
     - ``target``: how close the sample is to one anomaly of the world's reference set: 1 equal, 0 as far as
       the mean of all anomalies is, -1 far off or no anomaly. Every image is asked for one of them, which the
-      observation describes. Compared are mean, spread and contrast of the changed tokens, place and size.
+      observation describes. Half is for the look of the changed tokens, half for their place and size.
     - ``usefulness``: how much better a copy of the detector's last layer separates the reference set once it
       has learned the sample. 1 is the most that one step of learning could gain, below 0 is harm.
     - ``boundary``: ``4p(1 − p)`` of the detector's anomaly probability ``p``, which is 1 where the detector

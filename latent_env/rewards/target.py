@@ -23,6 +23,9 @@ MOST_SEEN = 64
 """Of a target's descriptor agents see no more numbers: longer ones are projected at random."""
 
 
+LOOK, PLACE = ("inside", "contrast"), ("position",)
+"""The parts of a descriptor by what they say of an anomaly."""
+
 NO_ANOMALY = -1.0
 """What a sample is worth that is no anomaly: as little as the worst one."""
 
@@ -62,12 +65,14 @@ def knows_targets(world: World) -> bool:
 class Target(RewardTerm):
     """How close a sample is to one anomaly of the reference set, by their descriptors in the latent.
 
-    Mean over the parts of a descriptor (what is inside, its contrast, its place and size) of
-    ``(s − d²) / (s + d²)`` at the distance d, with s the mean squared distance of the anomalies from their
-    mean: 1 if both are equal, 0 for what is as far off as the mean of all anomalies, -1 far from it. A sample
-    that is no anomaly is worth -1. Every starting image is asked for one anomaly, the next image for the
-    next, and agents see its descriptor after the latent. So what is made covers the reference set, and a
-    step's worth depends on nothing that isn't seen.
+    Half is for how it looks, what is inside and its contrast, and half for its place and size; a flat latent
+    has no place. Each part is worth ``(s − d²) / (s + d²)`` at the distance d, with s the mean squared
+    distance of the anomalies from their mean: 1 if both are equal, 0 for what is as far off as the mean of
+    all anomalies, -1 far from it. A sample that is no anomaly is worth -1.
+
+    Every starting image asks for one anomaly, the next image for the next, and agents see its descriptor
+    after the latent. So what is made covers the reference set, and a step's worth depends on nothing that
+    isn't seen.
     """
 
     needs = ("label", "descriptor")
@@ -81,8 +86,10 @@ class Target(RewardTerm):
         targets = self._targets_of(transition.world)
         wanted = transition.sources % len(targets.seen)
         found = transition.descriptor._asdict()
-        close = [part.closeness(found[name], wanted) for name, part in targets.parts.items()]
-        return torch.stack(close).mean(0).where(transition.label == ANOMALY, NO_ANOMALY)
+        close = {name: part.closeness(found[name], wanted) for name, part in targets.parts.items()}
+        kinds = [[close[name] for name in kind if name in close] for kind in (LOOK, PLACE)]
+        means = [torch.stack(kind).mean(0) for kind in kinds if kind]
+        return torch.stack(means).mean(0).where(transition.label == ANOMALY, NO_ANOMALY)
 
     def asked(self, transition: Transition) -> Tensor:
         """The descriptors of the anomalies that are asked for, ``(N, k)``."""
