@@ -65,7 +65,13 @@ def test_what_was_observed_stays_when_the_world_goes_on() -> None:
 
 
 def test_checkers_and_a_batch_agree_on_pooled_observations() -> None:
-    arguments = {"artifacts": "phantom", "observation": "pooled", "time_aware": True, "horizon": 3}
+    arguments = {
+        "artifacts": "phantom",
+        "observation": "pooled",
+        "reward": {"boundary": 1.0},
+        "time_aware": True,
+        "horizon": 3,
+    }
     single = gym.make("LatentAug-v0", **arguments, disable_env_checker=True)
     check_env(single.unwrapped)
     assert single.observation_space.shape == (4 * 8 * 8 + 1,)
