@@ -26,7 +26,7 @@ from latent_env.rendering import (
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_five_tiles_at_a_size_one_can_see(world: str) -> None:
-    env = gym.make("LatentAug-v0", artifacts=world, render_mode="rgb_array")
+    env = gym.make("LatentAug-v0", artifacts=world, horizon=4, render_mode="rgb_array")
     env.reset(seed=0)
     start = env.render()
     env.action_space.seed(0)
