@@ -166,7 +166,7 @@ def test_every_label_comes_up() -> None:
 
 @pytest.mark.parametrize("perturbation", ["brush", "dense", "principal"])
 def test_one_world_is_one_of_many(folder: Path, perturbation: str) -> None:
-    arguments: dict[str, Any] = {"perturbation": perturbation, "reward": REWARD}
+    arguments: dict[str, Any] = {"perturbation": perturbation, "reward": REWARD, "horizon": 4}
     many = gym.make_vec("LatentAug-v0", num_envs=3, artifacts=str(folder), device="cpu", **arguments)
     together, _ = many.reset(seed=[4, 5, 6])  # type: ignore[arg-type]
     singles = [gym.make("LatentAug-v0", artifacts=str(folder), **arguments) for _ in range(3)]
@@ -198,7 +198,7 @@ def test_a_stored_world_plays_the_same_and_encodes_nothing(
     monkeypatch.setattr(PretrainedAutoencoder, "decode", forbidden)
     stored, kept = load_world(str(tmp_path / "fresh"), CPU), latent_world()
     assert torch.equal(stored.latents, kept.latents)
-    env = gym.make("LatentAug-v0", artifacts=str(tmp_path / "fresh"), reward=REWARD)
+    env = gym.make("LatentAug-v0", artifacts=str(tmp_path / "fresh"), reward=REWARD, horizon=4)
     observation, info = env.reset(seed=3)
     batch = dynamics(1, seed=3)
     assert np.array_equal(observation, batch.observe()[0].numpy())
