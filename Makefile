@@ -1,9 +1,9 @@
 # `make demo` runs the main job, `make test` the tests that a change needs. The first use of either makes .venv.
-# DEMO passes overrides on, for example: make demo DEMO="dataset=digits seed=3"
+# DEMO are the overrides of the demo, for example: make demo DEMO="dataset=digits seed=3"
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO ?=
+DEMO ?= labelled.count=5 labelled.folds=0
 # Options of `make torture`, for example: make torture TORTURE="--parts kills --minutes 20"
 TORTURE ?=
 

@@ -89,6 +89,8 @@ class Comparison:
     """Draws figures below the folder of the report, and returns where they are."""
     averaged: bool = False
     """Whether means over all places are results too."""
+    pool: Callable[[Results], str] = lambda _: ""
+    """A table of differences over all places."""
 
     def conduct(self, options: argparse.Namespace, scripts: Mapping[str, Script]) -> int:
         """Make what is missing, write the report and print its table; returns 1 if a run failed."""
@@ -111,8 +113,9 @@ class Comparison:
         pairs = self.pairs_of(results)
         facts = [self.facts_of(outcome) if outcome.folder else {} for outcome in outcomes]
         figures = self.draw(options.out, done, results, pairs)
-        path = write_report(options.out, self.about, outcomes, results, pairs, facts, figures)
-        print(f"{results_table(self.about, results, pairs)}\n\nreport: {path}")
+        pooled = self.pool(results)
+        path = write_report(options.out, self.about, outcomes, results, pairs, facts, figures, pooled)
+        print(f"{results_table(self.about, results, pairs)}\n\n{pooled}\n\nreport: {path}")
         failed = [outcome for outcome in outcomes if outcome.error]
         for outcome in failed:
             print(f"{outcome.case.name} failed: {outcome.error}", file=sys.stderr)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.metrics import ImageMetric, image_AP, image_AUROC, resampled
-from detectors.metrics.intervals import Estimate, Floats, over_seeds, over_seeds_and_images
+from detectors.metrics.intervals import Estimate, Floats, over_seeds, over_seeds_and_images, over_sets
 
 OF_IMAGES: dict[str, ImageMetric] = {"image_AUROC": image_AUROC, "image_AP": image_AP}
 """Metrics that scores of drawn images can be turned into."""
@@ -81,16 +81,40 @@ class Results:
         Metrics of images get an interval over seeds and test images where all scores were kept, others
         Student's over seeds.
         """
+        differences, drawn = self._paired(pair, metric)
+        if not len(differences):
+            return None
+        return over_seeds(differences) if drawn is None else over_seeds_and_images(differences, drawn)
+
+    def pooled(self, pairs: Sequence[Pair], metric: str) -> Estimate | None:
+        """The mean of the differences of ``pairs``, each of another set of images; None if one is unknown.
+
+        The interval is over sets and seeds, and over test images where all scores were kept.
+        """
+        found = [self._paired(pair, metric) for pair in pairs]
+        if not found or not all(len(differences) for differences, _ in found):
+            return None
+        drawn = [each for _, each in found if each is not None]
+        return over_sets([own for own, _ in found], drawn if len(drawn) == len(found) else None)
+
+    def _paired(self, pair: Pair, metric: str) -> tuple[Floats, Floats | None]:
+        """Differences ``(S,)`` of the seeds that have both, and on draws of the test images ``(S, R)``.
+
+        The latter is None where not all scores of images were kept.
+        """
         ones, others = (self.methods.get(method, {}) for method in pair)
         paired = [(ones[seed], others[seed]) for seed in sorted(ones.keys() & others.keys())]
         paired = [(a, b) for a, b in paired if math.isfinite(a.value(metric) - b.value(metric))]
-        if not paired:
-            return None
         differences = np.array([a.value(metric) - b.value(metric) for a, b in paired])
-        if metric not in OF_IMAGES or not _same_images([each for both in paired for each in both]):
-            return over_seeds(differences)
-        drawn = np.stack([self._on_draws(a, metric) - self._on_draws(b, metric) for a, b in paired])
-        return over_seeds_and_images(differences, drawn)
+        if (
+            not paired
+            or metric not in OF_IMAGES
+            or not _same_images([each for both in paired for each in both])
+        ):
+            return differences, None
+        return differences, np.stack(
+            [self._on_draws(a, metric) - self._on_draws(b, metric) for a, b in paired]
+        )
 
     def _on_draws(self, result: Result, metric: str) -> Floats:
         """A metric ``(R,)`` on draws of the test images, made once whatever it is compared with."""

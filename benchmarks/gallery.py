@@ -1,7 +1,7 @@
 r"""A picture of the best paid samples of a run, small enough for a page: ``docs/images/samples.png`` is one.
 
 python train_ppo.py dataset.size=128 dataset.train=200 dataset.valid=40 dataset.test=40 \
-        autoencoder.steps=300 detector.steps=80 detector.width=32 detector.heads=2 agent.total_steps=4096 \
+        autoencoder.steps=300 detector.steps=80 detector.width=32 agent.total_steps=4096 \
         samples=256 rounds=1 reward_ensemble.count=1 share=0.25
 python -m benchmarks.gallery runs/phantom/agent/ppo-*
 """

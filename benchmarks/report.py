@@ -44,11 +44,13 @@ def write_report(
     pairs: Sequence[Pair],
     facts: Sequence[Mapping[str, Any]],
     figures: Sequence[Path] = (),
+    pooled: str = "",
 ) -> Path:
     """Write both files, beside those that a person has edited; returns where the text is.
 
     :param facts: what is known of each outcome's run, as further columns of ``runs.csv``.
     :param figures: pictures below ``out``.
+    :param pooled: a table over all places, if there is one.
     """
     rows = [{**identity(about, outcome), **fact} for outcome, fact in zip(outcomes, facts, strict=True)]
     path = out / "RESULTS.md"
@@ -56,6 +58,7 @@ def write_report(
     path = out / ("RESULTS.new.md" if edited else "RESULTS.md")
     write_atomically(out / ("runs.new.csv" if edited else "runs.csv"), csv_table(rows).encode())
     parts = [GENERATED, f"# {about.question}", "TODO: the answer in a sentence or two."]
+    parts += [pooled] if pooled else []
     parts += [results_table(about, results, pairs)]
     parts += [f"![{figure.stem}]({figure.relative_to(out).as_posix()})" for figure in figures]
     parts += ["## Method", about.method, INTERVALS, f"```\n{about.command}\n```", commits(outcomes)]

@@ -65,6 +65,8 @@ class ProbeDetector(WhitenedDetector):
         inputs = torch.cat(rows).double().cpu().numpy()
         labels = np.repeat([0, 1], [len(negatives), len(inputs) - len(negatives)])
         weights, bias = _regression(inputs, labels, torch.cat(shares).double().numpy(), strength)
+        if weights[0] <= 0:  # anomalies nearer than normal tokens tell nothing of others: the distance stays
+            return
         self.weights.copy_(torch.from_numpy(weights))
         self.bias.fill_(bias)
 

@@ -96,12 +96,16 @@ def _(config: PhantomConfig, run: DataRun) -> Dataset:
 
 def _with_labelled(dataset: Dataset, seed: int, run: DataRun) -> Dataset:
     """A data set that is drawn or built in, with as many labelled anomalies as are wanted."""
-    return dataset if run.labelled.count is None else dataset.with_labelled(run.labelled.count, seed)
+    labelled = run.labelled
+    if labelled.count is None:
+        return dataset
+    return dataset.with_labelled(labelled.count, seed if labelled.seed is None else labelled.seed)
 
 
 @_load.register
 def _(config: FilesConfig, run: DataRun) -> Dataset:
-    wanted = config.valid_fraction, config.group, config.limit, run.labelled.count
+    labelled = run.labelled
+    wanted = config.valid_fraction, config.group, config.limit, labelled.count, labelled.seed
     splitting = Splitting(run.track, config.seed, *wanted)
     problems = Problems(config.on_error)
     source = _find(config, Path(run.data_root).expanduser(), splitting, problems)

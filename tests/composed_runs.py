@@ -25,7 +25,6 @@ SMALL_PHANTOM = [
     "autoencoder.steps=20",
     "autoencoder.width=8",
     "detector.width=16",
-    "detector.heads=2",
     "detector.steps=8",
     "detector.batch_size=8",
     "detector.baselines=[]",

@@ -181,7 +181,6 @@ TINY = [
     "autoencoder.width=8",
     "detector.steps=20",
     "detector.width=16",
-    "detector.heads=2",
 ]
 TINY_AGENT = [*TINY, "env.num_envs=8", "samples=64", "rounds=1"]
 TINY_PPO = [*TINY_AGENT, "agent.total_steps=128", "agent.n_steps=8", "agent.batch_size=32"]

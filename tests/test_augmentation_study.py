@@ -66,6 +66,7 @@ def test_plan_expands_every_table(tmp_path: Path) -> None:
         if (*case.place[:3], case.method, case.seed) == ("pretrained", "one_class", "bottle", "random", 1)
     ]
     assert list(bottle.arguments) == [
+        "detector=transformer",
         *(*SETTINGS["pretrained"], "dataset=mvtec", "dataset.category=bottle", f"data_root={tmp_path}/mvtec"),
         *("track=one_class", "agent=random", "runs=here/runs", "autoencoder.backbone=net", "seed=1"),
     ]
@@ -213,7 +214,7 @@ def test_pictures_are_small(tmp_path: Path) -> None:
 
 TINY = [
     *("autoencoder.steps=20", "autoencoder.width=8", "detector.steps=10", "detector.width=16"),
-    *("detector.heads=2", "env.num_envs=8", "samples=32", "rounds=1", "threads=1", "device=cpu"),
+    *("env.num_envs=8", "samples=32", "rounds=1", "threads=1", "device=cpu"),
 ]
 SMALL = "small=dataset=phantom dataset.train=24 dataset.valid=8 dataset.test=12"
 

@@ -97,6 +97,7 @@ PRETRAINED = {
     "labelled.step_multiplier": 3.0,
     "mixture.shares": [0.25, 0.5],
 }
+PANEL = ["segmenter", "probe", "positional_knn"]
 PPO = {"agent.n_steps": 16, "agent.n_epochs": 8, "agent.gamma": 0.9, "agent.mean_bias_lr_scale": 30.0}
 DENOISE = {"agent.n_steps": 16, "agent.n_epochs": 6, "agent.gamma": 0.95, "agent.min_std": 0.05}
 
@@ -104,18 +105,25 @@ DENOISE = {"agent.n_steps": 16, "agent.n_epochs": 6, "agent.gamma": 0.95, "agent
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], {"autoencoder.steps": 150, "autoencoder.latent_size": 4, "detector.steps": 400} | CONV | PPO),
+        (
+            ["detector=transformer"],
+            {"autoencoder.steps": 150, "autoencoder.latent_size": 4, "detector.steps": 400} | CONV | PPO,
+        ),
+        ([], {"detector.input": "latent", "detector.steps": 300, "detector.members": PANEL}),
         ([], {"agent.total_steps": 6144, "env.perturbation": "auto", "mixture.by_synthetic": True}),
         (
-            ["dataset=mnist"],
+            ["dataset=mnist", "detector=transformer"],
             {"autoencoder.latent": "flat", "detector.steps": 600, "mixture.by_synthetic": False},
         ),
         (["dataset=bmad_liver"], {"autoencoder.steps": 400, "agent.total_steps": 16384, "dataset.size": 64}),
         (["dataset=bmad_liver"], {"dataset.augment.rotation": 5, "dataset.augment.flip_horizontal": False}),
         (["dataset=digits", "autoencoder=memae"], {"autoencoder.items": 8192, "autoencoder.steps": 2000}),
         (["autoencoder=vae"], {"autoencoder.items": 0, "autoencoder.kl": 1.0, "autoencoder.join": "average"}),
-        (["autoencoder=pretrained"], PRETRAINED | {"autoencoder.steps": 300}),
-        (["autoencoder=taesd"], {"autoencoder.steps": 0, "detector.input": "image", "detector.steps": 400}),
+        (["autoencoder=pretrained", "detector=transformer"], PRETRAINED | {"autoencoder.steps": 300}),
+        (
+            ["autoencoder=taesd", "detector=transformer"],
+            {"autoencoder.steps": 0, "detector.input": "image", "detector.steps": 400},
+        ),
         (["autoencoder=diffusers", "reward=balanced"], {"reward.terms.realism": 0.0}),
         (["autoencoder=pretrained", "detector=rdna"], {"detector.steps": 400, "detector.input": "image"}),
         (["autoencoder=pretrained", "detector=ensemble"], {"detector.steps": 100, "detector.baselines": []}),
@@ -143,9 +151,10 @@ def test_what_is_filled_in(arguments: list[str], expected: dict[str, Any]) -> No
 def test_a_users_value_comes_first_then_the_autoencoders_then_the_data_sets() -> None:
     data = "dataset.recommended.detector_steps=7"
     autoencoder = "autoencoder.recommended.detector_steps=8"
-    assert settings_of(data)["detector.steps"] == 7
-    assert settings_of(data, autoencoder)["detector.steps"] == 8
-    assert settings_of(data, autoencoder, "detector.steps=9")["detector.steps"] == 9
+    chosen = "detector=transformer", data
+    assert settings_of(*chosen)["detector.steps"] == 7
+    assert settings_of(*chosen, autoencoder)["detector.steps"] == 8
+    assert settings_of(*chosen, autoencoder, "detector.steps=9")["detector.steps"] == 9
 
 
 @pytest.mark.parametrize(

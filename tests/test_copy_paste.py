@@ -380,7 +380,7 @@ def test_a_trained_world_brings_its_labelled_anomalies(tmp_path: Path, run_here:
         "detector.steps=5",
         "detector.width=16",
     ]
-    small = ["detector.depth=1", "detector.heads=2", "device=cpu", "threads=1", "detector.baselines=[]"]
+    small = ["detector=transformer", "device=cpu", "threads=1", "detector.baselines=[]"]
     code, _, log = run_here(train_detector.main, "train_detector", *keys, *small, cwd=tmp_path)
     assert code == 0, log
     (folder,) = (tmp_path / "runs/phantom/detector").iterdir()

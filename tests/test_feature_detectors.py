@@ -198,7 +198,7 @@ def test_samples_are_learned_from_as_features() -> None:
 DATA = ["dataset=phantom", "dataset.size=32", "dataset.train=24", "dataset.valid=12", "dataset.test=8"]
 SMALL = ["device=cpu", "threads=1", "autoencoder.steps=3", "autoencoder.width=8"]
 BACKBONE = ["detector.backbone=mobilenet", "detector.grid=4", "detector.components=8"]
-TRAINED = ["detector.steps=3", "detector.width=16", "detector.heads=2", "synthesis.pool=8"]
+TRAINED = ["detector.steps=3", "detector.width=16", "synthesis.pool=8"]
 AGENT = ["agent=random", "env.num_envs=4", "samples=16", "rounds=1", "reward_ensemble.count=1"]
 MAINS: dict[str, Callable[[DictConfig], None]] = {
     "train_detector": train_detector.main,
@@ -229,7 +229,7 @@ def test_a_run_with_a_backbone_ends_with_a_world_that_agents_can_use(
     made_by = json.loads((run / "world.json").read_text())["artifacts"]
     assert report["autoencoder"] == f"conv, {made_by['autoencoder'][:12]}"
     assert report["detector"].endswith(made_by["backbone"][:12])
-    assert {"knn", "positional_knn", "gaussian"} <= {
+    assert {"segmenter", "probe", "positional_knn"} <= {
         name.removesuffix("_image_AUROC") for name in report["baselines"]
     }
     world = load_world(str(run), CPU)

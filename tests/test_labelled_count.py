@@ -155,3 +155,20 @@ def test_impossible_numbers_are_refused(arguments: list[str], message: str) -> N
 def test_test_keeps_an_anomaly(widget: SmallDataset) -> None:
     with pytest.raises(UserError, match=r"labelled\.count=4 is more than can be had: test must keep one"):
         folder_source(widget.root, "", Parts(), Splitting(labelled=4), Problems())
+
+
+def test_with_a_track_the_rest_is_left_out_and_test_stays_the_same() -> None:
+    """Figures of one, five and ten labelled anomalies, and of other draws, are then of the same images."""
+    pool = anomalies({"crack": 20, "hole": 20})
+    normal = [FileSample(Path("/x"), 0, f"good/{i:03d}.png", kind="good") for i in range(20)]
+
+    def divided(count: int, seed: int) -> dict[str, list[FileSample]]:
+        splitting = Splitting("few_labelled", 0, 0.3, labelled=count, labelled_seed=seed)
+        return splitting.divide(normal, normal, pool)[0]
+
+    splits = {(count, seed): divided(count, seed) for count in (0, 1, 5, 10) for seed in (0, 1)}
+    assert len({tuple(s.name for s in each["test"]) for each in splits.values()}) == 1
+    assert len([s for s in splits[5, 0]["test"] if s.label]) == 28
+    labelled = {key: {s.name for s in each["valid"] if s.label} for key, each in splits.items()}
+    assert {key: len(names) for key, names in labelled.items()} == {key: key[0] for key in splits}
+    assert labelled[5, 0] != labelled[5, 1]

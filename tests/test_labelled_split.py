@@ -95,7 +95,7 @@ def shares_of(train: float = 0.5, reference_set: float = 0.25) -> LabelledSplit:
     """How the labelled anomalies of that data set are divided."""
     return split_labelled(
         phantom().valid,
-        LabelledConfig(None, 0, train, reference_set, weight=0.5, step_multiplier=1.0, folds=0),
+        LabelledConfig(None, 0, 0, train, reference_set, weight=0.5, step_multiplier=1.0, folds=0),
     )
 
 
@@ -183,11 +183,13 @@ def test_rewards_that_need_a_reference_set_tell_that_there_will_be_none(
     arrays["valid"]["labels"][:] = 1
     save_arrays(data / "mine", arrays)
     where = ["dataset=npz", "dataset.root=mine", "dataset.name=mine", "dataset.size=32", f"data_root={data}"]
-    arguments = [*where, "device=cpu", "threads=1", "reward=useful", "share=0.5"]
+    arguments = [*where, "device=cpu", "threads=1", "reward=useful", "detector=transformer", "share=0.5"]
     code, _, log = run_here(train_ppo.main, "train_ppo", *arguments, cwd=tmp_path)
     assert code == 2
     assert "mine: the valid split needs normal images: the reward measures usefulness" in log
-    code, _, log = run_here(train_ppo.main, "train_ppo", *arguments[:-2], "reward=boundary", cwd=tmp_path)
+    code, _, log = run_here(
+        train_ppo.main, "train_ppo", *arguments[:-3], "detector=transformer", "reward=boundary", cwd=tmp_path
+    )
     assert code == 2
     assert "mine: the valid split needs normal images, or nothing tells how much" in log
     assert not (tmp_path / "runs/mine").exists()

@@ -31,7 +31,6 @@ AUGMENT = [
     "autoencoder.steps=10",
     "detector.steps=4",
     "detector.width=16",
-    "detector.heads=2",
     "detector.baselines=[]",
     "reward_ensemble.count=1",
     "mixture.shares=[0.25]",

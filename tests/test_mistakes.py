@@ -92,7 +92,7 @@ LIMITS = [
     ("train_detector", "labelled.train=1e9", "labelled.train=1e+09 must lie from 0 to 16777216"),
     ("train_detector", "labelled.train=-1", "labelled.train=-1 must lie from 0"),
     ("train_detector", "labelled.reference_set=nan", "labelled.reference_set=nan must lie from 0"),
-    ("train_detector", "detector.patch=0", "detector.patch=0 must be above 0"),
+    ("train_detector", "detector=transformer detector.patch=0", "detector.patch=0 must be above 0"),
     (
         "train_detector",
         "detector.width=100000000",

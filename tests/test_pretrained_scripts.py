@@ -24,9 +24,11 @@ MACHINE = ["device=cpu", "threads=1"]
 BACKBONE = ["autoencoder=pretrained", "autoencoder.backbone=mobilenet", "autoencoder.grid=4"]
 DECODER = ["autoencoder.width=4", "autoencoder.steps=3", "autoencoder.batch_size=4"]
 AUTOENCODER = [*DATA, *MACHINE, *BACKBONE, "autoencoder.components=8", *DECODER]
-DETECTOR = [*AUTOENCODER, "detector.steps=3", "detector.width=16", "detector.heads=2", "synthesis.pool=8"]
+DETECTOR = [*AUTOENCODER, "detector=transformer", "detector.steps=3", "detector.width=16", "synthesis.pool=8"]
 AGENT = [*DETECTOR, "env.num_envs=4", "samples=16", "rounds=1"]
 PPO = ["agent.total_steps=32", "agent.n_steps=4", "agent.batch_size=8", "agent.hidden=[8]"]
+SEEN = (8 * 4 * 4 + 27,)
+"""The shape of an observation: the latent, and the anomaly that is asked for."""
 DISTANCES = ["knn", "positional_knn", "gaussian"]
 METRICS = ["image_AP", "image_AUROC", "image_F1Max", "pixel_AP", "pixel_AUPRO", "pixel_AUROC"]
 
@@ -124,7 +126,7 @@ def test_the_second_stage_with_its_baselines(here: Path, command: Command) -> No
         "features, varied",
     ]
     env = gym.make("LatentAug-v0", artifacts=str(only(here, "detector")))
-    assert env.reset(seed=0)[0].shape == (8 * 4 * 4,)
+    assert env.reset(seed=0)[0].shape == SEEN
 
     again, log = command("train_detector", *DETECTOR)
     assert again == out
@@ -141,7 +143,7 @@ def test_baselines_can_be_left_out(here: Path, command: Command) -> None:
     out, _ = command("train_detector", *DETECTOR, "detector.baselines=[]", "export=out")
     assert set(metrics(only(here, "detector"))) == set(METRICS)
     assert names(out) == METRICS
-    assert gym.make("LatentAug-v0", artifacts=str(here / "out")).reset(seed=0)[0].shape == (128,)
+    assert gym.make("LatentAug-v0", artifacts=str(here / "out")).reset(seed=0)[0].shape == SEEN
 
 
 @pytest.mark.slow
@@ -201,7 +203,7 @@ def test_the_third_stage(here: Path, command: Command) -> None:
             if name in ("feature_noise", "glass"):
                 assert len(made["labels"]) == 16
                 assert (made["labels"] == 1).all()
-        assert gym.make("LatentAug-v0", artifacts=str(run)).reset(seed=0)[0].shape == (128,)
+        assert gym.make("LatentAug-v0", artifacts=str(run)).reset(seed=0)[0].shape == SEEN
         if name != "random":
             assert "detector: using" in log
             assert not encoded(log)
@@ -230,7 +232,7 @@ def test_another_backbone_is_another_run(here: Path, command: Command) -> None:
 @pytest.mark.slow
 def test_tokens_of_an_autoencoder_trained_from_scratch(here: Path, command: Command) -> None:
     conv = [*DATA, *MACHINE, "autoencoder=conv", "autoencoder.steps=3", "autoencoder.width=8"]
-    read = ["detector.input=latent", "detector.steps=3", "detector.width=16", "detector.heads=2"]
+    read = ["detector=transformer", "detector.input=latent", "detector.steps=3", "detector.width=16"]
     out, _ = command("train_ppo", *conv, *read, "synthesis.pool=8", *AGENT[-3:], "agent=random")
     assert "| image_AUROC |" in out
     assert "positional_knn_image_AUROC" in metrics(only(here, "detector"))
@@ -263,7 +265,7 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("train_detector", ["detector=knn", "export=out"], "export=out: detector=knn makes no environment"),
     (
         "train_detector",
-        ["detector.input=smell"],
+        ["detector=transformer", "detector.input=smell"],
         "detector.input=smell is unknown: choose one of image, latent",
     ),
     (
@@ -281,7 +283,11 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("train_ae", ["autoencoder.layers=[99]"], "autoencoder.layers=[99]: this backbone has no usable map"),
     ("train_ppo", ["agent=glass", "env.perturbation=brush"], "they need env.perturbation=dense"),
     ("train_ppo", ["agent=feature_noise", "env.perturbation=principal"], "they need env.perturbation=dense"),
-    ("train_detector", ["detector.heads=3"], "detector.heads=3 must divide detector.width=64"),
+    (
+        "train_detector",
+        ["detector=transformer", "detector.heads=3"],
+        "detector.heads=3 must divide detector.width=64",
+    ),
     ("train_detector", ["synthesis.pool=0"], "synthesis.pool=0 must be above 0"),
     ("train_detector", ["synthesis.weights={cutpaste: 0, perlin: 0}"], "synthesis"),
     *(

@@ -383,7 +383,9 @@ def test_reward_detectors_are_smaller() -> None:
     small = detector_config("detector=rdna", "detector.width=16", "detector.steps=400").smaller(ensemble)
     assert isinstance(small, RdnaConfig)
     assert (small.width, small.steps, small.adversarial_weight) == (8, 100, 0.1)
-    large = detector_config("detector.width=12", "detector.heads=3", "detector.steps=3")
+    large = detector_config(
+        "detector=transformer", "detector.width=12", "detector.heads=3", "detector.steps=3"
+    )
     assert large.smaller(ensemble) == replace(large, width=8, heads=1, depth=1, steps=1)
 
 

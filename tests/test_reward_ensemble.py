@@ -219,7 +219,9 @@ class Made:
 
 @pytest.fixture(scope="module", params=KINDS)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return Made(tmp_path_factory.mktemp(request.param), f"detector.input={request.param}")
+    return Made(
+        tmp_path_factory.mktemp(request.param), "detector=transformer", f"detector.input={request.param}"
+    )
 
 
 def test_reward_detectors_are_small_and_differ(made: Made) -> None:
@@ -342,6 +344,7 @@ def test_attention_heads_are_as_many_as_fit(tmp_path: Path) -> None:
         *SMALL_PHANTOM,
         "detector.width=24",
         "detector.heads=6",
+        "detector=transformer",
         "reward_ensemble.count=1",
         "reward_ensemble.width=16",
     )

@@ -21,6 +21,7 @@ SMALL = [
     "autoencoder.steps=30",
     "detector.steps=20",
     "detector.width=32",
+    "detector=transformer",
     "detector.heads=2",
     "env.num_envs=64",
     "agent.total_steps=1024",

@@ -118,7 +118,7 @@ def test_detectors_take_more_steps_where_they_learn_from_real_anomalies(
     mine: Path, tmp_path: Path, run_here: RunHere
 ) -> None:
     step_multiplier = [*MINE, "labelled.step_multiplier=1.5", "labelled.train=1", "labelled.reference_set=0"]
-    step_multiplier += ["dataset.valid_fraction=0.5", "detector.baselines=[]"]
+    step_multiplier += ["detector=transformer", "dataset.valid_fraction=0.5", "detector.baselines=[]"]
     for track, steps in (("few_labelled", 12), ("one_class", 8)):
         code, _, log = run_here(
             train_detector.main, "train_detector", *step_multiplier, f"track={track}", cwd=tmp_path
@@ -134,7 +134,14 @@ def test_without_normal_validation_images_baselines_are_left_out(tmp_path: Path,
         images = rng.integers(100, 140, (normal + anomalous, 16, 16), dtype=np.uint8)
         images[normal:, 5:9, 5:9] = 0
         np.savez(root / f"{name}.npz", images=images, labels=np.repeat([0, 1], [normal, anomalous]))
-    odd = ["dataset=npz", "dataset.root=odd", "dataset.size=16", "data_root=.", *QUICK]
+    odd = [
+        "dataset=npz",
+        "dataset.root=odd",
+        "dataset.size=16",
+        "data_root=.",
+        "detector=transformer",
+        *QUICK,
+    ]
     code, out, log = run_here(train_detector.main, "train_detector", *odd, cwd=tmp_path)
     assert code == 0, log
     assert "without reconstruction, positional_knn: the valid split has no normal images" in log

@@ -70,7 +70,8 @@ def test_with_a_handful_of_labelled_anomalies_or_none(
     metrics = json.loads((run / "metrics.json").read_text())
     assert {"image_AUROC", "pixel_AUPRO", "gaussian_image_AUROC"} <= metrics.keys()
     if isinstance(detector, ProbeDetector):
-        assert bool(detector.weights[1:].any()) == (count > 0)
+        # Random weights may see anomalies as nearer than normal tokens: then the distance stays.
+        assert bool(detector.weights[1:].any()) == (count > 0 and reads == LATENT)
     if (kind, count) == ("probe", 0):
         assert metrics["image_AUROC"] == metrics["gaussian_image_AUROC"]
 

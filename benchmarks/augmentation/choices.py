@@ -29,6 +29,9 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }
 """Who draws and who sees, and a budget with which many runs fit into hours on two cores: see ``--set``."""
 
+DETECTOR = "detector=transformer"
+"""What the study is about learns from samples step by step; a variant may name another."""
+
 TRACKS = (ONE_CLASS, FEW_LABELLED)
 
 STUDY_DATASETS = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from benchmarks.augmentation.choices import (
     AGENTS,
+    DETECTOR,
     GENERATOR,
     PRETRAINED,
     SETTINGS,
@@ -92,6 +93,7 @@ def new_case(
     """One run with all its keys; of two that name the same key, Hydra takes the later."""
     setting, track, name, variant = place
     arguments = [
+        DETECTOR,
         *SETTINGS[setting],
         *datasets[name].keys_below(options.data),
         f"track={track}",

@@ -33,7 +33,7 @@ DATA = (
 MACHINE = ("device=cpu", "threads=1")
 AUTOENCODER = (*DATA, *MACHINE, "autoencoder.steps=20", "autoencoder.width=8", "autoencoder.batch_size=8")
 DETECTOR = (
-    *(*AUTOENCODER, "detector.steps=20", "detector.width=16", "detector.heads=2", "detector.depth=1"),
+    *(*AUTOENCODER, "detector.steps=20", "detector.width=16"),
     *("detector.batch_size=8", "detector.num_start_images=8", "labelled.step_multiplier=1"),
 )
 AGENT = (

@@ -12,6 +12,7 @@ from conf.schema.fields import Count, Name, NameIfAny, Positive, Seed
 class DatasetDefaults:
     """Values for keys of other groups that are null, on a machine without a GPU."""
 
+    detector: str
     latent: str
     latent_size: int
     prototypes: int

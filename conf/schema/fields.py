@@ -66,5 +66,7 @@ FewOrNone = Annotated[T, Limits(least=0, most=100)]
 Worlds = Annotated[int, Limits(least=1, most=2**20)]
 """As ``latent_env.settings`` and ``latent_env.vector_env`` allow."""
 
-Seed = Annotated[int, Limits(least=0, most=2**32 - 1)]
+_SEEDS = Limits(least=0, most=2**32 - 1)
+Seed = Annotated[int, _SEEDS]
+SeedIfAny = Annotated[int | None, _SEEDS]
 """NumPy's and SB3's older generators take no larger one."""

@@ -64,6 +64,7 @@ from conf.schema.fields import (
     Finite,
     Positive,
     Seed,
+    SeedIfAny,
     Share,
     Threads,
     Width,
@@ -72,9 +73,10 @@ from conf.schema.fields import (
 
 @dataclass
 class LabelledCount:
-    """How many labelled anomalies there are."""
+    """How many labelled anomalies there are, and which."""
 
     count: CountOrZero[int | None]
+    seed: SeedIfAny
 
 
 @dataclass

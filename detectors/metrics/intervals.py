@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,30 @@ def over_seeds_and_images(differences: Floats, drawn: Floats) -> Estimate:
     of_seeds = differences[seeds].mean(1) - mean
     of_images = (drawn - differences[:, None])[seeds, np.arange(repeats)[:, None]].mean(1)
     low, high = np.quantile(mean + widening(count) * of_seeds + of_images, ENDS)
+    return Estimate(mean, float(low), float(high))
+
+
+def over_sets(
+    differences: Sequence[Floats], drawn: Sequence[Floats] | None = None, repeats: int = 1000
+) -> Estimate:
+    """The interval of a mean over sets of images, by a bootstrap over sets, seeds and images.
+
+    Every repeat draws sets, and in each drawn set its seeds and, where these are known, its images. Sets
+    count alike.
+
+    :param differences: of every set, one a seed, ``(S,)``.
+    :param drawn: of every set, what they are on R draws of its images, ``(S, R)``.
+    """
+    rng, count = np.random.default_rng(2), len(differences)
+    mean = float(np.mean([each.mean() for each in differences]))
+    found = np.zeros(repeats)
+    for repeat in range(repeats):
+        for number in rng.integers(count, size=count):
+            own = differences[number]
+            if drawn is not None:
+                own = drawn[number][:, rng.integers(drawn[number].shape[1])]
+            found[repeat] += own[rng.integers(len(own), size=len(own))].mean() / count
+    low, high = np.quantile(found, ENDS)
     return Estimate(mean, float(low), float(high))
 
 

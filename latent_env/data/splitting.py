@@ -89,6 +89,7 @@ class Splitting:
     :param group: see :func:`group_finder`.
     :param limit: use at most so many normal and so many anomalous images of each split.
     :param labelled: so many labelled anomalies in valid; None for what the images and the track give.
+    :param labelled_seed: of the choice of these; None for ``seed``.
     """
 
     track: str = "auto"
@@ -97,6 +98,7 @@ class Splitting:
     group: str | None = None
     limit: int | None = None
     labelled: int | None = None
+    labelled_seed: int | None = None
 
     def __post_init__(self) -> None:
         check_track(self.track)
@@ -126,11 +128,16 @@ class Splitting:
         anomalous = evenly_spaced_samples(anomalous, self.limit)
         train, valid, by_group = set_aside(normal, self.valid_fraction, self.seed, self.group)
         remarks = [f"valid is {by_group} of the training images"] if by_group else []
-        if not labelled and self.labelled is None and self.track == "few_labelled":
+        if not labelled and self.track == "few_labelled":
             anomalous, labelled = set_aside_anomalies(anomalous, self.valid_fraction, self.seed, self.group)
             remarks.append(_moved(len(labelled), "track=few_labelled"))
         splits = {"train": train, "valid": [*valid, *labelled], "test": [*test_normal, *anomalous]}
         return splits, [*remarks, *self.count_labelled(splits)]
+
+    @property
+    def choice_seed(self) -> int:
+        """The seed by which labelled anomalies are chosen."""
+        return self.seed if self.labelled_seed is None else self.labelled_seed
 
     def count_labelled(self, splits: dict[str, list[S]]) -> list[str]:
         """Leave as many labelled anomalies in valid as are wanted, or move them there from test.
@@ -143,7 +150,7 @@ class Splitting:
         normal = [sample for sample in splits["valid"] if not sample.label]
         if given:
             check_labelled_count(self.labelled, len(given), "the set labels")
-            chosen = limit_labelled(given, self.labelled, self.seed, self.group)
+            chosen = limit_labelled(given, self.labelled, self.choice_seed, self.group)
             splits["valid"] = [*normal, *chosen]
             left = len(given) - len(chosen)
             return (
@@ -151,7 +158,7 @@ class Splitting:
             )
         anomalous = [sample for sample in splits["test"] if sample.label]
         check_labelled_count(self.labelled, len(anomalous) - 1, "test must keep one, so it can give")
-        chosen, siblings, rest = pick_labelled(anomalous, self.labelled, self.seed, self.group)
+        chosen, siblings, rest = pick_labelled(anomalous, self.labelled, self.choice_seed, self.group)
         remarks = [_moved(len(chosen), f"labelled.count={self.labelled}")] if chosen else []
         if len(rest) >= len(siblings):
             if siblings:

@@ -18,6 +18,7 @@ SOURCES = {
     "env.recommended.total_steps": "autoencoder.recommended.agent_steps",
     "env.recommended.recorded_steps": "autoencoder.recommended.agent_steps",
     "samples": "autoencoder.recommended.samples",
+    "labelled.seed": "dataset.seed",
     "autoencoder.latent": "dataset.recommended.latent",
     "autoencoder.latent_size": "dataset.recommended.latent_size",
     "autoencoder.steps": "dataset.recommended.autoencoder_steps",

@@ -17,7 +17,7 @@ from conf.schema.runs import register_schema
 from latent_common.errors import UserError
 from stages.cli.arguments import check_arguments, check_truths
 from stages.cli.choices import CONF, GROUPS, choices, command, groups, top_level
-from stages.cli.compose import compose
+from stages.cli.compose import compose, with_recommended
 from stages.cli.defaults import fill_defaults
 from stages.cli.error_messages import explain
 from stages.cli.mistakes import mistakes_told, quiet_when_unread
@@ -70,6 +70,8 @@ def run_script(main: Callable[[DictConfig], None], script: str, purpose: str | N
     with mistakes_explained(script, arguments):
         check_arguments(script, arguments)
         refuse_former_names(arguments)
+        # Hydra reads them from there.
+        sys.argv[1:] = with_recommended(script, arguments)
         if (asked := asked_to_show(arguments)) is not None:
             print(shown(compose(script, asked)), end="")
         else:

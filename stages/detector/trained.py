@@ -85,7 +85,9 @@ class TrainedPlan(DetectorPlan):
         if self.backbone is not None:
             own["backbone"] = self.backbone.encoder_settings()["features"]
         if self.data.dataset.valid.labels.any():
-            own["labelled"] = {key: value for key, value in asdict(self.labelled).items() if key != "count"}
+            own["labelled"] = {
+                key: value for key, value in asdict(self.labelled).items() if key not in ("count", "seed")
+            }
         if self.data.textures_digest is not None:
             own["textures"] = self.data.textures_digest
         return {**self.autoencoder.settings(), **own}
@@ -205,7 +207,8 @@ def evaluate_beside_baselines(trainer: DetectorTrainer, run: Run, world: World) 
         names = []
     others = members | evaluate_baselines(names, world, features, trainer.context.seed)
     log_evaluation(run, evaluation, world.detect_and_reconstruct, trainer.context.device, trainer.steps)
-    save_scores(run.path, evaluation.split.labels, scores=evaluation.scores)
+    beside_it = {f"scores_{name}": each.scores for name, each in others.items()}
+    save_scores(run.path, evaluation.split.labels, scores=evaluation.scores, **beside_it)
     log_curves(run, {config.name: evaluation, **others}, trainer.steps)
     beside = {f"{name}_{key}": value for name, e in others.items() for key, value in e.metrics.items()}
     return evaluation.metrics | beside
