@@ -117,7 +117,7 @@ def metrics_of(run: Path) -> dict[str, float]:
 
 
 def test_the_reconstruction_error_from_nothing(tmp_path: Path, run_here: RunHere) -> None:
-    tiny = [*TINY[:-3], "detector=reconstruction"]
+    tiny = [*TINY[:-2], "detector=reconstruction"]
     code, out, error = run_here(train_detector.main, "train_detector", *tiny, cwd=tmp_path)
     assert code == 0, error
     run = only_run(tmp_path, "detector")
@@ -175,7 +175,7 @@ def test_an_ensemble_from_nothing(tmp_path: Path, run_here: RunHere) -> None:
     assert told["weight"] == metrics["weight_transformer"]
     assert "ensemble: transformer × " in error
     assert "weight_of_map" not in told, "there are no masks"
-    assert gym.make("LatentAug-v0", artifacts=str(tmp_path / "out")).reset(seed=0)[0].shape == (16,)
+    assert gym.make("LatentAug-v0", artifacts=str(tmp_path / "out")).reset(seed=0)[0].shape == (16 + 32,)
     _, again, error = run_here(train_detector.main, "train_detector", *tiny, cwd=tmp_path)
     assert again.splitlines()[:4] == out.splitlines()[:4]
 
@@ -239,7 +239,7 @@ def test_pretrained_backbone(tmp_path: Path, run_here: RunHere) -> None:
     kinds = [type(part) for part in load_detector(run).named_members().values()]  # type: ignore[attr-defined]
     assert kinds[0] is LatentTransformerDetector
     assert kinds[1] in (GaussianDetector, KnnDetector)
-    assert gym.make("LatentAug-v0", artifacts=str(run)).reset(seed=0)[0].shape == (8 * 4 * 4,)
+    assert gym.make("LatentAug-v0", artifacts=str(run)).reset(seed=0)[0].shape == (8 * 4 * 4 + 27,)
 
 
 MISTAKES = [

@@ -83,7 +83,7 @@ def test_a_variant_carries_the_environment_and_reconstruction_scores(
     assert code == 0, error
     env = gym.make("LatentAug-v0", artifacts=str(tmp_path / "world"))
     observation, _ = env.reset(seed=0)
-    assert observation.shape == (16,)
+    assert observation.shape == (16 + 32,)
     _, reward, *_ = env.step(env.action_space.sample())
     assert np.isfinite(float(reward))
 

@@ -31,7 +31,7 @@ def test_everything_from_nothing_and_once_more(tmp_path: Path) -> None:
     first = run_script("train_ppo.py", *TINY_PPO, "export=out", cwd=tmp_path)
     for metric in ("image_AUROC", "image_AP", "image_F1Max"):
         assert metric in first.stdout
-    assert gym.make("LatentAug-v0", artifacts=str(tmp_path / "out")).reset(seed=0)[0].shape == (16,)
+    assert gym.make("LatentAug-v0", artifacts=str(tmp_path / "out")).reset(seed=0)[0].shape == (16 + 32,)
     assert "tensorboard --logdir runs" in first.stdout
     for stage in ("autoencoder", "detector", "agent"):
         (folder,) = (tmp_path / "runs" / "digits" / stage).iterdir()
@@ -45,9 +45,9 @@ def test_everything_from_nothing_and_once_more(tmp_path: Path) -> None:
         assert set(np.unique(made["labels"])) <= {0, 1}
 
     env = gym.make("LatentAug-v0", artifacts=str(folder))
-    assert env.reset(seed=0)[0].shape == (16,)
+    assert env.reset(seed=0)[0].shape == (16 + 32,)
     env = gym.make("LatentAug-v0", artifacts=str(tmp_path / "runs"))
-    assert env.reset(seed=0)[0].shape == (16,)
+    assert env.reset(seed=0)[0].shape == (16 + 32,)
 
     again = run_script("train_ppo.py", *TINY_PPO, cwd=tmp_path)
     assert "using" in again.stderr
@@ -70,13 +70,13 @@ def test_other_agents(agent: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_stages_on_their_own_export_and_multirun(tmp_path: Path) -> None:
-    tiny = TINY[:-3]
+    tiny = TINY[:-2]
     done = run_script("train_ae.py", *tiny, "seed=1,2", "-m", cwd=tmp_path)
     assert done.stdout.count("on normal validation images") == 2
     assert len(list((tmp_path / "runs/digits/autoencoder").iterdir())) == 2
     done = run_script("train_detector.py", *TINY, "seed=1", "export=world", cwd=tmp_path)
     assert "autoencoder: using" in done.stderr
-    assert gym.make("LatentAug-v0", artifacts=str(tmp_path / "world")).reset(seed=0)[0].shape == (16,)
+    assert gym.make("LatentAug-v0", artifacts=str(tmp_path / "world")).reset(seed=0)[0].shape == (16 + 32,)
     assert not (tmp_path / "outputs").exists()  # Hydra's own folders would only confuse
 
 
