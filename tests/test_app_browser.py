@@ -114,7 +114,7 @@ def test_a_person_uses_all_three_tabs(page: Any, run: Path, tmp_path: Path) -> N
 
     page.get_by_role("tab", name="Play").click()
     reward = page.locator("#play-reward")
-    expect(reward).to_contain_text("realism")
+    expect(reward).to_contain_text("target")
     page.locator("#play-nothing").click()
     expect(reward).to_contain_text("The latent moved by 0.00")
     strength = page.locator("#play-strength input[type=range]")

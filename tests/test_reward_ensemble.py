@@ -389,6 +389,7 @@ def test_the_world_of_a_whole_command(
     arguments = [
         *SMALL_PHANTOM,
         *SMALL_ENSEMBLE,
+        "detector=transformer",
         f"detector.input={kind}",
         "reward=useful",
         "rounds=2",
