@@ -68,5 +68,6 @@ Worlds = Annotated[int, Limits(least=1, most=2**20)]
 
 _SEEDS = Limits(least=0, most=2**32 - 1)
 Seed = Annotated[int, _SEEDS]
-SeedIfAny = Annotated[int | None, _SEEDS]
 """NumPy's and SB3's older generators take no larger one."""
+
+SeedIfAny = Annotated[int | None, _SEEDS]
