@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 from conf.schema.detectors import LearningConfig, RewardEnsembleConfig, SynthesisConfig, TrainedConfig
 from conf.schema.runs import LabelledConfig
-from detectors.base import FEATURES, Detector
+from detectors.base import FEATURES, TOKENS, Detector
 from detectors.latent_transformer import LatentTransformerDetector
 from detectors.probe import ProbeDetector
 from detectors.rdna import RdnaDetector
@@ -20,18 +20,19 @@ from detectors.synthetic.image_synthesis import ImageSynthesis
 from detectors.training.batches import BatchSampler
 from detectors.training.samples import Mixture, Samples, SampleSource, make_mixture
 from detectors.transformer import TransformerDetector
+from latent_common.errors import UserError
 from latent_common.image_source import ImageSource
 from latent_common.training_state import Progress, TrainingState
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.autoencoders.pretrained import PretrainedEncoder
-from latent_env.data import Split
+from latent_env.data import Dataset, Split
 from latent_env.training.feature_cache import FeatureCache
 from latent_env.training.loop import follow, validation_interval
 from latent_env.training.run_folder import Run
 from stages.context import Context
 from stages.detector.labelled_anomalies import labelled_samples
 from stages.detector.labelled_split import LabelledSplit, Positions
-from stages.detector.validation_sets import Purpose, validation_inputs
+from stages.detector.validation_sets import Purpose, check_normal_validation, validation_inputs
 from stages.training_data import TrainingData
 
 Network = (
@@ -147,6 +148,16 @@ class DetectorTrainer(ABC):
     @abstractmethod
     def smaller(self, ensemble: RewardEnsembleConfig, seed: int) -> DetectorTrainer:
         """A trainer of a reward ensemble's members: small single detectors, with a seed of their own."""
+
+
+def check_token_trainer(config: LearningConfig, dataset: Dataset) -> None:
+    """Refuse what a detector of tokens that is calibrated on normal images can't learn from."""
+    if config.input not in TOKENS:
+        raise UserError(
+            f"detector.input={config.input}: detector={config.name} reads tokens; choose latent, or features "
+            "with detector.backbone"
+        )
+    check_normal_validation(dataset)
 
 
 class SingleTrainer(DetectorTrainer):

@@ -9,15 +9,12 @@ import torch
 from torch import Tensor
 
 from conf.schema.detectors import ProbeConfig, RewardEnsembleConfig
-from detectors.base import TOKENS
 from detectors.distances.gaussian import MAX_IMAGES
 from detectors.probe import ProbeDetector
 from detectors.training.samples import SampleSource
-from latent_common.errors import UserError
 from latent_common.image_source import ImageSource, evenly_spaced_positions
 from latent_env.training.run_folder import Run
-from stages.detector.trainers.base import DetectorTrainer
-from stages.detector.validation_sets import check_normal_validation
+from stages.detector.trainers.base import DetectorTrainer, check_token_trainer
 
 RESAMPLED = 0.75
 """The share of the normal images that a member of a reward ensemble is fitted to."""
@@ -37,13 +34,8 @@ class ProbeTrainer(DetectorTrainer):
     resampled: bool = False
 
     def __post_init__(self) -> None:
-        if self.config.input not in TOKENS:
-            raise UserError(
-                f"detector.input={self.config.input}: detector={self.config.name} reads tokens; choose "
-                "latent, or features with detector.backbone"
-            )
+        check_token_trainer(self.config, self.data.dataset)
         super().__post_init__()
-        check_normal_validation(self.data.dataset)
 
     def untrained(self) -> ProbeDetector:
         """The detector before it has seen an image."""

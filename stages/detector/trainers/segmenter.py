@@ -5,19 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from conf.schema.detectors import SegmenterConfig
-from detectors.base import TOKENS
 from detectors.distances.gaussian import MAX_IMAGES
 from detectors.segmenter import SegmenterDetector, segmenter_losses
 from detectors.training.loop import train_detector
 from detectors.training.samples import Mixture
 from detectors.training.whitened_batches import WhitenedBatchSampler
-from latent_common.errors import UserError
 from latent_common.image_source import evenly_spaced_positions
 from latent_common.training_state import TrainingState
 from latent_env.training.evaluation import evaluate_latents
 from latent_env.training.run_folder import Run
-from stages.detector.trainers.base import SingleTrainer
-from stages.detector.validation_sets import check_normal_validation
+from stages.detector.trainers.base import SingleTrainer, check_token_trainer
 
 
 @dataclass(frozen=True)
@@ -31,13 +28,8 @@ class SegmenterTrainer(SingleTrainer):
     config: SegmenterConfig
 
     def __post_init__(self) -> None:
-        if self.config.input not in TOKENS:
-            raise UserError(
-                f"detector.input={self.config.input}: detector={self.config.name} reads tokens; choose "
-                "latent, or features with detector.backbone"
-            )
+        check_token_trainer(self.config, self.data.dataset)
         super().__post_init__()
-        check_normal_validation(self.data.dataset)
 
     @property
     def steps(self) -> int:

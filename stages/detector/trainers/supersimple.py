@@ -7,31 +7,19 @@ from dataclasses import dataclass
 import torch
 
 from conf.schema.detectors import SuperSimpleConfig
-from detectors.base import TOKENS
 from detectors.supersimple import SuperSimpleDetector, supersimple_losses
 from detectors.training.loop import train_detector
 from detectors.training.noise_batches import NoiseBatchSampler
 from detectors.training.samples import Mixture, Samples
-from latent_common.errors import UserError
 from latent_common.training_state import TrainingState
 from latent_env.training.evaluation import evaluate_latents
 from latent_env.training.run_folder import Run
 from latent_env.worlds.labelled_anomalies import MIRRORINGS
 from stages.detector.labelled_anomalies import mirrored_latents
-from stages.detector.trainers.base import SingleTrainer
-from stages.detector.validation_sets import check_normal_validation
+from stages.detector.trainers.base import SingleTrainer, check_token_trainer
 
 LEFT_RIGHT, TOP_BOTTOM = -1, -2
 """Dimensions of images and of maps."""
-
-
-def check_config(config: SuperSimpleConfig) -> None:
-    """Refuse what such a detector can't do."""
-    if config.input not in TOKENS:
-        raise UserError(
-            f"detector.input={config.input}: detector=supersimple reads tokens; choose latent, or features "
-            "with detector.backbone"
-        )
 
 
 @dataclass(frozen=True)
@@ -45,9 +33,8 @@ class SuperSimpleTrainer(SingleTrainer):
     config: SuperSimpleConfig
 
     def __post_init__(self) -> None:
-        check_config(self.config)
+        check_token_trainer(self.config, self.data.dataset)
         super().__post_init__()
-        check_normal_validation(self.data.dataset)
 
     @property
     def mask_upscale(self) -> int:
