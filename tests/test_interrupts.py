@@ -16,6 +16,7 @@ from learner_configs import small_learner, worlds
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torch.nn import functional
+from torch.utils.tensorboard import SummaryWriter
 
 from agents.learners.training import learn
 from latent_common.artifacts import load_artifact, save_artifact, write_json
@@ -113,7 +114,9 @@ def test_ctrl_c_stops_a_learner_in_its_last_update(name: str, rollout: int, tmp_
     model.train = interrupted  # type: ignore[attr-defined]
     kept: list[int] = []
     with pytest.raises(KeyboardInterrupt), progress_bar("test", 2 * steps, hidden=True) as bar:
-        learn(model, tmp_path, 2 * steps, bar, lambda: kept.append(model.num_timesteps), 0.1)
+        learn(
+            model, SummaryWriter(str(tmp_path)), 2 * steps, bar, lambda: kept.append(model.num_timesteps), 0.1
+        )
     assert kept == [model.num_timesteps]
 
 

@@ -198,6 +198,18 @@ def test_curves_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert first == second, tag
 
 
+def test_what_a_run_logs_after_its_learner_is_in_the_same_file(tmp_path: Path) -> None:
+    # TensorBoard reads files by their names: what a later one holds may come before what drops old points.
+    command = Command(settings_of("ppo"), with_memories, tmp_path)
+    command.run.log({"augmented/anomalies": 0.5}, 1)
+    command.process()
+    command.run.log({"augmented/anomalies": 0.75}, 2)
+    command.run.writer.close()
+    assert len(list(command.run.path.glob("events.out.tfevents.*"))) == 1
+    points = EventAccumulator(str(command.run.path)).Reload().Scalars("augmented/anomalies")
+    assert [(each.step, each.value) for each in points] == [(1, 0.5), (2, 0.75)]
+
+
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learners, "SAVE_SECONDS", -1.0)
     command = Command(settings_of("mpo"), denoising, tmp_path)

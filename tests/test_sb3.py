@@ -13,6 +13,7 @@ from learner_configs import small_learner
 from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
+from torch.utils.tensorboard import SummaryWriter
 
 from agents.learners.saving import load_policy, save_policy
 from agents.learners.training import learn
@@ -145,7 +146,13 @@ def test_ppo_learns_on_the_batch(tmp_path: Path) -> None:
 
     before = mean_reward()
     with progress_bar("test", 12288) as bar:
-        learn(model, tmp_path, 12288, bar, lambda: save_policy(tmp_path, model, PPO_SETTINGS))
+        learn(
+            model,
+            SummaryWriter(str(tmp_path)),
+            12288,
+            bar,
+            lambda: save_policy(tmp_path, model, PPO_SETTINGS),
+        )
     assert model.num_timesteps >= 12288
     assert mean_reward() > before + 0.05
 

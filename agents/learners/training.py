@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -23,12 +22,20 @@ SAVE_SECONDS = 30.0
 DEFAULT_MIN_STD = 0.05
 
 
-class ResumedLog(TensorBoardOutputFormat):
-    """A log in ``folder``, of which TensorBoard drops what a stopped command has logged after ``step``."""
+class SharedLog(TensorBoardOutputFormat):
+    """A log by the ``writer`` of a run, which stays open for what the run logs later.
 
-    def __init__(self, folder: Path, step: int) -> None:
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
+    TensorBoard reads the files of a folder by name, and those of one second not always in the order in which
+    they were made: a second file could come before the one that drops what a stopped command has logged.
+    """
+
+    def __init__(self, writer: SummaryWriter) -> None:
+        self.writer = writer
         self._is_closed = False
+
+    def close(self) -> None:
+        """Write what was logged; the writer stays open."""
+        self.writer.flush()
 
 
 class ProgressCallback(BaseCallback):
@@ -104,20 +111,20 @@ class ProgressCallback(BaseCallback):
 
 def learn(
     model: BaseAlgorithm,
-    folder: Path,
+    writer: SummaryWriter,
     total_steps: int,
     bar: tqdm[Any],
     save: Callable[[], None],
     min_std: float = DEFAULT_MIN_STD,
 ) -> None:
-    """Train ``model`` until ``total_steps`` world steps are done, logging to TensorBoard in ``folder``.
+    """Train ``model`` until ``total_steps`` world steps are done, logging to TensorBoard by ``writer``.
 
     ``save`` is called now and then, at the end, and on Ctrl-C. No standard deviation of the policy's actions
     falls below ``min_std``: a policy that narrows what it proposes teaches a detector less.
     """
     vec_env = model.get_env()
     assert isinstance(vec_env, LatentVecEnv)
-    model.set_logger(Logger(None, [ResumedLog(folder, model.num_timesteps)]))
+    model.set_logger(Logger(None, [SharedLog(writer)]))
     vec_env.take_statistics()
     try:
         with interrupt_deferred() as interrupt:

@@ -39,7 +39,8 @@ def _train_learner(
     if done < goal:
         with progress_bar(f"agent, round {number}", goal, done) as bar:
             save = partial(_keep, part.path, model, asdict(config), goal)
-            learn(model, run.path, goal, bar, save, config.min_std)
+            run.log_from(done)
+            learn(model, run.writer, goal, bar, save, config.min_std)
     part.forget_checkpoint()
 
 
