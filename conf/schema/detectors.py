@@ -107,6 +107,12 @@ class SegmenterConfig(TokenDetectorConfig, TrainedConfig):
     """A small convolutional network on whitened tokens, and its training."""
 
     noise: Positive[float]
+    steps_with_samples: Positive[int]
+
+    def smaller(self, ensemble: RewardEnsembleConfig) -> Self:
+        """A member of the reward ensemble, which learns as long with samples as without."""
+        small = super().smaller(ensemble)
+        return replace(small, steps_with_samples=small.steps)
 
 
 @dataclass

@@ -56,10 +56,11 @@ def write_comparison(
     """
     baseline.evaluate()
     trainer, features = baseline.trainer, baseline.features
-    dataset, steps, after = trainer.data.dataset, trainer.steps, chosen.world
+    dataset, after = trainer.data.dataset, chosen.world
+    steps = trainer.steps, trainer.steps_with(sum(chosen.shares.values()))
     evaluations = {BEFORE: evaluate_test(baseline.world, features), AFTER: evaluate_test(after, features)}
-    log_evaluation(run, evaluations[AFTER], after.detect_and_reconstruct, trainer.context.device, steps)
-    log_curves(run, evaluations, steps)
+    log_evaluation(run, evaluations[AFTER], after.detect_and_reconstruct, trainer.context.device, steps[1])
+    log_curves(run, evaluations, steps[1])
     show_embedding(run, after, features, dataset, samples)
     scores = {"without": evaluations[BEFORE].scores, "with": evaluations[AFTER].scores}
     save_scores(run.path, evaluations[BEFORE].split.labels, **scores)
@@ -76,7 +77,8 @@ def write_comparison(
         **describe_set(samples, make_shell(env, after).inner),
         "share_agent": chosen.shares.get(AGENT, 0.0),
         "share_random": sum(chosen.shares.values()) - chosen.shares.get(AGENT, 0.0),
-        "detector_steps": steps,
+        "detector_steps": steps[0],
+        "detector_steps_with_samples": steps[1],
         "detector_before": str(baseline.run.path),
     }
     stored = load_decision(run.path) if DECISION in digests else None
@@ -136,14 +138,25 @@ def other_detectors(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def headline(
-    config: AgentRun, dataset: Dataset, steps: int, mixtures: Mixtures, samples: Augmented, shares: Shares
+    config: AgentRun,
+    dataset: Dataset,
+    steps: tuple[int, int],
+    mixtures: Mixtures,
+    samples: Augmented,
+    shares: Shares,
 ) -> str:
-    """What was compared, in a few lines."""
+    """What was compared, in a few lines; ``steps`` are those of training without and with samples."""
     rounds = f"{config.rounds} round{'' if config.rounds == 1 else 's'}"
+    without, longer = steps
+    trained = (
+        f"both detectors were trained for {without} steps"
+        if without == longer
+        else f"the detector was trained for {without} steps, with samples for {longer}"
+    )
     return (
         f"{dataset.summary()}\n"
-        f"agent {config.agent.name}, {rounds}, seed {config.seed}; both detectors were trained for {steps} "
-        f"steps\n{added(config, mixtures, samples, shares)}"
+        f"agent {config.agent.name}, {rounds}, seed {config.seed}; {trained}\n"
+        f"{added(config, mixtures, samples, shares)}"
     )
 
 

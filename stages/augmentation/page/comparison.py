@@ -19,9 +19,11 @@ SOURCES = {"agent": "the agent", "random": "random actions"}
 
 def comparison_part(report: Report, before: Evaluation, after: Evaluation) -> Part:
     """The section that compares both detectors."""
+    steps, longer = (report.facts[key] for key in ("detector_steps", "detector_steps_with_samples"))
+    how = "for as many steps" if steps == longer else f"for {longer} steps where the first took {steps}"
     intro = (
-        "Without and with are the same detector after the same number of steps, on the same test images; "
-        "only the second learned from samples. An interval is over resampled test images: another training "
+        "Without and with are the same detector on the same test images; only the second learned from "
+        f"samples, {how}. An interval is over resampled test images: another training "
         "may come out differently, which several seeds show."
     )
     content = [

@@ -113,6 +113,10 @@ class DetectorTrainer(ABC):
         multiplier = self.labelled.step_multiplier if len(self.labelled_split.train) else 1.0
         return max(round(self.config.steps * multiplier), 1)
 
+    def steps_with(self, share: float) -> int:  # noqa: ARG002
+        """Training steps with so large a ``share`` of samples: most detectors learn as long as without."""
+        return self.steps
+
     @property
     def mask_upscale(self) -> int:
         """Positions a side that the masks of samples have for each token, where detectors read tokens."""
@@ -167,7 +171,8 @@ class SingleTrainer(DetectorTrainer):
 
     def train(self, run: Run, label: str, sample_sources: Sequence[SampleSource] = ()) -> Detector:
         """A detector trained from scratch, on labelled anomalies and on samples where there are any."""
-        return self._train(run, label, make_mixture(self._sources(sample_sources)))
+        samples = make_mixture(self._sources(sample_sources))
+        return self._train(run, label, samples, self.steps_with(sum(each.share for each in sample_sources)))
 
     def smaller(self, ensemble: RewardEnsembleConfig, seed: int) -> DetectorTrainer:
         """A trainer of small detectors, with a seed of their own."""
@@ -175,8 +180,8 @@ class SingleTrainer(DetectorTrainer):
         return type(self)(self.config.smaller(ensemble), *parts)
 
     @abstractmethod
-    def _train(self, run: Run, label: str, samples: Mixture | None) -> Detector:
-        """Train a detector on ``samples`` beside synthetic anomalies."""
+    def _train(self, run: Run, label: str, samples: Mixture | None, steps: int) -> Detector:
+        """Train a detector for so many ``steps`` on ``samples`` beside synthetic anomalies."""
 
     def _image_sampler(self, samples: Mixture | None) -> BatchSampler:
         """Batches of images: augmented normal ones, synthetic anomalies, and ``samples``."""
@@ -201,6 +206,6 @@ class SingleTrainer(DetectorTrainer):
             model.train()
             return {f"valid/{name}": value for name, value in metrics.items()}
 
-        every = validation_interval(self.steps, self.config.batch_size, len(split))
+        every = validation_interval(state.total, self.config.batch_size, len(split))
         follow(run, label, training, state, validate, every)
         model.requires_grad_(False).eval()

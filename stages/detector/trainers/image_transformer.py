@@ -32,11 +32,11 @@ class ImageTransformerTrainer(SingleTrainer):
         shape = dataset.channels, dataset.size, config.patch, config.width, config.depth, config.heads
         return self.context.build(lambda: TransformerDetector(*shape)).to(self.context.device)
 
-    def _train(self, run: Run, label: str, samples: Mixture | None) -> TransformerDetector:
+    def _train(self, run: Run, label: str, samples: Mixture | None, steps: int) -> TransformerDetector:
         config, context = self.config, self.context
         detector, sampler = self.untrained(), self._image_sampler(samples)
         self._calibrate(detector)
-        state = TrainingState(detector, config.learning_rate, self.steps, context.seed, context.precision)
+        state = TrainingState(detector, config.learning_rate, steps, context.seed, context.precision)
         split, images = self.validation("choice")
 
         def inputs_of(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -43,7 +43,7 @@ class LatentTransformerTrainer(SingleTrainer):
         shape = latent_shape, memory_size, config.width, config.depth, config.heads, config.input
         return self.context.build(lambda: LatentTransformerDetector(*shape)).to(self.context.device)
 
-    def _train(self, run: Run, label: str, samples: Mixture | None) -> LatentTransformerDetector:
+    def _train(self, run: Run, label: str, samples: Mixture | None, steps: int) -> LatentTransformerDetector:
         config, features, detector = self.config, self.features, self.untrained()
         normal = features.normal_validation()
         train, pools = features.latents("train"), make_pools(features, self.data, self.synthesis)
@@ -51,7 +51,7 @@ class LatentTransformerTrainer(SingleTrainer):
         # What the last detector of this memory and these pools looked up is known to this one.
         known = (detector.memory_size, *(pool.name for pool in pools))
         nearest = fill_memory(detector.memory, train, sampler.known_offsets[-1], features.nearest.get(known))
-        state = TrainingState(detector, config.learning_rate, self.steps, self.context.seed)
+        state = TrainingState(detector, config.learning_rate, steps, self.context.seed)
         split, latents = self.validation("choice")
 
         def inputs_of(batch: Batch) -> tuple[Any, ...]:

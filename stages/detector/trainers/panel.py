@@ -67,6 +67,10 @@ class PanelTrainer(DetectorTrainer):
         """Training steps of the members that take some."""
         return max(trainer.steps for trainer in self.learning.values())
 
+    def steps_with(self, share: float) -> int:
+        """The same, with so large a ``share`` of samples."""
+        return max(trainer.steps_with(share) for trainer in self.learning.values())
+
     def untrained(self) -> Network:
         """The first member that learns, before it has learned anything; the others are built once too."""
         first, *_ = (trainer.untrained() for trainer in self.learning.values())

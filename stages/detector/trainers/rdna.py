@@ -50,9 +50,9 @@ class RdnaTrainer(SingleTrainer):
             self.context.device
         )
 
-    def _train(self, run: Run, label: str, samples: Mixture | None) -> RdnaDetector:
+    def _train(self, run: Run, label: str, samples: Mixture | None, steps: int) -> RdnaDetector:
         config, detector = self.config, self.untrained()
-        state = self._state(detector)
+        state = self._state(detector, steps)
         split, images = self.validation("choice")
         sampler = replace(self._image_sampler(samples), keep_clean=True)
         shown = sampler.batch(2 * SHOWN, torch.Generator().manual_seed(SHOWN_SEED))  # the same every time
@@ -65,9 +65,9 @@ class RdnaTrainer(SingleTrainer):
         self._follow(run, label, training, state, evaluate, split)
         return detector
 
-    def _state(self, detector: RdnaDetector) -> TrainingState:
+    def _state(self, detector: RdnaDetector, steps: int) -> TrainingState:
         """A training run from its beginning, with discriminators unless they are switched off."""
-        run = self.config.learning_rate, self.steps, self.context.seed
+        run = self.config.learning_rate, steps, self.context.seed
         if not self.config.adversarial_weight:
             return TrainingState(detector, *run)
         discriminators = self.context.build(lambda: Discriminators(detector.channels, detector.width))

@@ -12,7 +12,7 @@ from detectors.training.samples import Mixture
 from detectors.training.whitened_batches import WhitenedBatchSampler
 from latent_common.image_source import evenly_spaced_positions
 from latent_common.training_state import TrainingState
-from latent_env.training.evaluation import evaluate_latents
+from latent_env.training.loop import follow
 from latent_env.training.run_folder import Run
 from stages.detector.trainers.base import SingleTrainer, check_token_trainer
 
@@ -36,26 +36,23 @@ class SegmenterTrainer(SingleTrainer):
         """Training steps, with labelled anomalies or without."""
         return self.config.steps
 
+    def steps_with(self, share: float) -> int:
+        """Training steps: more with samples; without, a handful of anomalies would be learned by heart."""
+        return self.config.steps_with_samples if share > 0 else self.steps
+
     def untrained(self) -> SegmenterDetector:
         """The detector before it has learned anything."""
         shape, config = self.features.encoder.latent_shape, self.config
         made = self.context.build(lambda: SegmenterDetector(shape, config.width, config.input))
         return made.to(self.context.device)
 
-    def _train(self, run: Run, label: str, samples: Mixture | None) -> SegmenterDetector:
+    def _train(self, run: Run, label: str, samples: Mixture | None, steps: int) -> SegmenterDetector:
         config, features, detector = self.config, self.features, self.untrained()
-        normal = features.normal_validation()
         train = features.latents("train")
         detector.fit(train, features.encoder.natural_scales, self.context.seed)
         known = train[evenly_spaced_positions(len(train), MAX_IMAGES).to(train.device)]
         sampler = WhitenedBatchSampler(detector, known, config.noise, samples)
-        state = TrainingState(detector.head, config.learning_rate, self.steps, self.context.seed)
-        split, latents = self.validation("choice")
-
-        def evaluate() -> dict[str, float]:
-            detector.calibrate(normal)
-            return evaluate_latents(detector, latents, split).metrics
-
+        state = TrainingState(detector.head, config.learning_rate, steps, self.context.seed)
         training = train_detector(
             state,
             detector.head,
@@ -64,6 +61,6 @@ class SegmenterTrainer(SingleTrainer):
             config.batch_size,
             segmenter_losses,
         )
-        self._follow(run, label, training, state, evaluate, split)
-        detector.calibrate(normal)
+        follow(run, label, training, state)  # over in seconds, which measuring on the way would double
+        detector.calibrate(features.normal_validation())
         return detector.requires_grad_(False).eval()

@@ -70,12 +70,12 @@ class SuperSimpleTrainer(SingleTrainer):
             parts.append(plain._replace(images=turned[number].to(plain.images), masks=masks))
         return Samples(*map(torch.cat, zip(*parts, strict=True)))
 
-    def _train(self, run: Run, label: str, samples: Mixture | None) -> SuperSimpleDetector:
+    def _train(self, run: Run, label: str, samples: Mixture | None, steps: int) -> SuperSimpleDetector:
         config, features, detector = self.config, self.features, self.untrained()
         normal = features.normal_validation()
         train = features.latents("train")
         sampler = NoiseBatchSampler(train, config.upscale, config.noise, samples, self.flips)
-        state = TrainingState(detector, config.learning_rate, self.steps, self.context.seed)
+        state = TrainingState(detector, config.learning_rate, steps, self.context.seed)
         split, latents = self.validation("choice")
 
         def evaluate() -> dict[str, float]:
