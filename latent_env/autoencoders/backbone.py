@@ -82,7 +82,9 @@ class Backbone(nn.Module):
         self.register_buffer("means", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviations", torch.tensor(deviation).view(1, 3, 1, 1), persistent=False)
         with torch.inference_mode():
-            maps = self._maps(torch.zeros(1, 3, size, size))
+            states = self._states(torch.zeros(1, 3, size, size))
+        found = {number: self._map(state) for number, state in enumerate(states)}
+        maps = {number: state for number, state in found.items() if state is not None}
         if layers is None:
             layers = _choice(maps, size)
         missing = [layer for layer in layers if layer not in maps]
@@ -114,10 +116,12 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Features ``(B, F, grid, grid)`` of images ``(B, C, size, size)``, grey or in colour."""
         colours = images.expand(-1, 3, -1, -1)
-        states = self._maps((colours - self.means) / self.deviations)
+        states = self._states((colours - self.means) / self.deviations)
         chosen = []
         for layer in self.layers:
-            state = functional.normalize(states[layer], dim=1)
+            state = self._map(states[layer])
+            assert state is not None  # layers were chosen among those that are maps
+            state = functional.normalize(state, dim=1)
             if state.shape[2] > self.grid:
                 state = functional.adaptive_avg_pool2d(state, self.grid)
             elif state.shape[2] < self.grid:
@@ -125,8 +129,8 @@ class Backbone(nn.Module):
             chosen.append(state)
         return torch.cat(chosen, dim=1)
 
-    def _maps(self, images: Tensor) -> dict[int, Tensor]:
-        """All hidden states that are square maps ``(B, c, h, h)`` of at least 2 × 2, by their index."""
+    def _states(self, images: Tensor) -> Sequence[Tensor]:
+        """All hidden states, as the network returns them."""
         try:
             states = self.network(pixel_values=images, output_hidden_states=True).hidden_states
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -134,15 +138,17 @@ class Backbone(nn.Module):
                 f"{self.group}.backbone: a {self.description.get('model_type')} network doesn't turn images "
                 f"of {self.size} pixels into hidden states ({first_line(error)}): choose a vision backbone"
             ) from error
-        maps = {}
-        for number, state in enumerate(states or ()):
-            if state.ndim == 3:
-                state = self._from_tokens(state)
-            elif state.ndim == 4:
-                state = functional.avg_pool2d(state, 3, 1, 1, count_include_pad=False)
-            if state is not None and state.ndim == 4 and state.shape[2] == state.shape[3] > 1:
-                maps[number] = state
-        return maps
+        return tuple(states or ())
+
+    def _map(self, state: Tensor) -> Tensor | None:
+        """A hidden state as a square map ``(B, c, h, h)`` of at least 2 × 2; None if it isn't one."""
+        if state.ndim == 3:
+            found = self._from_tokens(state)
+        elif state.ndim == 4:
+            found = functional.avg_pool2d(state, 3, 1, 1, count_include_pad=False)
+        else:
+            return None
+        return found if found is not None and found.shape[2] == found.shape[3] > 1 else None
 
     def _from_tokens(self, tokens: Tensor) -> Tensor | None:
         """Tokens ``(B, T, c)`` as a map ``(B, c, h, h)`` of the last ones, the patches; None if none fits."""

@@ -18,7 +18,7 @@ from latent_env.rewards.reward import Reward
 from latent_env.training.feature_cache import FeatureCache, encode_to_file
 from latent_env.worlds.reference_set import ReferenceSet
 from stages.detector.labelled_anomalies import marked_tokens, masks_of, split_digest
-from stages.detector.labelled_split import LabelledSplit
+from stages.detector.labelled_split import LabelledSplit, Positions
 
 Purpose = Literal["reference_set", "choice", "mixture"]
 """The reward; watching a detector learn and choosing parts of it; choosing between retrained detectors."""
@@ -36,25 +36,33 @@ MOST_SYNTHETIC = 512
 """Of more normal validation images, so many evenly spaced ones get a synthetic anomaly beside them."""
 
 
-def validation_part(valid: Split, labelled: LabelledSplit, purpose: Purpose) -> Split:
-    """Normal validation images, and the anomalies for a purpose: labelled ones, or else synthetic ones.
+def validation_rows(
+    valid: Split, labelled: LabelledSplit, purpose: Purpose
+) -> tuple[Positions, Purpose | None]:
+    """Positions of the validation images for a purpose, and what kind of synthetic anomalies joins them.
 
-    A mixture is chosen by all labelled anomalies that no detector learned from, those of the reference set
+    They are normal images, and labelled anomalies; only where there are none are synthetic ones needed. A
+    mixture is chosen by all labelled anomalies that no detector learned from, those of the reference set
     among them: a few alone would leave it to luck, and a sample's reward doesn't tell a detector which images
     it was for. Without labelled ones it is chosen by the synthetic ones of ``choice``. No part depends on the
     seed.
     """
     if purpose == "mixture":
         if not len(labelled.choice):
-            return validation_part(valid, labelled, "choice")
+            return validation_rows(valid, labelled, "choice")
         anomalies = np.concatenate([labelled.reference_set, labelled.choice])
     else:
         anomalies = labelled.reference_set if purpose == "reference_set" else labelled.choice
     normal = np.flatnonzero(valid.labels == 0)
     if len(anomalies) or not len(normal):
-        return valid.subset(np.sort(np.concatenate([normal, anomalies])))
-    chosen = normal[evenly_spaced_positions(len(normal), MOST_SYNTHETIC).numpy()]
-    return with_synthetic(valid.subset(chosen), purpose)
+        return np.sort(np.concatenate([normal, anomalies])), None
+    return normal[evenly_spaced_positions(len(normal), MOST_SYNTHETIC).numpy()], purpose
+
+
+def validation_part(valid: Split, labelled: LabelledSplit, purpose: Purpose) -> Split:
+    """Normal validation images, and after them or among them the anomalies for a purpose."""
+    rows, kind = validation_rows(valid, labelled, purpose)
+    return valid.subset(rows) if kind is None else with_synthetic(valid.subset(rows), kind)
 
 
 def with_synthetic(normal: Split, purpose: Purpose) -> Split:
@@ -77,13 +85,19 @@ def validation_inputs(
 ) -> tuple[Split, ImageSource]:
     """A part of the validation split, and what a detector that ``reads`` images or tokens gets of it."""
     split = validation_part(features.dataset.valid, labelled, purpose)
-    images = StreamedImages(split.images, features.device)
     if reads not in TOKENS:
-        return split, images
+        return split, StreamedImages(split.images, features.device)
+    rows, _ = validation_rows(features.dataset.valid, labelled, purpose)
+    stored = features.latents("valid")
+    known = stored[torch.from_numpy(rows).to(stored.device)].to(features.device)
+    made = split.subset(np.arange(len(rows), len(split)))
+    if not len(made):
+        return split, known
     # The folder knows the data set, the file name must tell one part of it from another.
-    path = features.folder / f"latents-{purpose}-{len(split)}-{split_digest(split)}.f16"
-    latents = np.array(encode_to_file(features.encoder, images, path, purpose))
-    return split, torch.from_numpy(latents).to(features.device)
+    path = features.folder / f"latents-{purpose}-{len(made)}-{split_digest(made)}.f16"
+    images = StreamedImages(made.images, features.device)
+    latents = torch.from_numpy(np.array(encode_to_file(features.encoder, images, path, purpose)))
+    return split, torch.cat([known, latents.to(features.device)])
 
 
 def reference_set(features: FeatureCache, labelled: LabelledSplit, reads: str) -> ReferenceSet | None:
