@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO ?= labelled.count=5 labelled.folds=0
+DEMO ?= labelled.count=5 labelled.folds=0 mixture.compare_random=true
 # Options of `make torture`, for example: make torture TORTURE="--parts kills --minutes 20"
 TORTURE ?=
 

@@ -62,7 +62,7 @@ def help_text() -> str:
     )
 
 
-DEMO = ["labelled.count=5", "labelled.folds=0"]
+DEMO = ["labelled.count=5", "labelled.folds=0", "mixture.compare_random=true"]
 """The keys of the demo: five labelled anomalies of the built-in data set, in three minutes."""
 
 

@@ -323,7 +323,7 @@ def planned(folder: Path, *arguments: str) -> Mixtures:
 @pytest.mark.parametrize(
     ("arguments", "share"),
     [
-        (["labelled.count=5"], 0.25),
+        (["labelled.count=5"], 0.5),
         (["labelled.count=11", "mixture.few_share=0.4"], 0.4),
         (["labelled.count=5", "share=0.1"], 0.1),
         (["labelled.count=12"], None),

@@ -157,6 +157,7 @@ def make_run(
         },
         **{"anomalous_samples": int(made.labels.sum()), "coverage": 0.25, "duplicates": 0.125},
         **{"effective_rank": 7.4, "share_agent": 0.25, "share_random": 0.0},
+        **{"detector_steps": 300, "detector_steps_with_samples": 900},
     }
     report = Report(
         "",

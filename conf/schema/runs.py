@@ -96,6 +96,7 @@ class MixtureConfig:
     """How it is chosen what a retrained detector learns from."""
 
     few_share: Share[float]
+    compare_random: bool
     shares: Share[Filled[list[float]]]
     margin: Finite[float]
     by_synthetic: Filled[bool]

@@ -16,7 +16,7 @@ from latent_env.training.run_folder import Run
 from latent_env.worlds.artifacts import load_detector, save_detector
 from latent_env.worlds.reward_ensemble import share_memory
 from latent_env.worlds.world import World
-from stages.augmentation.mixtures import RANDOM, Mixtures, Shares
+from stages.augmentation.mixtures import AGENT, RANDOM, Mixtures, Shares
 from stages.augmentation.training_samples import training_samples
 from stages.detector.trainers.base import DetectorTrainer
 
@@ -118,7 +118,7 @@ def choose_candidate(
     nothing is measured.
     """
     if mixtures.share is not None or len(candidates) == 1:
-        return candidates[-1], []
+        return next((each for each in candidates if AGENT in each.shares), candidates[0]), []
     measured = measure(trainer, candidates, mixtures.margin)
     best = max(measured, key=lambda each: each.merit - each.margin)
     chosen = best if best.merit - best.margin > measured[0].merit else measured[0]
@@ -127,6 +127,11 @@ def choose_candidate(
     )
     say(f"mixture: {listed}; on validation {chosen.describe()}; without samples {measured[0].describe()}")
     return chosen, measured
+
+
+def random_alone(candidates: Sequence[Candidate]) -> Candidate | None:
+    """The first that learned from samples of random actions alone, if there is one."""
+    return next((each for each in candidates if set(each.shares) == {RANDOM}), None)
 
 
 def measure(trainer: DetectorTrainer, candidates: Sequence[Candidate], margin: float) -> list[Candidate]:

@@ -26,6 +26,7 @@ from stages.augmentation.candidates import Candidate
 from stages.augmentation.dynamics import make_shell
 from stages.augmentation.mixtures import AGENT, NOTHING_CHOOSES, Mixtures, Shares
 from stages.augmentation.page.document import Outcome, write_report_page
+from stages.augmentation.pictures.changes import show_changes
 from stages.augmentation.pictures.figures import show_embedding
 from stages.augmentation.pictures.sheets import real_anomalies
 from stages.augmentation.report import Report, Row, write_report
@@ -48,11 +49,12 @@ def write_comparison(
     samples: Augmented,
     chosen: Candidate,
     candidates: list[Candidate],
+    beside: Candidate | None = None,
 ) -> None:
     """Score the test split with the ``baseline`` and with the ``chosen`` detector, and write the report.
 
     Nothing of an agent's run reads the test split before. The report tells of ``candidates`` with their
-    figures on the validation split alone.
+    figures on the validation split alone. ``beside`` learned from samples of random actions.
     """
     baseline.evaluate()
     trainer, features = baseline.trainer, baseline.features
@@ -64,7 +66,10 @@ def write_comparison(
     show_embedding(run, after, features, dataset, samples)
     scores = {"without": evaluations[BEFORE].scores, "with": evaluations[AFTER].scores}
     save_scores(run.path, evaluations[BEFORE].split.labels, **scores)
-    rows, digests = compare(evaluations[BEFORE], evaluations[AFTER]), read_manifest(run.path)
+    random = None if beside is None else evaluate_test(beside.world, features)
+    rows = compare(evaluations[BEFORE], evaluations[AFTER], random)
+    show_changes(run, evaluations[BEFORE], evaluations[AFTER], random)
+    digests = read_manifest(run.path)
     facts = {
         "dataset": dataset.name,
         "autoencoder": f"{config.autoencoder.name}, {digests['autoencoder'][:DIGITS]}",
@@ -118,8 +123,8 @@ def detector_facts(config: AgentRun, world: World, digests: Mapping[str, str]) -
     return f"{found} of the backbone {kind}, {digests[BACKBONE][:DIGITS]}"
 
 
-def compare(before: Evaluation, after: Evaluation) -> list[Row]:
-    """A row for every metric, from the scores of both detectors on the same images."""
+def compare(before: Evaluation, after: Evaluation, random: Evaluation | None = None) -> list[Row]:
+    """A row for every metric, from the scores of these detectors on the same images."""
     rows = []
     for name, value in before.metrics.items():
         interval = None
@@ -127,7 +132,8 @@ def compare(before: Evaluation, after: Evaluation) -> list[Row]:
             labels = before.split.labels
             _, low, high = paired_bootstrap(BOOTSTRAPPED[name], labels, before.scores, after.scores)
             interval = (low, high)
-        rows.append(Row(name, value, after.metrics[name], interval))
+        beside = None if random is None else random.metrics[name]
+        rows.append(Row(name, value, after.metrics[name], interval, beside))
     return rows
 
 

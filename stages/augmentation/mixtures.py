@@ -39,11 +39,13 @@ class Mixtures:
     """By how many standard errors a mixture must be better than no samples at all."""
     can_choose: bool
     """Whether the share is fixed, or the validation split tells which is best."""
+    compare_random: bool = False
+    """Whether, where the share is fixed, a detector learns from random samples, to compare with."""
 
     def candidates(self, sources: list[str]) -> list[Shares]:
         """The mixtures of ``sources`` to train detectors on."""
         if self.share is not None:
-            return [{AGENT: self.share}] if AGENT in sources and self.share else []
+            return [{source: self.share} for source in sources] if self.share else []
         return mixtures_of(self.shares, sources) if sources else []
 
 
@@ -80,7 +82,7 @@ def plan_mixtures(config: AgentRun, dataset: Dataset, split: LabelledSplit) -> M
     can_choose = fixed or mixture.by_synthetic or len(split.choice) > 0
     if not fixed and config.agent.name != "none":
         _check_choice(config, dataset, fitting, can_choose)
-    return Mixtures(share, fitting, mixture.margin, can_choose)
+    return Mixtures(share, fitting, mixture.margin, can_choose, mixture.compare_random)
 
 
 def _check_choice(config: AgentRun, dataset: Dataset, fitting: list[float], can_choose: bool) -> None:

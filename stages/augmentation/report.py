@@ -25,6 +25,8 @@ class Row:
     after: float
     interval: tuple[float, float] | None
     """95 % interval of the difference over resampled test images, where it was computed."""
+    random: float | None = None
+    """With samples of random actions instead, where that was compared."""
 
     @property
     def difference(self) -> float:
@@ -57,6 +59,7 @@ def write_report(folder: Path, report: Report) -> None:
             "with": row.after,
             "difference": row.difference,
             "interval": row.interval,
+            **({} if row.random is None else {"random": row.random}),
         }
         for row in report.rows
     }
@@ -88,18 +91,21 @@ def as_text(report: Report) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The metrics without and with augmentation."""
+    """The metrics without and with augmentation, and with that by random actions where it is known."""
+    compared = any(row.random is not None for row in rows)
     body = [
         [
             row.metric,
             f"{row.before:.4f}",
+            *(["" if row.random is None else f"{row.random:.4f}"] if compared else []),
             f"{row.after:.4f}",
             f"{row.difference:+.4f}",
             "" if row.interval is None else f"{row.interval[0]:+.4f} to {row.interval[1]:+.4f}",
         ]
         for row in rows
     ]
-    return markdown_table(["metric", "without", "with", "difference", "95 % interval"], body)
+    random = ["random"] if compared else []
+    return markdown_table(["metric", "without", *random, "with", "difference", "95 % interval"], body)
 
 
 def baselines(metrics: Mapping[str, float]) -> str:

@@ -27,6 +27,7 @@ from stages.augmentation.candidates import (
     CANDIDATE,
     Candidate,
     choose_candidate,
+    random_alone,
     sample_sources,
     train_candidates,
 )
@@ -87,8 +88,9 @@ class AugmentationExperiment:
         improved = chosen.world.with_reward_ensemble(world.reward_ensemble, world.held_out_detector)
         save_world(self.run.path, improved, self.decide(baseline, sources, chosen))
         save_sources(self.run.path, self.data.dataset, self.starts())
+        beside = random_alone(retrained) if self.mixtures.compare_random else None
         write_comparison(
-            self.config, self.env, self.mixtures, baseline, self.run, samples, chosen, candidates
+            self.config, self.env, self.mixtures, baseline, self.run, samples, chosen, candidates, beside
         )
 
     def sources(self, baseline: TrainedDetector, samples: Augmented) -> dict[str, Augmented]:
@@ -96,7 +98,8 @@ class AugmentationExperiment:
         found: dict[str, Augmented] = {}
         if self.mixtures.can_choose and self.config.agent.name != "none":
             found[AGENT] = samples
-            if self.mixtures.share is None and self.config.agent.name != RANDOM:
+            compared = self.mixtures.share is None or self.mixtures.compare_random
+            if compared and self.config.agent.name != RANDOM:
                 shared = self.random_run(baseline)
                 found[RANDOM] = random_samples(self.config, self.env, shared, baseline.world)
         return found

@@ -14,6 +14,7 @@ from stages.report.page import Part
 from stages.report.words import METRICS, change, conclusion, figure, interval, metric_name, signed
 
 HEADER = ["metric", "without", "with", "difference", "95 % interval", "what it says"]
+RANDOM_HEADER = [*HEADER[:2], "with random samples", *HEADER[2:]]
 SOURCES = {"agent": "the agent", "random": "random actions"}
 
 
@@ -28,12 +29,17 @@ def comparison_part(report: Report, before: Evaluation, after: Evaluation) -> Pa
     )
     content = [
         paragraph(intro),
-        table("Metrics on the test images", HEADER, [metric_row(row) for row in report.rows]),
+        table("Metrics on the test images", header(report.rows), [metric_row(row) for row in report.rows]),
         curves(before, after),
         *others(report.baselines),
         *candidates(report.candidates),
     ]
     return Part("comparison", "Before and after", content)
+
+
+def header(rows: Sequence[Row]) -> list[str]:
+    """The columns of the table of metrics."""
+    return HEADER if all(row.random is None for row in rows) else RANDOM_HEADER
 
 
 def metric_row(row: Row) -> list[str]:
@@ -42,7 +48,8 @@ def metric_row(row: Row) -> list[str]:
     if row.metric in METRICS:
         name = joined([name, element("small", METRICS[row.metric][1])])
     between = ("", "") if row.interval is None else (interval(*row.interval), conclusion(*row.interval))
-    return [name, figure(row.before), figure(row.after), signed(row.difference), *between]
+    random = [] if row.random is None else [figure(row.random)]
+    return [name, figure(row.before), *random, figure(row.after), signed(row.difference), *between]
 
 
 def changes(rows: Sequence[Row]) -> list[Markup]:
