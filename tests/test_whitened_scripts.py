@@ -128,8 +128,23 @@ def test_it_learns_from_an_agents_samples(kind: str, tmp_path: Path, command: Ca
     agent = ["agent=random", "samples=8", "env.num_envs=4", "share=0.5"]
     command("train_ppo", *TINY[kind], *agent, "labelled.step_multiplier=1")
     run = only_run(tmp_path, "agent")
-    assert json.loads((run / "report.json").read_text())["share_agent"] == 0.5
+    report = json.loads((run / "report.json").read_text())
+    assert report["share_agent"] == 0.5
     assert isinstance(load_detector(run), KINDS[kind])
+    if kind == "segmenter":  # which would learn a handful of anomalies by heart without samples
+        assert (report["detector_steps"], report["detector_steps_with_samples"]) == (4, 12)
+
+
+def test_random_samples_are_compared_with(tmp_path: Path, command: Callable[..., str]) -> None:
+    agent = ["agent=gradient", "agent.steps=2", "samples=8", "env.num_envs=4", "labelled.count=3"]
+    printed = command("train_ppo", *TINY["segmenter"], *agent, "mixture.compare_random=true", "rounds=1")
+    run = only_run(tmp_path, "agent")
+    report = json.loads((run / "report.json").read_text())
+    assert report["share_agent"] == 0.5
+    assert {"without", "random", "with"} <= report["metrics"]["pixel_AUPRO"].keys()
+    assert "| without | random | with" in printed
+    assert (run / "pictures" / "test_changes.png").is_file()
+    assert "with random samples" in (run / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

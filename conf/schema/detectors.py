@@ -107,12 +107,11 @@ class SegmenterConfig(TokenDetectorConfig, TrainedConfig):
     """A small convolutional network on whitened tokens, and its training."""
 
     noise: Positive[float]
-    steps_with_samples: Positive[int]
+    sample_step_multiplier: Positive[float]
 
     def smaller(self, ensemble: RewardEnsembleConfig) -> Self:
         """A member of the reward ensemble, which learns as long with samples as without."""
-        small = super().smaller(ensemble)
-        return replace(small, steps_with_samples=small.steps)
+        return replace(super().smaller(ensemble), sample_step_multiplier=1.0)
 
 
 @dataclass

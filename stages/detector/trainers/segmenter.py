@@ -38,7 +38,8 @@ class SegmenterTrainer(SingleTrainer):
 
     def steps_with(self, share: float) -> int:
         """Training steps: more with samples; without, a handful of anomalies would be learned by heart."""
-        return self.config.steps_with_samples if share > 0 else self.steps
+        multiplier = self.config.sample_step_multiplier if share > 0 else 1.0
+        return max(round(self.steps * multiplier), 1)
 
     def untrained(self) -> SegmenterDetector:
         """The detector before it has learned anything."""
