@@ -66,7 +66,7 @@ Mean return of 256 episodes, the same starts and seeds for all methods: `return`
 start from by default, `test_return` with `split="test"`. Learners act deterministically. `constant` is the
 best of 128 random constant actions and of both directions of every axis, chosen on other episodes. PPO and
 SAC are those of Stable-Baselines3 with their default hyperparameters; PPO's rollout of 2048 steps is that of
-16 worlds. `ours` is PPO as `train_ppo.py` has it by default. Minutes are those of one thread."""
+16 worlds. `ours` is PPO as `train_ppo.py` has it by default. Minutes are those that one thread of the processor was busy."""
 
 Act = Callable[[Episodes[Any], Tensor], Tensor]
 """Actions ``(N, k)`` in N worlds for observations ``(N, d)``."""
@@ -159,9 +159,9 @@ class Curve(BaseCallback):
         return True
 
     def _measure(self) -> None:
-        began = time.perf_counter()
+        began = time.process_time()
         self.points.append((self.num_timesteps, mean_return(self.worlds, policy_of(self.model), SHORT)))
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.process_time() - began
 
 
 def learner(method: str, task: str, seed: int) -> BaseAlgorithm:
@@ -182,7 +182,7 @@ def measure(case: Case, options: argparse.Namespace) -> Path:
     """Train what learns, and measure it; returns the folder with what was found."""
     (task,) = case.place
     folder = Path(options.out) / "runs" / case.name
-    began, curve, steps = time.perf_counter(), None, 0
+    began, curve, steps = time.process_time(), None, 0
     if case.method in LEARNERS:
         steps = options.sac_steps if case.method == "sac" else options.steps
         model = learner(case.method, task, case.seed)
@@ -191,7 +191,7 @@ def measure(case: Case, options: argparse.Namespace) -> Path:
         act, steps = policy_of(model), model.num_timesteps
     else:
         act = fixed_policy(case.method, task, case.seed)
-    seconds = time.perf_counter() - began - (curve.seconds if curve else 0)
+    seconds = time.process_time() - began - (curve.seconds if curve else 0)
     found = {name: mean_return(worlds_of(task, WORLDS, split), act) for name, split in SPLITS.items()}
     facts = {**found, "steps": steps, "minutes": seconds / 60, "curve": curve.points if curve else []}
     write_json(folder / COMPLETE, facts)
