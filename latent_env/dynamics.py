@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from latent_env.observation import AUTO, Observer
+from latent_env.observation import AUTO, IMAGE, ImageObserver, Observer
 from latent_env.perturbations.base import Perturbation
 from latent_env.perturbations.image_edit import ImageEditor
 from latent_env.random_streams import Streams
@@ -83,6 +83,8 @@ class Episodes(ABC, Generic[T]):
     reward: Weighted
     last: T
     """The last transition (or state) of every world, for pictures and rollouts."""
+    image_shape: tuple[int, int, int] | None = None
+    """The shape of observations that are images of uint8; None where they are numbers."""
 
     def __init__(self, horizon: int, num_worlds: int, time_aware: bool, device: torch.device) -> None:
         self.horizon, self.num_worlds, self.time_aware = horizon, num_worlds, time_aware
@@ -219,10 +221,15 @@ class Dynamics(Episodes[Transition]):
         self.reward: Reward = reward
         self.perturbation, self.shell = perturbation, shell
         self.editor = perturbation if isinstance(perturbation, ImageEditor) else None
-        self.observer = Observer(observation, world.autoencoder.latent_shape)
         self.last = initial_transition(world, shell, torch.zeros_like(self.elapsed))
         asked = reward.asked(self.last)
         self._numbers_asked = 0 if asked is None else asked.shape[1]
+        self._pictures: ImageObserver | None = None
+        if observation == IMAGE:
+            observation, numbers = AUTO, self._numbers_asked + time_aware
+            self._pictures = ImageObserver(world.autoencoder.channels, world.autoencoder.size, numbers)
+            self.image_shape = self._pictures.shape
+        self.observer = Observer(observation, world.autoencoder.latent_shape)
 
     @property
     def observation_size(self) -> int:
@@ -246,17 +253,19 @@ class Dynamics(Episodes[Transition]):
         self.reward.begin(worlds)
 
     def _begin(self, sources: Tensor) -> Transition:
-        return initial_transition(self.world, self.shell, sources)
+        begun = initial_transition(self.world, self.shell, sources)
+        if self._pictures is not None:
+            begun.image = begun.start_image  # which nothing has changed yet, so nothing has to be decoded
+        return begun
 
     def imagine(self, actions: Tensor) -> Transition:
         """The transition that ``actions (N, action_size)`` would cause; changes nothing."""
-        last = self.last
-        sources, latent = last.sources, last.latent
+        sources, latent = self.last.sources, self.last.latent
         if torch.is_grad_enabled():  # tensors born in inference mode can't take part in a graph
             sources, latent = sources.clone(), latent.clone()
         actions = actions.nan_to_num(0.0).clamp(-1, 1)
         if self.editor:
-            delta, edit = self.editor.edit(actions, self.streams, last)
+            delta, edit = self.editor.edit(actions, self.streams, self.last)
         else:
             delta, edit = self.perturbation(actions, self.streams, latent), None
         moved = self.shell.project(latent + delta, self.world.latents[sources])
@@ -278,9 +287,13 @@ class Dynamics(Episodes[Transition]):
         return StepResult(self.observe(), rewards, self.elapsed >= self.horizon, terms, transition)
 
     def observe(self) -> Tensor:
-        """The observations ``(N, observation_size)``."""
-        seen, asked = self.observer(self.last.latent), self.reward.asked(self.last)
-        return self._with_time(seen if asked is None else torch.cat([seen, asked], 1), self.elapsed)
+        """The observations ``(N, observation_size)``, or ``(N, *image_shape)`` uint8."""
+        asked = self.reward.asked(self.last)
+        if self._pictures is not None:
+            shares = self.last.latent.new_zeros(self.num_worlds, 0) if asked is None else asked / MOST_ASKED
+            return self._pictures(self.last.image, self._with_time((shares + 1) / 2, self.elapsed))
+        seen = [self.observer(self.last.latent), *([] if asked is None else [asked])]
+        return self._with_time(torch.cat(seen, 1), self.elapsed)
 
     def picture(self, world: int = 0) -> Picture:
         """Original, decoded and augmented image, their difference and the heat map: ``(H, W, 3)`` uint8."""

@@ -25,12 +25,13 @@ RENDER_FPS = 4
 
 def make_spaces(dynamics: Episodes[Any]) -> tuple[spaces.Box, spaces.Box]:
     """The observation and the action space of one world."""
-    bound = dynamics.observation_bound
-    low = np.full(dynamics.observation_size, -bound, dtype=np.float32)
+    actions = spaces.Box(-1.0, 1.0, (dynamics.perturbation.action_size,), np.float32)
+    if dynamics.image_shape:
+        return spaces.Box(0, 255, dynamics.image_shape, np.uint8), actions
+    low = np.full(dynamics.observation_size, -dynamics.observation_bound, dtype=np.float32)
     high = -low
     shares = dynamics.observation_size - dynamics.observation_shares
     low[shares:], high[shares:] = 0.0, 1.0
-    actions = spaces.Box(-1.0, 1.0, (dynamics.perturbation.action_size,), np.float32)
     return spaces.Box(low, high, dtype=np.float32), actions
 
 
@@ -52,12 +53,11 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
 
     def __init__(self, dynamics: Episodes[Any], title: str, render_mode: str | None) -> None:
         self.dynamics, self.render_mode = dynamics, render_mode
-        observation_space, action_space = make_spaces(dynamics)
-        self.observation_space = cast("spaces.Space[npt.NDArray[np.float32]]", observation_space)
-        self.action_space = cast("spaces.Space[npt.NDArray[np.float32]]", action_space)
+        seen, actions = make_spaces(dynamics)
+        self.observation_space = cast("spaces.Space[npt.NDArray[np.float32]]", seen)
+        self.action_space = cast("spaces.Space[npt.NDArray[np.float32]]", actions)
         self._title, self._seeded, self._over = title, False, False
-        self._window: Window | None = None
-        self._spec: EnvSpec | None = None
+        self._window, self._spec = cast("Window | None", None), cast("EnvSpec | None", None)
         if not has_screen():  # gym.make reads the class's modes, so that "human" is refused in our words
             self.metadata = self.metadata | {"render_modes": RENDER_MODES[:1]}
 
@@ -75,7 +75,7 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
     ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
         """Start an episode, from image ``i`` with ``options={"source": i}``.
 
-        :returns: the observation ``(d,)`` float32, and ``info``.
+        :returns: the observation, and ``info``.
         """
         among = checked_start(options, self.dynamics)
         if seed is not None:
@@ -86,17 +86,17 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
             seed = int(self.np_random.integers(LARGEST_SEED))
         self._seeded, self._over = True, False
         seeds = None if seed is None else torch.full_like(dynamics.elapsed, seed)
-        observation = dynamics.reset_tensor(seeds=seeds, among=among)
+        observations = dynamics.reset_tensor(seeds=seeds, among=among)
         if self.render_mode == "human":
             self.render()
-        return observation[0].cpu().numpy(), first_of(dynamics.info())
+        return observations[0].cpu().numpy(), first_of(dynamics.info())
 
     def step(
         self, action: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Take ``action (k,)``, numbers from -1 to 1.
 
-        :returns: observation ``(d,)`` float32, reward, ``terminated``, ``truncated`` (never), ``info``.
+        :returns: observation, reward, ``terminated``, ``truncated`` (never), ``info``.
         """
         dynamics = self.dynamics
         if not self._seeded:
@@ -106,9 +106,8 @@ class LatentEnv(gym.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]):
         result = dynamics.step_tensor(as_actions(action, dynamics, (dynamics.perturbation.action_size,)))
         if self.render_mode == "human":
             self.render()
-        observation = result.observations[0].cpu().numpy()
-        self._over = bool(result.terminated[0])
-        return observation, float(result.rewards[0]), self._over, False, first_of(dynamics.info())
+        seen, self._over = result.observations[0].cpu().numpy(), bool(result.terminated[0])
+        return seen, float(result.rewards[0]), self._over, False, first_of(dynamics.info())
 
     def render(self) -> npt.NDArray[np.uint8] | None:
         """What happened so far in labelled tiles: ``(H, W, 3)`` uint8, or None where a window shows it."""
@@ -180,13 +179,14 @@ class LatentAugEnv(LatentEnv, gym.Env[npt.NDArray[np.float32], npt.NDArray[np.fl
     deviation of normal images. Then follow with the term ``target`` what the episode asks for, up to 64
     numbers from -5 to 5, and with ``time_aware=True`` the share of the episode that is left, from 0 to 1.
 
-    ``observation`` says what is seen of the latent:
+    ``observation`` says what is seen instead of the whole latent:
 
     - ``latent``: all of it; its shape is ``env.unwrapped.dynamics.world.autoencoder.latent_shape``.
-    - ``pooled`` (spatial latents): the mean of every square of tokens, channel by channel. The squares are
-      the smallest that give at most 512 numbers: 32 channels on a grid of 16×16 become 32×4×4, and more than
-      512 channels become one number each. Where in a square a token lies is not seen.
+    - ``pooled`` (spatial latents): the mean of every square of tokens, channel by channel, of the smallest
+      that give at most 512 numbers: 32 channels on a grid of 16×16 become 32×4×4.
     - ``auto``: ``pooled`` where a spatial latent has more than 1024 numbers, else ``latent``.
+    - ``image``: ``Box(0, 255, (C, H, W))``, uint8: the augmented image, enlarged to 36 pixels or more a
+      side, then a channel filled with each of the other numbers. It tells less than the latent.
 
     ## Rewards
     A weighted sum of named terms. By default ``target`` alone, with weight 1:
@@ -262,7 +262,7 @@ class LatentAugEnv(LatentEnv, gym.Env[npt.NDArray[np.float32], npt.NDArray[np.fl
     - ``edits``: what it does: ``"strokes"``, ``"pastes"`` of labelled anomalies, or ``"both"``.
     - ``precision``: what networks compute with, ``"float32"`` or ``"bfloat16"``, which is faster on GPUs and
       CPUs with AVX-512 BF16 or AMX; rewards change by some thousandths.
-    - ``compiled``: whether ``torch.compile`` makes a step's networks faster first: a minute, for GPUs.
+    - ``compiled``: whether ``torch.compile`` makes steps faster first: a minute, for GPUs.
     - ``split``: ``"test"`` lets episodes of built-in worlds start from images that nothing learned from.
     - ``device``: ``"cpu"``, ``"cuda"``, or ``"auto"`` for a GPU where there is one (the default of a batch).
     - ``render_mode``: ``"rgb_array"`` or ``"human"``, a window. A picture shows the original, the decoded and

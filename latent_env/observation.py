@@ -1,23 +1,27 @@
-"""What agents see of a latent: all of it, or the means of squares of its tokens."""
+"""What agents see: the latent, the means of squares of its tokens, or the image."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from latent_common.errors import UserError
 
-AUTO, LATENT, POOLED = "auto", "latent", "pooled"
-OBSERVATIONS = (AUTO, LATENT, POOLED)
+AUTO, LATENT, POOLED, IMAGE = "auto", "latent", "pooled", "image"
+OBSERVATIONS = (AUTO, LATENT, POOLED, IMAGE)
 
 LARGE = 1024
 """``auto`` pools latents of more numbers than this: of more, a small policy learns little."""
 
 MOST_POOLED = 512
 """A pooled observation has no more numbers than this, or one a channel where there are more channels."""
+
+LEAST_SIDE = 36
+"""Smaller images are enlarged: of fewer pixels a side the usual convolutions leave nothing."""
 
 
 def check_observation(observation: object) -> None:
@@ -52,6 +56,27 @@ class Observer:
         if self.window == 1:
             return latents.flatten(1).clone()
         return functional.avg_pool2d(latents, self.window, ceil_mode=True).flatten(1)
+
+
+class ImageObserver:
+    """Turns images and numbers into one stack of channels, for policies with convolutions.
+
+    :param channels: of the images.
+    :param size: the side of the images, in pixels.
+    :param numbers: how many numbers are seen beside the image; each fills a channel of its own.
+    """
+
+    def __init__(self, channels: int, size: int, numbers: int) -> None:
+        self.factor = math.ceil(LEAST_SIDE / size)
+        """How many times as large as the images their observations are."""
+        side = size * self.factor
+        self.shape = (channels + numbers, side, side)
+
+    def __call__(self, images: Tensor, numbers: Tensor) -> Tensor:
+        """``images (N, C, H, W)`` and ``numbers (N, k)``, all in [0, 1], as ``(N, *shape)`` uint8."""
+        larger = images.repeat_interleave(self.factor, 2).repeat_interleave(self.factor, 3)
+        planes = numbers[:, :, None, None].expand(-1, -1, *self.shape[1:])
+        return torch.cat([larger, planes], 1).mul(255).round().to(torch.uint8)
 
 
 def window(latent_shape: Sequence[int]) -> int:

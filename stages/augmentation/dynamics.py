@@ -7,7 +7,9 @@ from functools import singledispatch
 from agents.baselines.mixup import largest_difference
 from conf.schema.agents import AgentConfig, FeatureNoiseConfig, MixupConfig
 from conf.schema.envs import AugmentEnvConfig, RewardConfig
+from latent_common.errors import UserError
 from latent_env.dynamics import Dynamics
+from latent_env.observation import IMAGE
 from latent_env.settings import Settings
 from latent_env.shell import Shell
 from latent_env.worlds.world import World
@@ -18,6 +20,11 @@ MIN_DELTA = 1e-3
 
 def make_dynamics(env: AugmentEnvConfig, reward: RewardConfig, agent: AgentConfig, world: World) -> Dynamics:
     """``env.num_envs`` copies of ``world``, in which ``agent`` acts."""
+    if env.observation == IMAGE:
+        raise UserError(
+            "env.observation=image is for policies with convolutions that gym.make's environments train, and "
+            "the learners here read vectors: choose env.observation=latent, pooled or auto"
+        )
     arguments = env.arguments()
     if arguments["max_delta"] is None:
         arguments["max_delta"] = max_delta(agent, env, world)
