@@ -47,6 +47,7 @@ builtin: $(VENV)/ready
 	$(BIN)/python train_ppo.py env=latent_denoise env.space=pixel dataset=digits device=cpu export=latent_env/builtin/digits
 	$(BIN)/python -m latent_env.worlds.half_precision latent_env/builtin/digits latent_env/builtin/phantom
 	$(BIN)/python -m stages.export.test_images latent_env/builtin/digits latent_env/builtin/phantom
+	$(BIN)/python -m stages.export.copied_anomalies latent_env/builtin/phantom
 
 clean:
 	rm -rf $(VENV) runs prepared build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -66,7 +66,8 @@ Mean return of 256 episodes, the same starts and seeds for all methods: `return`
 start from by default, `test_return` with `split="test"`. Learners act deterministically. `constant` is the
 best of 128 random constant actions and of both directions of every axis, chosen on other episodes. PPO and
 SAC are those of Stable-Baselines3 with their default hyperparameters; PPO's rollout of 2048 steps is that of
-16 worlds. `ours` is PPO as `train_ppo.py` has it by default. Minutes are those that one thread of the processor was busy."""
+16 worlds. `ours` is PPO as `train_ppo.py` has it by default. Minutes are those that one thread of the
+processor was busy."""
 
 Act = Callable[[Episodes[Any], Tensor], Tensor]
 """Actions ``(N, k)`` in N worlds for observations ``(N, d)``."""

@@ -42,7 +42,7 @@ FIXED = (
         AUGMENT,
         {
             "artifacts": "phantom",
-            "perturbation": "brush",
+            "perturbation": "copy_paste",
             "observation": "pooled",
             "reward": {"target": 1.0},
             "horizon": 1,
@@ -73,7 +73,7 @@ FIXED = (
 
 DIGESTS = {
     "digits": "ef2df18d46e79e86cdc3406579198e975ad3a78c842440e9088b233ae011fcf9",
-    "phantom": "16d765bfc03eef6f0a458f0b852931ad577a37caed34a365e5ad65f29a19ab7e",
+    "phantom": "97dc96e11a7ea675422848b47266c3b6014210c3b777fe5c3eafc473f4d47970",
 }
 """The :func:`digest` of each built-in world. A world with another one needs ids with another version."""
 
