@@ -109,5 +109,5 @@ def test_cnn_policies_learn_from_a_single_world_and_from_a_batch() -> None:
 
 def test_the_learners_of_the_scripts_refuse_images() -> None:
     run: Any = OmegaConf.to_object(compose("train_ppo", ["env.observation=image"]))
-    with pytest.raises(UserError, match="env.observation=image is for policies with convolutions"):
+    with pytest.raises(UserError, match=r"env\.observation=image is for policies with convolutions"):
         make_dynamics(run.env, run.reward, run.agent, make_world("spatial"))
