@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -27,11 +28,9 @@ from latent_env.worlds.world import World
 CPU = torch.device("cpu")
 
 
-def random_perturbations(
-    world: World, count: int = 256, **changes: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def random_perturbations(world: World, count: int = 256, **changes: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """The strongest change of the decoded image ``(count,)`` by a random perturbation each, and its label."""
-    dynamics = Settings(reward={"novelty": 1.0}, horizon=1, **changes).dynamics(world, count)  # type: ignore[arg-type]
+    dynamics = Settings(reward={"novelty": 1.0}, horizon=1, **changes).dynamics(world, count)
     dynamics.reset_tensor(seeds=torch.arange(count))
     size = dynamics.perturbation.action_size
     actions = 2 * torch.rand(count, size, generator=torch.Generator().manual_seed(1)) - 1
@@ -50,13 +49,13 @@ def test_few_pixels_of_normal_images_are_decoded_worse() -> None:
 
 def test_half_of_random_perturbations_show() -> None:
     world = load_world("phantom", CPU)
-    peaks, labels = random_perturbations(world)
+    peaks, labels = random_perturbations(world, perturbation="brush")
     clearly = CLEARLY * world.autoencoder.barely_visible
     assert 0.35 < float((peaks > clearly).float().mean()) < 0.75
     assert float(world.autoencoder.reach) > LEAST_REACH
     assert (peaks[labels == ANOMALY] > world.autoencoder.barely_visible).all()
     assert (peaks[labels == NORMAL] < clearly).all()
-    nearer, _ = random_perturbations(world, shell_ratio=LEAST_REACH)
+    nearer, _ = random_perturbations(world, perturbation="brush", shell_ratio=LEAST_REACH)
     assert float((nearer > clearly).float().mean()) < 0.35  # it had to be measured
 
 
