@@ -72,8 +72,7 @@ def test_dataset_checks_its_splits() -> None:
     Dataset("ok", normal, normal, mixed)
     with pytest.raises(UserError, match="image 2 is labelled an anomaly"):
         Dataset("train with anomalies", mixed, normal, mixed)
-    with pytest.raises(UserError, match="all 3 are normal"):
-        Dataset("test without anomalies", normal, normal, normal)
+    assert not Dataset("test without anomalies", normal, normal, normal).test.measurable
     with pytest.raises(UserError, match="all 2 are anomalous"):
         Dataset("test without normals", normal, normal, make_split(0, 2))
     with pytest.raises(UserError, match="valid split has no images"):
@@ -86,6 +85,7 @@ def test_summary_and_fingerprint() -> None:
     normal, mixed = make_split(3), make_split(2, 2, masks=True)
     dataset = Dataset("tiny", normal, normal, mixed)
     assert dataset.summary() == "tiny: train 3 · valid 3 normal · test 2 + 2 · 8×8 grey · pixel masks"
+    assert "valid 3 normal · test 3 normal · " in Dataset("tiny", normal, normal, normal).summary()
     both = Dataset("tiny", normal, mixed, make_split(2, 2))
     assert "valid 2 normal + 2 anomalous" in both.summary()
     assert "no pixel masks" in both.summary()

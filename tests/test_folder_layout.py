@@ -291,7 +291,7 @@ def test_without_normal_test_images_a_fifth_is_set_aside(tmp_path: Path) -> None
     ("change", "message"),
     [
         ({"normal_dir": None}, "dataset.normal_dir is missing"),
-        ({"abnormal_dir": None}, r"dataset.abnormal_dir is missing(.|\n)*ok/\n *3 images"),
+        ({"abnormal_dir": None}, r"mask_dir=truth needs dataset.abnormal_dir(.|\n)*ok/\n *3 images"),
         ({"normal_dir": "okay"}, r"dataset.normal_dir=.*okay is no folder(.|\n)*ok/\n *3 images"),
         ({"abnormal_dir": "empty"}, r"dataset.abnormal_dir=empty holds no images(.|\n)*ok/\n *3 images"),
         ({"mask_dir": "masks"}, "dataset.mask_dir=.*masks is no folder"),
@@ -301,7 +301,7 @@ def test_without_normal_test_images_a_fifth_is_set_aside(tmp_path: Path) -> None
         ({"normal_dir": "single"}, "dataset.normal_dir=single holds one image only"),
         (
             {"normal_dir": "pair", "normal_test_dir": None},
-            "pair holds too few images to set test and valid aside",
+            "normal_dir holds too few images to set test and valid aside",
         ),
         ({"abnormal_dir": "ok"}, "ok/0.png lies in both dataset.normal_dir and dataset.abnormal_dir"),
         ({"normal_dir": "."}, "in both dataset.normal_dir and dataset.normal_test_dir"),

@@ -25,7 +25,7 @@ from latent_env.data.groups import kind_of
 from latent_env.training.evaluation import Evaluation, evaluate
 from latent_env.training.run_folder import Run
 from latent_env.worlds.thresholds import Decision
-from stages.augmentation.comparison import compare
+from stages.augmentation.comparison import compare, compare_normal_only
 from stages.augmentation.page.document import Outcome, write_report_page
 from stages.augmentation.pictures.sheets import Examples
 from stages.augmentation.report import Report, write_report
@@ -130,11 +130,18 @@ class Made:
 
 
 def make_run(
-    folder: Path, hostile: bool = False, thresholds: bool = True, maps: bool = True, samples: int = 5
+    folder: Path,
+    hostile: bool = False,
+    thresholds: bool = True,
+    maps: bool = True,
+    samples: int = 5,
+    normal_only: bool = False,
 ) -> Made:
     """A page of detectors that were never trained, on noise."""
     kinds = [HOSTILE.replace("/", "|"), "dent"] if hostile else ["scratch", "dent"]
     test = split_of([0, 0, 0, 1, 1, 1], ["good"] * 3 + [kinds[0], kinds[1], kinds[1]], 1)
+    if normal_only:
+        test = test.normal()
     train, valid = split_of([0] * 5, ["good"] * 5, 2), split_of([0, 0, 1, 1], ["good"] * 2 + kinds, 3)
     remarks = (f"{HOSTILE} was left out", "so was a\udcffb.png") if hostile else ()
     name = HOSTILE if hostile else "parts"
@@ -145,7 +152,8 @@ def make_run(
     if not maps:
         after = Evaluation(test, after.scores, None)
     normal = np.sort(after.scores[:3]) - 0.01
-    decision = Decision(normal, np.sort(normal), np.sort(after.scores[3:5]), name)
+    anomalous = normal[1:] + 1 if normal_only else np.sort(after.scores[3:5])
+    decision = Decision(normal, np.sort(normal), anomalous, name)
     made = samples_of(samples)
     facts = {
         **{
@@ -159,15 +167,17 @@ def make_run(
         **{"effective_rank": 7.4, "share_agent": 0.25, "share_random": 0.0},
         **{"detector_steps": 300, "detector_steps_with_samples": 900},
     }
+    found = ThresholdReport(decision, test.labels, after.scores) if thresholds else None
+    rows = compare(before, Evaluation(test, after.scores, before.maps))
     report = Report(
         "",
-        compare(before, Evaluation(test, after.scores, before.maps)),
-        ThresholdReport(decision, test.labels, after.scores) if thresholds else None,
+        compare_normal_only(len(test), found, found) if normal_only else rows,
+        found,
         [
             {"shares": {}, "image_AUROC": 0.91, "margin": 0.02},
             {"shares": {"agent": 0.25}, "image_AUROC": 0.9277, "margin": 0.02},
         ],
-        {"knn_image_AUROC": 0.8765, "knn_pixel_AUPRO": 0.5432},
+        {} if normal_only else {"knn_image_AUROC": 0.8765, "knn_pixel_AUPRO": 0.5432},
         facts,
     )
     run = Run(folder, "parts", "agent", "ppo", {})
@@ -322,6 +332,26 @@ def test_without_thresholds_and_maps(tmp_path: Path) -> None:
     assert "No threshold" in page.section("threshold")
     assert "raw score" in page.section("cases")
     assert "predict" not in page.section("use").replace("gym.make", "")
+
+
+@pytest.mark.parametrize("thresholds", [True, False])
+def test_without_anomalies_to_test_on(tmp_path: Path, thresholds: bool) -> None:
+    made = make_run(tmp_path, thresholds=thresholds, normal_only=True)
+    page = made.page
+    assert page.all("h1")[0].text == "parts: no anomalies to test on"
+    assert "All test images are normal" in page.section("comparison")
+    assert not page.all("svg", "comparison")
+    assert "Normal images with the highest scores" in page.section("cases")
+    assert "nomalies with" not in page.section("cases")
+    assert "anomalous ones downwards" not in page.section("threshold")
+    assert not re.search(r"\bnan\b|undefined|0 of 0", page.source)
+    rows = {"labelled_AUROC", "false_alarms"} if thresholds else set()
+    assert set(made.report["metrics"]) == rows
+    if thresholds:
+        area = figure(made.report["metrics"]["labelled_AUROC"]["with"])
+        assert page.row("comparison", "AUROC of labelled anomalies").count(area) == 2
+        assert "3 normal test images were false alarms" in page.all("header")[0].text.replace("\xa0", " ")
+        assert not [each for each in page.all("tr", "threshold") if each.text.startswith("anomalous")]
 
 
 def test_an_agent_that_made_nothing(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_a_broken_file_stops_before_any_training_or_is_skipped(mine: Path, tmp_p
         (["dataset.group='('"], "dataset.group=( is not a regular expression"),
         (["dataset.augment.shift=2"], "dataset.augment.shift=2.0 must lie from 0 to 0.5"),
         (["texture_root=nowhere"], "texture_root=nowhere is no folder"),
-        (["dataset.normal_dir=good"], "dataset.abnormal_dir is missing"),
+        (["dataset.labelled_dir=test/hole"], "dataset.normal_dir is missing"),
         (["dataset.limit=1"], "limit=1 leaves too few"),
     ],
 )

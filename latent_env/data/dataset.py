@@ -80,6 +80,11 @@ class Split:
             tuple(self.names[i] for i in chosen),
         )
 
+    @property
+    def measurable(self) -> bool:
+        """Whether it has normal and anomalous images: without both there is no AUROC, AP, F1 or AUPRO."""
+        return len(np.unique(self.labels)) == 2
+
     def normal(self) -> "Split":
         """The normal images only."""
         return self.subset(np.flatnonzero(self.labels == 0))
@@ -108,7 +113,7 @@ def check_track(track: str) -> None:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits ready for use: train is normal only, valid may be, test has both labels.
+    """Three splits ready for use: train is normal only, valid and test may be.
 
     :param native: the smallest and the largest size before images were resized; None if they weren't.
     :param remarks: lines for the user.
@@ -143,11 +148,10 @@ class Dataset:
                 f"{self.name}: the train split must be normal only, but {first} is labelled an "
                 "anomaly. Move anomalies to valid or test."
             )
-        if len(np.unique(self.test.labels)) < 2:
-            found = "anomalous" if self.test.labels.any() else "normal"
+        if self.test.labels.all():
             raise UserError(
-                f"{self.name}: the test split needs normal and anomalous images to measure "
-                f"anything, but all {len(self.test)} are {found}."
+                f"{self.name}: the test split needs normal images to measure anything, but all "
+                f"{len(self.test)} are anomalous."
             )
 
     @property
@@ -193,7 +197,8 @@ class Dataset:
         kind = "grey" if self.channels == 1 else "RGB"
         normal, anomalous = _counts(self.valid)
         valid = f"{normal} normal + {anomalous} anomalous" if anomalous else f"{normal} normal"
-        test = "{} + {}".format(*_counts(self.test))
+        normal, anomalous = _counts(self.test)
+        test = f"{normal} + {anomalous}" if anomalous else f"{normal} normal"
         masks = "no pixel masks" if self.test.masks is None else "pixel masks"
         return (
             f"{self.name}: train {len(self.train)} · valid {valid} · test {test} · "

@@ -17,6 +17,9 @@ from latent_env.data.samples import Sample
 
 S = TypeVar("S", bound=Sample)
 
+TEST_SHARE = 0.2
+"""The share of normal images that is set aside for testing if none are given; anomalib's default."""
+
 
 def set_aside(
     samples: Sequence[S], share: float, seed: int | tuple[int, int], pattern: str | None = None
@@ -128,11 +131,23 @@ class Splitting:
         anomalous = evenly_spaced_samples(anomalous, self.limit)
         train, valid, by_group = set_aside(normal, self.valid_fraction, self.seed, self.group)
         remarks = [f"valid is {by_group} of the training images"] if by_group else []
-        if not labelled and self.track == "few_labelled":
+        if anomalous and not labelled and self.track == "few_labelled":
             anomalous, labelled = set_aside_anomalies(anomalous, self.valid_fraction, self.seed, self.group)
             remarks.append(_moved(len(labelled), "track=few_labelled"))
         splits = {"train": train, "valid": [*valid, *labelled], "test": [*test_normal, *anomalous]}
         return splits, [*remarks, *self.count_labelled(splits)]
+
+    def set_aside_test(self, normal: Sequence[S], given: str, missing: str) -> tuple[list[S], list[S], str]:
+        """The normal images that stay to learn from and to validate on, those to test on, and a remark.
+
+        :param given: what the images are called in messages.
+        :param missing: what could have given images to test on.
+        """
+        stay, aside, by_group = set_aside(normal, TEST_SHARE, self.seed + 1, self.group)
+        if len(stay) < 2:
+            raise UserError(f"{given} holds too few images to set test and valid aside: add normal images")
+        how = by_group or f"{len(aside)} of them"
+        return stay, aside, f"test's normal images are {how}, set aside from {given} (no {missing})"
 
     @property
     def choice_seed(self) -> int:
@@ -157,7 +172,8 @@ class Splitting:
                 [f"{left} labelled anomalies were left out (labelled.count={self.labelled})"] if left else []
             )
         anomalous = [sample for sample in splits["test"] if sample.label]
-        check_labelled_count(self.labelled, len(anomalous) - 1, "test must keep one, so it can give")
+        spare = max(len(anomalous) - 1, 0)
+        check_labelled_count(self.labelled, spare, "test must keep one, so it can give")
         chosen, siblings, rest = pick_labelled(anomalous, self.labelled, self.choice_seed, self.group)
         remarks = [_moved(len(chosen), f"labelled.count={self.labelled}")] if chosen else []
         if len(rest) >= len(siblings):

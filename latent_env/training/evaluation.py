@@ -47,7 +47,9 @@ class Evaluation:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """Image metrics, and pixel metrics where the split has masks."""
+        """Image metrics, and pixel metrics where the split has masks; none where all images are normal."""
+        if not self.split.measurable:
+            return {}
         return all_metrics(self.scores, self.split.labels, self.maps, self.split.masks)
 
 
@@ -120,40 +122,60 @@ def log_evaluation(
 ) -> None:
     """Write test metrics, the precision-recall curve and examples to TensorBoard and ``pictures/``."""
     run.log({f"test/{key}": value for key, value in evaluation.metrics.items()}, step)
-    probability = torch.from_numpy(evaluation.scores).sigmoid()
-    labels = torch.from_numpy(evaluation.split.labels)
-    run.writer.add_pr_curve("test/precision_recall", labels, probability, step)
+    if evaluation.split.measurable:
+        probability = torch.from_numpy(evaluation.scores).sigmoid()
+        labels = torch.from_numpy(evaluation.split.labels)
+        run.writer.add_pr_curve("test/precision_recall", labels, probability, step)
     run.picture("test/detections", detection_picture(evaluation, examine, device), step)
 
 
 def log_curves(run: Run, evaluations: Mapping[str, Evaluation], step: int) -> None:
-    """Write ROC and precision-recall curves of several detectors on one split, in one picture."""
-    labels = next(iter(evaluations.values())).split.labels
+    """Write ROC and precision-recall curves of several detectors on one split, in one picture.
+
+    Of normal images alone there are no curves.
+    """
+    split = next(iter(evaluations.values())).split
+    if not split.measurable:
+        return
     scores = {name: evaluation.scores for name, evaluation in evaluations.items()}
-    run.picture("test/curves", curves(labels, scores), step)
+    run.picture("test/curves", curves(split.labels, scores), step)
 
 
 @torch.inference_mode()
 def detection_picture(
-    evaluation: Evaluation, examine: Examine, device: torch.device, anomalies: int = 5, normals: int = 2
+    evaluation: Evaluation,
+    examine: Examine,
+    device: torch.device,
+    names: tuple[str, str] = ("normal", "anomaly"),
+    anomalies: int = 5,
+    normals: int = 2,
 ) -> Picture:
-    """Rows of original, decoded, difference, heat map and true mask, from high to low scores."""
+    """Rows of original, decoded, difference, heat map and true mask, from high to low scores.
+
+    Of one label there are as many rows as of both.
+
+    :param names: what normal images and anomalies are called.
+    """
     split = evaluation.split
     by_score = np.argsort(-evaluation.scores, kind="stable")
+    counts = {1: anomalies, 0: normals} if split.measurable else dict.fromkeys((1, 0), anomalies + normals)
     rows = []
-    for label, count in ((1, anomalies), (0, normals)):
+    for label, count in counts.items():
         chosen = by_score[split.labels[by_score] == label]
         picks = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).astype(int)
-        rows += [_detection_row(evaluation, examine, device, int(index)) for index in chosen[picks]]
+        rows += [
+            _detection_row(evaluation, examine, device, int(index), names[label]) for index in chosen[picks]
+        ]
     return stack(rows)
 
 
-def _detection_row(evaluation: Evaluation, examine: Examine, device: torch.device, index: int) -> Picture:
+def _detection_row(
+    evaluation: Evaluation, examine: Examine, device: torch.device, index: int, name: str
+) -> Picture:
     split = evaluation.split
     image = StreamedImages(split.images, device)[index : index + 1].float() / 255
     detection, decoded = examine(image)
-    label = "anomaly" if split.labels[index] else "normal"
-    tiles, captions = [to_rgb(image[0])], [f"original ({label})"]
+    tiles, captions = [to_rgb(image[0])], [f"original ({name})"]
     if decoded is not None:
         difference = (decoded - image).abs().mean(1)[0]
         tiles += [to_rgb(decoded[0]), heat(difference * 4)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from agents.diversity import describe_set
 from agents.rollout import Augmented
@@ -19,7 +20,7 @@ from latent_env.training.evaluation import (
 )
 from latent_env.training.run_folder import Run
 from latent_env.worlds.artifacts import BACKBONE
-from latent_env.worlds.decision import DECISION, load_decision
+from latent_env.worlds.decision import has_decision, load_decision
 from latent_env.worlds.store import read_manifest
 from latent_env.worlds.world import World
 from stages.augmentation.candidates import Candidate
@@ -30,8 +31,9 @@ from stages.augmentation.pictures.changes import show_changes
 from stages.augmentation.pictures.figures import show_embedding
 from stages.augmentation.pictures.sheets import real_anomalies
 from stages.augmentation.report import Report, Row, write_report
+from stages.detector.normal_only import FALSE_ALARMS, LABELLED_AUROC, figures
 from stages.detector.thresholds import ThresholdReport
-from stages.detector.trained import TrainedDetector
+from stages.detector.trained import TrainedDetector, show_labelled
 
 BEFORE, AFTER = "without augmentation", "with augmentation"
 DIGITS = 12
@@ -66,9 +68,18 @@ def write_comparison(
     show_embedding(run, after, features, dataset, samples)
     scores = {"without": evaluations[BEFORE].scores, "with": evaluations[AFTER].scores}
     save_scores(run.path, evaluations[BEFORE].split.labels, **scores)
-    random = None if beside is None else evaluate_test(beside.world, features)
-    rows = compare(evaluations[BEFORE], evaluations[AFTER], random)
-    show_changes(run, evaluations[BEFORE], evaluations[AFTER], random)
+    pair = evaluations[BEFORE], evaluations[AFTER]
+    thresholds = [
+        threshold_report(folder, each)
+        for folder, each in zip((baseline.run.path, run.path), pair, strict=True)
+    ]
+    if dataset.test.measurable:
+        random = None if beside is None else evaluate_test(beside.world, features)
+        rows = compare(*pair, random)
+        show_changes(run, *pair, random)
+    else:
+        rows = compare_normal_only(len(dataset.test), *thresholds)
+        show_labelled(trainer, run, after)
     digests = read_manifest(run.path)
     facts = {
         "dataset": dataset.name,
@@ -86,12 +97,10 @@ def write_comparison(
         "detector_steps_with_samples": steps[1],
         "detector_before": str(baseline.run.path),
     }
-    stored = load_decision(run.path) if DECISION in digests else None
-    found = evaluations[AFTER]
     report = Report(
         headline(config, dataset, steps, mixtures, samples, chosen.shares),
         rows,
-        None if stored is None else ThresholdReport(stored, found.split.labels, found.scores),
+        thresholds[1],
         [each.facts() for each in candidates],
         other_detectors(baseline.run.metrics),
         facts,
@@ -104,7 +113,7 @@ def write_comparison(
         dataset,
         labelled,
         evaluations[BEFORE],
-        found,
+        evaluations[AFTER],
         after,
         samples,
         real_anomalies(baseline.world, dataset.valid, labelled.train),
@@ -112,6 +121,13 @@ def write_comparison(
     write_report_page(run, outcome)
     gains = {f"gain_{row.metric}": row.difference for row in rows}
     run.finish({row.metric: row.after for row in rows} | gains)
+
+
+def threshold_report(folder: Path, evaluation: Evaluation) -> ThresholdReport | None:
+    """The thresholds of the detector in ``folder``; None without normal validation images."""
+    if not has_decision(folder):
+        return None
+    return ThresholdReport(load_decision(folder), evaluation.split.labels, evaluation.scores)
 
 
 def detector_facts(config: AgentRun, world: World, digests: Mapping[str, str]) -> str:
@@ -137,10 +153,21 @@ def compare(before: Evaluation, after: Evaluation, random: Evaluation | None = N
     return rows
 
 
+def compare_normal_only(
+    normal: int, before: ThresholdReport | None, after: ThresholdReport | None
+) -> list[Row]:
+    """A row for what is measured of both detectors where all test images are normal, see :func:`figures`."""
+    without, found = figures(normal, before), figures(normal, after)
+    return [
+        Row(name, without[name], found[name], None)
+        for name in (LABELLED_AUROC, FALSE_ALARMS)
+        if name in without and name in found
+    ]
+
+
 def other_detectors(metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics of the other detectors of a detector's run, as ``<detector>_<metric>``."""
-    own = ("image_", "pixel_", "weight_")
-    return {name: value for name, value in metrics.items() if not name.startswith(own)}
+    return {name: value for name, value in metrics.items() if "_image_" in name or "_pixel_" in name}
 
 
 def headline(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,18 @@ from typing import Any
 
 from latent_common.artifacts import write_atomically, write_json
 from latent_common.tables import markdown_table
+from stages.detector.normal_only import ALL_NORMAL, LABELLED_AUROC
 from stages.detector.thresholds import NONE, ThresholdReport
+
+OF_LABELLED = (
+    f"So it can't be told whether samples help. {LABELLED_AUROC} is the image AUROC of labelled anomalies "
+    "against normal validation images, by detectors that hadn't learned from them. The agent may have been "
+    "paid by them, though: a difference is a hint at most."
+)
+OF_NOTHING = (
+    "So it can't be told whether samples help, nor how many anomalies are found: no labelled anomaly was "
+    "kept back from the detectors, or judged by detectors that learned from the others."
+)
 
 BASELINE_METRIC = "_image_AUROC"
 """The metric of other detectors that ``report.md`` shows."""
@@ -131,12 +141,12 @@ def candidates(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """What the image AUROC's interval allows to conclude from this run."""
-    row = next(row for row in rows if row.metric == "image_AUROC")
-    assert row.interval is not None
-    low, high = row.interval
-    if math.isnan(low):
-        return "The test split has one class only: nothing can be compared."
+    """What the image AUROC's interval allows to conclude from this run; without one, why nothing can be."""
+    interval = next((row.interval for row in rows if row.metric == "image_AUROC"), None)
+    if interval is None:
+        judged = any(row.metric == LABELLED_AUROC for row in rows)
+        return f"{ALL_NORMAL} {OF_LABELLED if judged else OF_NOTHING}"
+    low, high = interval
     if low > 0:
         found = "better with augmentation than without on these test images"
     elif high < 0:

@@ -13,7 +13,10 @@ from latent_common.errors import UserError
 from latent_common.tables import markdown_table
 from stages.cli.options import Parser
 
-KEY_FIGURES = ("image_AUROC", "pixel_AUPRO", "valid_psnr", "quality")
+KEY_FIGURES = (
+    *("image_AUROC", "pixel_AUPRO", "labelled_AUROC", "false_alarms"),
+    *("valid_psnr", "quality"),
+)
 """The figures that a run is known by, where it has them."""
 
 HEADER = ["finished", "data set", "stage", "figures", "predicts", "folder"]

@@ -11,11 +11,12 @@ from latent_env.training.evaluation import metrics_table
 from latent_env.training.run_folder import Run
 from stages.autoencoder.base import AutoencoderPlan
 from stages.context import Context
-from stages.detector.thresholds import stored_report
+from stages.detector.normal_only import NORMAL_IMAGES, in_words, stored_figures
+from stages.detector.thresholds import NONE, stored_report
 from stages.training_data import TrainingData
 
-EVALUATED = "image_AUROC"
-"""A metric of every detector that was evaluated on the test split."""
+MEASURED = "image_AUROC"
+"""A metric of every detector that was evaluated on a test split with anomalies."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,30 @@ class FinishedDetector(ABC):
 
         Training and evaluating are apart, so that a command reads the test split once all is trained.
         """
-        if EVALUATED not in self.run.metrics:
+        if not self.evaluated:
             with self.run.locked():
-                if EVALUATED not in self.run.metrics:
-                    self.run.finish(self.run.metrics | self._evaluate())
+                if not self.evaluated:
+                    measured = self._evaluate() or stored_figures(self.run.path)
+                    self.run.finish(self.run.metrics | measured)
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether the test split was scored."""
+        return not self.run.metrics.keys().isdisjoint((MEASURED, NORMAL_IMAGES))
 
     @abstractmethod
     def _evaluate(self) -> dict[str, float]:
-        """The metrics on the test split, by name."""
+        """The metrics on the test split, by name; none where all of it is normal. Scores stay in the run."""
 
     def summary(self) -> str:
         """Its metrics on the test split as a table, its thresholds, and where its pictures are.
 
         It must be evaluated.
         """
-        table, thresholds = metrics_table(self.name, self.run.metrics), stored_report(self.run.path)
+        metrics, report = self.run.metrics, stored_report(self.run.path)
+        table = metrics_table(self.name, metrics) if MEASURED in metrics else in_words(report)
+        older = f"{NONE} A run of an older version has none either: delete its folder, and train again."
+        thresholds = older if report is None else report.as_text()
         return (
             f"{table}\n\n{thresholds}\n\npictures:    {self.run.path / 'pictures'}\n"
             f"detector:    latent_env.load_detector('{self.run.path}')"

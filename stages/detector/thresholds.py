@@ -122,7 +122,12 @@ class ThresholdReport:
 
         It is measured against normal validation images; None where nothing was cross-fitted.
         """
-        if self.decision.folds is None:
+        return None if self.decision.folds is None else self.labelled_AUROC
+
+    @property
+    def labelled_AUROC(self) -> float | None:
+        """The same, also of anomalies that were kept back from the detector; None where there are none."""
+        if not len(self.decision.anomalous):
             return None
         scores = np.concatenate([self.decision.normal, self.decision.anomalous])
         labels = np.repeat([0, 1], [len(self.decision.normal), len(self.decision.anomalous)])
@@ -171,12 +176,12 @@ class ThresholdReport:
         }
 
 
-def stored_report(folder: Path) -> str:
-    """The thresholds of the detector in the run ``folder`` as text, from what the run keeps."""
+def stored_report(folder: Path) -> ThresholdReport | None:
+    """The thresholds of the evaluated detector in ``folder``; None without normal validation images."""
     if not has_decision(folder):
-        return f"{NONE} A run of an older version has none either: delete its folder, and train again."
+        return None
     with np.load(folder / SCORES, allow_pickle=False) as stored:
-        return ThresholdReport(load_decision(folder), stored["labels"], stored["scores"]).as_text()
+        return ThresholdReport(load_decision(folder), stored["labels"], stored["scores"])
 
 
 def _share(count: int, of: int) -> str:

@@ -21,6 +21,8 @@ from latent_common.progress import say
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.training.evaluation import (
     Evaluation,
+    detection_picture,
+    evaluate,
     evaluate_test,
     log_curves,
     log_evaluation,
@@ -200,18 +202,38 @@ def evaluate_beside_baselines(trainer: DetectorTrainer, run: Run, world: World) 
     """
     config, features = trainer.config, trainer.features
     evaluation = evaluate_test(world, features)
-    members = evaluate_members(world, features)
-    names = [name for name in config.baselines if name not in members]
-    if names and features.dataset.valid.labels.all():
-        say(f"without {', '.join(names)}: the valid split has no normal images to calibrate on")
-        names = []
-    others = members | evaluate_baselines(names, world, features, trainer.context.seed)
+    others: dict[str, Evaluation] = {}
+    if evaluation.split.measurable:
+        others = evaluate_others(trainer, world)
+    else:
+        show_labelled(trainer, run, world)
     log_evaluation(run, evaluation, world.detect_and_reconstruct, trainer.context.device, trainer.steps)
     beside_it = {f"scores_{name}": each.scores for name, each in others.items()}
     save_scores(run.path, evaluation.split.labels, scores=evaluation.scores, **beside_it)
     log_curves(run, {config.name: evaluation, **others}, trainer.steps)
     beside = {f"{name}_{key}": value for name, e in others.items() for key, value in e.metrics.items()}
     return evaluation.metrics | beside
+
+
+def evaluate_others(trainer: DetectorTrainer, world: World) -> dict[str, Evaluation]:
+    """How well the members of the detector of ``world`` do on the test split, and its baselines, by name."""
+    features = trainer.features
+    members = evaluate_members(world, features)
+    names = [name for name in trainer.config.baselines if name not in members]
+    if names and features.dataset.valid.labels.all():
+        say(f"without {', '.join(names)}: the valid split has no normal images to calibrate on")
+        names = []
+    return members | evaluate_baselines(names, world, features, trainer.context.seed)
+
+
+def show_labelled(trainer: DetectorTrainer, run: Run, world: World) -> None:
+    """A picture of labelled anomalies that the detector learned from, if there are any."""
+    learned = trainer.labelled_split.train
+    if len(learned):
+        evaluation = evaluate(world, trainer.features.dataset.valid.subset(learned))
+        names = "normal", "learned from"
+        picture = detection_picture(evaluation, world.detect_and_reconstruct, trainer.context.device, names)
+        run.picture("valid/labelled", picture, trainer.steps)
 
 
 def evaluate_members(world: World, features: FeatureCache) -> dict[str, Evaluation]:

@@ -17,6 +17,11 @@ METRICS = {
         "Pixel AUPRO",
         "how much of each anomalous region is found while few pixels are false alarms",
     ),
+    "labelled_AUROC": (
+        "AUROC of labelled anomalies",
+        "how often one scores above a normal validation image, by a detector that didn't learn from it",
+    ),
+    "false_alarms": ("False alarms", "the share of normal test images that are called anomalies"),
 }
 """Names of metrics, and what each measures."""
 

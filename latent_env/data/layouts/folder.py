@@ -13,10 +13,7 @@ from latent_env.data.finding import show_tree, walk_images
 from latent_env.data.layouts.mvtec import TREE, mvtec_source
 from latent_env.data.layouts.pairing import only_masked, pair_masks
 from latent_env.data.samples import FileSample, Problems, Source, files_of
-from latent_env.data.splitting import Splitting, set_aside
-
-TEST_SHARE = 0.2
-"""The share of normal images that is set aside for testing if none are named; anomalib's default."""
+from latent_env.data.splitting import Splitting
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class Parts:
     """The folders of each part, below the root or absolute; images may lie in sub-folders.
 
     :param normal_dir: normal images to learn from.
-    :param abnormal_dir: anomalous images to test on.
+    :param abnormal_dir: anomalous images to test on; without them false alarms alone are measured.
     :param normal_test_dir: normal images to test on; without it a fifth of ``normal_dir``.
     :param mask_dir: masks of the anomalous images, with the same names.
     :param labelled_dir: anomalous images to learn from.
@@ -55,15 +52,19 @@ def folder_source(
         raise UserError(
             f"The data folder {root.absolute()} {what}. Expected there:\n{TREE}\n"
             "Name the folder that holds train and test: dataset.root=/path/to/folder. Where it is arranged "
-            "otherwise, name its parts: dataset.normal_dir=… dataset.abnormal_dir=…"
+            "otherwise, name its parts: dataset.normal_dir=… dataset.abnormal_dir=… dataset.labelled_dir=…"
         )
     if not parts:
         return mvtec_source(root, name, splitting, problems, channels)
-    for key in ("normal_dir", "abnormal_dir"):
-        if not getattr(parts, key):
-            raise UserError(
-                f"dataset.{key} is missing: a folder named by its parts needs it.\n{show_tree(root)}"
-            )
+    if not parts.normal_dir:
+        raise UserError(
+            f"dataset.normal_dir is missing: a folder named by its parts needs it.\n{show_tree(root)}"
+        )
+    if parts.mask_dir and not (parts.abnormal_dir or parts.labelled_dir):
+        raise UserError(
+            f"dataset.mask_dir={parts.mask_dir} needs dataset.abnormal_dir or dataset.labelled_dir: the "
+            f"images that the masks are of.\n{show_tree(root)}"
+        )
     normal = _samples(root, "normal_dir", parts.normal_dir, 0)
     if len(normal) < 2:
         raise UserError(f"dataset.normal_dir={parts.normal_dir} holds one image only, but two are the least")
@@ -71,14 +72,9 @@ def folder_source(
     if parts.normal_test_dir:
         test_normal = _samples(root, "normal_test_dir", parts.normal_test_dir, 0)
     else:
-        normal, test_normal, by_group = set_aside(normal, TEST_SHARE, splitting.seed + 1, splitting.group)
-        how = by_group or f"{len(test_normal)} of them"
-        remarks.append(f"test's normal images are {how}, set aside from normal_dir (no normal_test_dir)")
-    if len(normal) < 2:
-        raise UserError(
-            f"dataset.normal_dir={parts.normal_dir} holds too few images to set test and valid aside"
-        )
-    anomalous = _samples(root, "abnormal_dir", parts.abnormal_dir, 1)
+        normal, test_normal, remark = splitting.set_aside_test(normal, "normal_dir", "normal_test_dir")
+        remarks.append(remark)
+    anomalous = _samples(root, "abnormal_dir", parts.abnormal_dir, 1) if parts.abnormal_dir else []
     labelled = _samples(root, "labelled_dir", parts.labelled_dir, 1) if parts.labelled_dir else []
     masks = _samples(root, "mask_dir", parts.mask_dir, 1) if parts.mask_dir else []
     _check_apart(

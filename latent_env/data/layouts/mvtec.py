@@ -15,8 +15,8 @@ from latent_env.data.splitting import Splitting
 TREE = """\
   train/good/*.png                         normal images to learn from
   train/<defect>/000.png                   anomalous images to learn from (optional)
-  test/good/*.png                          normal images to measure on
-  test/<defect>/000.png                    anomalous images, one folder a kind
+  test/good/*.png                          normal images to measure on (without test: a fifth of train/good)
+  test/<defect>/000.png                    anomalous images to measure on, one folder a kind (optional)
   ground_truth/<defect>/000_mask.png       their masks (optional, but then for all)"""
 
 
@@ -98,28 +98,54 @@ def _is_mvtec_tree(root: Path) -> bool:
 def mvtec_source(
     root: Path, name: str, splitting: Splitting, problems: Problems, channels: int | None = None
 ) -> Source:
-    """A folder with ``train/good``, ``test`` and perhaps ``ground_truth`` and ``train/<defect>``.
+    """A folder with ``train/good`` and perhaps ``train/<defect>``, ``test`` and ``ground_truth``.
 
-    Valid is set aside from ``train/good``, with the labelled anomalies of ``train/<defect>``.
+    Valid is set aside from ``train/good``, with the labelled anomalies of ``train/<defect>``; so are test's
+    normal images where it has no folders.
     """
-    train, good = _normal_samples(root, "train"), _normal_samples(root, "test")
+    _check_places(root, problems)
+    train = _normal_samples(root, "train")
     if len(train) < 2:
         raise UserError(
             f"{root / 'train' / 'good'} holds one image only, but two are the least: one to learn "
             "from, one to validate on. Add normal images."
         )
+    test, remarks = find_folder(root, "test"), []
+    # Beside kinds of defects good must be there: normal images may lie in a folder of another name.
+    if test is not None and list_folders(test):
+        good = _normal_samples(root, "test")
+    else:
+        train, good, remark = splitting.set_aside_test(train, "train/good", "test/good")
+        remarks.append(remark)
     anomalies = _anomalous_samples(root, problems)
     labelled = [sample for sample in anomalies if _is_labelled(sample)]
     to_test = [sample for sample in anomalies if not _is_labelled(sample)]
-    splits, remarks = splitting.divide(train, good, to_test, labelled)
+    splits, more = splitting.divide(train, good, to_test, labelled)
     return Source(
         name,
         splits,
         files_of([*train, *good, *anomalies]),
         {"root": str(root.resolve()), **splitting.settings()},
         channels,
-        remarks,
+        [*remarks, *more],
     )
+
+
+def _check_places(root: Path, problems: Problems) -> None:
+    """Note images of train and test that lie in no folder, and folders of kinds without images."""
+    for parent in filter(None, (find_folder(root, "train"), find_folder(root, "test"))):
+        loose = list_images(parent)
+        if loose:
+            problems.note(
+                f"{parent} holds images that lie in none of its folders, such as {loose[0].name}. Put normal "
+                f"ones into {parent / 'good'}, and anomalous ones into a folder a kind of defect."
+            )
+        for folder in list_folders(parent):
+            if folder.name.lower() != "good" and not list_images(folder):
+                problems.note(
+                    f"{folder} holds no images (png, jpg, bmp, tif or webp). Put anomalous images there, or "
+                    "delete the folder."
+                )
 
 
 def _normal_samples(root: Path, split: str) -> list[FileSample]:
@@ -144,8 +170,8 @@ def _anomalous_samples(root: Path, problems: Problems) -> list[FileSample]:
     """
     truth = find_folder(root, "ground_truth")
     kinds: dict[str, list[Path]] = {}
-    for split in ("train", "test"):
-        for folder in list_folders(find_folder(root, split) or root):
+    for parent in filter(None, (find_folder(root, "train"), find_folder(root, "test"))):
+        for folder in list_folders(parent):
             if folder.name.lower() != "good":
                 kinds.setdefault(folder.name.lower(), []).append(folder)
     samples: list[FileSample] = []
@@ -156,11 +182,6 @@ def _anomalous_samples(root: Path, problems: Problems) -> list[FileSample]:
         samples += [
             FileSample(path, 1, relative(path, root), mask, folders[-1].name) for path, mask in pairs.items()
         ]
-    if all(_is_labelled(sample) for sample in samples):
-        raise UserError(
-            f"{root / 'test'} holds no anomalous images: expected a folder a kind of defect beside "
-            f"test/good, such as test/scratch/000.png. Without any, nothing can be measured."
-        )
     for folder in list_folders(truth) if truth else []:
         if folder.name.lower() not in {*kinds, "good"} and list_images(folder):
             problems.note(

@@ -36,6 +36,12 @@ ABANDONED_AFTER = 24 * 3600
 UNFINISHED = re.compile(r"\.\d+-[0-9a-f]{10}\..+")
 """Names of unfinished preparations; a user's own hidden folders may lie beside them."""
 
+NOT_MEASURABLE = (
+    "test has no anomalous images: detectors are measured by false alarms on its normal ones, and by labelled "
+    "anomalies that they didn't learn from"
+)
+"""A remark on a test split of normal images."""
+
 OUTDATED = ".old"
 """What is added to the name of an unfinished preparation for one that it replaces."""
 
@@ -61,6 +67,7 @@ def prepare(source: Source, size: int, folder: Path, problems: Problems, progres
     :param progress: show a progress bar when there are many files.
     """
     prepared = prepare_splits(source, size, folder, problems, progress)
+    normal_only = [] if prepared.splits["test"].measurable else [NOT_MEASURABLE]
     smallest, largest = prepared.facts["native"]
     return Dataset(
         source.name,
@@ -68,7 +75,7 @@ def prepare(source: Source, size: int, folder: Path, problems: Problems, progres
         prepared.splits["valid"],
         prepared.splits["test"],
         native=((smallest[0], smallest[1]), (largest[0], largest[1])),
-        remarks=(*source.remarks, *prepared.facts["remarks"], *problems.remarks()),
+        remarks=(*source.remarks, *normal_only, *prepared.facts["remarks"], *problems.remarks()),
         digest=prepared.facts["digest"],
         folder=prepared.folder,
         files={each.name: each.path for each in source.splits["train"] if isinstance(each, FileSample)},

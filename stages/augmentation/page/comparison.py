@@ -7,14 +7,21 @@ from typing import Any
 
 from detectors.metrics import image_AUROC
 from latent_env.training.evaluation import Evaluation
-from stages.augmentation.report import Report, Row
+from stages.augmentation.report import Report, Row, verdict
 from stages.report.charts import chart, roc
 from stages.report.markup import Markup, element, joined, paragraph, table
 from stages.report.page import Part
 from stages.report.words import METRICS, change, conclusion, figure, interval, metric_name, signed
 
+MAIN = ("image_AUROC", "pixel_AUPRO", "labelled_AUROC")
+"""The metrics that stand at the beginning of the page."""
+
 HEADER = ["metric", "without", "with", "difference", "95 % interval", "what it says"]
 RANDOM_HEADER = [*HEADER[:2], "with random samples", *HEADER[2:]]
+OVER_IMAGES = (
+    "An interval is over resampled test images: another training may come out differently, which several "
+    "seeds show."
+)
 SOURCES = {"agent": "the agent", "random": "random actions"}
 
 
@@ -24,13 +31,15 @@ def comparison_part(report: Report, before: Evaluation, after: Evaluation) -> Pa
     how = "for as many steps" if steps == longer else f"for {longer} steps where the first took {steps}"
     intro = (
         "Without and with are the same detector on the same test images; only the second learned from "
-        f"samples, {how}. An interval is over resampled test images: another training "
-        "may come out differently, which several seeds show."
+        f"samples, {how}."
     )
+    about, caption, drawn = OVER_IMAGES, "Metrics on the test images", [curves]
+    if not after.split.measurable:
+        about, caption, drawn = verdict(report.rows), "What is measured instead", []
     content = [
-        paragraph(intro),
-        table("Metrics on the test images", header(report.rows), [metric_row(row) for row in report.rows]),
-        curves(before, after),
+        paragraph(f"{intro} {about}"),
+        table(caption, header(report.rows), [metric_row(row) for row in report.rows]),
+        *(draw(before, after) for draw in drawn),
         *others(report.baselines),
         *candidates(report.candidates),
     ]
@@ -54,7 +63,7 @@ def metric_row(row: Row) -> list[str]:
 
 def changes(rows: Sequence[Row]) -> list[Markup]:
     """The main metrics in sentences: the first paragraphs of the page."""
-    wanted = [row for row in rows if row.metric in ("image_AUROC", "pixel_AUPRO")]
+    wanted = [row for row in rows if row.metric in MAIN]
     return [
         paragraph(change(row.metric, row.before, row.after, row.interval), class_="lead") for row in wanted
     ]

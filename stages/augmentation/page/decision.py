@@ -65,6 +65,8 @@ def bars(after: Evaluation, threshold: float | None) -> Markup:
     caption = (
         "Scores of test images with augmentation: normal ones upwards, anomalous ones downwards, each as a "
         "share of its fullest bar."
+        if after.split.measurable
+        else "Scores of normal test images with augmentation, as a share of the fullest bar."
     )
     if threshold is not None:
         caption += " What lies right of the threshold is called an anomaly."
@@ -77,5 +79,6 @@ def confusion(threshold: Threshold, came: Confusion) -> Markup:
         ["normal", f"{came.true_negatives:,}", f"{came.false_positives:,}"],
         ["anomalous", f"{came.false_negatives:,}", f"{came.true_positives:,}"],
     ]
+    rows = rows if came.true_positives + came.false_negatives else rows[:1]
     caption = f"Test images, threshold {threshold_name(threshold)}".replace(" %", f"{NARROW}%")
     return table(caption, ["really", "called normal", "called anomalous"], rows)

@@ -10,7 +10,7 @@ from latent_env.training.evaluation import Evaluation
 from latent_env.training.run_folder import Run
 from latent_env.worlds.world import World
 from stages.augmentation.page.cases import cases_part
-from stages.augmentation.page.comparison import changes, comparison_part
+from stages.augmentation.page.comparison import MAIN, changes, comparison_part
 from stages.augmentation.page.data import data_part
 from stages.augmentation.page.decision import decision_part
 from stages.augmentation.page.made import made_part
@@ -59,10 +59,7 @@ def write_report_page(run: Run, found: Outcome) -> None:
         usage_part(run.path, report.thresholds is not None),
         facts_part(facts),
     ]
-    main = next(row for row in report.rows if row.metric == "image_AUROC")
-    assert main.interval is not None
-    learned = facts["share_agent"] + facts["share_random"] > 0
-    title = f"{found.dataset.name}: {headline(*main.interval) if learned else 'nothing was added'}"
+    title = f"{found.dataset.name}: {concluded(report)}"
     about = f"agent {facts['agent']}, {counted(facts['rounds'], 'round')}, seed {facts['seed']}"
     lead = [*changes(report.rows), *decided(report.thresholds), paragraph(sentence(found.added))]
     write_page(
@@ -75,6 +72,14 @@ def write_report_page(run: Run, found: Outcome) -> None:
     )
 
 
+def concluded(report: Report) -> str:
+    """What may be concluded, for the title."""
+    if not report.facts["share_agent"] + report.facts["share_random"]:
+        return "nothing was added"
+    interval = next((row.interval for row in report.rows if row.metric == "image_AUROC"), None)
+    return "no anomalies to test on" if interval is None else headline(*interval)
+
+
 def decided(thresholds: ThresholdReport | None) -> list[Markup]:
     """What the threshold makes of the test images, in a sentence."""
     if thresholds is None:
@@ -83,11 +88,13 @@ def decided(thresholds: ThresholdReport | None) -> list[Markup]:
     came = thresholds.confusion(threshold)
     normal, anomalous = came.false_positives + came.true_negatives, came.true_positives + came.false_negatives
     assert threshold.promised is not None
+    anomalies = counted(anomalous, "anomaly", "anomalies")
+    found = f"{came.true_positives} of {anomalies} were found in the test images, and "
     return [
         paragraph(
             f"With a threshold that promises at most {percent(threshold.promised)} false alarms, "
-            f"{came.true_positives} of {counted(anomalous, 'anomaly', 'anomalies')} were found in the test "
-            f"images, and {came.false_positives} of {counted(normal, 'normal image')} were false alarms.",
+            f"{found if anomalous else ''}{came.false_positives} of "
+            f"{counted(normal, 'normal image' if anomalous else 'normal test image')} were false alarms.",
             class_="lead",
         )
     ]
@@ -95,7 +102,7 @@ def decided(thresholds: ThresholdReport | None) -> list[Markup]:
 
 def key_figures(report: Report) -> list[KeyFigure]:
     """The numbers that stand out."""
-    wanted = {row.metric: row for row in report.rows if row.metric in ("image_AUROC", "pixel_AUPRO")}
+    wanted = {row.metric: row for row in report.rows if row.metric in MAIN}
     found = [
         KeyFigure(figure(row.after), f"{metric_name(name)}, with augmentation")
         for name, row in wanted.items()
