@@ -53,17 +53,25 @@ def write_report(
     :param pooled: a table over all places, if there is one.
     """
     rows = [{**identity(about, outcome), **fact} for outcome, fact in zip(outcomes, facts, strict=True)]
-    path = out / "RESULTS.md"
-    edited = path.is_file() and not path.read_text(encoding="utf-8").startswith(GENERATED)
-    path = out / ("RESULTS.new.md" if edited else "RESULTS.md")
-    write_atomically(out / ("runs.new.csv" if edited else "runs.csv"), csv_table(rows).encode())
-    parts = [GENERATED, f"# {about.question}", "TODO: the answer in a sentence or two."]
-    parts += [pooled] if pooled else []
+    parts = [pooled] if pooled else []
     parts += [results_table(about, results, pairs)]
     parts += [f"![{figure.stem}]({figure.relative_to(out).as_posix()})" for figure in figures]
     parts += ["## Method", about.method, INTERVALS, f"```\n{about.command}\n```", commits(outcomes)]
     parts += ["## Limits", *limits(about, outcomes)]
-    write_atomically(path, ("\n\n".join(parts) + "\n").encode())
+    return write_files(out, about.question, parts, rows)
+
+
+def write_files(out: Path, question: str, parts: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write a report of ``parts`` and its ``rows``, beside those that a person has edited.
+
+    :returns: where the text is.
+    """
+    path = out / "RESULTS.md"
+    edited = path.is_file() and not path.read_text(encoding="utf-8").startswith(GENERATED)
+    path = out / ("RESULTS.new.md" if edited else "RESULTS.md")
+    write_atomically(out / ("runs.new.csv" if edited else "runs.csv"), csv_table(rows).encode())
+    whole = [GENERATED, f"# {question}", "TODO: the answer in a sentence or two.", *parts]
+    write_atomically(path, ("\n\n".join(whole) + "\n").encode())
     return path
 
 

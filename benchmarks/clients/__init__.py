@@ -1,0 +1,1 @@
+"""Libraries that train on the environments, each tried as ``docs/clients.md`` shows it."""
