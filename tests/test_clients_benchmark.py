@@ -116,7 +116,7 @@ def shown() -> list[Client]:
 def test_the_page_shows_what_every_client_installs(capsys: pytest.CaptureFixture[str]) -> None:
     clients = {client.name: client for client in shown()}
     assert len(clients) == len(shown())
-    assert {"stable_baselines3_one_world_ddpg", "rl_zoo", "rllib_sacconfig", "skrl_make"} <= clients.keys()
+    assert {"stable_baselines3_one_world_ddpg", "rl_zoo", "rllib_sac", "skrl_make"} <= clients.keys()
     assert {name for name, client in clients.items() if not client.installs} == {"a_loop_of_your_own"}
     for client in clients.values():
         for step in client.steps:
