@@ -141,6 +141,15 @@ def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> Non
     }
 
 
+def test_half_of_a_checkpoint_that_was_being_removed_is_removed(tmp_path: Path) -> None:
+    run = Run(tmp_path, "phantom", "agent", "ppo", {})
+    for folder in (run.path, run.path / "with_agent_0.5"):
+        folder.mkdir(parents=True)
+        (folder / "checkpoint.safetensors").write_bytes(b"half")
+    with run.locked():
+        assert not list(run.path.rglob("checkpoint.*"))
+
+
 def test_what_another_process_writes_in_a_part_is_left_alone(tmp_path: Path) -> None:
     run = Run(tmp_path, "digits", "detector", "any", {})
     part = run.part("reward-ensemble/round_1")

@@ -26,17 +26,18 @@ def left_behind(folder: Path) -> list[Path]:
 
 
 def _left_behind(folder: Path) -> Iterator[Path]:
-    complete = (folder / COMPLETE).is_file()
+    # Without its JSON a checkpoint is none: a process was killed while it removed one.
+    needed = (folder / f"{CHECKPOINT}.json").is_file() and not (folder / COMPLETE).is_file()
     for path in folder.iterdir() if folder.is_dir() else ():
         if path.is_dir() and not path.is_symlink():
             if not (path / LOCK).exists():
                 yield from _left_behind(path)
-        elif _is_left_behind(path.name, complete):
+        elif _is_left_behind(path.name, needed):
             yield path
 
 
-def _is_left_behind(name: str, complete: bool) -> bool:
-    unneeded = complete and name.startswith(f"{CHECKPOINT}.")
+def _is_left_behind(name: str, checkpoint_needed: bool) -> bool:
+    unneeded = not checkpoint_needed and name.startswith(f"{CHECKPOINT}.")
     return unneeded or name == LOCK or name.endswith(STAGED) or UNFINISHED.fullmatch(name) is not None
 
 
