@@ -47,7 +47,7 @@ FIXED = (
             "reward": {"target": 1.0},
             "horizon": 1,
         },
-        -0.1,
+        0.1,
     ),
     Task(
         "LatentDenoise-Digits-v0",
