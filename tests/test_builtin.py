@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import WORLDS
@@ -12,10 +15,12 @@ from latent_env.data import Dataset
 from latent_env.denoise.training.critic import evaluate_critic
 from latent_env.denoise.world import load_denoise_world
 from latent_env.training.evaluation import evaluate
+from latent_env.worlds.labelled_anomalies import load_labelled_anomalies
 from latent_env.worlds.store import BUILTIN, load_world
 from stages.cli.compose import compose
 from stages.datasets import load_dataset
 from stages.denoise.classes import class_labels
+from stages.export.copied_anomalies import add_copied_anomalies
 
 
 def dataset(name: str) -> Dataset:
@@ -53,6 +58,23 @@ def test_builtin_critics_judge_what_they_never_saw(space: str) -> None:
     assert measured["critic_clean"] > 0.8
     assert measured["critic_noise"] < 0.2
     assert measured["critic_other"] < measured["critic_clean"] - 0.3  # a clean picture of another digit
+
+
+@pytest.mark.slow
+def test_lesions_that_agents_copy_are_none_that_rewards_are_measured_on(tmp_path: Path) -> None:
+    folder = tmp_path / "phantom"
+    shutil.copytree(BUILTIN / "phantom", folder)
+    kept = load_labelled_anomalies(folder)
+    add_copied_anomalies(folder)
+    world = load_world(str(folder), torch.device("cpu"))
+    found, reference_set = world.labelled_anomalies, world.reference_set
+    assert found is not None
+    assert kept is not None
+    assert reference_set is not None
+    assert torch.equal(found.images, kept.images)
+    torch.testing.assert_close(found.latents, kept.latents, atol=0.01, rtol=0.01)
+    copied = {image.numpy().tobytes() for image in found.images}
+    assert not copied & {image.numpy().tobytes() for image in reference_set.inputs}
 
 
 @pytest.mark.parametrize("name", WORLDS)
