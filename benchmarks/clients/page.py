@@ -54,8 +54,7 @@ def read_page(path: Path) -> list[Client]:
         installs = tuple(tuple(words[2:]) for words in commands if is_install(words))
         for part in parts:
             if any(_runs(step) for step in part.steps):
-                own = part.title[:1].lower() + part.title[1:]
-                titles = [section] if part.title == section else [section, own]
+                titles = [section] if part.title == section else [section, part.title]
                 found += [*_variants(titles, slug(section), installs, part.steps)]
     return found
 
