@@ -139,7 +139,7 @@ def settle_artifact(folder: Path, name: str) -> None:
         remove_unfinished(path)
     if staged.is_file():
         with contextlib.suppress(UserError):  # the artifact may be damaged, or there is none
-            committed = _digest(read_bytes(staged)) == _checksum(folder, name)
+            committed = _has_checksum(staged, _checksum(folder, name))
         if committed:
             os.replace(staged, folder / f"{name}.safetensors")
         else:
@@ -160,10 +160,10 @@ def _read_tensors(folder: Path, name: str, checksum: str | None) -> bytes:
     """The tensors of an artifact, still as bytes; a ``UserError`` if they don't have this ``checksum``."""
     staged, path = _staged(folder, name), folder / f"{name}.safetensors"
     with contextlib.suppress(OSError):  # a save was stopped after it had committed
-        if _digest_of_file(staged) == checksum:
+        if _has_checksum(staged, checksum):
             return read_bytes(staged)
     try:
-        if _digest_of_file(path) == checksum:
+        if _has_checksum(path, checksum):
             return read_bytes(path)
         size = path.stat().st_size
     except OSError as error:
@@ -174,15 +174,15 @@ def _read_tensors(folder: Path, name: str, checksum: str | None) -> bytes:
     )
 
 
-def _digest_of_file(path: Path) -> str:
-    """The checksum of a file, which may be too large for memory; empty if its length is wrong."""
+def _has_checksum(path: Path, checksum: str | None) -> bool:
+    """Whether a file, which may be too large for memory, has the right length and this ``checksum``."""
     found = hashlib.sha256()
     with open_regular(path) as file:
         if not _is_as_long_as_it_says(file):
-            return ""
+            return False
         while part := file.read(READ_AT_ONCE):
             found.update(part)
-    return found.hexdigest()
+    return found.hexdigest() == checksum
 
 
 def load_artifact(folder: Path, name: str, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

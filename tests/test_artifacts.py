@@ -19,7 +19,14 @@ from denoise_worlds import make_denoise_world
 from agents.rollout import Augmented, load_augmented, save_augmented
 from detectors.transformer import TransformerDetector
 from latent_common import artifacts
-from latent_common.artifacts import FORMAT, copy_artifact, load_artifact, save_artifact, write_atomically
+from latent_common.artifacts import (
+    FORMAT,
+    copy_artifact,
+    load_artifact,
+    save_artifact,
+    settle_artifact,
+    write_atomically,
+)
 from latent_common.errors import UserError
 from latent_env.denoise.world import load_denoise_world, save_critic
 from latent_env.worlds.artifacts import load_autoencoder, load_detector, save_autoencoder, save_detector
@@ -178,6 +185,15 @@ def test_a_file_that_only_claims_to_be_tensors(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(json.dumps(description))
     with pytest.raises(UserError, match="no safetensors file"):
         load_artifact(tmp_path, "x", "x")
+
+
+def test_a_save_that_fills_the_disk_with_zeros_is_undone_unread(tmp_path: Path) -> None:
+    save_artifact(tmp_path, "checkpoint", "checkpoint", {"a": torch.ones(1)}, {})
+    with (tmp_path / "checkpoint.next.safetensors").open("wb") as file:
+        file.truncate(2**36)
+    settle_artifact(tmp_path, "checkpoint")
+    assert not (tmp_path / "checkpoint.next.safetensors").exists()
+    assert float(load_artifact(tmp_path, "checkpoint", "checkpoint")[0]["a"]) == 1
 
 
 def test_a_detector_of_another_world(folder: Path, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ BY_HAND = (
     ("-m stages.prepare", "dataset.name=../x"),
     ("-m stages.prepare", "dataset.normal_dir=good"),
     ("-m stages.prepare", "track=both"),
-    ("-m stages.prepare", "data_root=/proc/nowhere"),
+    ("-m stages.prepare", "dataset=cifar10 data_root=/proc/nowhere"),
     ("-m stages.prepare", "dataset=mnist"),
     ("-m stages.prepare", "dataset=visa"),
     ("-m stages.prepare", "dataset=npz dataset.root=nowhere"),
