@@ -14,6 +14,7 @@ from one_step_task import Array, recorded_trajectories, without_logger
 from stable_baselines3.common.base_class import BaseAlgorithm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 from agents.learners.checkpoints import load_checkpoint, save_checkpoint
 from agents.learners.mpo import MPO
@@ -32,7 +33,7 @@ def learned(model: BaseAlgorithm, folder: Path, steps: int = 64) -> list[int]:
     """Learn until so many steps are done; returns after how many of them the policy was kept."""
     kept: list[int] = []
     with progress_bar("test", steps, model.num_timesteps, hidden=True) as bar:
-        learn(model, folder, steps, bar, lambda: kept.append(model.num_timesteps), 0.1)
+        learn(model, SummaryWriter(str(folder)), steps, bar, lambda: kept.append(model.num_timesteps), 0.1)
     return kept
 
 

@@ -17,6 +17,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_usefulness import world as ensemble_world
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
 import latent_env
 from agents.learners.training import learn
@@ -73,7 +74,7 @@ def learned(
         kept.append(float(deviations(model).min()))
 
     with progress_bar("test", steps, hidden=True) as bar:
-        learn(model, folder, steps, bar, keep, least)
+        learn(model, SummaryWriter(str(folder)), steps, bar, keep, least)
     assert kept
     assert min(kept) >= least * (1 - 1e-6)  # what is saved is what was promised
     return model
