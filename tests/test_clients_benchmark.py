@@ -157,5 +157,5 @@ def test_an_environment_sees_the_packages_of_this_python(tmp_path: Path) -> None
     (tmp_path / "one" / "kept").touch()
     environment.make([["gymnasium"]])
     assert (tmp_path / "one" / "kept").exists()
-    with pytest.raises(UserError, match="pip can't install no-such-package-of-ours"):
+    with pytest.raises(UserError, match=r"pip can't install .*no-such-package-of-ours"):
         Environment(tmp_path / "two").make([["--no-index", "no-such-package-of-ours"]])

@@ -192,6 +192,7 @@ PLUGINS = {
     "plugins=[imports]": "plugins: can't import 'imports' (No module named 'nowhere')",
     "plugins=[replaces]": "plugins: the reward boundary is there already (latent_env.rewards.boundary",
     "plugins=['../x']": "plugins: '../x' is no name of a module",
+    "plugins.x=1": "plugins.x=1: plugins is a list: give all of it, as in plugins=[",
     "plugins=['']": "plugins: '' is no name of a module",
     "plugins=['.x']": "plugins: '.x' is no name of a module",
     "plugins=['a b']": "plugins: 'a b' is no name of a module",

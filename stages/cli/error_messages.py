@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from typing import Any
 
 from hydra.errors import OverrideParseException
@@ -44,6 +45,22 @@ def explain(error: Exception, script: str, arguments: list[str]) -> str:
     if match := re.search(r"missing \d+ required positional arguments?: '(\w+)'", text):
         return f"{match.group(1)} must have a value: leave ~ away"
     return " ".join(text.split())
+
+
+def key_in_a_list(error: ValueError, arguments: list[str]) -> str | None:
+    """One line on a key such as ``plugins.x``, which takes a list for a group; None for any other error.
+
+    OmegaConf takes the last part of such a key for a position in the list, and fails to make a number of it.
+    """
+    *_, last = traceback.extract_tb(error.__traceback__)
+    number = re.search(r"invalid literal for int\(\) with base 10: '([^']*)'", str(error))
+    if number is None or "omegaconf" not in last.filename:
+        return None
+    for argument in arguments:
+        above, _, part = argument.lstrip("+~").partition("=")[0].rpartition(".")
+        if above and part == number.group(1):
+            return f"{argument}: {above} is a list: give all of it, as in {above}=[…]"
+    return None
 
 
 def _full_text(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from stages.cli.arguments import check_arguments, check_truths
 from stages.cli.choices import CONF, GROUPS, choices, command, groups, top_level
 from stages.cli.compose import compose, with_recommended
 from stages.cli.defaults import fill_defaults
-from stages.cli.error_messages import explain
+from stages.cli.error_messages import explain, key_in_a_list
 from stages.cli.mistakes import mistakes_told, quiet_when_unread
 from stages.cli.renamed import refuse_former_names
 
@@ -109,6 +109,10 @@ def mistakes_explained(script: str, arguments: list[str]) -> Iterator[None]:
             yield
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(explain(error, script, arguments)) from error
+        except ValueError as error:
+            if (mistake := key_in_a_list(error, arguments)) is None:
+                raise
+            raise UserError(mistake) from error
 
 
 def help_text(script: str, purpose: str) -> str:
