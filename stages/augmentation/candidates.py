@@ -67,8 +67,8 @@ def train_candidates(
 ) -> list[Candidate]:
     """The ``baseline``, which learned from no samples, and detectors that learned from mixtures of them.
 
-    All begin with the same weights. Detectors that learned from random
-    samples alone are kept in the folder ``shared``, where runs of other agents find them.
+    All begin with the same weights. Detectors that learned from random samples alone are kept in the folder
+    ``shared``, where runs of other agents find them.
     """
     samples = {source: made for source, made in samples.items() if int(made.labels.sum())}
     found = [Candidate({}, baseline)]

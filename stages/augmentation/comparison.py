@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from agents.diversity import describe_set
 from agents.rollout import Augmented
@@ -20,7 +19,6 @@ from latent_env.training.evaluation import (
 )
 from latent_env.training.run_folder import Run
 from latent_env.worlds.artifacts import BACKBONE
-from latent_env.worlds.decision import has_decision, load_decision
 from latent_env.worlds.store import read_manifest
 from latent_env.worlds.world import World
 from stages.augmentation.candidates import Candidate
@@ -32,7 +30,7 @@ from stages.augmentation.pictures.figures import show_embedding
 from stages.augmentation.pictures.sheets import real_anomalies
 from stages.augmentation.report import Report, Row, write_report
 from stages.detector.normal_only import FALSE_ALARMS, LABELLED_AUROC, figures
-from stages.detector.thresholds import ThresholdReport
+from stages.detector.thresholds import ThresholdReport, report_of
 from stages.detector.trained import TrainedDetector, show_labelled
 
 BEFORE, AFTER = "without augmentation", "with augmentation"
@@ -70,7 +68,7 @@ def write_comparison(
     save_scores(run.path, evaluations[BEFORE].split.labels, **scores)
     pair = evaluations[BEFORE], evaluations[AFTER]
     thresholds = [
-        threshold_report(folder, each)
+        report_of(folder, each.split.labels, each.scores)
         for folder, each in zip((baseline.run.path, run.path), pair, strict=True)
     ]
     if dataset.test.measurable:
@@ -121,13 +119,6 @@ def write_comparison(
     write_report_page(run, outcome)
     gains = {f"gain_{row.metric}": row.difference for row in rows}
     run.finish({row.metric: row.after for row in rows} | gains)
-
-
-def threshold_report(folder: Path, evaluation: Evaluation) -> ThresholdReport | None:
-    """The thresholds of the detector in ``folder``; None without normal validation images."""
-    if not has_decision(folder):
-        return None
-    return ThresholdReport(load_decision(folder), evaluation.split.labels, evaluation.scores)
 
 
 def detector_facts(config: AgentRun, world: World, digests: Mapping[str, str]) -> str:

@@ -82,7 +82,7 @@ def plan_mixtures(config: AgentRun, dataset: Dataset, split: LabelledSplit) -> M
     can_choose = fixed or mixture.by_synthetic or len(split.choice) > 0
     if not fixed and config.agent.name != "none":
         _check_choice(config, dataset, fitting, can_choose)
-    return Mixtures(share, fitting, mixture.margin, can_choose, mixture.compare_random)
+    return Mixtures(share, fitting, mixture.margin, can_choose, fixed and mixture.compare_random)
 
 
 def _check_choice(config: AgentRun, dataset: Dataset, fitting: list[float], can_choose: bool) -> None:

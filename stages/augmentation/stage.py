@@ -98,8 +98,8 @@ class AugmentationExperiment:
         found: dict[str, Augmented] = {}
         if self.mixtures.can_choose and self.config.agent.name != "none":
             found[AGENT] = samples
-            compared = self.mixtures.share is None or self.mixtures.compare_random
-            if compared and self.config.agent.name != RANDOM:
+            chosen = self.mixtures.share is None
+            if (chosen or self.mixtures.compare_random) and self.config.agent.name != RANDOM:
                 shared = self.random_run(baseline)
                 found[RANDOM] = random_samples(self.config, self.env, shared, baseline.world)
         return found

@@ -126,7 +126,10 @@ class ThresholdReport:
 
     @property
     def labelled_AUROC(self) -> float | None:
-        """The same, also of anomalies that were kept back from the detector; None where there are none."""
+        """Image AUROC of labelled anomalies that were kept back from a detector, or judged by one of a fold.
+
+        It is measured against normal validation images; None where there are no such anomalies.
+        """
         if not len(self.decision.anomalous):
             return None
         scores = np.concatenate([self.decision.normal, self.decision.anomalous])
@@ -176,12 +179,15 @@ class ThresholdReport:
         }
 
 
+def report_of(folder: Path, labels: NDArray[np.int64], scores: NDArray[np.float32]) -> ThresholdReport | None:
+    """The thresholds of the detector in ``folder``, and what they make of test images; None without any."""
+    return ThresholdReport(load_decision(folder), labels, scores) if has_decision(folder) else None
+
+
 def stored_report(folder: Path) -> ThresholdReport | None:
     """The thresholds of the evaluated detector in ``folder``; None without normal validation images."""
-    if not has_decision(folder):
-        return None
     with np.load(folder / SCORES, allow_pickle=False) as stored:
-        return ThresholdReport(load_decision(folder), stored["labels"], stored["scores"])
+        return report_of(folder, stored["labels"], stored["scores"])
 
 
 def _share(count: int, of: int) -> str:

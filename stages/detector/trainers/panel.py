@@ -68,7 +68,7 @@ class PanelTrainer(DetectorTrainer):
         return max(trainer.steps for trainer in self.learning.values())
 
     def steps_with(self, share: float) -> int:
-        """The same, with so large a ``share`` of samples."""
+        """Training steps of the members that take some, with so large a ``share`` of samples."""
         return max(trainer.steps_with(share) for trainer in self.learning.values())
 
     def untrained(self) -> Network:
