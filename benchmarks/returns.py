@@ -26,12 +26,13 @@ import gymnasium as gym
 import numpy as np
 import torch
 from omegaconf import OmegaConf
-from stable_baselines3 import PPO, SAC
+from stable_baselines3 import SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
 from agents.baselines.gradient import GradientAgent
+from agents.learners.stock_ppo import stock_ppo, worlds_of
 from agents.sb3_vec_env import LatentVecEnv
 from benchmarks.cases import Case, Outcome
 from benchmarks.command import Comparison, new_parser, parse, run_command
@@ -50,9 +51,6 @@ TASKS = {task.id: task for task in FIXED}
 FIXED_POLICIES = ("random", "nothing", "constant", "gradient")
 LEARNERS = ("ppo", "sac", "ours")
 WORLDS, EPISODES, TEST_SEED = 64, 256, 10_000
-ROLLOUT = 2048
-"""Steps of one rollout of stock PPO, of all its worlds together."""
-
 CONSTANTS, SHORT = 128, 64
 """So many random constant actions are tried, and each direction of the axes, on so many episodes each."""
 
@@ -71,13 +69,6 @@ processor was busy."""
 
 Act = Callable[[Episodes[Any], Tensor], Tensor]
 """Actions ``(N, k)`` in N worlds for observations ``(N, d)``."""
-
-
-def worlds_of(task: str, count: int, split: str = "train") -> Episodes[Any]:
-    """The episodes of ``count`` worlds of a task."""
-    batch: Any = gym.make_vec(task, num_envs=count, device="cpu", split=split)
-    dynamics: Episodes[Any] = batch.unwrapped.dynamics
-    return dynamics
 
 
 def mean_return(worlds: Episodes[Any], act: Act, episodes: int = EPISODES, seed: int = TEST_SEED) -> float:
@@ -170,10 +161,7 @@ def learner(method: str, task: str, seed: int) -> BaseAlgorithm:
     if method == "sac":
         return SAC("MlpPolicy", gym.make(task), seed=seed, device="cpu")
     if method == "ppo":
-        env = LatentVecEnv(worlds_of(task, 16), 1000 * seed)
-        model = PPO("MlpPolicy", env, n_steps=ROLLOUT // 16, seed=seed, device="cpu")
-        env.seed(1000 * seed)
-        return model
+        return stock_ppo(task, seed)
     env_name = "latent_aug" if TASKS[task].entry_points is AUGMENT else "latent_denoise"
     config: Any = OmegaConf.to_object(compose("train_ppo", [f"env={env_name}"]))
     return make_learner(config.agent, LatentVecEnv(worlds_of(task, config.env.num_envs)), seed)

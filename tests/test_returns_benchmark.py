@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.returns import always, best_constant, main, mean_return, worlds_of
+from agents.learners.stock_ppo import worlds_of
+from benchmarks.returns import always, best_constant, main, mean_return
 
 TASK = "LatentDenoise-Digits-v0"
 
