@@ -221,7 +221,8 @@ class Dynamics(Episodes[Transition]):
         self.reward: Reward = reward
         self.perturbation, self.shell = perturbation, shell
         self.editor = perturbation if isinstance(perturbation, ImageEditor) else None
-        self.last = initial_transition(world, shell, torch.zeros_like(self.elapsed))
+        nowhere = torch.zeros_like(self.elapsed)
+        self.last = initial_transition(world, shell, nowhere, self.streams.episode_uniform())
         asked = reward.asked(self.last)
         self._numbers_asked = 0 if asked is None else asked.shape[1]
         self._pictures: ImageObserver | None = None
@@ -253,23 +254,23 @@ class Dynamics(Episodes[Transition]):
         self.reward.begin(worlds)
 
     def _begin(self, sources: Tensor) -> Transition:
-        begun = initial_transition(self.world, self.shell, sources)
+        begun = initial_transition(self.world, self.shell, sources, self.streams.episode_uniform())
         if self._pictures is not None:
             begun.image = begun.start_image  # which nothing has changed yet, so nothing has to be decoded
         return begun
 
     def imagine(self, actions: Tensor) -> Transition:
         """The transition that ``actions (N, action_size)`` would cause; changes nothing."""
-        sources, latent = self.last.sources, self.last.latent
+        sources, draws, latent = self.last.sources, self.last.draws, self.last.latent
         if torch.is_grad_enabled():  # tensors born in inference mode can't take part in a graph
-            sources, latent = sources.clone(), latent.clone()
+            sources, draws, latent = sources.clone(), draws.clone(), latent.clone()
         actions = actions.nan_to_num(0.0).clamp(-1, 1)
         if self.editor:
             delta, edit = self.editor.edit(actions, self.streams, self.last)
         else:
             delta, edit = self.perturbation(actions, self.streams, latent), None
         moved = self.shell.project(latent + delta, self.world.latents[sources])
-        return Transition(self.world, self.shell, sources, latent, moved, edit)
+        return Transition(self.world, self.shell, sources, draws, latent, moved, edit)
 
     @torch.inference_mode()
     def step_tensor(self, actions: Tensor, worlds: Tensor | None = None) -> StepResult[Transition]:

@@ -226,7 +226,8 @@ class LatentAugEnv(LatentEnv, gym.Env[npt.NDArray[np.float32], npt.NDArray[np.fl
     there the same step pays less the second time, until a reset with a seed.
 
     ## Starting State
-    The latent of a normal image drawn uniformly; ``reset(options={"source": 3})`` names one.
+    The latent of a normal image drawn uniformly; ``reset(options={"source": 3})`` names one. What ``target``
+    asks for is drawn for every episode, whichever image it starts from.
 
     ## Episode End
     ``terminated`` after ``horizon`` steps (default 1), always: the horizon is the task's own end. Never

@@ -17,7 +17,7 @@ from latent_env.transition import Transition
 CLOCKS = ("seeds", "episodes", "steps")
 """What the random streams of the worlds depend on."""
 
-GIVEN = ("sources", "previous", "latent")
+GIVEN = ("sources", "draws", "previous", "latent")
 """What a transition is made of; all else is computed from it."""
 
 SEEN_BY_EDITS = ("decoded", "image")

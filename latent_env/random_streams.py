@@ -68,6 +68,10 @@ class Streams:
         """One number in (0, 1) a world, ``(N,)``."""
         return self._uniform(1, purpose=3)[:, 0]
 
+    def episode_uniform(self) -> Tensor:
+        """One number in (0, 1) a world, ``(N,)``, drawn at the start of an episode for all of it."""
+        return self._uniform(1, purpose=4)[:, 0]
+
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers ``(N, *shape)``."""
         count = math.prod(shape)

@@ -29,8 +29,8 @@ VISIBLE = 0.5
 class Transition:
     """Where N worlds were and where an action took them. The first dimension of all tensors is the world.
 
-    Sources and latents are given. Everything else (decoded images, masks, labels, scores) is computed when a
-    reward term, a picture or a rollout first reads it, so a step does no more than its reward needs.
+    Sources, draws and latents are given. Everything else (decoded images, masks, labels, scores) is computed
+    when a reward term, a picture or a rollout first reads it, so a step does no more than its reward needs.
     :meth:`compute_facts` computes several properties a part of the worlds at a time, which is faster.
     """
 
@@ -39,6 +39,7 @@ class Transition:
         world: World,
         shell: Shell,
         sources: Tensor,
+        draws: Tensor,
         previous: Tensor,
         latent: Tensor,
         edit: Edit | None = None,
@@ -46,6 +47,8 @@ class Transition:
         self.world, self.shell = world, shell
         self.sources = sources
         """``(N,)``: which of the world's images the episode started from."""
+        self.draws = draws
+        """``(N,)`` in (0, 1): the random number of each episode, by which terms choose what they ask for."""
         self.previous = previous
         """``(N, *latent_shape)``: the latent before this step."""
         self.latent = latent
@@ -226,8 +229,8 @@ class Transition:
         edits: Iterable[Edit | None] = repeat(None) if self.edit is None else split(self.edit, some)
         own = zip(*(part.split(some) for part in self._parts()), strict=True)
         for number, (given, edit) in enumerate(zip(own, edits, strict=False)):
-            sources, previous, latent = given
-            part = Transition(self.world, self.shell, sources, previous, latent, edit)
+            sources, draws, previous, latent = given
+            part = Transition(self.world, self.shell, sources, draws, previous, latent, edit)
             part.__dict__.update({name: values[number] for name, values in known.items()})
             for fact in missing:
                 getattr(part, fact)
@@ -252,21 +255,21 @@ class Transition:
 
     def select(self, worlds: Tensor) -> Transition:
         """The step for the worlds with indices ``(K,)`` only."""
-        sources, previous, latent = (part[worlds] for part in self._parts())
+        sources, draws, previous, latent = (part[worlds] for part in self._parts())
         edit = None if self.edit is None else selected(self.edit, worlds)
-        return Transition(self.world, self.shell, sources, previous, latent, edit)
+        return Transition(self.world, self.shell, sources, draws, previous, latent, edit)
 
     def merge(self, worlds: Tensor, other: Transition) -> Transition:
         """The step itself in ``worlds (N,)`` bool, the ``other`` one elsewhere."""
-        sources, previous, latent = (
+        sources, draws, previous, latent = (
             torch.where(worlds.view(-1, *[1] * (here.ndim - 1)), here, there)
             for here, there in zip(self._parts(), other._parts(), strict=True)
         )
         edit = merged(worlds, self.edit, other.edit)
-        return Transition(self.world, self.shell, sources, previous, latent, edit)
+        return Transition(self.world, self.shell, sources, draws, previous, latent, edit)
 
-    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.sources, self.previous, self.latent
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.sources, self.draws, self.previous, self.latent
 
 
 FACTS = {name for name, value in vars(Transition).items() if isinstance(value, cached_property)}
@@ -276,7 +279,7 @@ NOT_JOINED = {"start_latent", "start_image", "start_decoded", "change", "_inputs
 """Large, and rarely read afterwards: joining the parts of these costs more than computing them again."""
 
 
-def initial_transition(world: World, shell: Shell, sources: Tensor) -> Transition:
-    """The transition of N worlds at the start of an episode from images ``sources (N,)``: nothing changed."""
+def initial_transition(world: World, shell: Shell, sources: Tensor, draws: Tensor) -> Transition:
+    """N worlds at the start of episodes from images ``sources (N,)`` that drew ``draws (N,)``."""
     latent = world.latents[sources]
-    return Transition(world, shell, sources, latent, latent)
+    return Transition(world, shell, sources, draws, latent, latent)

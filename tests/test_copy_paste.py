@@ -345,7 +345,7 @@ def test_detectors_of_latents_need_no_pictures() -> None:
     blind = LatentTransformerDetector(world.autoencoder.latent_shape, 4, 16, 1, 2)
     copy_paste = CopyPaste(world.with_detector(blind), None)
     assert copy_paste.images is None
-    before = initial_transition(world, Shell(1.0, 4.0), torch.zeros(1, dtype=torch.int64))
+    before = initial_transition(world, Shell(1.0, 4.0), torch.zeros(1, dtype=torch.int64), torch.zeros(1))
     assert copy_paste.edit_image(copy_paste.null_action[None], before) is None
 
 

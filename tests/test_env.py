@@ -228,8 +228,10 @@ def test_a_start_can_be_named() -> None:
     first, info = env.reset(seed=0, options={"source": 5})
     assert info["source"] == 5
     env.step(env.action_space.sample())
-    again, _ = env.reset(seed=99, options={"source": 5})
-    assert np.array_equal(first, again)
+    again, info = env.reset(seed=99, options={"source": 5})
+    assert info["source"] == 5
+    assert np.array_equal(first[:16], again[:16])
+    assert not np.array_equal(first, again)  # it asks for another anomaly
 
 
 def test_starts_cover_the_images() -> None:

@@ -54,6 +54,10 @@ class Targets(NamedTuple):
     seen: Tensor
     """``(A, k)``: what agents see of them, with mean 0 and deviation 1."""
 
+    def wanted(self, draws: Tensor) -> Tensor:
+        """Which anomalies episodes that drew ``draws (N,)`` ask for, ``(N,)``: all equally often."""
+        return (draws * len(self.seen)).long()
+
 
 def knows_targets(world: World) -> bool:
     """Whether ``world`` has a reference set with descriptors of its anomalies."""
@@ -70,9 +74,8 @@ class Target(RewardTerm):
     distance of the anomalies from their mean: 1 if both are equal, 0 for what is as far off as the mean of
     all anomalies, -1 far from it. A sample that is no anomaly is worth -1.
 
-    Every starting image asks for one anomaly, the next image for the next, and agents see its descriptor
-    after the latent. So what is made covers the reference set, and a step's worth depends on nothing that
-    isn't seen.
+    Every episode draws the anomaly that it asks for, and agents see its descriptor after the latent. So what
+    is made covers the reference set, and a step's worth depends on nothing that isn't seen.
     """
 
     needs = ("label", "descriptor")
@@ -84,7 +87,7 @@ class Target(RewardTerm):
     def value(self, transition: Transition) -> Tensor:
         """The term, ``(N,)`` in [-1, 1]."""
         targets = self._targets_of(transition.world)
-        wanted = transition.sources % len(targets.seen)
+        wanted = targets.wanted(transition.draws)
         found = transition.descriptor._asdict()
         close = {name: part.closeness(found[name], wanted) for name, part in targets.parts.items()}
         kinds = [[close[name] for name in kind if name in close] for kind in (LOOK, PLACE)]
@@ -94,7 +97,7 @@ class Target(RewardTerm):
     def asked(self, transition: Transition) -> Tensor:
         """The descriptors of the anomalies that are asked for, ``(N, k)``."""
         targets = self._targets_of(transition.world)
-        return targets.seen[transition.sources % len(targets.seen)]
+        return targets.seen[targets.wanted(transition.draws)]
 
     def state(self) -> dict[str, Tensor]:
         """Nothing: no step is remembered."""
