@@ -14,6 +14,7 @@ import torch
 from conftest import make_world
 from denoise_worlds import make_denoise_world
 from learner_configs import small_learner, worlds
+from minari_sets import random_dataset
 from stable_baselines3.common.base_class import BaseAlgorithm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_copy_paste import world_with_images
@@ -171,12 +172,18 @@ def assert_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
         assert torch.equal(tensor, theirs[name]), name
 
 
-@pytest.mark.parametrize("source", ["random", "self", "forward", "folder"])
+@pytest.mark.parametrize("source", ["random", "self", "forward", "folder", "minari"])
 def test_demonstrations_go_on(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if source == "folder":
         shown = settings_of("mpo")
         source = str(tmp_path / "shown")
         save_policy(Path(source), make_learner(shown, worlds("denoise"), 0), asdict(shown))
+    if source == "minari":
+        pytest.importorskip("h5py")
+        monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "sets"))
+        like = worlds("denoise")
+        random_dataset("others/mine-v0", like.observation_space, like.action_space)
+        source = "minari:others/mine-v0"
     config = settings_of("decision_transformer", demonstrations=["random", source])
     whole = Command(config, denoising, tmp_path / "whole").process()
     monkeypatch.setattr(learners, "SAVE_SECONDS", -1.0)

@@ -24,6 +24,7 @@ from agents.learners.reinforce import Reinforce
 from agents.learners.saving import POLICY, load_policy
 from agents.learners.sequences.decision_transformer import DecisionTransformer
 from agents.learners.sequences.demonstrations import ReversedDiffusion
+from agents.learners.sequences.minari_episodes import MinariEpisodes
 from agents.learners.sequences.trajectories import Demonstrations, RecordedPolicy, Trajectories
 from agents.sb3_vec_env import LatentVecEnv
 from conf.schema.agents import (
@@ -48,7 +49,8 @@ LEARNERS: dict[str, type[LearnerConfig]] = {
 }
 """Agents that learn, by name, and the class of their configuration."""
 
-DEMONSTRATIONS = ("forward", "random", "self")
+DEMONSTRATIONS, MINARI = ("forward", "random", "self"), "minari:"
+"""Sources of demonstrations by name, and what the names of Minari data sets begin with."""
 
 
 def make_learner(config: LearnerConfig, vec_env: LatentVecEnv, seed: int) -> BaseAlgorithm:
@@ -216,7 +218,7 @@ def _check_hidden(hidden: Sequence[int]) -> None:
 
 
 def _demonstrations(name: str, learner: BaseAlgorithm, vec_env: LatentVecEnv, seed: int) -> Demonstrations:
-    """What a decision transformer learns from: one of ``DEMONSTRATIONS``, or the folder of a saved policy."""
+    """What a decision transformer learns from: one of ``DEMONSTRATIONS``, a data set, or a saved policy."""
     match name:
         case "forward":
             return ReversedDiffusion(seed)
@@ -224,10 +226,13 @@ def _demonstrations(name: str, learner: BaseAlgorithm, vec_env: LatentVecEnv, se
             return RecordedPolicy(RandomAgent(vec_env.dynamics, seed))
         case "self":
             return RecordedPolicy(learner)
+    if name.startswith(MINARI):
+        return MinariEpisodes(name.removeprefix(MINARI), seed)
     if not (Path(name) / f"{POLICY}.json").is_file():
         raise UserError(
             f"agent.demonstrations: {name} is neither {', '.join(DEMONSTRATIONS)} nor a folder with a "
-            f"{POLICY}.json, as train_ppo.py leaves one in every round_… folder of a run"
+            f"{POLICY}.json, as train_ppo.py leaves one in every round_… folder of a run; {MINARI}ID is a "
+            "data set of Minari"
         )
     return SavedPolicy(Path(name), seed)
 

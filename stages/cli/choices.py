@@ -20,6 +20,7 @@ GROUPS = {
 
 COMMANDS = {
     "prepare": "python -m stages.prepare",
+    "offline": "python -m stages.offline",
     "predict": "latent-aug predict",
     "export": "latent-aug export",
     "app": "latent-aug app",

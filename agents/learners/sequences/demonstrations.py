@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from agents.base import Actions
 from agents.learners.sequences.trajectories import Trajectories
 from agents.sb3_vec_env import LatentVecEnv
 from latent_common.errors import UserError
-from latent_env.denoise.dynamics import DenoiseDynamics
+from latent_env.denoise.dynamics import DenoiseDynamics, EpisodeBatch
 from latent_env.denoise.process import mixed
 
 RENEWED = 0.7
@@ -79,15 +82,58 @@ class ReversedDiffusion:
         parts = (torch.stack(observed, dim=1), actions.flatten(2), worth.diff(dim=1), times)
         return Trajectories(*(part[counts].cpu() for part in parts))
 
-    def path(self, clean: Tensor, noise: Tensor, points: int) -> Tensor:
-        """The states ``(N, points + 1, *shape)`` from ``noise`` to ``clean (N, *shape)``."""
-        amounts = torch.linspace(1, 0, points + 1).tolist()
-        states, left = [noise], noise
+    def path(self, clean: Tensor, noise: Tensor, points: int, first: Tensor | None = None) -> Tensor:
+        """The states ``(N, points + 1, *shape)`` from ``noise`` to ``clean (N, *shape)``.
+
+        :param first: the amounts of noise ``(N,)`` that they begin with, above 0; without, pure noise.
+        """
+        begin = noise.new_ones(len(noise)) if first is None else first
+        amounts = [share * begin.double() for share in torch.linspace(1, 0, points + 1).tolist()]
+        one = [1] * (noise.ndim - 1)
+        states, left = [noise if first is None else mixed(clean, noise, first)], noise
         for now, then in pairwise(amounts):
-            # What a chain of the forward process adds between two points, seen from the clean end.
-            added = then / now * math.sqrt(1 - (1 - now**2) / (1 - then**2))
-            new = self.renewed * added / then if then else 0.0
+            # What a chain of the forward process adds between two points, seen from the clean end; of that
+            # the share of its noise, which is nothing where no noise is left.
+            added = then / now * (1 - (1 - now**2) / (1 - then**2)).sqrt()
+            new = torch.where(then > 0, self.renewed * added / then, 0.0)
             fresh = torch.randn(noise.shape, generator=self.generator).to(noise)
-            left = math.sqrt(1 - new**2) * left + new * fresh  # of unit variance still
-            states.append(mixed(clean, left, left.new_full((len(left),), then)))
+            kept, drawn = (each.to(noise).view(-1, *one) for each in ((1 - new**2).sqrt(), new))
+            left = kept * left + drawn * fresh  # of unit variance still
+            states.append(mixed(clean, left, then.to(left)))
         return torch.stack(states, dim=1)
+
+
+class ReversingAgent:
+    """Plays the forward process in reverse; it knows image and noise of every episode of ``dynamics``.
+
+    It follows a path of :class:`ReversedDiffusion`, step by step from where an episode really is, so what it
+    plays are episodes of the environment like any other agent's. The states that that class records are those
+    of the path, even where an action is cut off and would not lead there.
+    """
+
+    def __init__(self, dynamics: DenoiseDynamics, seed: int) -> None:
+        self.dynamics, self.source = dynamics, ReversedDiffusion(seed)
+        self._path: Tensor | None = None
+
+    def predict(
+        self,
+        observation: npt.NDArray[np.float32],  # noqa: ARG002 - what it knows isn't observed
+        state: Any = None,  # noqa: ARG002
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,  # noqa: ARG002
+    ) -> tuple[Actions, None]:
+        """Actions ``(N, k)`` towards the next points; where ``episode_start``, all worlds get new paths."""
+        dynamics, now = self.dynamics, self.dynamics.last
+        if self._path is None or episode_start is None or episode_start.any():
+            first = _amounts(now) if dynamics.drawn else None
+            self._path = self.source.path(now.clean, now.noise, dynamics.horizon, first)
+        goals = self._path[torch.arange(len(now.state)), dynamics.elapsed.clamp_max(dynamics.horizon - 1) + 1]
+        actions = ((goals - now.state) / dynamics.perturbation.max_delta).clamp(-1, 1).flatten(1)
+        return actions.cpu().numpy(), None
+
+
+def _amounts(episodes: EpisodeBatch) -> Tensor:
+    """How much of their noise the first states of ``episodes`` hold, ``(N,)``."""
+    parts = torch.stack([episodes.clean.flatten(1), episodes.noise.flatten(1)], dim=2)
+    shares = torch.linalg.lstsq(parts, episodes.visited[:, 0].flatten(1)[..., None]).solution
+    return shares[:, 1, 0].clamp(1e-3, 1)

@@ -129,7 +129,7 @@ class RecordedPolicy:
         while going.any():
             actions, memory = self.agent.predict(now, memory, begins)
             following, rewards, begins, _ = env.step(actions)
-            played.append((now, _scaled(actions, env.action_space), rewards, going.copy()))
+            played.append((now, scaled(actions, env.action_space), rewards, going.copy()))
             now, going = np.asarray(following), going & ~begins
         stacked = [torch.from_numpy(np.stack(part, axis=1)) for part in zip(*played, strict=True)]
         observations, taken, rewards_of, counts = stacked
@@ -138,8 +138,8 @@ class RecordedPolicy:
         return Trajectories(*(part[counts] for part in parts))
 
 
-def _scaled(actions: np.ndarray[Any, Any], space: spaces.Space[Any]) -> np.ndarray[Any, Any]:
+def scaled(actions: np.ndarray[Any, Any], space: spaces.Space[Any]) -> np.ndarray[Any, Any]:
     """Actions of a box as numbers in [-1, 1]."""
     assert isinstance(space, spaces.Box)
-    scaled: np.ndarray[Any, Any] = 2 * (actions - space.low) / (space.high - space.low) - 1
-    return scaled
+    numbers: np.ndarray[Any, Any] = 2 * (actions - space.low) / (space.high - space.low) - 1
+    return numbers
