@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latent_common.errors import UserError, first_line
+from latent_env.autoencoders.lean_network import lean_network
 from latent_env.autoencoders.quiet import quietly
 
 AUTOENCODER = "autoencoder"
@@ -82,7 +83,7 @@ class Backbone(nn.Module):
         self.register_buffer("means", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviations", torch.tensor(deviation).view(1, 3, 1, 1), persistent=False)
         with torch.inference_mode():
-            states = self._states(torch.zeros(1, 3, size, size))
+            states = self._states(self.network, torch.zeros(1, 3, size, size))
         found = {number: self._map(state) for number, state in enumerate(states)}
         maps = {number: state for number, state in found.items() if state is not None}
         if layers is None:
@@ -99,6 +100,7 @@ class Backbone(nn.Module):
         self.layers = tuple(layers)
         self.grid = grid or max(maps[layer].shape[2] for layer in self.layers)
         self.features = sum(maps[layer].shape[1] for layer in self.layers)
+        self._lean: list[nn.Module] = []  # in a list, so that its weights aren't stored too
 
     def digest(self) -> str:
         """A digest of everything that the features depend on."""
@@ -116,7 +118,7 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Features ``(B, F, grid, grid)`` of images ``(B, C, size, size)``, grey or in colour."""
         colours = images.expand(-1, 3, -1, -1)
-        states = self._states((colours - self.means) / self.deviations)
+        states = self._states(self._network(), (colours - self.means) / self.deviations)
         chosen = []
         for layer in self.layers:
             state = self._map(states[layer])
@@ -129,10 +131,29 @@ class Backbone(nn.Module):
             chosen.append(state)
         return torch.cat(chosen, dim=1)
 
-    def _states(self, images: Tensor) -> Sequence[Tensor]:
-        """All hidden states, as the network returns them."""
+    def _network(self) -> nn.Module:
+        """The network that features are computed with, made for the first of them: it needs the weights."""
+        if not self._lean:
+            if torch.compiler.is_compiling():  # nothing can be made of weights that are only traced
+                return self.network
+            self._lean.append(lean_network(self.network, self.layers, self.size, self._states))
+        return self._lean[0]
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Backbone:
+        """Move the weights elsewhere, or to another type."""
+        self._lean.clear()
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Take other weights, which PyTorch asks of every part of a module that is loaded."""
+        self._lean.clear()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def _states(self, network: nn.Module, images: Tensor) -> Sequence[Tensor]:
+        """All hidden states, as a network returns them."""
         try:
-            states = self.network(pixel_values=images, output_hidden_states=True).hidden_states
+            states = network(pixel_values=images, output_hidden_states=True).hidden_states
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(
                 f"{self.group}.backbone: a {self.description.get('model_type')} network doesn't turn images "
