@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import stages.cli.early  # noqa: F401 - before what takes seconds to load
 from stages.cli.mistakes import mistakes_told
 from stages.offline.arguments import read_options
 
