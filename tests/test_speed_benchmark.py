@@ -70,6 +70,7 @@ def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
                 for other in ("bare_step", "data_loader")
             ],
         ),
+        ("backbone", ["backbone_over_network_as_trained"]),
         ("imports", []),
     ],
 )

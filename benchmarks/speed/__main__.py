@@ -7,6 +7,7 @@ medians over the repeats, with quartiles.
   ppo        PPO from end to end, over the worlds alone and over stock PPO
   trainings  training of autoencoder and detector, over the bare step and over a DataLoader
   generator  a step that a published generator draws and a backbone sees, over these networks alone
+  backbone   features of a backbone, over those of the network as it was trained
   imports    imports, the first environment and its first step, in milliseconds
   scale      how the cost of a step and its memory grow with worlds, pixels, latents and images
 
@@ -27,14 +28,14 @@ from typing import Any
 import torch
 
 from agents.learners.batch_ppo import BatchPPO, scaled_to
-from benchmarks.speed import generator, imports, policies, scale, steps, trainings
+from benchmarks.speed import backbone, generator, imports, policies, scale, steps, trainings
 from benchmarks.speed.timing import Ratio, ratio
 from latent_common.machine import cores, resolve_device
 
 WORLDS, QUICK_WORLDS = [1, 16, 64, 256, 1024], [16, 64]
 ON_GPU = 4096
 PPO_WORLDS, PPO_WORLDS_ON_GPU = 64, 1024
-GENERATOR_WORLDS, SIZE, QUICK_SIZE = 64, 128, 64
+GENERATOR_WORLDS, SIZE, QUICK_SIZE, BACKBONE_SIZE = 64, 128, 64, 224
 SHORT_TURNS, LONG_STEPS = 4, 1024
 
 
@@ -104,6 +105,13 @@ def measure_generator(options: argparse.Namespace, figures: Figures) -> None:
         figures.add("generator_step_over_networks", ratio(rates, steps.TENSOR, steps.RAW), count)
 
 
+def measure_backbone(options: argparse.Namespace, figures: Figures) -> None:
+    """Features of a backbone."""
+    rates = backbone.measure(options.backbone_size, options.device, options.repeats, options.seconds)
+    print_rates(f"images a second, {options.backbone_size} pixels", rates, backbone.WHOLE)
+    figures.add("backbone_over_network_as_trained", ratio(rates, backbone.OURS, backbone.WHOLE))
+
+
 def measure_imports(options: argparse.Namespace, figures: Figures) -> None:
     """Imports and a first environment."""
     found = imports.measure(options.repeats)
@@ -123,6 +131,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, Figures], None]] = {
     "ppo": measure_ppo,
     "trainings": measure_trainings,
     "generator": measure_generator,
+    "backbone": measure_backbone,
     "imports": measure_imports,
     "scale": measure_scale,
 }
@@ -135,7 +144,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    usual = [name for name in PARTS if name not in ("generator", "scale")]
+    usual = [name for name in PARTS if name not in ("generator", "backbone", "scale")]
     text = f"what is measured (default {' '.join(usual)})"
     made.add_argument("--parts", nargs="+", choices=PARTS, default=usual, help=text)
     made.add_argument("--quick", action="store_true", help="fewer worlds and repeats: some five minutes")
@@ -163,6 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.ppo_worlds = options.ppo_worlds or (PPO_WORLDS_ON_GPU if on_gpu else PPO_WORLDS)
     options.generator_worlds = [2] if options.quick else [GENERATOR_WORLDS]
     options.generator_size = QUICK_SIZE if options.quick else SIZE
+    options.backbone_size = QUICK_SIZE if options.quick else BACKBONE_SIZE
     options.repeats = options.repeats or (3 if options.quick else 5)
     options.seconds = 0.5 if options.quick else 2.0
     name = torch.cuda.get_device_name(device) if on_gpu else platform.processor() or "CPU"

@@ -131,6 +131,11 @@ class Backbone(nn.Module):
             chosen.append(state)
         return torch.cat(chosen, dim=1)
 
+    def use_whole_network(self) -> Backbone:
+        """Compute with the network as it was trained from now on, which is slower; returns the backbone."""
+        self._lean[:] = [self.network]
+        return self
+
     def _network(self) -> nn.Module:
         """The network that features are computed with, made for the first of them: it needs the weights."""
         if not self._lean:
