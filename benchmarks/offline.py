@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import Tensor
 
@@ -30,14 +29,13 @@ from benchmarks.cases import Case, Outcome
 from benchmarks.command import Comparison, new_parser, parse, run_command
 from benchmarks.differences import Pair, Result, Results
 from benchmarks.report import About
-from benchmarks.returns import SPLITS, WORLDS, Act, mean_return
+from benchmarks.returns import SPLITS, WORLDS, Act, mean_return, scripts_config
 from latent_common.artifacts import read_json, write_json
 from latent_env.dynamics import Episodes
 from latent_env.worlds.store import COMPLETE
-from latent_env.worlds.tasks import AUGMENT
+from latent_env.worlds.tasks import AUGMENT, TASKS
 from stages.agents.learners import MINARI, make_learner
-from stages.cli.compose import compose
-from stages.offline.arguments import POLICIES, TASKS, read_options
+from stages.offline.arguments import POLICIES, read_options
 from stages.offline.command import make_datasets
 
 NAME = "offline"
@@ -85,8 +83,7 @@ def measure(case: Case, options: argparse.Namespace) -> Path:
 
 def learned(task: str, data: Path, seed: int, steps: int) -> BaseAlgorithm:
     """The decision transformer after it has read ``steps`` steps of the data set in ``data``."""
-    env_name = "latent_aug" if TASKS[task].entry_points is AUGMENT else "latent_denoise"
-    config: Any = OmegaConf.to_object(compose("train_ppo", [f"env={env_name}", "agent=decision_transformer"]))
+    config = scripts_config(task, "agent=decision_transformer")
     agent = replace(config.agent, demonstrations=[f"{MINARI}{data}"])
     model = make_learner(agent, LatentVecEnv(worlds_of(task, config.env.num_envs)), seed)
     return model.learn(steps)

@@ -42,12 +42,11 @@ from benchmarks.report import About
 from latent_common.artifacts import write_json
 from latent_env.dynamics import Dynamics, Episodes
 from latent_env.worlds.store import COMPLETE
-from latent_env.worlds.tasks import AUGMENT, FIXED
+from latent_env.worlds.tasks import AUGMENT, TASKS
 from stages.agents.learners import make_learner
 from stages.cli.compose import compose
 
 NAME = "returns"
-TASKS = {task.id: task for task in FIXED}
 FIXED_POLICIES = ("random", "nothing", "constant", "gradient")
 LEARNERS = ("ppo", "sac", "ours")
 WORLDS, EPISODES, TEST_SEED = 64, 256, 10_000
@@ -156,14 +155,19 @@ class Curve(BaseCallback):
         self.seconds += time.process_time() - began
 
 
+def scripts_config(task: str, *keys: str) -> Any:
+    """The configuration that ``train_ppo.py`` has for environments like ``task``, with these ``keys``."""
+    env_name = "latent_aug" if TASKS[task].entry_points is AUGMENT else "latent_denoise"
+    return OmegaConf.to_object(compose("train_ppo", [f"env={env_name}", *keys]))
+
+
 def learner(method: str, task: str, seed: int) -> BaseAlgorithm:
     """A learner before it has learned anything."""
     if method == "sac":
         return SAC("MlpPolicy", gym.make(task), seed=seed, device="cpu")
     if method == "ppo":
         return stock_ppo(task, seed)
-    env_name = "latent_aug" if TASKS[task].entry_points is AUGMENT else "latent_denoise"
-    config: Any = OmegaConf.to_object(compose("train_ppo", [f"env={env_name}"]))
+    config = scripts_config(task)
     return make_learner(config.agent, LatentVecEnv(worlds_of(task, config.env.num_envs)), seed)
 
 

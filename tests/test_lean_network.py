@@ -62,6 +62,18 @@ def test_what_is_stored_is_the_network_as_it_was(backbone: Backbone) -> None:
     assert backbone.digest() == digest
 
 
+def test_weights_that_stay_as_they_are_take_no_more_memory(backbone: Backbone) -> None:
+    stored = {parameter.data_ptr() for parameter in backbone.network.parameters()}
+    folded = {
+        parameter.data_ptr()
+        for module in used(backbone).modules()
+        if isinstance(module, nn.Conv2d)
+        for parameter in module.parameters()
+    }
+    others = {parameter.data_ptr() for parameter in used(backbone).parameters()} - folded
+    assert others <= stored
+
+
 def test_other_weights_give_other_features(backbone: Backbone) -> None:
     used(backbone)
     other = {k: v + 0.1 * v.abs() if v.is_floating_point() else v for k, v in backbone.state_dict().items()}

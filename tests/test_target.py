@@ -13,6 +13,7 @@ from conftest import make_world
 
 from latent_common.errors import UserError
 from latent_env.rewards.reward import WITHOUT_TARGETS
+from latent_env.rewards.target import targets_of
 from latent_env.settings import Settings
 from latent_env.worlds.reference_set import ReferenceSet
 from latent_env.worlds.store import load_world, save_world
@@ -58,6 +59,12 @@ def test_the_observation_says_which_anomaly_is_asked_for() -> None:
     asked = {each[size - 1 : -1].tobytes() for each in seen}
     assert len(asked) == 32  # any image may ask for any of the 32 anomalies
     assert all(env.observation_space.contains(each) for each in seen)
+
+
+def test_the_largest_draw_asks_for_the_last_anomaly() -> None:
+    targets = targets_of(batch("phantom").world)
+    ends = targets.wanted(torch.tensor([0.0, 1.0]))  # numbers in (0, 1) may round to either end
+    assert ends.tolist() == [0, len(targets.seen) - 1]
 
 
 def test_a_new_episode_from_the_same_image_draws_what_it_asks_for_anew() -> None:

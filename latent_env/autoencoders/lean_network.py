@@ -27,12 +27,13 @@ def lean_network(network: nn.Module, layers: Sequence[int], size: int, states_of
     :param size: the side of the images in pixels.
     """
     parameter = next(network.parameters())
+    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     probe = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(parameter)
     exactly = torch.autocast(parameter.device.type, enabled=False)  # rounding would hide what is compared
     with torch.inference_mode(False), torch.no_grad(), exactly:
         wanted = states_of(network, probe)
         try:
-            lean = deepcopy(network)
+            lean = deepcopy(network, shared)  # what stays as it is takes no more memory
             _simplify_convolutions(lean)
             _cut(lean, max(layers), len(wanted))
             lean.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

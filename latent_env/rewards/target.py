@@ -56,7 +56,8 @@ class Targets(NamedTuple):
 
     def wanted(self, draws: Tensor) -> Tensor:
         """Which anomalies episodes that drew ``draws (N,)`` ask for, ``(N,)``: all equally often."""
-        return (draws * len(self.seen)).long()
+        count = len(self.seen)
+        return (draws * count).long().clamp_max(count - 1)  # the largest draw rounds to 1
 
 
 def knows_targets(world: World) -> bool:

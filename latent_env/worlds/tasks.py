@@ -71,6 +71,9 @@ FIXED = (
     ),
 )
 
+TASKS = {task.id: task for task in FIXED}
+"""The tasks whose settings are fixed, by id."""
+
 DIGESTS = {
     "digits": "ef2df18d46e79e86cdc3406579198e975ad3a78c842440e9088b233ae011fcf9",
     "phantom": "97dc96e11a7ea675422848b47266c3b6014210c3b777fe5c3eafc473f4d47970",

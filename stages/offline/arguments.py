@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latent_common.errors import UserError
-from latent_env.worlds.tasks import DENOISE, FIXED, Task
+from latent_env.worlds.tasks import DENOISE, TASKS, Task
 from stages.cli.options import Parser
 
 ABOUT = "Make Minari data sets of registered tasks: episodes that policies play."
@@ -27,7 +27,6 @@ agent=decision_transformer agent.demonstrations=[minari:latentdenoise/digits/ppo
 starts. What is there already is kept, so after Ctrl-C the same command goes on.
 """
 
-TASKS = {task.id: task for task in FIXED}
 POLICIES = ("random", "ppo", "forward")
 MOST_EPISODES, MOST_STEPS, MOST_SEED = 10**6, 10**9, 2**31
 """With so many episodes at most, data sets of different seeds have no start in common."""
