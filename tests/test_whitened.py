@@ -130,3 +130,13 @@ def test_images_that_are_all_equal_give_finite_inputs() -> None:
     detector = fitted(known)
     torch.testing.assert_close(detector.inputs(known), torch.zeros(6, 30, 5), atol=1e-2, rtol=0)
     assert detector(normal_latents(3, seed=1)).score.isfinite().all()
+
+
+def test_statistics_are_taken_as_they_were_found() -> None:
+    known, new = normal_latents(40), normal_latents(5, seed=1)
+    first, second = fitted(known), ProbeDetector(SPATIAL)
+    found = first.statistics()
+    second.take(found)
+    assert torch.equal(second.inputs(new), first.inputs(new))
+    second.take(fitted(normal_latents(40, seed=2)).statistics())
+    assert torch.equal(first.statistics()["means"], found["means"]), "they are copies"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ TYPICAL, HARD = 10_000, 10_000
 
 MIN_SPREAD = 0.1
 """No input counts as varying less: what never varies would be magnified until nothing else counts."""
+
+FITTED = ("means", "whiteners", "centre", "spread")
+"""The statistics that a fit finds."""
 
 
 class WhitenedDetector(GaussianDetector):
@@ -46,6 +49,15 @@ class WhitenedDetector(GaussianDetector):
         tokens = self.normal_tokens(latents)
         self.centre.copy_(tokens.mean(0))
         self.spread.copy_(tokens.std(0, correction=0).clamp_min(MIN_SPREAD))
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Copies of what :meth:`fit` found."""
+        return {name: getattr(self, name).clone() for name in FITTED}
+
+    def take(self, statistics: Mapping[str, Tensor]) -> None:
+        """Be as if fitted to the latents that these :meth:`statistics` were found on."""
+        for name in FITTED:
+            getattr(self, name).copy_(statistics[name])
 
     def inputs(self, latents: Tensor) -> Tensor:
         """What is read of ``latents (B, *latent_shape)``: ``(B, T, C + 1)``, the distance first.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from detectors.blocks.tokens import grid_of
-from detectors.distances.whitened import WhitenedDetector, left_out, with_distance
+from detectors.distances.whitened import AT_ONCE, WhitenedDetector, left_out, with_distance
 from detectors.synthetic.perlin import perlin_shapes
 from detectors.training.batches import Batch
-from detectors.training.samples import Mixture
+from detectors.training.samples import Mixture, Samples
 from latent_common.image_source import ImageSource
 
 WEAKEST, STRONGEST = 0.25, 1.75
@@ -20,6 +21,9 @@ WEAKEST, STRONGEST = 0.25, 1.75
 DROPPED = 0.5
 """The share of the channels that a training image loses: a handful of anomalies are not in all of them."""
 
+LARGEST = 6e4
+"""The largest number that is kept: half precision holds little more."""
+
 
 @dataclass(frozen=True)
 class WhitenedBatchSampler:
@@ -27,6 +31,9 @@ class WhitenedBatchSampler:
 
     What is anomalous about a normal image is noise in the shape of Perlin noise. In both halves ``samples``
     take the place of some images.
+
+    What never changes is computed once and kept in half precision, as latents are: it takes as much memory as
+    they do.
     """
 
     detector: WhitenedDetector
@@ -36,32 +43,64 @@ class WhitenedBatchSampler:
     """The standard deviation of the noise, where that of normal tokens is 1."""
     samples: Mixture | None = None
 
+    @cached_property
+    def normal_maps(self) -> Tensor:
+        """What the detector reads of every normal image, as if it had not been fitted to it."""
+        count = len(self.latents)
+        parts = [
+            left_out(self.detector.whitened(part.float()), count) for part in self.latents.split(AT_ONCE)
+        ]
+        return torch.cat([self._maps(part) for part in parts])
+
+    @cached_property
+    def sample_maps(self) -> Mixture | None:
+        """What the detector reads of ``samples``, in the place of their latents."""
+        if self.samples is None:
+            return None
+        normal, anomalous = map(self._read, self.samples.by_label)
+        return replace(self.samples, by_label=(normal, anomalous))
+
     def batch(self, size: int, generator: torch.Generator) -> Batch:
         """A batch of ``size`` images."""
-        half, detector = size // 2, self.detector
-        device, grid = detector.means.device, grid_of(detector.input_shape)
+        half, device = size // 2, self.detector.means.device
         owners = torch.randint(len(self.latents), (2 * half,), generator=generator)
-        normal = self.latents[owners.to(self.latents.device)].float()
-        tokens = left_out(detector.whitened(normal), len(self.latents))
-        blobs = perlin_shapes(half, grid, generator, device)
-        masks = torch.cat([torch.zeros_like(blobs), blobs])
+        maps = self.normal_maps[owners.to(device)].float()
+        masks = torch.zeros_like(maps[:, :1])
         marked = torch.ones(2 * half, dtype=torch.bool, device=device)
-        tokens[half:] += blobs.flatten(2).transpose(1, 2) * self._noise(tokens[half:], generator)
-        for first, _, chosen, drawn in self.samples.draw(half, generator) if self.samples else ():
+        noisy = half
+        for first, label, chosen, drawn in self.sample_maps.draw(half, generator) if self.sample_maps else ():
             rows = slice(first, first + len(chosen))
-            tokens[rows], owners[rows] = detector.whitened(drawn.images.float()), drawn.sources.cpu()
-            masks[rows], marked[rows] = drawn.masks, drawn.marked
+            maps[rows], owners[rows] = drawn.images.float(), drawn.sources.cpu()
+            masks[rows], marked[rows] = drawn.masks.float(), drawn.marked
+            noisy = rows.stop if label else noisy
+        if noisy < 2 * half:
+            masks[noisy:] = self._add_noise(maps[noisy:], generator)
         labels = torch.zeros(2 * half, device=device)
         labels[half:] = 1
-        shown = self._without_some(detector.as_maps(detector.standardised(with_distance(tokens))), generator)
-        return Batch(shown, masks.float(), labels, owners.to(device), marked)
+        return Batch(self._without_some(maps, generator), masks, labels, owners.to(device), marked)
 
-    def _noise(self, tokens: Tensor, generator: torch.Generator) -> Tensor:
-        """Noise for ``tokens (B, T, C)``, of the same shape."""
-        count = len(tokens)
-        strength = torch.empty(count, 1, 1).uniform_(WEAKEST, STRONGEST, generator=generator)
-        drawn = torch.randn(tokens.shape, generator=generator)
-        return (self.noise * strength * drawn).to(tokens) * self.detector.spread[1:]
+    def _read(self, samples: Samples) -> Samples:
+        """``samples`` as the detector reads them."""
+        parts = samples.images.split(AT_ONCE)
+        maps = [self._maps(self.detector.whitened(part.float())) for part in parts]
+        return samples._replace(images=torch.cat(maps))
+
+    def _maps(self, whitened: Tensor) -> Tensor:
+        """Whitened tokens ``(B, T, C)`` as the detector reads them, ``(B, C + 1, h, w)`` float16."""
+        read = self.detector.standardised(with_distance(whitened))
+        return self.detector.as_maps(read.clamp(-LARGEST, LARGEST)).half()
+
+    def _add_noise(self, maps: Tensor, generator: torch.Generator) -> Tensor:
+        """Make ``maps (B, C + 1, h, w)`` anomalous in some places, ``(B, 1, h, w)``, which are returned."""
+        detector, count = self.detector, len(maps)
+        blobs = perlin_shapes(count, grid_of(detector.input_shape), generator, maps.device)
+        strength = torch.empty(count, 1, 1, 1).uniform_(WEAKEST, STRONGEST, generator=generator)
+        drawn = torch.randn(maps[:, 1:].shape, generator=generator)
+        maps[:, 1:] += blobs * (self.noise * strength * drawn).to(maps)
+        centre, spread = (part[:, None, None] for part in (detector.centre, detector.spread))
+        distances = (maps[:, 1:] * spread[1:] + centre[1:]).norm(dim=1, keepdim=True)
+        maps[:, :1] = torch.where(blobs, (distances - centre[:1]) / spread[:1], maps[:, :1])
+        return blobs.float()
 
     def _without_some(self, maps: Tensor, generator: torch.Generator) -> Tensor:
         """Maps ``(B, K, h, w)`` of which some channels are 0, and the others larger to make up for it.

@@ -71,6 +71,8 @@ class FeatureCache:
         """Nearest neighbours found while detectors were trained, by what they depend on, for later ones."""
         self.fitted: dict[tuple[str, int], DistanceDetector] = {}
         """Distance-based detectors fitted to the normal latents, by name and seed."""
+        self.whitening: dict[str, Tensor] | None = None
+        """What detectors of whitened tokens found of the normal latents, for later ones."""
 
     def latents(self, split: str) -> ImageSource:
         """The whitened latents ``(N, *latent_shape)`` of ``train``, ``valid`` or ``test``, in half precision.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from detectors.base import FEATURES, LATENT
 from detectors.distances.base import DistanceDetector
 from detectors.distances.knn import KnnDetector
+from detectors.distances.whitened import WhitenedDetector
 from detectors.reconstruction import ReconstructionDetector
 from detectors.registry import DISTANCE_DETECTORS, RECONSTRUCTION
 from latent_common.errors import UserError
@@ -57,6 +58,16 @@ def fitted_distances(name: str, features: FeatureCache, seed: int, reads: str) -
             DISTANCE_DETECTORS[name](features.encoder.latent_shape, reads=tokens), features, seed
         )
     return features.fitted[name, seed]
+
+
+def fit_whitening(detector: WhitenedDetector, features: FeatureCache, seed: int) -> None:
+    """Fit ``detector`` to the normal training latents; what another found on them is used again."""
+    known = features.whitening
+    if known is None:
+        detector.fit(features.latents("train"), features.encoder.natural_scales, seed)
+        features.whitening = detector.statistics()
+    else:
+        detector.take(known)
 
 
 def fit_reconstruction(

@@ -14,6 +14,7 @@ from detectors.probe import ProbeDetector
 from detectors.training.samples import SampleSource
 from latent_common.image_source import ImageSource, evenly_spaced_positions
 from latent_env.training.run_folder import Run
+from stages.detector.baselines import fit_whitening
 from stages.detector.trainers.base import DetectorTrainer, check_token_trainer
 
 RESAMPLED = 0.75
@@ -49,7 +50,10 @@ class ProbeTrainer(DetectorTrainer):
     def train(self, run: Run, label: str, sample_sources: Sequence[SampleSource] = ()) -> ProbeDetector:  # noqa: ARG002
         """A probe that learned from labelled anomalies and from samples where there are any."""
         detector, normal = self.untrained(), self._normal()
-        detector.fit(normal, self.features.encoder.natural_scales, self.context.seed)
+        if self.resampled:
+            detector.fit(normal, self.features.encoder.natural_scales, self.context.seed)
+        else:
+            fit_whitening(detector, self.features, self.context.seed)
         labelled = max(len(self.labelled_split.train), 1)
         detector.learn(normal, self._drawn(self._sources(sample_sources)), self.config.strength / labelled)
         detector.calibrate(self.features.normal_validation())

@@ -14,6 +14,7 @@ from latent_common.image_source import evenly_spaced_positions
 from latent_common.training_state import TrainingState
 from latent_env.training.loop import follow
 from latent_env.training.run_folder import Run
+from stages.detector.baselines import fit_whitening
 from stages.detector.trainers.base import SingleTrainer, check_token_trainer
 
 
@@ -50,7 +51,7 @@ class SegmenterTrainer(SingleTrainer):
     def _train(self, run: Run, label: str, samples: Mixture | None, steps: int) -> SegmenterDetector:
         config, features, detector = self.config, self.features, self.untrained()
         train = features.latents("train")
-        detector.fit(train, features.encoder.natural_scales, self.context.seed)
+        fit_whitening(detector, features, self.context.seed)
         known = train[evenly_spaced_positions(len(train), MAX_IMAGES).to(train.device)]
         sampler = WhitenedBatchSampler(detector, known, config.noise, samples)
         state = TrainingState(detector.head, config.learning_rate, steps, self.context.seed)
