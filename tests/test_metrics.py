@@ -6,6 +6,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from sklearn import metrics as reference
 
+from benchmarks.speed.metrics import of_whole_curve
 from detectors import metrics
 
 # Few distinct values, so that ties are the rule.
@@ -107,6 +108,13 @@ def test_pixel_metrics_equal_the_references(seed):
     assert metrics.pixel_AUROC(maps, masks) == found["pixel_AUROC"]
     assert metrics.pixel_AP(maps, masks) == found["pixel_AP"]
     assert metrics.pixel_AUPRO(maps, masks) == found["pixel_AUPRO"]
+
+
+def test_pixel_metrics_are_those_of_a_curve_through_all_pixels():
+    maps, masks = _sample(5)
+    for precise in (maps, maps.astype(np.float32), maps.round()):
+        found = metrics.pixel_metrics(precise, masks)
+        assert found == pytest.approx(of_whole_curve(precise, masks), rel=1e-12)
 
 
 def test_aupro_of_simple_maps():

@@ -71,6 +71,7 @@ def test_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             ],
         ),
         ("backbone", ["backbone_over_network_as_trained"]),
+        ("metrics", ["metrics_over_whole_curve"]),
         ("imports", []),
     ],
 )

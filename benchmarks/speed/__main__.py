@@ -8,6 +8,7 @@ medians over the repeats, with quartiles.
   trainings  training of autoencoder and detector, over the bare step and over a DataLoader
   generator  a step that a published generator draws and a backbone sees, over these networks alone
   backbone   features of a backbone, over those of the network as it was trained
+  metrics    metrics of pixels, over those of a curve through all pixels
   imports    imports, the first environment and its first step, in milliseconds
   scale      how the cost of a step and its memory grow with worlds, pixels, latents and images
 
@@ -28,7 +29,7 @@ from typing import Any
 import torch
 
 from agents.learners.batch_ppo import BatchPPO, scaled_to
-from benchmarks.speed import backbone, generator, imports, policies, scale, steps, trainings
+from benchmarks.speed import backbone, generator, imports, metrics, policies, scale, steps, trainings
 from benchmarks.speed.timing import Ratio, ratio
 from latent_common.machine import cores, resolve_device
 
@@ -112,6 +113,13 @@ def measure_backbone(options: argparse.Namespace, figures: Figures) -> None:
     figures.add("backbone_over_network_as_trained", ratio(rates, backbone.OURS, backbone.WHOLE))
 
 
+def measure_metrics(options: argparse.Namespace, figures: Figures) -> None:
+    """Metrics of pixels."""
+    rates = metrics.measure(options.backbone_size, options.repeats, options.seconds)
+    print_rates(f"maps a second, {options.backbone_size} pixels", rates, metrics.WHOLE)
+    figures.add("metrics_over_whole_curve", ratio(rates, metrics.OURS, metrics.WHOLE))
+
+
 def measure_imports(options: argparse.Namespace, figures: Figures) -> None:
     """Imports and a first environment."""
     found = imports.measure(options.repeats)
@@ -132,6 +140,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, Figures], None]] = {
     "trainings": measure_trainings,
     "generator": measure_generator,
     "backbone": measure_backbone,
+    "metrics": measure_metrics,
     "imports": measure_imports,
     "scale": measure_scale,
 }
@@ -144,7 +153,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    usual = [name for name in PARTS if name not in ("generator", "backbone", "scale")]
+    usual = [name for name in PARTS if name not in ("generator", "backbone", "metrics", "scale")]
     text = f"what is measured (default {' '.join(usual)})"
     made.add_argument("--parts", nargs="+", choices=PARTS, default=usual, help=text)
     made.add_argument("--quick", action="store_true", help="fewer worlds and repeats: some five minutes")

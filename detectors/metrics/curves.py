@@ -21,9 +21,14 @@ Counts: TypeAlias = npt.NDArray[np.float64]
 
 def checked(
     scores: FloatArray, truth: IntArray, scores_name: str, truth_name: str, dimensions: int
-) -> tuple[Counts, BoolArray]:
-    """Scores as float64 and truth as bool, both of one shape; raises ``ValueError`` for anything else."""
-    values, wanted = np.asarray(scores, dtype=np.float64), np.asarray(truth)
+) -> tuple[FloatArray, BoolArray]:
+    """Scores and truth, both of one shape; raises ``ValueError`` for anything else.
+
+    Truth comes back as bool, scores as float64, or as they are where they are float32 already.
+    """
+    values, wanted = np.asarray(scores), np.asarray(truth)
+    if values.dtype != np.float32:
+        values = values.astype(np.float64)
     if values.shape != wanted.shape or values.ndim != dimensions:
         raise ValueError(
             f"{scores_name} {values.shape} and {truth_name} {wanted.shape} need the same shape, "
@@ -31,12 +36,12 @@ def checked(
         )
     if not np.isfinite(values).all():
         raise ValueError(f"{scores_name} hold NaN or infinity: metrics need finite numbers")
-    if not np.isin(wanted, (0, 1)).all():
+    if wanted.dtype != np.bool_ and not np.isin(wanted, (0, 1)).all():
         raise ValueError(f"{truth_name} must be 0 (normal) or 1 (anomalous)")
     return values, wanted.astype(bool)
 
 
-def cumulative(scores: Counts, *weights: npt.NDArray[Any]) -> list[Counts]:
+def cumulative(scores: FloatArray, *weights: npt.NDArray[Any]) -> list[Counts]:
     """For each of the weights ``(..., N)``, how much lies at or above every distinct threshold.
 
     As ``(..., T)``, from the highest threshold to the lowest. One sort serves all of them.
@@ -49,6 +54,35 @@ def cumulative(scores: Counts, *weights: npt.NDArray[Any]) -> list[Counts]:
     is_last_of_tie[:-1] = ordered[:-1] != ordered[1:]
     ends = np.flatnonzero(is_last_of_tie)
     return [np.cumsum(each[..., order], axis=-1, dtype=np.float64)[..., ends] for each in weights]
+
+
+def corners(scores: FloatArray, truth: BoolArray, weights: Counts) -> tuple[Counts, Counts, Counts]:
+    """Where curves over all thresholds of scores ``(N,)`` turn: found anomalies, false ones, and ``weights``.
+
+    Each is ``(T,)`` and counts what lies above some threshold, from the highest to the lowest. Between two
+    anomalies only false ones are added, so a curve is straight there: sorting the normal scores without
+    where they came from is enough, which is several times as fast.
+
+    :param weights: of the anomalies, ``(K,)``, in their order.
+    """
+    normal, anomalous = np.sort(scores[~truth]), scores[truth]
+    order = np.argsort(-anomalous)
+    ordered = anomalous[order]
+    ends = np.flatnonzero(np.append(ordered[:-1] != ordered[1:], True)) if len(ordered) else order
+    thresholds = ordered[ends]
+    found, weighed = (ends + 1).astype(np.float64), np.cumsum(weights[order], dtype=np.float64)[ends]
+    # Two corners an anomaly: before it, when all normal scores above it are counted, and with its equals.
+    above = len(normal) - np.searchsorted(normal, thresholds, side="right")
+    with_equals = len(normal) - np.searchsorted(normal, thresholds, side="left")
+    false = np.append(np.stack([above, with_equals], 1).ravel(), len(normal)).astype(np.float64)
+    return _before_and_with(found), false, _before_and_with(weighed)
+
+
+def _before_and_with(counts: Counts) -> Counts:
+    """Counts ``(T,)`` before and with each threshold, and once more at the end: ``(2 T + 1,)``."""
+    before = from_zero(counts)[:-1]
+    last = counts[-1:] if len(counts) else np.zeros(1)
+    return np.concatenate([np.stack([before, counts], 1).ravel(), last])
 
 
 def from_zero(curve: Counts) -> Counts:

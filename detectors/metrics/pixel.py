@@ -13,12 +13,12 @@ from detectors.metrics.curves import (
     IntArray,
     average_precision,
     checked,
-    cumulative,
+    corners,
     from_zero,
     rates,
     roc_area,
 )
-from detectors.metrics.image import image_AP, image_AUROC, image_metrics
+from detectors.metrics.image import image_metrics
 
 AUPRO_LIMIT = 0.3
 """Greatest pixel false positive rate up to which AUPRO is integrated."""
@@ -26,14 +26,12 @@ AUPRO_LIMIT = 0.3
 
 def pixel_AUROC(maps: FloatArray, masks: BoolArray) -> float:
     """Area under the ROC curve of all pixels: maps ``(N, H, W)`` against true masks ``(N, H, W)``."""
-    values, truth = checked(maps, masks, "maps", "masks", dimensions=3)
-    return image_AUROC(values.ravel(), truth.ravel())
+    return pixel_metrics(maps, masks)["pixel_AUROC"]
 
 
 def pixel_AP(maps: FloatArray, masks: BoolArray) -> float:
     """Average precision of all pixels: maps ``(N, H, W)`` against true masks ``(N, H, W)``."""
-    values, truth = checked(maps, masks, "maps", "masks", dimensions=3)
-    return image_AP(values.ravel(), truth.ravel())
+    return pixel_metrics(maps, masks)["pixel_AP"]
 
 
 def pixel_AUPRO(maps: FloatArray, masks: BoolArray) -> float:
@@ -49,8 +47,7 @@ def pixel_AUPRO(maps: FloatArray, masks: BoolArray) -> float:
 def pixel_metrics(maps: FloatArray, masks: BoolArray) -> dict[str, float]:
     """`pixel_AUROC`, `pixel_AP` and `pixel_AUPRO` of maps ``(N, H, W)`` against masks ``(N, H, W)``."""
     values, truth = checked(maps, masks, "maps", "masks", dimensions=3)
-    weights = (truth, ~truth, _region_weights(truth))
-    found, false, overlap = cumulative(values.ravel(), *(each.ravel() for each in weights))
+    found, false, overlap = corners(values.ravel(), truth.ravel(), region_weights(truth)[truth])
     return {
         "pixel_AUROC": float(roc_area(found, false)),
         "pixel_AP": float(average_precision(found, false)),
@@ -70,7 +67,7 @@ def all_metrics(
     return results | pixel_metrics(maps, masks)
 
 
-def _region_weights(masks: BoolArray) -> Counts:
+def region_weights(masks: BoolArray) -> Counts:
     """1 / (size of the region x number of regions) on every pixel ``(N, H, W)`` of a region, else 0.
 
     Summed over the pixels that were found, these weights are the mean overlap over all regions.
