@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from torch import Tensor
+from torch.nn import functional
 
 from latent_common.artifacts import read_json, remove_artifact, write_atomically, write_json
 from latent_common.digest import digest_of
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 FIRST_STEP = "00000"
 """The folder in which TensorBoard puts embeddings that belong to no step."""
+
+THUMBNAIL = 64
+"""Pixels a side of the projector's pictures: all of them are one image, which is slow to write and load."""
 
 
 class Run:
@@ -145,11 +149,13 @@ class Run:
     def embedding(self, tag: str, vectors: Tensor, names: Sequence[str], pictures: Tensor) -> None:
         """Write vectors of shape ``(N, D)`` for TensorBoard's projector.
 
-        Each has a name and a picture of ``pictures``, of shape ``(N, C, H, W)`` in [0, 1].
+        Each has a name and a picture of ``pictures``, of shape ``(N, C, H, W)`` in [0, 1], drawn small.
         """
         # TensorBoard warns on standard output where a stopped command has begun to write them.
         shutil.rmtree(self.path / FIRST_STEP / tag, ignore_errors=True)
-        self.writer.add_embedding(vectors, list(names), pictures, tag=tag)
+        small = min(pictures.shape[-1], THUMBNAIL)
+        drawn = functional.adaptive_avg_pool2d(pictures, small)
+        self.writer.add_embedding(vectors, list(names), drawn, tag=tag)
 
     def log_hyperparameters(self, metrics: Mapping[str, float]) -> None:
         """Write settings and final metrics to TensorBoard's HPARAMS tab."""
