@@ -57,6 +57,8 @@ class SuperSimpleDetector(nn.Module):
     :param latent_shape: of what it reads, ``(C, h, w)``.
     :param width: channels of the segmentation head; the classification head has an eighth of them.
     :param upscale: positions a side that a token is interpolated to.
+    :param classifies: whether it has the classification head, which takes two fifths of the time. If not, the
+        map's highest values are the score, and images whose mask isn't known teach nothing.
     :param reads: whether tokens are those of latents, or of a backbone's features.
     """
 
@@ -67,7 +69,12 @@ class SuperSimpleDetector(nn.Module):
     scale: Tensor
 
     def __init__(
-        self, latent_shape: Sequence[int], width: int = 256, upscale: int = 2, reads: str = LATENT
+        self,
+        latent_shape: Sequence[int],
+        width: int = 256,
+        upscale: int = 2,
+        reads: str = LATENT,
+        classifies: bool = True,
     ) -> None:
         super().__init__()
         self.input = check_tokens(reads)
@@ -80,18 +87,19 @@ class SuperSimpleDetector(nn.Module):
             )
         if width < 1 or not 1 <= upscale <= MOST_UPSCALE:
             raise ValueError(f"a detector can't have width={width} and upscale={upscale}")
-        self.width, self.upscale = width, upscale
+        self.width, self.upscale, self.classifies = width, upscale, classifies
         components, narrow = self.input_shape[0], max(width // WIDTHS_OF_A_CHANNEL, 1)
         self.adaptor = nn.Conv2d(components, components, 1)
         self.hidden = nn.Sequential(
             nn.Conv2d(components, width, 1), nn.BatchNorm2d(width), nn.LeakyReLU(SLOPE)
         )
         self.out = nn.Conv2d(width, 1, 1, bias=False)
-        # One convolution of tokens and map, in two parts: tokens never need a gradient while it learns.
-        self.of_tokens = nn.Conv2d(components, narrow, REACH, padding=REACH // 2)
-        self.of_map = nn.Conv2d(1, narrow, REACH, padding=REACH // 2, bias=False)
-        self.after = nn.Sequential(nn.BatchNorm2d(narrow), nn.ReLU())
-        self.classify = nn.Linear(2 * narrow + 2, 1)
+        if classifies:
+            # One convolution of tokens and map, in two parts: tokens never need a gradient while it learns.
+            self.of_tokens = nn.Conv2d(components, narrow, REACH, padding=REACH // 2)
+            self.of_map = nn.Conv2d(1, narrow, REACH, padding=REACH // 2, bias=False)
+            self.after = nn.Sequential(nn.BatchNorm2d(narrow), nn.ReLU())
+            self.classify = nn.Linear(2 * narrow + 2, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_normal_(module.weight)
@@ -107,7 +115,7 @@ class SuperSimpleDetector(nn.Module):
 
     def hyperparameters(self) -> dict[str, Any]:
         """The arguments that build this architecture again."""
-        own = {name: getattr(self, name) for name in ("width", "upscale")}
+        own = {name: getattr(self, name) for name in ("width", "upscale", "classifies")}
         return {"latent_shape": list(self.input_shape), "reads": self.input, **own}
 
     @property
@@ -161,6 +169,8 @@ class SuperSimpleDetector(nn.Module):
         """The classification head's logits ``(B,)`` for tokens ``(B, C, H, W)`` and maps ``(B, 1, H, W)``."""
         # In training it teaches the segmentation head nothing: an image's label doesn't say where to look.
         known = maps.detach() if self.training else maps
+        if not self.classifies:
+            return top_tokens(known)
         found = self.after(self.of_tokens(tokens) + self.of_map(known))
         pooled = [each for part in (found, known) for each in (part.amax((2, 3)), part.mean((2, 3)))]
         logits: Tensor = self.classify(torch.cat(pooled, dim=1))[:, 0]

@@ -84,8 +84,7 @@ def measure_visibility(autoencoder: FrozenAutoencoder, images: ImageSource) -> F
     errors = strength_of(decoded - some).flatten()
     barely = errors.kthvalue(round(ERROR_QUANTILE * (len(errors) - 1)) + 1).values
     autoencoder.barely_visible.copy_(barely.clamp(LEAST_VISIBLE, MOST_VISIBLE))
-    of_features = autoencoder.whitens_itself and not autoencoder.model.is_generator
-    if autoencoder.is_spatial and not of_features:
+    if autoencoder.is_spatial and not autoencoder.of_features:
         autoencoder.reach.copy_(torch.tensor(_reach(autoencoder, latents, decoded)))
     return autoencoder
 

@@ -97,7 +97,7 @@ PRETRAINED = {
     "labelled.step_multiplier": 3.0,
     "mixture.shares": [0.25, 0.5],
 }
-PANEL = ["segmenter", "probe", "positional_knn"]
+PANEL = ["segmenter", "probe", "positional_knn", "supersimple"]
 PPO = {"agent.n_steps": 16, "agent.n_epochs": 8, "agent.gamma": 0.9, "agent.mean_bias_lr_scale": 30.0}
 DENOISE = {"agent.n_steps": 16, "agent.n_epochs": 6, "agent.gamma": 0.95, "agent.min_std": 0.05}
 

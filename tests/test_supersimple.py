@@ -127,6 +127,24 @@ def test_every_place_of_a_finer_grid_gets_a_logit(
     torch.testing.assert_close(detector(latents[1:2]).score, found[1:2], atol=1e-4, rtol=1e-4)
 
 
+def test_without_the_classification_head_the_map_is_the_score(tmp_path: Path) -> None:
+    detector = SuperSimpleDetector(SHAPE, width=16, classifies=False)
+    assert not [name for name, _ in detector.named_parameters() if "classify" in name or "of_" in name]
+    for _ in learning(detector, TrainingState(detector, 1e-2, 5, 0), make_sampler()):
+        pass
+    detector.calibrate(normal_latents(40, seed=1))
+    with torch.inference_mode():
+        found, maps = detector(normal_latents(20, seed=2))
+    ranked = maps.flatten(1).topk(5, dim=1).values.mean(1)
+    assert found.argsort().tolist() == ranked.argsort().tolist()
+    save_detector(tmp_path, detector)
+    again = load_detector(tmp_path)
+    assert isinstance(again, SuperSimpleDetector)
+    assert not again.classifies
+    with torch.inference_mode():
+        assert torch.equal(again(normal_latents(20, seed=2)).map, maps)
+
+
 def test_flat_latents_are_refused() -> None:
     with pytest.raises(UserError, match=r"reads tokens on a grid, and the latent is flat, \(6,\)"):
         SuperSimpleDetector((6,))

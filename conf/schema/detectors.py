@@ -93,6 +93,7 @@ class SuperSimpleConfig(TokenDetectorConfig, TrainedConfig):
 
     upscale: Upscale
     noise: Positive[float]
+    classifies: bool
 
 
 @dataclass
@@ -115,10 +116,23 @@ class SegmenterConfig(TokenDetectorConfig, TrainedConfig):
 
 
 @dataclass
+class DrawingConfig:
+    """How the member of a panel learns that has a part in the map alone."""
+
+    width: Width[int]
+    upscale: Upscale
+    noise: Positive[float]
+    steps: Count[int]
+    batch_size: BatchSize[int]
+    learning_rate: Positive[float]
+
+
+@dataclass
 class PanelConfig(SegmenterConfig, ProbeConfig):
     """Detectors of tokens that count as much as each other."""
 
     members: list[str]
+    drawing: DrawingConfig
 
     def segmenter(self) -> SegmenterConfig:
         """The configuration of the segmenter alone."""
@@ -127,6 +141,12 @@ class PanelConfig(SegmenterConfig, ProbeConfig):
     def probe(self) -> ProbeConfig:
         """The configuration of the probe alone."""
         return ProbeConfig(**_own(self, ProbeConfig))
+
+    def supersimple(self) -> SuperSimpleConfig:
+        """The configuration of the member that draws."""
+        own = {field.name: getattr(self.drawing, field.name) for field in fields(DrawingConfig)}
+        shared = {**_own(self, TokenDetectorConfig), **own, "baselines": [], "classifies": False}
+        return SuperSimpleConfig(**shared)
 
 
 @dataclass

@@ -47,7 +47,7 @@ class NoiseBatchSampler:
         for first, label, chosen, sample in self.samples.draw(half, generator) if self.samples else ():
             rows = slice(first, first + len(chosen))
             latents[rows], owners[rows] = sample.images.float(), sample.sources.cpu()
-            known[rows], marked[rows] = _on_grid(sample.masks, grid), sample.marked
+            known[rows], marked[rows] = masks_on_grid(sample.masks, grid), sample.marked
             if label:
                 also = torch.rand(len(chosen), generator=generator) < NOISY_SAMPLES
                 also = also.to(latents.device) & sample.marked
@@ -71,8 +71,8 @@ class NoiseBatchSampler:
         return noise.permute(0, 3, 1, 2)
 
 
-def _on_grid(masks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Masks ``(B, 1, h, w)`` bool on a finer ``grid``, or on the one that they are on already."""
+def masks_on_grid(masks: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Masks ``(B, 1, h, w)`` bool on a finer ``grid``; those that are on it already unchanged."""
     if masks.shape[2:] == grid:
         return masks
     return functional.interpolate(masks.float(), grid, mode="nearest") > 0.5

@@ -183,6 +183,11 @@ class FrozenAutoencoder(nn.Module):
         """Whether the model's own latents are whitened already, all tokens alike."""
         return self.model.natural_scales is not None
 
+    @property
+    def of_features(self) -> bool:
+        """Whether latents are a pretrained network's features, which no decoder draws in full."""
+        return self.whitens_itself and not self.model.is_generator
+
     @torch.no_grad()
     def calibrate(self, images: ImageSource, latents: ImageSource | None = None) -> FrozenAutoencoder:
         """Measure the statistics above on training images ``(N, C, H, W)``; returns itself.

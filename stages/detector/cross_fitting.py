@@ -134,7 +134,7 @@ def _judged_fold(
     """The scores of normal images, and of the anomalies that are ``held_out`` of a detector's training."""
     with part.locked():
         if not has_decision(part.path):
-            trained = trainer.without(held_out).train(part, label, samples_without(held_out))
+            trained = trainer.judging(held_out).train(part, label, samples_without(held_out))
             part.writer.close()
             judging = world.with_detector(trained)
             found = decide(judging.detector, judging.detector_inputs, trainer.features, held_out)

@@ -102,6 +102,10 @@ class DetectorTrainer(ABC):
         """A trainer of the same detectors that learn nothing from the labelled anomalies at ``rows``."""
         return replace(self, labelled_split=self.labelled_split.without(rows))
 
+    def judging(self, rows: Positions) -> Self:
+        """A trainer of detectors whose scores alone are asked for, of the labelled anomalies at ``rows``."""
+        return self.without(rows)
+
     @property
     def steps(self) -> int:
         """Training steps: ``labelled.step_multiplier`` times as many where there are labelled anomalies.

@@ -132,6 +132,7 @@ class EnsembleTrainer(DetectorTrainer):
             width=SUPERSIMPLE_WIDTH,
             upscale=SUPERSIMPLE_UPSCALE,
             noise=SUPERSIMPLE_NOISE,
+            classifies=True,
             steps=config.steps,
             batch_size=config.batch_size,
             learning_rate=SUPERSIMPLE_RATE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,10 +10,11 @@ import torch
 from conf.schema.detectors import SuperSimpleConfig
 from detectors.supersimple import SuperSimpleDetector, supersimple_losses
 from detectors.training.loop import train_detector
-from detectors.training.noise_batches import NoiseBatchSampler
-from detectors.training.samples import Mixture, Samples
+from detectors.training.noise_batches import NoiseBatchSampler, masks_on_grid
+from detectors.training.samples import Mixture, Samples, SampleSource
 from latent_common.training_state import TrainingState
 from latent_env.training.evaluation import evaluate_latents
+from latent_env.training.loop import follow
 from latent_env.training.run_folder import Run
 from latent_env.worlds.labelled_anomalies import MIRRORINGS
 from stages.detector.labelled_anomalies import mirrored_latents
@@ -51,7 +53,7 @@ class SuperSimpleTrainer(SingleTrainer):
     def untrained(self) -> SuperSimpleDetector:
         """The detector before it has learned anything."""
         config, encoder = self.config, self.features.encoder
-        shape = encoder.latent_shape, config.width, config.upscale, config.input
+        shape = encoder.latent_shape, config.width, config.upscale, config.input, config.classifies
         detector = self.context.build(lambda: SuperSimpleDetector(*shape)).to(self.context.device)
         detector.set_scales(encoder.natural_scales.to(self.context.device))
         return detector
@@ -70,18 +72,23 @@ class SuperSimpleTrainer(SingleTrainer):
             parts.append(plain._replace(images=turned[number].to(plain.images), masks=masks))
         return Samples(*map(torch.cat, zip(*parts, strict=True)))
 
+    def _sources(self, sample_sources: Sequence[SampleSource]) -> list[SampleSource]:
+        """``sample_sources`` and the labelled anomalies, with masks on one grid: a panel's are of tokens."""
+        _, rows, columns = self.features.encoder.latent_shape
+        grid = rows * self.config.upscale, columns * self.config.upscale
+        return super()._sources(
+            [
+                SampleSource(samples._replace(masks=masks_on_grid(samples.masks, grid)), share)
+                for samples, share in sample_sources
+            ]
+        )
+
     def _train(self, run: Run, label: str, samples: Mixture | None, steps: int) -> SuperSimpleDetector:
         config, features, detector = self.config, self.features, self.untrained()
         normal = features.normal_validation()
         train = features.latents("train")
         sampler = NoiseBatchSampler(train, config.upscale, config.noise, samples, self.flips)
         state = TrainingState(detector, config.learning_rate, steps, self.context.seed)
-        split, latents = self.validation("choice")
-
-        def evaluate() -> dict[str, float]:
-            detector.calibrate(normal)
-            return evaluate_latents(detector, latents, split).metrics
-
         training = train_detector(
             state,
             detector,
@@ -90,6 +97,15 @@ class SuperSimpleTrainer(SingleTrainer):
             config.batch_size,
             supersimple_losses,
         )
-        self._follow(run, label, training, state, evaluate, split)
+        if config.classifies:
+            split, latents = self.validation("choice")
+
+            def evaluate() -> dict[str, float]:
+                detector.calibrate(normal)
+                return evaluate_latents(detector, latents, split).metrics
+
+            self._follow(run, label, training, state, evaluate, split)
+        else:  # over in seconds, which measuring on the way would double
+            follow(run, label, training, state)
         detector.calibrate(normal)
-        return detector
+        return detector.requires_grad_(False).eval()
