@@ -34,7 +34,7 @@ def pictures(count: int = 3) -> Tensor:
 
 
 def whole(backbone: Backbone) -> Backbone:
-    """The same, which computes with the network as it is stored."""
+    """A copy of ``backbone`` that computes with the network as it is stored."""
     return deepcopy(backbone).use_whole_network()
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.integrate import trapezoid
 
 from benchmarks.speed.steps import counted
 from benchmarks.speed.timing import Rates, in_turns
 from detectors.metrics import pixel_metrics
-from detectors.metrics.curves import average_precision, cumulative, from_zero, rates, roc_area
-from detectors.metrics.pixel import AUPRO_LIMIT, region_weights
+from detectors.metrics.curves import average_precision, cumulative, roc_area
+from detectors.metrics.pixel import overlap_area, region_weights
 
 OURS, WHOLE = "pixel metrics", "a curve through all pixels"
 
@@ -30,16 +29,10 @@ def of_whole_curve(maps: np.ndarray, masks: np.ndarray) -> dict[str, float]:
     """What :func:`~detectors.metrics.pixel_metrics` gives, with a point of the curves for every pixel."""
     weights = (masks, ~masks, region_weights(masks))
     found, false, overlap = cumulative(maps.ravel().astype(np.float64), *(each.ravel() for each in weights))
-    shares, covered = from_zero(rates(false)), from_zero(overlap)
-    inside = shares <= AUPRO_LIMIT
-    ends = (
-        np.append(covered[inside], np.interp(AUPRO_LIMIT, shares, covered)),
-        np.append(shares[inside], AUPRO_LIMIT),
-    )
     return {
         "pixel_AUROC": float(roc_area(found, false)),
         "pixel_AP": float(average_precision(found, false)),
-        "pixel_AUPRO": float(trapezoid(*ends) / AUPRO_LIMIT),
+        "pixel_AUPRO": overlap_area(overlap, false),
     }
 
 

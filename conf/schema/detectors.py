@@ -129,7 +129,7 @@ class DrawingConfig:
 
 @dataclass
 class PanelConfig(SegmenterConfig, ProbeConfig):
-    """Detectors of tokens that count as much as each other."""
+    """Detectors of tokens that count as much as each other, one of them in the map alone."""
 
     members: list[str]
     drawing: DrawingConfig

@@ -51,7 +51,7 @@ def pixel_metrics(maps: FloatArray, masks: BoolArray) -> dict[str, float]:
     return {
         "pixel_AUROC": float(roc_area(found, false)),
         "pixel_AP": float(average_precision(found, false)),
-        "pixel_AUPRO": _overlap_area(overlap, false),
+        "pixel_AUPRO": overlap_area(overlap, false),
     }
 
 
@@ -81,7 +81,7 @@ def region_weights(masks: BoolArray) -> Counts:
     return np.asarray(weights[regions])
 
 
-def _overlap_area(overlap: Counts, false_positives: Counts) -> float:
+def overlap_area(overlap: Counts, false_positives: Counts) -> float:
     """Area under mean region overlap ``(T,)`` over false positive rate up to the limit, normalised."""
     if overlap[-1] == 0 or false_positives[-1] == 0:
         return float("nan")

@@ -14,15 +14,13 @@ from detectors.synthetic.perlin import perlin_shapes
 from detectors.training.batches import Batch
 from detectors.training.samples import Mixture, Samples
 from latent_common.image_source import ImageSource
+from latent_common.precision import as_stored
 
 WEAKEST, STRONGEST = 0.25, 1.75
 """Noise is so many times as strong as asked for, drawn evenly: some of it is hard to see."""
 
 DROPPED = 0.5
 """The share of the channels that a training image loses: a handful of anomalies are not in all of them."""
-
-LARGEST = 6e4
-"""The largest number that is kept: half precision holds little more."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class WhitenedBatchSampler:
     def _maps(self, whitened: Tensor) -> Tensor:
         """Whitened tokens ``(B, T, C)`` as the detector reads them, ``(B, C + 1, h, w)`` float16."""
         read = self.detector.standardised(with_distance(whitened))
-        return self.detector.as_maps(read.clamp(-LARGEST, LARGEST)).half()
+        return as_stored(self.detector.as_maps(read))
 
     def _add_noise(self, maps: Tensor, generator: torch.Generator) -> Tensor:
         """Make ``maps (B, C + 1, h, w)`` anomalous in some places, ``(B, 1, h, w)``, which are returned."""

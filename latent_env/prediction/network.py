@@ -13,9 +13,9 @@ from detectors.base import BOTH, FEATURES, IMAGE, LATENT, TOKENS, Detection, Det
 from detectors.blocks.tokens import at_size
 from detectors.rdna import RdnaDetector
 from latent_common.errors import UserError
+from latent_common.precision import as_stored
 from latent_env.autoencoders import FrozenAutoencoder
 from latent_env.autoencoders.pretrained import PretrainedEncoder
-from latent_env.training.feature_cache import as_stored
 from latent_env.worlds.artifacts import BACKBONE, load_autoencoder, load_backbone, load_detector
 
 Encoder = FrozenAutoencoder | PretrainedEncoder

@@ -19,15 +19,13 @@ from latent_common.artifacts import write_atomically
 from latent_common.errors import UserError
 from latent_common.image_source import ImageSource, evenly_spaced, images_at_once
 from latent_common.lock import LOCK, locked, remove_abandoned
+from latent_common.precision import as_stored
 from latent_common.progress import progress_bar
 from latent_env.data import Dataset, Split
 from latent_env.data.placement import StreamedImages, place_images
 
 ENCODED_AT_ONCE = 32
 """Images that go through a backbone together: more gain nothing on a CPU, and Ctrl-C would lose more."""
-
-LARGEST = 6e4
-"""The largest number that is stored: half precision holds little more."""
 
 MOST_CALIBRATED = 1024
 """At most so many normal validation images are used for calibration."""
@@ -189,8 +187,3 @@ def _encoded(encoder: Encoder, images: ImageSource, label: str, done: int = 0) -
             batch = images[first : first + together].float() / 255
             yield as_stored(encoder.encode(batch))
             bar.update(len(batch))
-
-
-def as_stored(latents: Tensor) -> Tensor:
-    """``latents`` in half precision, as caches hold them."""
-    return latents.clamp(-LARGEST, LARGEST).half()

@@ -67,7 +67,7 @@ class Place:
         return self.shown.index(self.selected) if self.selected in self.shown else None
 
     def at(self, index: int) -> Place:
-        """The same page, with the sample at ``index`` of it selected."""
+        """This page, with the sample at ``index`` of it selected."""
         return Place(self.rows, self.page, self.shown[index])
 
     def turned(self, by: int) -> Place:

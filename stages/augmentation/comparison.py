@@ -204,7 +204,7 @@ def added(config: AgentRun, mixtures: Mixtures, samples: Augmented, shares: Shar
 
 
 def learned_from(config: AgentRun, mixtures: Mixtures, samples: Augmented, shares: Shares) -> str:
-    """The same, where nothing was said of a second detector before."""
+    """What the detector with augmentation learned from, in words that name both detectors."""
     if not any(shares.values()):
         return added(config, mixtures, samples, shares)
     return (

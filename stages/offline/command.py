@@ -61,7 +61,7 @@ def _make(root: Path, recording: Recording) -> None:
 
 
 def _shown(parts: Iterable[list[T]], bar: tqdm[Any]) -> Iterator[list[T]]:
-    """The same ``parts``, while the bar moves on."""
+    """``parts`` one by one, while the bar moves on."""
     for part in parts:
         yield part
         bar.update(len(part))

@@ -89,7 +89,7 @@ def conclusion(low: float, high: float) -> str:
 
 
 def headline(low: float, high: float) -> str:
-    """The same, for a title."""
+    """What an interval of a difference from ``low`` to ``high`` says, for a title."""
     if math.isnan(low) or math.isnan(high):
         return "nothing to compare"
     if low > 0:

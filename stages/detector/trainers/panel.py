@@ -1,4 +1,4 @@
-"""A panel: detectors of tokens that learn from anomalies or from normal images, each counting as much."""
+"""A panel: detectors of tokens that learn from anomalies or from normal images, which all count as much."""
 
 from __future__ import annotations
 
