@@ -67,7 +67,7 @@ class Place:
         return self.shown.index(self.selected) if self.selected in self.shown else None
 
     def at(self, index: int) -> Place:
-        """This page, with the sample at ``index`` of it selected."""
+        """Where a person is who selects the sample at ``index`` of the page."""
         return Place(self.rows, self.page, self.shown[index])
 
     def turned(self, by: int) -> Place:
