@@ -50,7 +50,7 @@ class FeaturePlan:
     def backbone(self) -> Backbone:
         """The pretrained network that the configuration names."""
         choice, size = self.choice, self.data.dataset.size
-        found = load_backbone(choice.backbone, size, choice.layers, choice.grid, self.group)
+        found = load_backbone(choice.backbone, size, choice.layers, choice.grid, self.group, choice.tile)
         return found.to(self.context.device)
 
     @cached_property
@@ -62,7 +62,8 @@ class FeaturePlan:
         """Which of the backbone's features are used, but for the backbone itself."""
         backbone = self.backbone
         components = self.choice.components
-        return {"layers": list(backbone.layers), "grid": backbone.grid, "components": components}
+        chosen = {"layers": list(backbone.layers), "grid": backbone.grid, "components": components}
+        return chosen if backbone.tile is None else {**chosen, "tile": backbone.tile}
 
     def encoder_settings(self) -> dict[str, Any]:
         """All that decides what features are made: no augmentation, and nothing of a decoder or detector."""
@@ -107,10 +108,11 @@ class FeaturePlan:
     def _fit(self, run: Run) -> FeatureCache:
         """Fit the encoder to the training images, and keep it and what was found in ``run``."""
         dataset, backbone, images = self.data.dataset, self.backbone, self.data.images
-        if dataset.size < SMALLEST:
+        if backbone.seen < SMALLEST:
+            key = "dataset.size" if backbone.tile is None else f"{self.group}.tile"
             say(
-                f"backbone: pretrained networks see little in images of {dataset.size} pixels: "
-                "dataset.size=224 is what most have learned from"
+                f"backbone: pretrained networks see little in images of {backbone.seen} pixels: "
+                f"{key}=224 is what most have learned from"
             )
         run.begin()
         encoder, latents = fit_encoder(backbone, images, dataset.channels, self.choice.components, self.group)
@@ -122,9 +124,10 @@ class FeaturePlan:
         show_components(run, encoder, images[:SHOWN])
         found = {"components": encoder.latent_shape[0], "explained_variance": encoder.explained}
         run.finish({**found, "near_copies": features.near_copies()})
+        tiles = f"in {backbone.tiles.count} tiles of {backbone.tile} pixels, " if backbone.tiles else ""
         say(
             f"backbone: layers {', '.join(map(str, backbone.layers))} at {backbone.grid}×{backbone.grid}, "
-            f"{encoder.latent_shape[0]} components with {encoder.explained:.0%} of the variance"
+            f"{tiles}{encoder.latent_shape[0]} components with {encoder.explained:.0%} of the variance"
         )
         return features
 

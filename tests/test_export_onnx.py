@@ -32,6 +32,7 @@ ALL = {
     **CASES,
     "positional_knn on features": [*FITTED, "detector=positional_knn", "detector.input=features", *BACKBONE],
     "gaussian on features": [*FITTED, "detector=gaussian", "detector.input=features", *BACKBONE],
+    "gaussian in tiles": [*FITTED, "detector=gaussian", *BACKBONE, "detector.tile=16"],
     "knn on a transformer": [*FITTED, "detector=knn", *DINO, "detector.whitened=false"],
     "knn on flat latents": [*FITTED, "detector=knn", "autoencoder.latent=flat"],
     "a memory's reconstruction": [*FITTED, "detector=reconstruction", "autoencoder=memae"],

@@ -15,6 +15,7 @@ class BackboneChoice:
     layers: list[int] | None
     grid: Positive[int | None]
     components: float
+    tile: Positive[int | None]
 
 
 @dataclass

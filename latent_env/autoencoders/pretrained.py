@@ -57,7 +57,8 @@ class PretrainedEncoder(nn.Module):
         return {
             "backbone": backbone.description,
             "layers": list(backbone.layers),
-            "grid": backbone.grid,
+            "grid": backbone.seen_grid,
+            "tile": backbone.tile,
             "colours": [list(part) for part in backbone.colours],
             "channels": self.channels,
             "size": self.size,
@@ -74,9 +75,10 @@ class PretrainedEncoder(nn.Module):
         channels: int,
         size: int,
         components: int,
+        tile: int | None = None,
     ) -> PretrainedEncoder:
         """The architecture that :meth:`hyperparameters` describes, with weights to be loaded."""
-        return cls(empty_backbone(backbone, size, layers, grid, colours), channels, components)
+        return cls(empty_backbone(backbone, size, layers, grid, colours, tile), channels, components)
 
     def whiten(self, features: Tensor) -> Tensor:
         """Features ``(B, F, g, g)`` to latents ``(B, K, g, g)``."""

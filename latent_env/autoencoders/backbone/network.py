@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import math
-import os
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,25 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latent_common.errors import UserError, first_line
-from latent_env.autoencoders.lean_network import lean_network
-from latent_env.autoencoders.quiet import quietly
+from latent_env.autoencoders.backbone.lean_network import lean_network
+from latent_env.autoencoders.backbone.tiles import Tiles
 
 AUTOENCODER = "autoencoder"
 
-INSTALL = "`pip install '.[pretrained]'` installs what it takes"
-
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-"""Mean and standard deviation of colours: those of ImageNet, and those of networks that expect [-1, 1]."""
+"""Mean and standard deviation of colours, as most networks expect them."""
 
 UNIMPORTANT = ("_name_or_path", "architectures", "dtype", "transformers_version")
 """Keys of a network's description that don't change its features."""
-
-OFFERS_CODE = re.compile(
-    r"auto_map|custom_pipelines|quantization_config|use_pretrained_backbone|use_timm_backbone"
-    r"|_*(attn|experts)_implementation(_internal)?"
-)
-"""Keys of a description that may name code, packages or other networks to load: they are left out."""
 
 CHOSEN_STRIDES = (8, 16)
 """By default, of convolutional networks the last maps at these strides: deep enough for parts of objects, and
@@ -50,13 +37,14 @@ class Backbone(nn.Module):
 
     Maps of convolutional networks are averaged over 3×3 neighbours; of transformers the patch tokens are
     used, not class and register tokens. Every chosen state is normalised to unit length and resized to one
-    grid, and all are joined. Nothing in it ever learns.
+    grid, and all are joined. Larger images than it sees at once are seen in tiles. Nothing in it ever learns.
 
     :param description: the network's ``config.json`` of Hugging Face.
     :param layers: which hidden states (0 is the embedding); None chooses.
-    :param grid: tokens a side; None is the finest of the chosen states.
+    :param grid: tokens a side, of a tile if there are tiles; None is the finest of the chosen states.
     :param colours: mean and standard deviation that the network expects of red, green and blue.
     :param group: the group of keys that chose it, for errors: ``autoencoder`` or ``detector``.
+    :param tile: pixels a side of what it sees at once; None is the whole image.
     """
 
     means: Tensor
@@ -71,34 +59,40 @@ class Backbone(nn.Module):
         grid: int | None = None,
         colours: Sequence[Sequence[float]] = IMAGENET,
         group: str = AUTOENCODER,
+        tile: int | None = None,
     ) -> None:
         super().__init__()
-        self.group = group
+        self.group, self.tile = group, tile
         # Convolutions are twice as fast so on a CPU; the type stubs of PyTorch lack this form of `to`.
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.eval().requires_grad_(False)
         self.description, self.size = dict(description), size
+        self.seen = tile or size
+        """Pixels a side of what the network sees at once."""
         mean, deviation = colours
         self.colours = (tuple(mean), tuple(deviation))
         self.register_buffer("means", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviations", torch.tensor(deviation).view(1, 3, 1, 1), persistent=False)
         with torch.inference_mode():
-            states = self._states(self.network, torch.zeros(1, 3, size, size))
+            states = self._states(self.network, torch.zeros(1, 3, self.seen, self.seen))
         found = {number: self._map(state) for number, state in enumerate(states)}
         maps = {number: state for number, state in found.items() if state is not None}
         if layers is None:
-            layers = _choice(maps, size)
+            layers = _choice(maps, self.seen)
         missing = [layer for layer in layers if layer not in maps]
         if missing or not layers:
             usable = ", ".join(
                 f"{layer} ({m.shape[1]}×{m.shape[2]}×{m.shape[3]})" for layer, m in maps.items()
             )
             raise UserError(
-                f"{group}.layers={list(layers)}: this backbone has no usable map there; at {size} pixels "
-                f"it has {usable or 'none at all'}"
+                f"{group}.layers={list(layers)}: this backbone has no usable map there; at {self.seen} "
+                f"pixels it has {usable or 'none at all'}"
             )
         self.layers = tuple(layers)
-        self.grid = grid or max(maps[layer].shape[2] for layer in self.layers)
+        self.seen_grid = grid or max(maps[layer].shape[2] for layer in self.layers)
+        """Tokens a side of what the network sees at once."""
+        self.tiles = Tiles(size, tile, self.seen_grid, group) if tile else None
+        self.grid = self.tiles.whole_grid if self.tiles else self.seen_grid
         self.features = sum(maps[layer].shape[1] for layer in self.layers)
         self._lean: list[nn.Module] = []  # in a list, so that its weights aren't stored too
 
@@ -117,6 +111,12 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features ``(B, F, grid, grid)`` of images ``(B, C, size, size)``, grey or in colour."""
+        if self.tiles is None:
+            return self._features(images)
+        return self.tiles.join(self._features(self.tiles.cut(images)))
+
+    def _features(self, images: Tensor) -> Tensor:
+        """Features of what the network sees at once."""
         colours = images.expand(-1, 3, -1, -1)
         states = self._states(self._network(), (colours - self.means) / self.deviations)
         chosen = []
@@ -124,10 +124,10 @@ class Backbone(nn.Module):
             state = self._map(states[layer])
             assert state is not None  # layers were chosen among those that are maps
             state = functional.normalize(state, dim=1)
-            if state.shape[2] > self.grid:
-                state = functional.adaptive_avg_pool2d(state, self.grid)
-            elif state.shape[2] < self.grid:
-                state = functional.interpolate(state, self.grid, mode="bilinear")
+            if state.shape[2] > self.seen_grid:
+                state = functional.adaptive_avg_pool2d(state, self.seen_grid)
+            elif state.shape[2] < self.seen_grid:
+                state = functional.interpolate(state, self.seen_grid, mode="bilinear")
             chosen.append(state)
         return torch.cat(chosen, dim=1)
 
@@ -141,7 +141,7 @@ class Backbone(nn.Module):
         if not self._lean:
             if torch.compiler.is_compiling():  # nothing can be made of weights that are only traced
                 return self.network
-            self._lean.append(lean_network(self.network, self.layers, self.size, self._states))
+            self._lean.append(lean_network(self.network, self.layers, self.seen, self._states))
         return self._lean[0]
 
     def _apply(self, *args: Any, **kwargs: Any) -> Backbone:
@@ -162,7 +162,7 @@ class Backbone(nn.Module):
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise UserError(
                 f"{self.group}.backbone: a {self.description.get('model_type')} network doesn't turn images "
-                f"of {self.size} pixels into hidden states ({first_line(error)}): choose a vision backbone"
+                f"of {self.seen} pixels into hidden states ({first_line(error)}): choose a vision backbone"
             ) from error
         return tuple(states or ())
 
@@ -184,7 +184,7 @@ class Backbone(nn.Module):
         extra = 2 + int(self.description.get("num_register_tokens") or 0)
         sides = [math.isqrt(tokens.shape[1])]
         if patch:
-            sides.insert(0, self.size // int(patch))
+            sides.insert(0, self.seen // int(patch))
         for side in sides:
             if side and 0 <= tokens.shape[1] - side * side <= extra:
                 patches = tokens[:, tokens.shape[1] - side * side :]
@@ -204,106 +204,3 @@ def _choice(maps: Mapping[int, Tensor], size: int) -> list[int]:
         last = max(maps, default=0)
         chosen = sorted({round(share * last) for share in CHOSEN_DEPTHS} & set(maps))
     return chosen
-
-
-def load_backbone(
-    name: str, size: int, layers: Sequence[int] | None, grid: int | None, group: str = AUTOENCODER
-) -> Backbone:
-    """The network in a local folder or of this name on the Hugging Face hub, from safetensors only."""
-    key = f"{group}.backbone"
-    if not name:
-        raise UserError(
-            f"{key} is missing: name a folder with config.json and model.safetensors, or a model of the "
-            f"Hugging Face hub, for example {key}=facebook/dinov2-small"
-        )
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        for needed in ("config.json", "*.safetensors"):
-            if not any(folder.glob(needed)):
-                raise UserError(
-                    f"{key}={name}: the folder holds no {needed.replace('*', 'model')}: it "
-                    "should be a model as transformers saves it (weights are read from safetensors only)"
-                )
-    elif name.startswith((".", "~", os.sep)) or name.count("/") > 1:
-        raise UserError(f"{key}={name}: there is no such folder")
-    transformers = _transformers()
-    place = str(folder) if folder.is_dir() else name
-    try:
-        with quietly(transformers):
-            facts, _ = transformers.PreTrainedConfig.get_config_dict(place, local_files_only=folder.is_dir())
-            network = transformers.AutoModel.from_pretrained(
-                place,
-                config=_configuration(transformers, facts),
-                local_files_only=folder.is_dir(),
-                use_safetensors=True,
-                trust_remote_code=False,
-                dtype=torch.float32,
-            )
-    except Exception as error:  # errors of the hub and the network have no common class
-        if folder.is_dir():
-            raise UserError(
-                f"{key}={name}: transformers can't load this folder ({first_line(error)})"
-            ) from error
-        raise UserError(
-            f"{key}={name} is no folder here, and the Hugging Face hub failed "
-            f"({first_line(error)}): name a local folder, or check the name and the network"
-        ) from error
-    description = without_code(json.loads(network.config.to_json_string()))
-    colours = _colours(transformers, place, description)
-    return Backbone(network, description, size, layers, grid, colours, group)
-
-
-def empty_backbone(
-    description: Mapping[str, Any],
-    size: int,
-    layers: Sequence[int],
-    grid: int,
-    colours: Sequence[Sequence[float]],
-) -> Backbone:
-    """A backbone with weights to be loaded, as stored artifacts need it."""
-    transformers = _transformers()
-    description = without_code(description)
-    try:
-        config = _configuration(transformers, description)
-        with torch.random.fork_rng(devices=[]), quietly(transformers):
-            network = transformers.AutoModel.from_config(config, trust_remote_code=False)
-    except Exception as error:  # a damaged description raises anything
-        raise UserError(f"the backbone can't be built from its description ({first_line(error)})") from error
-    return Backbone(network.float(), description, size, layers, grid, colours)
-
-
-def without_code(facts: Any) -> Any:
-    """The description of a network, without all that could make transformers load code or other networks."""
-    if isinstance(facts, Mapping):
-        kept = {key: value for key, value in facts.items() if not OFFERS_CODE.fullmatch(str(key))}
-        return {key: without_code(value) for key, value in kept.items()}
-    return [without_code(value) for value in facts] if isinstance(facts, list) else facts
-
-
-def _configuration(transformers: Any, facts: Mapping[str, Any]) -> Any:
-    """The configuration that a ``config.json`` describes, of a kind of network that transformers has."""
-    kept = without_code(facts)
-    return transformers.AutoConfig.for_model(kept.pop("model_type", None), **kept)
-
-
-def _transformers() -> Any:
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        raise UserError(f"a pretrained backbone needs transformers: {INSTALL}") from error
-
-
-def _colours(transformers: Any, name: str, description: Mapping[str, Any]) -> Sequence[Sequence[float]]:
-    """Mean and standard deviation that the network expects of colours, from its preprocessor if known."""
-    try:
-        facts, _ = transformers.ImageProcessingMixin.get_image_processor_dict(
-            name, local_files_only=Path(name).is_dir()
-        )
-    except (OSError, ValueError):  # none there
-        facts = {}
-    given = [facts.get("image_mean"), facts.get("image_std")]
-    if all(isinstance(part, Sequence) and len(part) == 3 for part in given):
-        return given
-    if all(isinstance(part, int | float) for part in given):
-        return [[part] * 3 for part in given]
-    return HALVES if str(description.get("model_type")).startswith("mobilenet") else IMAGENET
