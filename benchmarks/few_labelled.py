@@ -2,8 +2,10 @@
 
 The default detector, its members, SuperSimpleNet and the transformer, beside PatchCore's coreset (knn),
 PaDiM's Gaussian (gaussian) and nearest neighbours of the same position (positional_knn), all on the same
-features of a frozen backbone. The labelled anomalies are drawn anew with every seed, from a share of the
-anomalies that is set aside; the test split is the same for any number of them, and nothing is chosen by it.
+features of a frozen backbone. With ``--weights`` also the default with copies of its labelled anomalies,
+pasted into normal images in pixels. The labelled anomalies are drawn anew with every seed, from a share of
+the anomalies that is set aside; the test split is the same for any number of them, and nothing is chosen by
+it.
 
 What is finished is used again: the same command goes on after Ctrl-C, and more seeds may be asked for later.
 
@@ -11,6 +13,7 @@ Examples:
   python -m benchmarks.few_labelled --data /data --backbone /models/mobilenet
   python -m benchmarks.few_labelled --data /data --backbone /models/mobilenet --datasets bottle --counts 5
   python -m benchmarks.few_labelled --data /data --backbone /models/mobilenet --datasets mine=photos/mine
+  python -m benchmarks.few_labelled --data /data --backbone /models/mobilenet --weights /models/taef2
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from latent_env.worlds.store import COMPLETE
 
 NAME = "few_labelled"
 METRICS = ("image_AUROC", "pixel_AP", "pixel_AUPRO")
-DEFAULT = "default"
+DEFAULT, COPIES = "default", "copies"
 MEMBERS = ("segmenter", "probe", "positional_knn")
 IGNORING = ("knn", "gaussian", "positional_knn")
 """Detectors that learn from normal images alone."""
@@ -40,12 +43,11 @@ METHODS = {
     DEFAULT: ("detector.baselines=[knn,gaussian]",),
     "supersimple": ("detector=supersimple", "detector.baselines=[]"),
     "transformer": ("detector=transformer", "detector.baselines=[]"),
+    COPIES: ("agent=random", "env.edits=pastes", "samples=256"),
 }
-KEYS = (
-    # A decoder is of no use here: one step of its training is the least that a command takes.
-    *("dataset.size=224", "autoencoder=pretrained", "autoencoder.steps=1", "detector.num_start_images=1"),
-    *("track=few_labelled", "dataset.valid_fraction=0.3"),
-)
+KEYS = ("dataset.size=224", "track=few_labelled", "dataset.valid_fraction=0.3")
+# A decoder is of no use here: one step of its training is the least that a command takes.
+NO_DRAWING = ("autoencoder=pretrained", "autoencoder.steps=1", "detector.num_start_images=1")
 BY_DEFAULT = ("bottle", "magnetic_tile", "busi", "kolektor")
 
 
@@ -58,8 +60,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--datasets", nargs="+", default=BY_DEFAULT, metavar="NAME", help=text)
     text = "how many labelled anomalies (default: 0 1 5 10)"
     made.add_argument("--counts", nargs="+", type=int, default=(0, 1, 5, 10), metavar="N", help=text)
-    text = f"which to train (default: all of {', '.join(METHODS)})"
-    made.add_argument("--methods", nargs="+", default=list(METHODS), metavar="NAME", help=text)
+    text = f"a published generator, for {COPIES}: a folder as autoencoder=taesd takes it"
+    made.add_argument("--weights", metavar="DIR", help=text)
+    text = f"which to train, of {', '.join(METHODS)} (default: all; {COPIES} with --weights)"
+    made.add_argument("--methods", nargs="+", metavar="NAME", help=text)
     return made
 
 
@@ -80,17 +84,21 @@ def datasets_of(names: Sequence[str]) -> dict[str, Data]:
 def cases_of(options: argparse.Namespace) -> list[Case]:
     """All runs, whole comparisons first."""
     datasets = datasets_of(options.datasets)
-    methods = choose("--methods", options.methods, METHODS)
+    usual = [name for name in METHODS if name != COPIES or options.weights]
+    methods = choose("--methods", options.methods or usual, METHODS)
+    if COPIES in methods and not options.weights:
+        raise UserError(f"--methods {COPIES} needs --weights, the folder of a published generator")
     check_found(datasets, datasets, options.data)
-    shared = (*KEYS, f"autoencoder.backbone={options.backbone}", f"runs={options.out / 'runs'}", *options.set)
+    shared = (*KEYS, f"runs={options.out / 'runs'}", *options.set)
     return [
         Case(
             (name, str(count)),
             method,
             seed,
-            "train_detector",
+            "train_ppo" if method == COPIES else "train_detector",
             (
                 *data.keys_below(options.data),
+                *networks(options, method),
                 *shared,
                 *METHODS[method],
                 *(f"labelled.count={count}", f"labelled.seed={seed}", f"seed={seed}"),
@@ -100,7 +108,16 @@ def cases_of(options: argparse.Namespace) -> list[Case]:
         for count in options.counts
         for name, data in datasets.items()
         for method in methods
+        if count or method != COPIES
     ]
+
+
+def networks(options: argparse.Namespace, method: str) -> tuple[str, ...]:
+    """The keys of who draws and of who sees, which are the same eyes for all."""
+    if method == COPIES:
+        drawn = ("autoencoder=taesd", f"autoencoder.weights={options.weights}")
+        return (*drawn, f"detector.backbone={options.backbone}")
+    return (*NO_DRAWING, f"autoencoder.backbone={options.backbone}")
 
 
 def metrics_of(outcome: Outcome) -> dict[str, float]:
@@ -113,7 +130,8 @@ def results_of(outcome: Outcome) -> list[Result]:
     case, found = outcome.case, metrics_of(outcome)
     beside = [name for name in dict.fromkeys((*MEMBERS, *IGNORING)) if f"{name}_{METRICS[0]}" in found]
     own = {name: value for name, value in found.items() if name in METRICS}
-    results = [Result(case.place, case.method, case.seed, own, *outcome.scores("scores"))]
+    of_own = "with" if case.method == COPIES else "scores"
+    results = [Result(case.place, case.method, case.seed, own, *outcome.scores(of_own))]
     for name in beside:
         metrics = {key: found[f"{name}_{key}"] for key in METRICS if f"{name}_{key}" in found}
         scores = outcome.scores(f"scores_{name}")
@@ -122,24 +140,25 @@ def results_of(outcome: Outcome) -> list[Result]:
 
 
 def pairs_of(results: Results) -> list[Pair]:
-    """The default against every other detector."""
+    """The default against every other detector, and with copies against all of them."""
     return [
-        ((place, DEFAULT), (place, other))
+        ((place, first), (place, other))
+        for first in (DEFAULT, COPIES)
         for place in results.places()
         for other in results.methods_of(place)
-        if other != DEFAULT and (place, DEFAULT) in results.methods
+        if other not in (first, COPIES) and (place, first) in results.methods
     ]
 
 
 def pooled_table(results: Results) -> str:
-    """The default against every other detector, over all sets, for each number of labelled anomalies."""
+    """The same differences over all sets, for each number of labelled anomalies."""
     pairs, rows = pairs_of(results), []
     for count in dict.fromkeys(place[1] for place in results.places()):
         of_count = [pair for pair in pairs if pair[0][0][1] == count]
-        for other in dict.fromkeys(pair[1][1] for pair in of_count):
-            own = [pair for pair in of_count if pair[1][1] == other]
+        for names in dict.fromkeys((one, other) for (_, one), (_, other) in of_count):
+            own = [pair for pair in of_count if (pair[0][1], pair[1][1]) == names]
             cells = [difference(results.pooled(own, metric)) for metric in METRICS]
-            rows.append([count, f"{DEFAULT} - {other}", str(len(own)), *cells])
+            rows.append([count, " - ".join(names), str(len(own)), *cells])
     return markdown_table(["labelled", "", "sets", *METRICS], rows)
 
 
@@ -153,7 +172,7 @@ def main(arguments: Sequence[str] | None = None, scripts: Mapping[str, Script] =
         "All read the same features of a frozen backbone, 224 pixels. A share of .3 of the anomalies is set "
         "aside; labelled ones are drawn from it anew with every seed, the others are left out.\n\n"
         "The first table pools all sets: its intervals come from a bootstrap over sets, seeds and, for "
-        f"image_AUROC, test images.\n\n`{' '.join(KEYS)}`",
+        f"image_AUROC, test images.\n\n`{' '.join((*KEYS, *NO_DRAWING))}`",
         options.command,
     )
     comparison = Comparison(about, cases_of(options), results_of, pairs_of, metrics_of, pool=pooled_table)

@@ -67,6 +67,46 @@ def test_the_default_stands_beside_its_members_and_those_that_ignore_labels(
     assert (out / "RESULTS.md").is_file()
 
 
+def test_copies_are_compared_with_the_default_and_all_that_stand_beside_it(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = data.parent / "out"
+
+    def detector(case: Case) -> Path:
+        return finished(out / case.name)
+
+    def agent(case: Case) -> Path:
+        assert {"autoencoder.weights=tiny", "detector.backbone=net"} <= set(case.arguments)
+        folder = out / case.name
+        folder.mkdir(parents=True)
+        scores = {"with": 3.0 * LABELS + np.random.default_rng(case.seed).normal(size=50)}
+        save_scores(folder, LABELS, **scores)
+        figures = {"image_AUROC": image_AUROC(scores["with"], LABELS), "pixel_AUPRO": 0.75}
+        write_json(folder / COMPLETE, figures | {"gain_pixel_AUPRO": 0.25})
+        return folder
+
+    keys = ["--methods", "default", "copies", "--weights", "tiny", "--counts", "0", "5"]
+    assert main(asked(data, *keys), {"train_detector": detector, "train_ppo": agent}) == 0
+    pooled = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if " - " in line]
+    of_all = {row[1].strip(): row for row in pooled if row[0].strip() == "| 5" and row[2].strip() == "2"}
+    assert set(of_all) == {
+        *("default - gaussian", "default - probe", "copies - default", "copies - gaussian", "copies - probe")
+    }
+    assert of_all["copies - default"][-1].startswith("**+0.2500 (+0.2500 to +0.2500)**")
+    assert not any(row[0].strip() == "| 0" and "copies" in row[1] for row in pooled)
+
+
+def test_copies_need_a_generator(data: Path) -> None:
+    with pytest.raises(UserError, match="--methods copies needs --weights"):
+        cases_of(parser().parse_args(asked(data, "--methods", "copies")))
+    named = ["--data", str(data), "--backbone", "net", "--out", "out", "--datasets", "first=one"]
+    usual = parser().parse_args(named)
+    assert {case.method for case in cases_of(usual)} == {"default", "supersimple", "transformer"}
+    usual.weights = "tiny"
+    config = composed(next(case for case in cases_of(usual) if case.method == "copies"))
+    assert (config.agent.name, config.env.edits, config.detector.name) == ("random", "pastes", "panel")
+
+
 def test_every_run_composes_and_counts_share_one_test_split(data: Path) -> None:
     options = parser().parse_args(asked(data))
     cases = cases_of(options)
