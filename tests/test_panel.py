@@ -131,6 +131,30 @@ def test_the_trained_part_is_what_it_is_alone(here: Path, run_here: RunHere) -> 
         assert torch.equal(value, inside[name]), name
 
 
+def test_samples_teach_those_that_score_and_not_the_one_that_draws(here: Path, run_here: RunHere) -> None:
+    agent = ["agent=random", "samples=8", "env.num_envs=4", "env.max_delta=30", "share=0.5"]
+    code, _, error = run_here(train_ppo.main, "train_ppo", *PANEL, *agent, cwd=here)
+    assert code == 0, error
+    members = []
+    for stage in ("detector", "agent"):
+        panel = load_detector(only_run(here, stage))
+        assert isinstance(panel, EnsembleDetector)
+        members.append(panel.named_members())
+    before, after = members
+    _, retrained, later = error.partition("detector, 50% agent")
+    assert retrained
+    assert "supersimple" not in later
+    same = {
+        name: all(
+            torch.equal(value, after[name].state_dict()[key]) for key, value in part.state_dict().items()
+        )
+        for name, part in before.items()
+        if name
+        != "probe"  # random weights may see anomalies as nearer than normal tokens: then it learns nothing
+    }
+    assert same == {"segmenter": False, "positional_knn": True, "supersimple": True}
+
+
 @pytest.mark.slow
 def test_it_learns_from_an_agent_that_its_segmenter_pays(here: Path, run_here: RunHere) -> None:
     code, out, error = run_here(train_ppo.main, "train_ppo", *PANEL, *AGENT, cwd=here)

@@ -28,4 +28,6 @@ class FeatureDefaults:
     baselines: list[str]
     labelled_step_multiplier: Positive[float]
     shares: Share[list[float]]
+    few_share: Share[float]
+    sample_step_multiplier: Positive[float]
     realism: Finite[float]

@@ -108,7 +108,7 @@ class SegmenterConfig(TokenDetectorConfig, TrainedConfig):
     """A small convolutional network on whitened tokens, and its training."""
 
     noise: Positive[float]
-    sample_step_multiplier: Positive[float]
+    sample_step_multiplier: Positive[Filled[float]]
 
     def smaller(self, ensemble: RewardEnsembleConfig) -> Self:
         """A member of the reward ensemble, which learns as long with samples as without."""

@@ -95,7 +95,7 @@ class LabelledConfig(LabelledCount):
 class MixtureConfig:
     """How it is chosen what a retrained detector learns from."""
 
-    few_share: Share[float]
+    few_share: Share[Filled[float]]
     compare_random: bool
     shares: Share[Filled[list[float]]]
     margin: Finite[float]

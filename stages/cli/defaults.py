@@ -31,6 +31,8 @@ SOURCES = {
     "detector.pooling": "dataset.recommended.pooling",
     "labelled.step_multiplier": "autoencoder.recommended.labelled_step_multiplier",
     "mixture.shares": "autoencoder.recommended.shares",
+    "mixture.few_share": "autoencoder.recommended.few_share",
+    "detector.sample_step_multiplier": "autoencoder.recommended.sample_step_multiplier",
     "mixture.by_synthetic": "dataset.recommended.local",
     "reward.terms.realism": "autoencoder.recommended.realism",
     "env.perturbation": "agent.perturbation",
@@ -55,6 +57,8 @@ OF_FEATURES = {
     "detector.baselines": "for_features.baselines",
     "labelled.step_multiplier": "for_features.labelled_step_multiplier",
     "mixture.shares": "for_features.shares",
+    "mixture.few_share": "for_features.few_share",
+    "detector.sample_step_multiplier": "for_features.sample_step_multiplier",
     "reward.terms.realism": "for_features.realism",
 }
 """Other sources, for detectors that read the features of a backbone of their own."""

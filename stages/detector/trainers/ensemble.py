@@ -201,7 +201,7 @@ class EnsembleTrainer(DetectorTrainer):
 
 
 def trained_beside(
-    trainer: SingleTrainer, run: Run, label: str, sample_sources: Sequence[SampleSource]
+    trainer: SingleTrainer, run: Run, label: str, sample_sources: Sequence[SampleSource] = ()
 ) -> Detector:
     """A detector that is kept in a folder of its own until the whole ensemble is."""
     if not (run.path / "detector.json").is_file():

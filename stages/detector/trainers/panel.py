@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 from conf.schema.detectors import PanelConfig, RewardEnsembleConfig
@@ -35,7 +36,8 @@ class PanelTrainer(DetectorTrainer):
     from, and a handful of them is better learned from.
 
     One member, ``supersimple``, has a part in the map alone, where masks of labelled anomalies teach it to
-    draw finer than tokens are: its own scores are the worst where anomalies are of many kinds.
+    draw finer than tokens are: its own scores are the worst where anomalies are of many kinds. An agent's
+    samples, many of which are marked by tokens, teach it nothing, so it is trained once.
 
     :param scores_alone: whether only scores are asked for, so that nothing needs to be drawn.
     """
@@ -114,17 +116,24 @@ class PanelTrainer(DetectorTrainer):
 
     def train(self, run: Run, label: str, sample_sources: Sequence[SampleSource] = ()) -> EnsembleDetector:
         """Members that learned from scratch, with fitted ones beside them."""
-        learning, drawing, members = self.learning, self.drawing, dict[str, Detector]()
+        learning, members = self.learning, dict[str, Detector]()
         for name in self.config.members:
             if name in learning:
                 members[name] = learning[name].train(run, label, sample_sources)
             elif name != SUPERSIMPLE:
                 members[name] = fitted_distances(name, self.features, self.context.seed, self.config.input)
-            elif drawing is not None:
-                members[name] = trained_beside(drawing, run.part(name), f"{label}, {name}", sample_sources)
+            elif self.drawing is not None:
+                if name not in self._drawn:
+                    self._drawn[name] = trained_beside(self.drawing, run.part(name), f"{label}, {name}")
+                members[name] = self._drawn[name]
         scoring = len(members) - (SUPERSIMPLE in members)
         weights = [0.0 if name == SUPERSIMPLE else 1 / scoring for name in members]
         panel = EnsembleDetector(members, weights, [1 / len(members)] * len(members)).to(self.context.device)
         panel.requires_grad_(False).eval()
         panel.calibrate(self.features.normal_validation(), lambda batch: (batch,))
         return panel
+
+    @cached_property
+    def _drawn(self) -> dict[str, Detector]:
+        """The member that draws, by its name, once it is trained."""
+        return {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +9,8 @@ import torch
 from conf.schema.detectors import SuperSimpleConfig
 from detectors.supersimple import SuperSimpleDetector, supersimple_losses
 from detectors.training.loop import train_detector
-from detectors.training.noise_batches import NoiseBatchSampler, masks_on_grid
-from detectors.training.samples import Mixture, Samples, SampleSource
+from detectors.training.noise_batches import NoiseBatchSampler
+from detectors.training.samples import Mixture, Samples
 from latent_common.training_state import TrainingState
 from latent_env.training.evaluation import evaluate_latents
 from latent_env.training.loop import follow
@@ -71,17 +70,6 @@ class SuperSimpleTrainer(SingleTrainer):
             masks = plain.masks.flip(MIRRORINGS[1:][number])
             parts.append(plain._replace(images=turned[number].to(plain.images), masks=masks))
         return Samples(*map(torch.cat, zip(*parts, strict=True)))
-
-    def _sources(self, sample_sources: Sequence[SampleSource]) -> list[SampleSource]:
-        """``sample_sources`` and the labelled anomalies, with masks on one grid: a panel's are of tokens."""
-        _, rows, columns = self.features.encoder.latent_shape
-        grid = rows * self.config.upscale, columns * self.config.upscale
-        return super()._sources(
-            [
-                SampleSource(samples._replace(masks=masks_on_grid(samples.masks, grid)), share)
-                for samples, share in sample_sources
-            ]
-        )
 
     def _train(self, run: Run, label: str, samples: Mixture | None, steps: int) -> SuperSimpleDetector:
         config, features, detector = self.config, self.features, self.untrained()
