@@ -151,7 +151,7 @@ def pairs_of(results: Results) -> list[Pair]:
 
 
 def pooled_table(results: Results) -> str:
-    """The same differences over all sets, for each number of labelled anomalies."""
+    """The differences of :func:`pairs_of`, over all sets, for each number of labelled anomalies."""
     pairs, rows = pairs_of(results), []
     for count in dict.fromkeys(place[1] for place in results.places()):
         of_count = [pair for pair in pairs if pair[0][0][1] == count]

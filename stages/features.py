@@ -62,8 +62,8 @@ class FeaturePlan:
         """Which of the backbone's features are used, but for the backbone itself."""
         backbone = self.backbone
         components = self.choice.components
-        chosen = {"layers": list(backbone.layers), "grid": backbone.grid, "components": components}
-        return chosen if backbone.tile is None else {**chosen, "tile": backbone.tile}
+        places = {"grid": backbone.grid, "tile": backbone.tile}
+        return {"layers": list(backbone.layers), **places, "components": components}
 
     def encoder_settings(self) -> dict[str, Any]:
         """All that decides what features are made: no augmentation, and nothing of a decoder or detector."""

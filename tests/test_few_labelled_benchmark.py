@@ -50,6 +50,12 @@ def asked(data: Path, *more: str) -> list[str]:
     return ["--data", str(data), "--backbone", "net", "--out", str(data.parent / "out"), *own, *more]
 
 
+def pooled(printed: str, count: str) -> dict[str, list[str]]:
+    """The rows of the table over both sets for a number of labelled anomalies, by what they compare."""
+    rows = [line.split(" | ") for line in printed.splitlines() if " - " in line]
+    return {row[1].strip(): row for row in rows if row[0].strip() == f"| {count}" and row[2].strip() == "2"}
+
+
 def test_the_default_stands_beside_its_members_and_those_that_ignore_labels(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,8 +65,7 @@ def test_the_default_stands_beside_its_members_and_those_that_ignore_labels(
         return finished(out / case.name)
 
     assert main(asked(data, "--counts", "0", "5"), {"train_detector": script}) == 0
-    pooled = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if " - " in line]
-    of_all = {row[1].strip(): row for row in pooled if row[0].strip() == "| 5" and row[2].strip() == "2"}
+    of_all = pooled(capsys.readouterr().out, "5")
     assert set(of_all) == {"default - gaussian", "default - probe"}
     assert of_all["default - gaussian"][-3].startswith("**+")
     assert of_all["default - gaussian"][-1].startswith("**+0.3750 (+0.3750 to +0.3750)**")
@@ -87,13 +92,13 @@ def test_copies_are_compared_with_the_default_and_all_that_stand_beside_it(
 
     keys = ["--methods", "default", "copies", "--weights", "tiny", "--counts", "0", "5"]
     assert main(asked(data, *keys), {"train_detector": detector, "train_ppo": agent}) == 0
-    pooled = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if " - " in line]
-    of_all = {row[1].strip(): row for row in pooled if row[0].strip() == "| 5" and row[2].strip() == "2"}
+    printed = capsys.readouterr().out
+    of_all = pooled(printed, "5")
     assert set(of_all) == {
         *("default - gaussian", "default - probe", "copies - default", "copies - gaussian", "copies - probe")
     }
     assert of_all["copies - default"][-1].startswith("**+0.2500 (+0.2500 to +0.2500)**")
-    assert not any(row[0].strip() == "| 0" and "copies" in row[1] for row in pooled)
+    assert set(pooled(printed, "0")) == {"default - gaussian", "default - probe"}
 
 
 def test_copies_need_a_generator(data: Path) -> None:

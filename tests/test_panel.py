@@ -149,8 +149,7 @@ def test_samples_teach_those_that_score_and_not_the_one_that_draws(here: Path, r
             torch.equal(value, after[name].state_dict()[key]) for key, value in part.state_dict().items()
         )
         for name, part in before.items()
-        if name
-        != "probe"  # random weights may see anomalies as nearer than normal tokens: then it learns nothing
+        if name != "probe"  # which may learn nothing from what random weights see
     }
     assert same == {"segmenter": False, "positional_knn": True, "supersimple": True}
 

@@ -116,15 +116,15 @@ class PanelTrainer(DetectorTrainer):
 
     def train(self, run: Run, label: str, sample_sources: Sequence[SampleSource] = ()) -> EnsembleDetector:
         """Members that learned from scratch, with fitted ones beside them."""
-        learning, members = self.learning, dict[str, Detector]()
+        learning, drawing, members = self.learning, self.drawing, dict[str, Detector]()
         for name in self.config.members:
             if name in learning:
                 members[name] = learning[name].train(run, label, sample_sources)
             elif name != SUPERSIMPLE:
                 members[name] = fitted_distances(name, self.features, self.context.seed, self.config.input)
-            elif self.drawing is not None:
+            elif drawing is not None:
                 if name not in self._drawn:
-                    self._drawn[name] = trained_beside(self.drawing, run.part(name), f"{label}, {name}")
+                    self._drawn[name] = trained_beside(drawing, run.part(name), f"{label}, {name}")
                 members[name] = self._drawn[name]
         scoring = len(members) - (SUPERSIMPLE in members)
         weights = [0.0 if name == SUPERSIMPLE else 1 / scoring for name in members]
